@@ -1,0 +1,1 @@
+"""Bare GPU machines to NVIDIA Triton serving: inventory, facts, plan, apply, proof."""

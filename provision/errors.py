@@ -1,0 +1,120 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ProvisionError                  a sentence for the operator, with a hint where one is known
+    ├── UsageError                  the command line, the saved plan or the machine we run on is at fault (exit 2)
+    │   ├── InventoryError          an inventory source cannot be read or means nothing (exit 2)
+    │   ├── SettingsError           a role's settings are refused (exit 2)
+    │   └── RenderError             a template needs a value that nobody gave (exit 2)
+    └── HostError                   one host is at fault; the others go on (exit 1)
+        ├── UnreachableError        no session could be opened, or it was lost
+        ├── ProbeError              a probe's answer cannot be understood
+        ├── RefusedError            the plan refuses to touch this host, and says why
+        └── ChangeError             a change failed on the host
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ProvisionError(Exception):
+    """A failure that an operator can read: what is wrong, where, and what to try.
+
+    :param message: one sentence, without a final full stop.
+    :param hint: what to do about it, where that is known.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(ProvisionError):
+    """The run cannot start: arguments, files or this machine are at fault."""
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """A place in a file that a user wrote; ``line`` and ``column`` count from 1."""
+
+    path: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else self.path
+
+
+class InventoryError(UsageError):
+    """An inventory source cannot be read, or what it says makes no sense.
+
+    :param where: the place in the source, printed in front of the message.
+    """
+
+    def __init__(self, message: str, *, where: Location | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{where}: {message}" if where else message, hint=hint)
+        self.where = where
+
+
+class SettingsError(InventoryError):
+    """A role's settings are refused: unknown key, wrong type, or an impossible combination."""
+
+
+class RenderError(UsageError):
+    """A template cannot be rendered from the values it was given."""
+
+
+class HostError(ProvisionError):
+    """One host is at fault.
+
+    :param host: the inventory name of the host.
+    """
+
+    def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}"
+
+
+class UnreachableError(HostError):
+    """No session could be opened on the host, or it was lost."""
+
+
+class ProbeError(HostError):
+    """A probe could not run, or its answer cannot be understood."""
+
+
+class RefusedError(HostError):
+    """The plan refuses to touch the host; nothing was changed."""
+
+
+class ChangeError(HostError):
+    """A change failed on the host.
+
+    :param resource: id of the resource that was being changed.
+    :param exit_code: what the command returned.
+    :param stderr: the last lines that it printed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        message: str,
+        *,
+        resource: str,
+        exit_code: int | None = None,
+        stderr: str = "",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(host, message, hint=hint)
+        self.resource = resource
+        self.exit_code = exit_code
+        self.stderr = stderr
