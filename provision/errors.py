@@ -7,6 +7,7 @@
     │   ├── InventoryError          an inventory source cannot be read or means nothing (exit 2)
     │   ├── SettingsError           a role's settings are refused (exit 2)
     │   └── RenderError             a template needs a value that nobody gave (exit 2)
+    ├── Refusal                     settings, facts and state of a host do not go together (becomes RefusedError)
     └── HostError                   one host is at fault; the others go on (exit 1)
         ├── UnreachableError        no session could be opened, or it was lost
         ├── ProbeError              a probe's answer cannot be understood
@@ -68,6 +69,10 @@ class SettingsError(InventoryError):
 
 class RenderError(UsageError):
     """A template cannot be rendered from the values it was given."""
+
+
+class Refusal(ProvisionError):  # noqa: N818  # a refusal is a decision, not an accident
+    """What is wanted cannot or must not be done on a host in its state. The plan adds the host's name."""
 
 
 class HostError(ProvisionError):

@@ -1,0 +1,129 @@
+"""What cannot change on a host during a run: its system, architecture, kernel and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provision.command import Output, Probe
+from provision.gpus import Architecture, architecture_of
+
+DISPLAY_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
+"""PCI classes of GPUs: VGA, 3D controller, other display controller, processing accelerator."""
+
+PROBES = (
+    Probe("os-release", "cat /etc/os-release"),
+    Probe(
+        "system",
+        """uname -r
+uname -m
+dpkg --print-architecture 2>/dev/null || echo
+read -r id </proc/sys/kernel/random/boot_id; echo "$id"
+systemd-detect-virt 2>/dev/null || :
+""",
+    ),
+    Probe(
+        "pci",
+        """for d in /sys/bus/pci/devices/*; do
+  read -r vendor 2>/dev/null <"$d/vendor" || continue
+  [ "$vendor" = 0x10de ] || continue
+  read -r class <"$d/class"; read -r device <"$d/device"
+  printf '%s %s %s\\n' "${d##*/}" "$class" "$device"
+done""",
+    ),
+    Probe(
+        "secure-boot",
+        # The variable holds four bytes of attributes, then 1 where Secure Boot is on (UEFI 2.10, 3.3).
+        "od -An -j4 -N1 -tu1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+        " 2>/dev/null || :",
+    ),
+)
+"""The questions behind :class:`Facts`."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU on the PCI bus, known without a driver.
+
+    :ivar address: ``DOMAIN:BUS:DEVICE.FUNCTION`` as sysfs has it.
+    :ivar device: the PCI device id.
+    """
+
+    address: str
+    device: int
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The GPU's generation, or None for a device id that we do not know."""
+        return architecture_of(self.device)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What roles may branch on.
+
+    :ivar os: ``ID`` of os-release(5): ``debian``, ``ubuntu``, ``rhel``, ``rocky``.
+    :ivar version: ``VERSION_ID``: ``12``, ``24.04``.
+    :ivar machine: of uname: ``x86_64``, ``aarch64``.
+    :ivar architecture: dpkg's name of it: ``amd64``, ``arm64``; empty where there is no dpkg.
+    :ivar kernel: release of the running kernel.
+    :ivar boot_id: changes with every boot.
+    :ivar virtualization: of systemd-detect-virt(1): ``none``, ``kvm``, …
+    :ivar secure_boot: whether the firmware enforces it; False where there is no UEFI.
+    """
+
+    os: str
+    version: str
+    codename: str
+    machine: str
+    architecture: str
+    kernel: str
+    boot_id: str
+    virtualization: str
+    secure_boot: bool
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def system(self) -> str:
+        """System and version in one word for messages: ``debian 12``."""
+        return f"{self.os} {self.version}".strip()
+
+    @property
+    def is_apt(self) -> bool:
+        """Whether packages are Debian's kind."""
+        return bool(self.architecture)
+
+
+def parse(answers: Mapping[str, Output]) -> Facts:
+    """Read the answers to :data:`PROBES`.
+
+    :raises ValueError: if the system cannot be told.
+    """
+    release = _os_release(answers["os-release"].out)
+    lines = answers["system"].out.split("\n")
+    if len(lines) < 5 or "ID" not in release:
+        raise ValueError("no /etc/os-release or no uname: not a Linux system that we know")
+    return Facts(
+        os=release["ID"],
+        version=release.get("VERSION_ID", ""),
+        codename=release.get("VERSION_CODENAME", ""),
+        kernel=lines[0],
+        machine=lines[1],
+        architecture=lines[2],
+        boot_id=lines[3],
+        virtualization=lines[4] or "none",
+        secure_boot=answers["secure-boot"].out.strip() == "1",
+        gpus=_gpus(answers["pci"].out),
+    )
+
+
+def _os_release(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def _gpus(text: str) -> tuple[Gpu, ...]:
+    rows = (line.split() for line in text.splitlines())
+    return tuple(
+        Gpu(address, int(device, 16)) for address, klass, device in rows if klass.startswith(DISPLAY_CLASSES)
+    )

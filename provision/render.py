@@ -1,0 +1,91 @@
+"""Templates in, text out; every value quoted for the place where it lands."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from provision.errors import RenderError
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+
+def systemd_word(value: object) -> str:
+    """One argument of an ``Exec…=`` line: no specifier, variable or escape in it is ever expanded.
+
+    Control characters become C escapes, ``%`` and ``$`` are doubled (systemd.service(5), "COMMAND LINES").
+
+    :raises RenderError: for NUL, which no argument can carry.
+    """
+    escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    text = _without_nul(value)
+    return '"' + "".join(escapes.get(c, c if c.isprintable() else _utf8_escapes(c)) for c in text) + '"'
+
+
+def systemd_text(value: object) -> str:
+    """Text for a plain setting such as ``Description=``: one line, no specifier expanded."""
+    return " ".join(_without_nul(value).split()).replace("%", "%%").rstrip("\\")
+
+
+def environment_value(value: object) -> str:
+    """A value in a file for ``EnvironmentFile=``: in double quotes, where only four characters are special.
+
+    See systemd.exec(5), "EnvironmentFile="; newlines stay as they are.
+
+    :raises RenderError: for NUL and for carriage returns, which systemd cannot read back.
+    """
+    text = _without_nul(value)
+    return '"' + "".join(f"\\{c}" if c in '\\"`$' else c for c in text) + '"'
+
+
+def _without_nul(value: object) -> str:
+    text = str(value)
+    if "\0" in text:
+        raise RenderError(f"a NUL character cannot be written to a unit or environment file: {text!r}")
+    return text
+
+
+def _utf8_escapes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  # units and shell text, not HTML; quoting is by the filters below
+    )
+    environment.filters |= {"word": systemd_word, "text": systemd_text, "value": environment_value}
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill ``templates/TEMPLATE`` with ``values``.
+
+    :raises RenderError: if the template needs a value that is not given, or is not a template.
+    """
+    try:
+        return _environment().get_template(template).render(values)
+    except jinja2.TemplateSyntaxError as error:
+        raise RenderError(f"templates/{template}:{error.lineno}: {error.message}") from error
+    except jinja2.UndefinedError as error:
+        raise RenderError(f"templates/{template}{_line(error)}: {error.message}") from error
+    except jinja2.TemplateNotFound as error:
+        raise RenderError(f"templates/{template}: there is no such template") from error
+
+
+def _line(error: BaseException) -> str:
+    """The line of the template in which ``error`` was raised."""
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith(str(TEMPLATES)):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,254 @@
+"""Files and directories with their content, mode and owner, and files that must not be there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from provision.command import Output, Probe, quote, words
+from provision.resources.base import ABSENT, Change, Missing, Planned, Resource, unified
+
+LARGEST = 1 << 20
+"""Bytes of a file that are read for comparing and diffing; what we manage is far smaller."""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a path is on the host. ``content`` is None for a directory and for a file over LARGEST."""
+
+    type: str
+    mode: str
+    owner: str
+    group: str
+    content: bytes | None = None
+
+
+def read_paths(name: str, paths: Sequence[str]) -> Probe:
+    """A probe that tells type, mode, owner and content of every path, links followed."""
+    listed = words(*paths)
+    return Probe(
+        name,
+        f"""for f in {listed}; do
+  if s=$(stat -L -c '%F|%a|%U|%G|%s' -- "$f" 2>/dev/null); then
+    printf '%s\\n' "$s"
+    case $s in
+      regular*) if [ "${{s##*|}}" -le {LARGEST} ]; then base64 -w0 -- "$f"; fi ;;
+    esac
+    echo
+  elif [ -L "$f" ]; then printf 'dangling link|777|root|root|0\\n\\n'
+  else printf 'absent\\n\\n'
+  fi
+done""",
+    )
+
+
+def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | Missing]:
+    """Read the answer of :func:`read_paths`.
+
+    :raises ValueError: if it has another number of lines than two a path.
+    """
+    lines = answer.stdout.decode("ascii").split("\n")
+    if len(lines) < 2 * len(paths):
+        raise ValueError(f"{len(lines)} lines for {len(paths)} paths: {answer.err[-200:]}")
+    found: dict[str, FileState | Missing] = {}
+    for index, path in enumerate(paths):
+        facts, body = lines[2 * index], lines[2 * index + 1]
+        if facts == "absent":
+            found[path] = ABSENT
+            continue
+        type_, mode, owner, group, size = facts.rsplit("|", 4)
+        readable = type_.startswith("regular") and int(size) <= LARGEST
+        content = base64.b64decode(body) if readable else None
+        kind = "file" if type_.startswith("regular") else type_
+        found[path] = FileState(kind, mode.zfill(4), owner, group, content)
+    return found
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 of ``content`` in hexadecimal, as sha256sum prints it."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _same(path: str, content: bytes | None) -> str:
+    """Sh text that succeeds if ``path`` is as it was seen: absent (None) or with this content."""
+    if content is None:
+        return f"[ ! -e {quote(path)} ]"
+    return f"holds {quote(path)} {checksum(content)}"
+
+
+@dataclass(frozen=True)
+class File(Resource):
+    """A regular file with exactly this content, mode (four octal digits) and owner.
+
+    A symbolic link is followed: what it points to is replaced and the link stays.
+    ``sensitive`` content is never shown, and never readable by others while it is written.
+    """
+
+    path: str
+    content: bytes
+    mode: str = "0644"
+    owner: str = "root"
+    group: str = "root"
+    sensitive: bool = False
+    kind: ClassVar[str] = "file"
+
+    @property
+    def id(self) -> str:
+        """``file:PATH``."""
+        return f"file:{self.path}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[File]) -> Probe:
+        """Read all files in one loop."""
+        return read_paths("file", [r.path for r in resources])
+
+    @classmethod
+    def states(cls, resources: Sequence[File], answer: Output) -> Mapping[str, FileState | Missing]:
+        """State by id."""
+        found = parse_paths([r.path for r in resources], answer)
+        return {r.id: found[r.path] for r in resources}
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Write the file if content, mode or owner differ."""
+        if isinstance(state, Missing):
+            return self._write(None, "create", "it does not exist")
+        if state.type != "file":
+            return self._write(None, "create", f"there is a {state.type} in its place", guard="false")
+        wrong = [
+            f"{what} is {now}, wanted {want}"
+            for what, now, want in (
+                ("mode", state.mode, self.mode),
+                ("owner", f"{state.owner}:{state.group}", f"{self.owner}:{self.group}"),
+            )
+            if now != want
+        ]
+        if state.content != self.content:
+            wrong.insert(0, "its content differs")
+        elif not wrong:
+            return None
+        return self._write(state.content, "update", "; ".join(wrong))
+
+    def _write(self, old: bytes | None, action: str, reason: str, guard: str = "") -> Change:
+        size = f"{len(self.content)} bytes, {self.mode} {self.owner}:{self.group}"
+        return Change(
+            resource=self.id,
+            action=action,
+            summary=f"write {self.path} ({size})",
+            reason=reason,
+            diff=self._diff(old),
+            guard=guard or _same(self.path, old),
+            done=f"holds {quote(self.path)} {checksum(self.content)}"
+            f" && owned {quote(self.path)} {quote(f'{self.mode} {self.owner}:{self.group}')}",
+            script=f"write_file {words(self.path, self.mode, f'{self.owner}:{self.group}')} <<'END'\n"
+            f"{base64.encodebytes(self.content).decode('ascii')}END\n",
+        )
+
+    def _diff(self, old: bytes | None) -> str:
+        if self.sensitive:
+            return "(content is not shown)\n"
+        before = (old or b"").decode("utf-8", "backslashreplace")
+        return unified(before, self.content.decode("utf-8", "backslashreplace"), self.path)
+
+
+@dataclass(frozen=True)
+class Directory(Resource):
+    """A directory with this mode and owner; what is in it is not looked at.
+
+    With ``keep_mode`` an existing directory keeps the mode and owner that somebody gave it.
+    """
+
+    path: str
+    mode: str = "0755"
+    owner: str = "root"
+    group: str = "root"
+    keep_mode: bool = False
+    kind: ClassVar[str] = "directory"
+
+    @property
+    def id(self) -> str:
+        """``directory:PATH``."""
+        return f"directory:{self.path}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[Directory]) -> Probe:
+        """Read all directories in one loop."""
+        return read_paths("directory", [r.path for r in resources])
+
+    @classmethod
+    def states(cls, resources: Sequence[Directory], answer: Output) -> Mapping[str, FileState | Missing]:
+        """State by id."""
+        found = parse_paths([r.path for r in resources], answer)
+        return {r.id: found[r.path] for r in resources}
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Make the directory, or set its mode and owner."""
+        want = f"{self.mode} {self.owner}:{self.group}"
+        done = f"[ -d {quote(self.path)} ]"
+        if not self.keep_mode:
+            done += f" && owned {quote(self.path)} {quote(want)}"
+        if isinstance(state, Missing):
+            action, reason = "create", "it does not exist"
+        elif state.type != "directory":
+            action, reason = "create", f"there is a {state.type} in its place"
+        elif self.keep_mode or f"{state.mode} {state.owner}:{state.group}" == want:
+            return None
+        else:
+            action, reason = "update", f"it is {state.mode} {state.owner}:{state.group}"
+        return Change(
+            resource=self.id,
+            action=action,
+            summary=f"directory {self.path} ({want})",
+            reason=reason,
+            done=done,
+            script=f"make_directory {words(self.path, self.mode, f'{self.owner}:{self.group}')}",
+        )
+
+
+@dataclass(frozen=True)
+class NoFile(Resource):
+    """A path that must not exist; what is there is moved into the backups."""
+
+    path: str
+    why: str
+    kind: ClassVar[str] = "no-file"
+
+    @property
+    def id(self) -> str:
+        """``no-file:PATH``."""
+        return f"no-file:{self.path}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[NoFile]) -> Probe:
+        """Tell which of the paths exist."""
+        return read_paths("no-file", [r.path for r in resources])
+
+    @classmethod
+    def states(cls, resources: Sequence[NoFile], answer: Output) -> Mapping[str, FileState | Missing]:
+        """State by id."""
+        found = parse_paths([r.path for r in resources], answer)
+        return {r.id: found[r.path] for r in resources}
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Move the file away if it is there."""
+        if isinstance(state, Missing):
+            return None
+        old = (state.content or b"").decode("utf-8", "backslashreplace")
+        return Change(
+            resource=self.id,
+            action="remove",
+            summary=f"remove {self.path} (kept in the backups)",
+            reason=self.why,
+            diff=unified(old, "", self.path),
+            guard="" if state.content is None else _same(self.path, state.content),
+            done=f"[ ! -e {quote(self.path)} ]",
+            script=f"backup {quote(self.path)} && rm -f -- {quote(self.path)}",
+        )
+
+
+def parent(path: str) -> str:
+    """The directory that holds ``path``."""
+    return str(PurePosixPath(path).parent)

@@ -1,0 +1,97 @@
+"""systemd units that must be enabled and running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from provision.command import Output, Probe, quote, words
+from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+
+NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
+"""Unit file states in which systemctl enable has nothing to do (systemctl(1), is-enabled)."""
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """The properties of a unit that matter here, in systemd's own words."""
+
+    active: str
+    sub: str
+    enabled: str
+    needs_reload: bool
+
+
+@dataclass(frozen=True)
+class Service(Resource):
+    """A unit that is enabled and active. Starting waits until the unit says that it is up.
+
+    :ivar timeout: seconds that a start may take, its own gates included.
+    """
+
+    unit: str
+    timeout: int = 120
+    kind: ClassVar[str] = "service"
+
+    @property
+    def id(self) -> str:
+        """``service:UNIT``."""
+        return f"service:{self.unit}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[Service]) -> Probe:
+        """One systemctl show for all units."""
+        properties = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
+        return Probe("service", f"systemctl show -p {properties} -- {words(*(r.unit for r in resources))}")
+
+    @classmethod
+    def states(cls, resources: Sequence[Service], answer: Output) -> Mapping[str, UnitState | Missing]:
+        """State by id.
+
+        :raises ValueError: if there is not one block of properties for each unit.
+        """
+        blocks = [block for block in answer.out.strip().split("\n\n") if block]
+        if len(blocks) != len(resources):
+            raise ValueError(f"{len(blocks)} answers for {len(resources)} units: {answer.err.strip()}")
+        return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
+
+    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Enable and start the unit where it is not."""
+        unit = quote(self.unit)
+        if isinstance(state, Missing):
+            enable, start, reason = True, True, "the unit is not there yet"
+        else:
+            enable = state.enabled != "enabled" and state.enabled not in NOT_ENABLEABLE
+            start = state.active != "active"
+            reason = "; ".join(
+                text
+                for wrong, text in (
+                    (start, f"it is {state.active} ({state.sub})"),
+                    (enable, f"it is {state.enabled or 'not enabled'}"),
+                )
+                if wrong
+            )
+        if not enable and not start:
+            return None
+        verbs = [v for v, wanted in (("enable", enable), ("start", start)) if wanted]
+        return Change(
+            resource=self.id,
+            action="start" if start else "enable",
+            summary=f"{' and '.join(verbs)} {self.unit}",
+            reason=reason,
+            done=f"unit_is_up {unit}",
+            script=f"enable_unit {unit} && start_unit {unit} {self.timeout}",
+        )
+
+
+def _unit_state(block: str) -> UnitState | Missing:
+    values = dict(line.partition("=")[::2] for line in block.splitlines())
+    if values.get("LoadState") in ("not-found", "masked", None):
+        return ABSENT
+    return UnitState(
+        active=values.get("ActiveState", ""),
+        sub=values.get("SubState", ""),
+        enabled=values.get("UnitFileState", ""),
+        needs_reload=values.get("NeedDaemonReload") == "yes",
+    )

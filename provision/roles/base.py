@@ -1,0 +1,98 @@
+"""What a role is, and the settings that several roles share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.openpgp import fingerprints
+from provision.resources.base import Resource
+from provision.resources.file import File
+
+
+class Settings(BaseModel):
+    """Settings of a role or a part of one: frozen, typed strictly, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role: its name is the key of its settings in the inventory.
+
+    :ivar order: place among the roles of a run; lower comes first.
+    :ivar resources: what a host needs, in the order in which it is made right. It may raise Refusal.
+    """
+
+    name: str
+    order: int
+    settings: type[Settings]
+    resources: Callable[[Any, Facts], Sequence[Resource]]
+
+
+class Repo(Settings):
+    """An apt repository and the key that must have signed it."""
+
+    uri: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
+    """Address of the repository."""
+    suite: str = Field(default="/", pattern=r"^\S+$")
+    """Suite, or ``/`` for a flat repository."""
+    components: list[str] = []
+    """Components; none for a flat repository."""
+    key: str
+    """The signing key, ASCII-armoured."""
+    fingerprint: str
+    """Fingerprint of that key; blanks are ignored. The key is refused if it has another one."""
+
+    @model_validator(mode="after")
+    def _key_is_the_one_expected(self) -> Repo:
+        wanted = re.sub(r"\s", "", self.fingerprint).upper()
+        found = fingerprints(self.key)
+        if found != [wanted]:
+            raise ValueError(
+                f"the key has fingerprint {', '.join(found)}, expected {wanted}: check where it comes from"
+            )
+        if (self.suite == "/") == bool(self.components):
+            raise ValueError("a flat repository (suite /) has no components, any other has at least one")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """A name for its files, the same for the same address and suite."""
+        place = re.sub(r"^\w+(\+\w+)?:/+", "", f"{self.uri} {self.suite}")
+        return "provision-" + re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-")
+
+
+def apt_source(repo: Repo, facts: Facts) -> list[File]:
+    """The files that make apt trust and use ``repo``: its key, and a source bound to that key."""
+    key = f"/etc/apt/keyrings/provision-{re.sub(r'[^0-9A-Fa-f]', '', repo.fingerprint).upper()}.asc"
+    lines = [
+        "Types: deb",
+        f"URIs: {repo.uri}",
+        f"Suites: {repo.suite}",
+        *([f"Components: {' '.join(repo.components)}"] if repo.components else []),
+        f"Architectures: {facts.architecture}",
+        f"Signed-By: {key}",
+    ]
+    return [
+        File(key, (repo.key.strip() + "\n").encode()),
+        File(f"/etc/apt/sources.list.d/{repo.slug}.sources", ("\n".join(lines) + "\n").encode()),
+    ]
+
+
+def require_apt(facts: Facts, role: str) -> None:
+    """Refuse a system whose packages are not Debian's kind.
+
+    :raises Refusal: naming the system.
+    """
+    if not facts.is_apt:
+        raise Refusal(
+            f"role {role} does not know {facts.system}",
+            hint="supported: see the support table in README.md",
+        )

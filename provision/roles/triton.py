@@ -1,0 +1,185 @@
+"""Triton Inference Server: one systemd unit an instance, with its GPUs, ports and gates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.render import render
+from provision.resources.base import Resource
+from provision.resources.docker import Image
+from provision.resources.file import Directory, File
+from provision.resources.handler import Handler
+from provision.resources.service import Service
+from provision.roles.base import Role, Settings
+
+GATE = "/usr/local/lib/provision/triton-gpu-gate"
+READY = "/usr/local/lib/provision/triton-wait-ready"
+CANARY = "/usr/local/share/provision/triton"
+CANARY_MODEL = "provision_canary"
+"""The model that answers which GPUs its process sees; verification asks it."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$")]
+
+
+class Instance(Settings):
+    """One Triton server. Its name is its key under ``instances:``, its unit ``triton@NAME.service``."""
+
+    image: str
+    """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
+    gpus: Literal["all", "none"] | list[int | str] = "all"
+    """``all``, ``none``, or a list of GPU UUIDs (better) or indexes, which may move when a GPU fails."""
+    models: Path | None = None
+    """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
+    expect: list[str] = []
+    """Models that must be READY; verification looks for them."""
+    address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
+    """Address of the host on which the ports are published. Triton has no authentication: mind who reaches it."""
+    http_port: Port = 8000
+    grpc_port: Port = 8001
+    metrics_port: Port = 8002
+    args: list[Text] = []
+    """Further arguments for tritonserver."""
+    env: dict[Variable, Text] = {}
+    """Environment of the container; kept in a file that only root can read."""
+    mounts: list[Text] = []
+    """Further mounts, as ``docker run --volume`` takes them."""
+    shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
+    """Shared memory; the python backend and NCCL need more than Docker's 64 MB."""
+    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
+    """Limits of the container; empty: Docker's own."""
+    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
+    """User in the container; null: the image's."""
+    ready_timeout: int = Field(default=300, ge=10)
+    """Seconds that loading may take; give large language models 900 and more."""
+    exit_timeout: int = Field(default=30, ge=1)
+    """Seconds for requests in flight when it stops."""
+    canary: bool = True
+    """Serve a small model that proves the path from HTTP to the GPUs; it needs the python backend."""
+
+    @field_validator("image")
+    @classmethod
+    def _names_a_version(cls, image: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", image):
+            raise ValueError(f"{image!r} is not an image reference")
+        name, _, digest = image.partition("@")
+        if ":" not in name.rpartition("/")[2] and not digest:
+            raise ValueError(f"image {image!r} has no tag; name a release, such as :24.07-trtllm-python-py3")
+        if name.endswith(":latest") and not digest:
+            raise ValueError("tag latest moves; name a release, such as :24.07-trtllm-python-py3")
+        return image
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Published ports by the name of their setting."""
+        return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+
+
+class TritonSettings(Settings):
+    """Settings under ``triton:``."""
+
+    instances: dict[Name, Instance] = Field(default={})
+    """The servers of the host by name."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> TritonSettings:
+        taken: dict[int, str] = {}
+        for name, instance in self.instances.items():
+            for setting, port in instance.ports.items():
+                if port in taken:
+                    raise ValueError(f"port {port} is both {taken[port]} and {name}.{setting}")
+                taken[port] = f"{name}.{setting}"
+        return self
+
+
+def unit_of(name: str) -> str:
+    """The systemd unit of an instance."""
+    return f"triton@{name}.service"
+
+
+def container_of(name: str) -> str:
+    """The container of an instance; Docker's names cannot hold the unit's ``@``."""
+    return f"triton-{name}"
+
+
+def models_of(name: str, instance: Instance) -> str:
+    """Model repository of an instance on the host."""
+    return instance.models or f"/srv/triton/{name}/models"
+
+
+def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
+    """What all instances share, then each instance."""
+    found: list[Resource] = []
+    if settings.instances:
+        found += _shared(any(instance.canary for instance in settings.instances.values()))
+    for name, instance in settings.instances.items():
+        if instance.gpus != "none" and not facts.gpus:
+            raise Refusal(
+                f"triton instance {name} wants GPUs, and there is none on the PCI bus",
+                hint="gpus: none serves on the CPU",
+            )
+        found += _instance(name, instance)
+    return found
+
+
+def _shared(canary: bool) -> Iterator[Resource]:
+    yield File(GATE, render("triton-gpu-gate.j2").encode(), mode="0755")
+    yield File(READY, render("triton-wait-ready.j2").encode(), mode="0755")
+    if canary:
+        folder = f"{CANARY}/{CANARY_MODEL}"
+        yield File(f"{folder}/config.pbtxt", render("triton-canary.pbtxt.j2", name=CANARY_MODEL).encode())
+        yield File(f"{folder}/1/model.py", render("triton-canary.py.j2").encode())
+
+
+def _instance(name: str, instance: Instance) -> Iterator[Resource]:
+    unit, environment = unit_of(name), f"/etc/triton/{name}.env"
+    files = (
+        File(environment, render("triton.env.j2", env=instance.env).encode(), mode="0600", sensitive=True),
+        File(f"/etc/systemd/system/{unit}", _unit(name, instance, environment).encode()),
+    )
+    yield Directory(models_of(name, instance), keep_mode=True)
+    yield from files
+    yield Handler("reload systemd", on=(files[1].id,), script="systemctl daemon-reload")
+    yield Image(instance.image)
+    shared = [f"file:{GATE}", f"file:{READY}"]
+    if instance.canary:
+        shared += [f"file:{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
+    yield Service(unit, timeout=instance.ready_timeout + 60)
+    yield Handler(
+        f"restart {unit}",
+        on=(*(file.id for file in files), *shared[2:]),
+        script=f"restart_unit {unit} {instance.ready_timeout + 60}",
+        covered_by=(f"service:{unit}:start",),
+    )
+
+
+def _unit(name: str, instance: Instance, environment: str) -> str:
+    stop = instance.exit_timeout + 15
+    return render(
+        "triton@.service.j2",
+        name=name,
+        instance=instance,
+        container=container_of(name),
+        environment=environment,
+        models=models_of(name, instance),
+        canary=CANARY,
+        published=f"[{instance.address}]" if ":" in instance.address else instance.address,
+        gate=GATE,
+        ready=READY,
+        selection=instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus)),
+        stop_timeout=stop,
+        unit_stop_timeout=stop + 15,
+        start_timeout=instance.ready_timeout + 30,
+    )
+
+
+ROLE = Role("triton", 40, TritonSettings, resources)
