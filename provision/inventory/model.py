@@ -1,0 +1,122 @@
+"""Hosts and groups as values: what an inventory says once all of its sources are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from provision.errors import Location
+from provision.inventory.document import Item, Value, plain
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine.
+
+    :ivar name: its name in the inventory; ``ansible_host`` in the vars may say where it really is.
+    :ivar groups: every group it is in, directly or through a child group, sorted, without ``all``; this is
+        Ansible's ``group_names``.
+    :ivar vars: its variables, merged from its groups and its own as Ansible merges them.
+    """
+
+    name: str
+    groups: tuple[str, ...] = ()
+    vars: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    origins: Mapping[str, Item] = field(default_factory=dict, repr=False, compare=False)
+    place: Location | None = field(default=None, repr=False, compare=False)
+
+    def where(self, *path: str | int) -> Location | None:
+        """Where the value at ``path`` of the vars stands: ``host.where("triton", "instances", 0, "image")``.
+
+        Without a path, where the host is first named. None where there is no such value.
+        """
+        if not path:
+            return self.place
+        origin = self.origins.get(str(path[0]))
+        return origin.at(*path[1:]) if origin else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A named set of hosts and groups.
+
+    :ivar hosts: names of the hosts listed in the group itself.
+    :ivar children: names of the groups inside of it, in the order written.
+    :ivar depth: the longest way down from ``all``; vars of deeper groups win.
+    :ivar priority: ``ansible_group_priority``; decides between groups of one depth, before the alphabet does.
+    """
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    depth: int = 0
+    priority: int = 1
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All hosts and groups, in the order in which the sources name them.
+
+    :ivar warnings: what Ansible would warn of: parts of the sources that have no effect.
+    """
+
+    hosts: Mapping[str, Host]
+    groups: Mapping[str, Group]
+    warnings: tuple[str, ...] = ()
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """Names of the hosts of a group and of all groups below it, breadth first, each once."""
+        return self._members[group]
+
+    @cached_property
+    def _members(self) -> dict[str, tuple[str, ...]]:
+        return {name: self._walk(name) for name in self.groups}
+
+    def _walk(self, start: str) -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        seen = {start}
+        level = [start]
+        while level:
+            below: list[str] = []
+            for name in level:
+                group = self.groups[name]
+                names.update(dict.fromkeys(group.hosts))
+                below += [child for child in group.children if child not in seen]
+                seen.update(group.children)
+            level = below
+        return tuple(names)
+
+    def select(self, pattern: str) -> tuple[Host, ...]:
+        """Return the hosts that an Ansible host pattern names, in Ansible's order.
+
+        :raises UsageError: the pattern is malformed, holds a name that nobody has, or leaves no host.
+        """
+        from provision.inventory.pattern import select  # noqa: PLC0415 - pattern builds on this module
+
+        return tuple(self.hosts[name] for name in select(self, pattern))
+
+    def document(self, hosts: Iterable[Host]) -> dict[str, Any]:
+        """The JSON document of ``inv inventory --json``."""
+        return {
+            "schema": 1,
+            "hosts": {host.name: {"groups": list(host.groups), "vars": plain(host.vars)} for host in hosts},
+        }
+
+    def graph(self, top: str = "all") -> str:
+        """The tree of groups and hosts below ``top``, drawn as ``ansible-inventory --graph`` draws it."""
+        return "\n".join(self._branch(top, 0))
+
+    def _branch(self, name: str, depth: int) -> list[str]:
+        group = self.groups[name]
+        lines = [_leaf(f"@{name}:", depth)]
+        for child in group.children:
+            lines += self._branch(child, depth + 1)
+        if name != "all":
+            lines += [_leaf(host, depth + 1) for host in group.hosts]
+        return lines
+
+
+def _leaf(text: str, depth: int) -> str:
+    return "  |" * depth + f"--{text}" if depth else text
