@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from provision import facts as facts_of
 from provision import plan as planning
@@ -18,11 +17,10 @@ from provision.gather import gather
 from provision.hints import hint_for
 from provision.login import Login
 from provision.plan import Plan, Wanted
-from provision.resources.base import Change, Resource
+from provision.resources.base import Resource
+from provision.result import Result, Status
 from provision.roles.base import Role, Settings
 from provision.script import ACTIVE, Event
-
-Status = Literal["ok", "changed", "failed", "unreachable", "skipped"]
 
 ACTIVE_RUN = Probe("active-run", ACTIVE)
 
@@ -43,28 +41,6 @@ class Survey:
     facts: Facts
     wanted: tuple[Wanted, ...]
     plan: Plan
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a host.
-
-    :ivar resources: how many resources were looked at.
-    :ivar changes: the changes that were made, or with ``check`` would be made.
-    :ivar seconds: from connecting to the end.
-    :ivar connects: sessions that were opened.
-    :ivar execs: commands that were run over them.
-    """
-
-    host: str
-    status: Status
-    resources: int = 0
-    changes: tuple[Change, ...] = ()
-    error: HostError | None = None
-    seconds: float = 0.0
-    reboots: int = 0
-    connects: int = 0
-    execs: int = 0
 
 
 Tell = Callable[[str, Event | str], None]

@@ -1,4 +1,4 @@
-"""Many hosts at once: who is in, in which batches, and when enough have failed. One host never stops another."""
+"""Many hosts at once: in which batches, and when enough have failed. One host never stops another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
-from provision.converge import Converging, Result, Target, Tell, survey
+from provision.converge import Converging, Target, Tell, survey
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
 from provision.inventory import Host
 from provision.login import Login
 from provision.plan import Plan
+from provision.result import Result
 from provision.roles.base import Role
 from provision.settings import read
 
@@ -46,7 +47,8 @@ class Pace:
         :raises UsageError: for a size that is neither a number nor a percentage.
         """
         sizes = [_share(size, len(names), "--serial") or 1 for size in self.serial] or [max(len(names), 1)]
-        rest, found = list(names), []
+        rest = list(names)
+        found: list[list[str]] = []
         while rest:
             size = sizes[min(len(found), len(sizes) - 1)]
             found.append(rest[:size])
@@ -211,7 +213,7 @@ def _isolated(host: Converging, work: Callable[[], Result | None]) -> Result | N
 
 
 def exit_code(results: Sequence[Result], *, check: bool) -> int:
-    """0 all well, 1 a host failed or was not reached (or not started), 3 with ``check``: changes are pending."""
+    """0 all well, 1 a host failed, was not reached or not started, 3 with ``check``: changes are pending."""
     if any(result.status in ("failed", "unreachable", "skipped") for result in results):
         return 1
     return 3 if check and any(result.changes for result in results) else 0

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from provision.plan import Plan
 from provision.resources.base import Change
-
-if TYPE_CHECKING:
-    from provision.converge import Result
+from provision.result import Result
 
 SCHEMA = 1
 SIGNS = {"create": "+", "install": "+", "pull": "+", "load": "+", "remove": "-", "downgrade": "-"}
@@ -81,7 +79,7 @@ def recap(results: Sequence[Result]) -> str:
 def document(results: Sequence[Result], run: str, *, diff: bool) -> dict[str, Any]:
     """The document of ``--json`` for plan and provision."""
     hosts = {result.host: _host(result, diff=diff) for result in results}
-    counts = {status: 0 for status in ("ok", "changed", "failed", "unreachable", "skipped")}
+    counts = dict.fromkeys(("ok", "changed", "failed", "unreachable", "skipped"), 0)
     for result in results:
         counts[result.status] += 1
     return {"schema": SCHEMA, "run": run, "hosts": hosts, "summary": counts}

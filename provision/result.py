@@ -1,0 +1,34 @@
+"""What became of a host, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.errors import HostError
+from provision.resources.base import Change
+
+Status = Literal["ok", "changed", "failed", "unreachable", "skipped"]
+"""Ansible's words. ``changed``: changes were made and a fresh plan is empty; ``skipped``: never started."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a host.
+
+    :ivar resources: how many resources were looked at.
+    :ivar changes: the changes that were made, or with ``check`` would be made.
+    :ivar seconds: from connecting to the end.
+    :ivar connects: sessions that were opened.
+    :ivar execs: commands that were run over them.
+    """
+
+    host: str
+    status: Status
+    resources: int = 0
+    changes: tuple[Change, ...] = ()
+    error: HostError | None = None
+    seconds: float = 0.0
+    reboots: int = 0
+    connects: int = 0
+    execs: int = 0
