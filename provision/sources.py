@@ -1,12 +1,11 @@
 """Inventory sources on this machine → Inventory: files, folders, programs, and lists of hosts.
 
-What a source is, and in which order things are read, is as in ansible-core 2.19; but a source that cannot be read is
-an error here, where Ansible goes on with a warning and fewer hosts.
+What a source is, and in which order things are read, is as in ansible-core 2.19; but a source that cannot be
+read is an error here, where Ansible goes on with a warning and fewer hosts.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -37,8 +36,8 @@ def default_path() -> str:
 def load(paths: Sequence[Path | str]) -> Inventory:
     """Read sources in their order; later ones add to earlier ones, and their variables win.
 
-    A source is a file, a folder of sources, an executable that prints Ansible's JSON for ``--list``, or a list of
-    hosts with at least one comma. Variables come from ``group_vars`` and ``host_vars`` beside each source too.
+    A source is a file, a folder of sources, an executable that prints Ansible's JSON for ``--list``, or a
+    list of hosts with at least one comma. Variables come from ``group_vars`` and ``host_vars`` beside it too.
 
     :raises InventoryError: a source that does not exist, cannot be read, or makes no sense.
     """
@@ -49,6 +48,7 @@ def load(paths: Sequence[Path | str]) -> Inventory:
         path = Path(source).expanduser()
         if isinstance(source, str) and "," in source and not path.exists():
             builder.add_names(filter(None, (name.strip() for name in source.split(","))), "the list of hosts")
+            seen.append(source)
             continue
         if not path.exists():
             hint = (
@@ -57,7 +57,6 @@ def load(paths: Sequence[Path | str]) -> Inventory:
                 else None
             )
             raise InventoryError("there is no such inventory", where=Location(str(source)), hint=hint)
-        seen.append(str(path))
         if path.is_dir():
             if not _read_folder(builder, path, seen):
                 raise InventoryError("the folder holds no inventory", where=Location(str(path)))
@@ -87,7 +86,10 @@ def _read_folder(builder: Builder, folder: Path, seen: list[str]) -> int:
 
 
 def _read_file(builder: Builder, path: Path, seen: list[str]) -> None:
-    """Read one file as what it is: a program, YAML, or something that only Ansible can read."""
+    """Read one file as what it is: a program, YAML, or something that only Ansible can read.
+
+    :param seen: what was read before it; an inventory plugin may build on that.
+    """
     suffix = path.suffix
     if os.access(path, os.X_OK) and (suffix not in _YAML or _head(path) == b"#!"):
         _read_program(builder, path)
@@ -98,12 +100,13 @@ def _read_file(builder: Builder, path: Path, seen: list[str]) -> None:
         else:
             _add(builder, document)
     elif suffix == "":
-        _read_bare(builder, path, seen)
+        _read_bare(builder, path)
     else:
         _ask_ansible(builder, [str(path)], path)
+    seen.append(str(path))
 
 
-def _read_bare(builder: Builder, path: Path, seen: list[str]) -> None:
+def _read_bare(builder: Builder, path: Path) -> None:
     """Read a file whose name tells nothing: YAML if it is a mapping, else Ansible's ini format."""
     try:
         document = _read_yaml(path)
@@ -132,20 +135,13 @@ def _add(builder: Builder, document: Document) -> None:
     builder.add_document(document)
 
 
-# --- group_vars and host_vars --------------------------------------------------------------------------------
-
-
 def _read_layer(builder: Builder, folder: Path) -> Layer:
     """Read the variables beside a source for every group and host that is known."""
+    groups = _files(folder / "group_vars", builder.names("groups"))
+    hosts = _files(folder / "host_vars", builder.names("hosts"))
     return Layer(
-        {
-            name: _read_vars(builder, files)
-            for name, files in _files(folder / "group_vars", builder.names("groups"))
-        },
-        {
-            name: _read_vars(builder, files)
-            for name, files in _files(folder / "host_vars", builder.names("hosts"))
-        },
+        {name: _read_vars(builder, files) for name, files in groups},
+        {name: _read_vars(builder, files) for name, files in hosts},
     )
 
 
@@ -163,8 +159,8 @@ def _read_vars(builder: Builder, files: list[Path]) -> dict[str, Any]:
 def _files(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Path]]]:
     """Yield each name with its files of variables, if it has any.
 
-    Of ``NAME/``, ``NAME``, ``NAME.yml``, ``NAME.yaml`` and ``NAME.json`` only the first that exists counts, as in
-    Ansible's DataLoader.find_vars_files.
+    Of ``NAME/``, ``NAME``, ``NAME.yml``, ``NAME.yaml`` and ``NAME.json`` only the first that exists counts,
+    as in Ansible's DataLoader.find_vars_files.
     """
     if not folder.is_dir():
         return
@@ -192,11 +188,8 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-# --- programs ------------------------------------------------------------------------------------------------
-
-
 def _read_program(builder: Builder, path: Path) -> None:
-    """Run an executable source as Ansible does: ``--list``, and ``--host NAME`` where that has no ``_meta``."""
+    """Run an executable source as Ansible does: ``--list``, and ``--host NAME`` if that has no ``_meta``."""
     data = _run_json([str(path.absolute()), "--list"], path)
     listed = builder.add_listing(data, str(path))
     if isinstance(data, dict) and "_meta" not in data:
@@ -216,7 +209,7 @@ def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
             hint="install ansible-core, or write the inventory in Ansible's YAML format (.yml)",
         )
     arguments = [word for source in sources for word in ("-i", source)]
-    # Variables beside the sources are read here, in their order; Ansible shall neither read them nor skip bad sources.
+    # The variables beside the sources are read here, in their order, and a bad source is not to be skipped.
     settings = {"ANSIBLE_VARS_ENABLED": ",", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
     data = _run_json([program, *arguments, "--list", "--export"], path, settings)
     builder.add_listing(data, str(path))
@@ -267,12 +260,9 @@ def _refuse(message: str, stderr: bytes, where: Location) -> NoReturn:
     raise InventoryError(message + (f"; it says:{tail}" if tail else ""), where=where)
 
 
-# --- the file system -----------------------------------------------------------------------------------------
-
-
 def _list(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)
+        return [path.name for path in folder.iterdir()]
     except OSError as error:
         raise InventoryError(f"cannot be listed: {error.strerror}", where=Location(str(folder))) from None
 

@@ -39,7 +39,7 @@ def compose(text: str, path: str) -> yaml.Node | None:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
-        where = Location(path, mark.line + 1, mark.column + 1) if mark is not None else Location(path)
+        where = Location(path) if mark is None else Location(path, mark.line + 1, mark.column + 1)
         raise _syntax_error(text, where, error.problem or error.context or "not YAML") from None
     except yaml.YAMLError as error:
         raise _syntax_error(text, Location(path), str(error).split("\n", 1)[0]) from None
@@ -56,7 +56,8 @@ def _check_depth(loader: Any, path: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH:
-                raise too_deep(Location(path, event.start_mark.line + 1, event.start_mark.column + 1))
+                mark: Any = event.start_mark
+                raise too_deep(Location(path, mark.line + 1, mark.column + 1))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
