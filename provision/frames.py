@@ -1,0 +1,128 @@
+"""The frame around a script: how it reaches a shell whole, and how its answer is told from noise. Pure.
+
+sshd hands the command to the user's login shell, whose rc files may print anything and set any variable. The
+command is therefore one `exec` that csh and fish read as sh does. It starts a small loader, which marks both
+streams, reads the script from stdin to its very end, and only then evaluates it: no program in the script can
+eat from it, its size has no limit, and a script that was cut off on the way is not run at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import secrets
+from dataclasses import dataclass, field
+
+from provision.command import words
+from provision.login import Login
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOCALE = "C.UTF-8"
+CUT_OFF = 255
+"""Exit code of the loader when the script did not arrive whole; ssh(1) uses the same for its own failures."""
+KILL_AFTER = 5
+"""Seconds between the host's SIGTERM and SIGKILL to a script that is out of time."""
+
+# What rc files set that changes what programs print or load. Proxy settings are the host's own, and stay.
+_UNSET = (
+    "LANGUAGE BASH_ENV ENV CDPATH TMPDIR POSIXLY_CORRECT GREP_OPTIONS "
+    "LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME"
+)
+# No single quotes and no exclamation mark: the login shell may be csh.
+_MARK = 'printf "<%s>\\n" "$1"; printf "<%s>\\n" "$1" >&2; '
+_SKIP_UNREAD = 'while IFS= read -r line; do [ "$line" = "$1" ] && break; done; unset line; '
+_LOAD = (
+    'script=$(cat); case $script in *"#$1") ;; *) echo "the script was cut off on its way here" >&2; '
+    f"exit {CUT_OFF};; esac; exec </dev/null; cd /; umask 022; shift; "
+    f"unset {_UNSET}; LC_ALL={LOCALE} PATH={PATH}; export LC_ALL PATH; "
+    'eval "unset script; $script"'
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frame of one exec: a random token and the texts made from it."""
+
+    token: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    @property
+    def mark(self) -> bytes:
+        """What stands in front of the script's output on both streams; never part of the command line."""
+        return f"<{self.token}>\n".encode()
+
+    @property
+    def prompt(self) -> bytes:
+        """What sudo prints when it wants a password; never part of the command line."""
+        return f"{self.token[:8]}%{self.token[8:]}".encode()
+
+    def command(self, login: Login, timeout: float) -> str:
+        """Return the command line for sshd: the loader as the wanted user, for ``timeout`` s at most."""
+        asks = login.needs_sudo and login.become_password is not None
+        loader = _MARK + (_SKIP_UNREAD if asks else "") + _LOAD
+        limit = str(max(1, math.ceil(timeout)))
+        argv = ["timeout", "-k", str(KILL_AFTER), limit, "/bin/sh", "-c", loader, "provision", self.token]
+        if login.needs_sudo:
+            # sudo reads one line from stdin; with -n it fails at once where it would have to ask
+            prompt = ["-S", "-p", self.prompt.decode().replace("%", "%%")] if asks else ["-n"]
+            argv = ["sudo", "-H", *prompt, "-u", login.become_user, "--", *argv]
+        return "exec " + words("env", f"LC_ALL={LOCALE}", "LANGUAGE=C", *argv)
+
+    def answer_to_prompt(self, password: str) -> bytes:
+        """Return the line that sudo reads; where sudo does not ask, the loader drops it."""
+        return password.encode("utf-8", "surrogateescape") + b"\n"
+
+    def after_prompt(self) -> bytes:
+        """Return the line after which the loader takes what comes as the script."""
+        return self.token.encode() + b"\n"
+
+    def script(self, script: str, stdin: bytes = b"") -> bytes:
+        """Return what the loader is to read: the script, which finds ``stdin`` as its standard input.
+
+        :raises ValueError: for a script with a NUL character, which no shell can read.
+        """
+        if "\0" in script:
+            raise ValueError("a script cannot hold a NUL character")
+        text = script.encode("utf-8", "surrogateescape")
+        if stdin:
+            data = base64.encodebytes(stdin)
+            text = b"base64 -d <<'end-of-stdin' | (\n%send-of-stdin\n%s\n)" % (data, text)
+        return text + b"\n#" + self.token.encode()
+
+
+class Unframed:
+    """One stream of an exec: drops what comes before the mark, keeps everything after it."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.mark = frame.mark
+        self.noise = b""
+        self.marked = False
+        self.chunks: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in ``data``; return the part of it that belongs to the script."""
+        if not self.marked:
+            self.noise += data
+            before, mark, data = self.noise.partition(self.mark)
+            if not mark:
+                return b""
+            self.noise, self.marked = before, True
+        if data:
+            self.chunks.append(data)
+        return data
+
+    @property
+    def data(self) -> bytes:
+        """Everything after the mark so far."""
+        return b"".join(self.chunks)
+
+
+class Lines:
+    """Cuts a stream into lines, as it comes."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that ``data`` completes, without their newline."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return lines
