@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
-from provision.converge import Converging, Target, Tell, survey
+from provision.converge import Converging, Target, Tell, ask_facts, survey
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
+from provision.facts import Facts
 from provision.inventory import Host
 from provision.login import Login
 from provision.plan import Plan
@@ -91,6 +92,23 @@ def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> list[Target]:
             )
         found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
     return found
+
+
+def facts_of(hosts: Iterable[Host], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+    """Facts of every host that answers, and the error of every one that does not."""
+    config = ssh_config()
+    logins = {host.name: Login.of(host.name, host.vars, config) for host in hosts}
+
+    def ask(login: Login) -> Facts | HostError:
+        try:
+            with Connection(login) as connection:
+                return ask_facts(connection)[0]
+        except HostError as error:
+            return error
+
+    answers = each(logins, ask, forks, lambda: None)
+    facts = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
+    return facts, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
 
 
 def each(

@@ -51,6 +51,11 @@ def merge(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
+def as_text(document: Mapping[str, Any]) -> bytes:
+    """The document as it is written to the host, laid out as nvidia-ctk does it."""
+    return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode()
+
+
 def parse(content: bytes) -> dict[str, Any]:
     """Read a daemon.json that somebody wrote.
 
@@ -102,7 +107,7 @@ class DaemonJson(Resource):
         document = merge(existing, self.wanted)
         if document == existing and not isinstance(state, Missing):
             return None
-        content = (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode()
+        content = as_text(document)
         file = File(DAEMON_JSON, content)
         if not isinstance(state, Missing):
             file = File(DAEMON_JSON, content, mode=state.mode, owner=state.owner, group=state.group)

@@ -1,0 +1,401 @@
+"""Command line: Invoke tasks only. Each reads its arguments, calls the product, prints, and exits.
+
+Imports stand inside the tasks, so that ``inv --list`` does not load SSH to print names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+if TYPE_CHECKING:
+    from provision.inventory import Host, Inventory
+
+HOSTS = "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]"
+INVENTORY = "inventory file, folder or script (default: $PROVISION_INVENTORY, else inventories/lab)"
+ROLES = "only these roles, with commas between"
+JSON = "print one JSON document on standard output, and nothing else there"
+FORKS = "hosts worked on at the same time"
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "check": "only plan; exit code 3 if changes are pending",
+        "diff": "show what changes inside of files",
+        "yes": "do not ask before applying",
+        "serial": "sizes of batches, the last one repeats: 1,10%,50%",
+        "max-failed": "hosts that may fail before no further batch starts: 2 or 5%",
+        "forks": FORKS,
+        "plan": "apply this saved plan; refused if a host has changed since",
+        "json": JSON,
+    }
+)
+def provision(
+    c: Context,
+    hosts: str,
+    inventory: str = "",
+    roles: str = "",
+    check: bool = False,
+    diff: bool = False,
+    yes: bool = False,
+    serial: str = "",
+    max_failed: str = "",
+    forks: int = 50,
+    plan: str = "",
+    json: bool = False,
+) -> None:
+    """Take hosts to what the inventory says: plan, show, apply, plan again."""
+    from provision import fleet, report, terminal
+
+    with terminal.sentences():
+        approved = _saved(plan)
+        pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
+        with _fleet(hosts, inventory, roles, pace) as all_hosts:
+            plans = all_hosts.survey()
+            if approved is not None:
+                all_hosts.hold_to(approved)
+            pending = {name: found for name, found in plans.items() if found.changes}
+            if not json and plans:
+                terminal.out(report.plans(plans, diff=diff or check))
+            run = _run_id()
+            if check:
+                all_hosts.planned()
+            elif pending and not yes and not terminal.confirmed(f"Apply this to {len(pending)} host(s)?"):
+                terminal.say("nothing was changed")
+                raise SystemExit(3)
+            else:
+                progress = terminal.Progress({name: len(found.changes) for name, found in plans.items()})
+                all_hosts.tell, all_hosts.tick = progress.tell, progress.tick
+                all_hosts.carry_out(run)
+            results = all_hosts.in_order()
+        if json:
+            terminal.out_json(report.document(results, run, diff=diff))
+        else:
+            terminal.out("\n" + report.recap(results))
+        raise SystemExit(fleet.exit_code(results, check=check))
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "out": "save the plan here, for provision --plan; it may hold secrets, so only you can read it",
+        "forks": FORKS,
+        "json": JSON,
+    }
+)
+def plan(
+    c: Context,
+    hosts: str,
+    inventory: str = "",
+    roles: str = "",
+    out: str = "",
+    forks: int = 50,
+    json: bool = False,
+) -> None:
+    """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
+    from provision import fleet, report, terminal
+
+    with terminal.sentences():
+        with _fleet(hosts, inventory, roles, fleet.Pace(forks)) as all_hosts:
+            plans = all_hosts.survey()
+            all_hosts.planned()
+            results = all_hosts.in_order()
+        if out:
+            _write_private(out, plans)
+        if json:
+            terminal.out_json(report.document(results, _run_id(), diff=True))
+        else:
+            failures = [text for text in map(report.failure, results) if text]
+            terminal.out("\n\n".join(([report.plans(plans, diff=True)] if plans else []) + failures))
+        raise SystemExit(fleet.exit_code(results, check=True))
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "k": "only checks whose name matches, as pytest's -k",
+        "junit": "write a JUnit report here",
+        "forks": FORKS,
+        "json": JSON,
+    }
+)
+def verify(
+    c: Context,
+    hosts: str,
+    inventory: str = "",
+    roles: str = "",
+    k: str = "",
+    junit: str = "",
+    forks: int = 50,
+    json: bool = False,
+) -> None:
+    """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
+    from pathlib import Path
+
+    from provision.verify import verify as run_suite
+
+    from provision import terminal
+
+    with terminal.sentences():
+        found = run_suite(
+            _targets(hosts, inventory, roles),
+            forks=forks,
+            expression=k,
+            junit=Path(junit) if junit else None,
+            say=terminal.say,
+        )
+        if json:
+            terminal.out_json(found.document())
+        else:
+            terminal.out(found.text())
+        raise SystemExit(found.exit_code)
+
+
+@task(help={"hosts": HOSTS, "inventory": INVENTORY, "forks": FORKS, "json": JSON})
+def facts(c: Context, hosts: str, inventory: str = "", forks: int = 50, json: bool = False) -> None:
+    """Show what hosts are: system, kernel, GPUs on the bus."""
+    from dataclasses import asdict
+
+    from provision import terminal
+    from provision.fleet import facts_of
+
+    with terminal.sentences():
+        found, errors = facts_of(_selected(hosts, inventory), forks)
+        if json:
+            document = {name: asdict(value) for name, value in found.items()}
+            failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
+            terminal.out_json({"schema": 1, "hosts": document | failed})
+        else:
+            for name, value in found.items():
+                generations = [
+                    gpu.architecture.name.title() if gpu.architecture else "?" for gpu in value.gpus
+                ]
+                gpus = ", ".join(sorted(set(generations))) or "none"
+                secure = ", Secure Boot" if value.secure_boot else ""
+                terminal.out(
+                    f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
+                    f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){secure}"
+                )
+            terminal.say(terminal.host_errors(errors).rstrip("\n")) if errors else None
+        raise SystemExit(1 if errors else 0)
+
+
+@task(
+    help={
+        "hosts": HOSTS + " (default: all)",
+        "inventory": INVENTORY,
+        "graph": "print groups and hosts as a tree",
+        "json": JSON,
+    }
+)
+def inventory(
+    c: Context, hosts: str = "all", inventory: str = "", graph: bool = False, json: bool = False
+) -> None:
+    """Show what the inventory says: hosts, their groups and merged variables."""
+    from provision import terminal
+
+    with terminal.sentences():
+        loaded = _inventory(inventory)
+        selected = loaded.select(hosts)
+        if graph:
+            terminal.out(loaded.graph())
+        elif json:
+            terminal.out_json(loaded.document(selected))
+        else:
+            for host in selected:
+                terminal.out(f"{host.name}  [{', '.join(host.groups)}]")
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "out": "write the files below this folder, one folder a host (default: print them)",
+        "system": "render for this system without asking the hosts, such as debian:12",
+    }
+)
+def render(
+    c: Context, hosts: str, inventory: str = "", roles: str = "", out: str = "", system: str = "debian:12"
+) -> None:
+    """Render the files that would be written to hosts, here and without connecting to them."""
+    from pathlib import Path
+
+    from provision import terminal
+    from provision.local import assumed, rendered
+
+    with terminal.sentences():
+        for target in _targets(hosts, inventory, roles):
+            for path, content, mode in rendered(target, assumed(system)):
+                if not out:
+                    terminal.out(f"# {target.name}:{path} ({mode})\n{content.decode('utf-8', 'replace')}")
+                    continue
+                file = Path(out, target.name, path.lstrip("/"))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch(mode=0o600)
+                file.write_bytes(content)
+        if out:
+            terminal.say(f"written below {out}")
+
+
+@task(help={"count": "number of hosts"})
+def lab_up(c: Context, count: int = 2) -> None:
+    """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
+    from provision import terminal
+
+    with terminal.sentences():
+        _lab().up(count=count, say=terminal.say)
+
+
+@task
+def lab_down(c: Context) -> None:
+    """Stop the lab and remove everything that it made, its cache aside."""
+    from provision import terminal
+
+    with terminal.sentences():
+        _lab().down(say=terminal.say)
+
+
+@task
+def lab_status(c: Context) -> None:
+    """Show the hosts of the lab."""
+    from provision import terminal
+
+    with terminal.sentences():
+        rows = _lab().status()
+        terminal.out("\n".join(str(row) for row in rows) or "the lab is not up; start it with: inv lab.up")
+
+
+@task
+def demo(c: Context) -> None:
+    """Lab up, provision, provision again, verify, one inference: the whole way on this machine."""
+    from tests.lab.demo import run
+
+    from provision import terminal
+
+    with terminal.sentences():
+        raise SystemExit(run(terminal.say))
+
+
+@task(
+    help={"lab": "only the tests on lab hosts", "unit": "only the tests that need no lab", "k": "pytest's -k"}
+)
+def test(c: Context, lab: bool = False, unit: bool = False, k: str = "") -> None:
+    """Run all tests. Lab tests need root on Debian; elsewhere they are skipped with one reason."""
+    import subprocess
+    import sys
+
+    paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
+    command = [sys.executable, "-m", "pytest", *paths, *(["-k", k] if k else [])]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+@task
+def check(c: Context) -> None:
+    """Run the linters, the type checker and the check of import directions."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    programs = Path(sys.executable).parent
+    failed = False
+    for argv in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "provision", "tasks.py"],
+        ["lint-imports", "--no-cache"],
+    ):
+        failed |= subprocess.run([str(programs / argv[0]), *argv[1:]], check=False).returncode != 0
+    raise SystemExit(1 if failed else 0)
+
+
+@task
+def bench(c: Context) -> None:
+    """Measure a run with nothing to do against plain Fabric on the lab's hosts, in the same run."""
+    from bench.nothing_to_do import run
+
+    from provision import terminal
+
+    with terminal.sentences():
+        raise SystemExit(run(terminal.out))
+
+
+def _inventory(path: str) -> Inventory:
+    from provision import sources
+
+    return sources.load([path or sources.default_path()])
+
+
+def _selected(hosts: str, inventory: str) -> tuple[Host, ...]:
+    return _inventory(inventory).select(hosts)
+
+
+def _targets(hosts: str, inventory: str, roles: str) -> list[Any]:
+    from provision import fleet
+    from provision import roles as known
+
+    return fleet.targets(
+        _selected(hosts, inventory), known.choose([name for name in roles.split(",") if name])
+    )
+
+
+def _fleet(hosts: str, inventory: str, roles: str, pace: Any) -> Any:
+    from provision import fleet, terminal
+
+    targets = _targets(hosts, inventory, roles)
+    progress = terminal.Progress({target.name: 0 for target in targets})
+    return fleet.Fleet(targets, pace, progress.tell, progress.tick)
+
+
+def _saved(path: str) -> Any:
+    from pathlib import Path
+
+    from provision import plan
+    from provision.errors import UsageError
+
+    if not path:
+        return None
+    try:
+        return plan.load(Path(path).read_text("utf-8"), path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
+
+
+def _write_private(path: str, plans: Any) -> None:
+    import os
+
+    from provision import plan, terminal
+
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(plan.save(list(plans.values())))
+    terminal.say(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+
+
+def _run_id() -> str:
+    """Sortable by time, and unique among operators who start in the same second."""
+    import secrets
+    from datetime import UTC, datetime
+
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _lab() -> Any:
+    from tests.lab.lab import Lab
+
+    return Lab("lab")
+
+
+ns = Collection(provision, plan, verify, facts, inventory, render, demo, test, check, bench)
+ns.add_collection(Collection("lab", up=lab_up, down=lab_down, status=lab_status))
