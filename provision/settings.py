@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -43,6 +43,7 @@ _KINDS = {
     "date_type": "a date",
     "datetime_type": "a date with a time",
 }
+_CHOICES = {"literal_error", "enum"}
 _LIMITS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -90,13 +91,18 @@ def read(model: type[M], host: Host, key: str) -> M:
 
 
 def _error(problems: Sequence[_Problem]) -> SettingsError:
-    """Join problems, one a line; the error's hint is the first one that there is."""
+    """Join problems, one a line; a hint stands behind its problem where there are several."""
     ordered = sorted(problems, key=lambda problem: (problem.where, problem.message))
-    lines = [ordered[0].message] + [f"{problem.where}: {problem.message}" for problem in ordered[1:_SHOWN]]
-    if len(ordered) > _SHOWN:
-        lines.append(f"and {len(ordered) - _SHOWN} more")
-    hint = next((problem.hint for problem in ordered if problem.hint), None)
-    return SettingsError("\n".join(lines), where=ordered[0].where, hint=hint)
+    first = ordered[0]
+    if len(ordered) == 1:
+        return SettingsError(first.message, where=first.where, hint=first.hint)
+    lines = [
+        f"{problem.message} ({problem.hint})" if problem.hint else problem.message for problem in ordered
+    ]
+    lines[1:] = [f"{problem.where}: {line}" for problem, line in zip(ordered[1:], lines[1:], strict=True)]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} problems more"]
+    return SettingsError("\n".join(lines), where=first.where)
 
 
 def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
@@ -108,7 +114,7 @@ def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
         )
         yield _Problem(_where(host, path), f"{name} is encrypted with ansible-vault", hint)
     elif isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value):
-        hint = "templates are not evaluated: write the value itself, or put !unsafe in front if the braces are meant"
+        hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
         yield _Problem(_where(host, path), f"{name} is a template: {_shown(value)}", hint)
     elif isinstance(value, float) and not math.isfinite(value):
         yield _Problem(_where(host, path), f"{name} is {value}, which is no number to work with")
@@ -121,11 +127,21 @@ def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
 
 
 def _problems(model: type[BaseModel], host: Host, key: str, error: ValidationError) -> list[_Problem]:
-    """Translate pydantic's errors; those about one value, one for each member of a union, become one sentence."""
+    """Translate pydantic's errors; those of the members of a union about one value become one sentence."""
     by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_real_path(host.vars, key, detail), []).append(detail)
-    return [_problem(model, host, path, details) for path, details in by_path.items()]
+    return [
+        _problem(model, host, path, details)
+        for path, details in by_path.items()
+        if not _says_less(path, details, by_path)
+    ]
+
+
+def _says_less(path: Path, details: list[ErrorDetails], others: Iterable[Path]) -> bool:
+    """Whether a union's member only has another type, while another member says what is wrong inside."""
+    shallow = all(detail["type"] in _KINDS or detail["type"] in _CHOICES for detail in details)
+    return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in others)
 
 
 def _problem(model: type[BaseModel], host: Host, path: Path, details: list[ErrorDetails]) -> _Problem:
@@ -137,9 +153,8 @@ def _problem(model: type[BaseModel], host: Host, path: Path, details: list[Error
         role, parent = path[0], _name(path[:-1])
         inside = f"role {role}" if len(path) == 2 else f"{parent} of role {role}"
         message = f"unknown setting {str(path[-1])!r} in {inside}"
-        return _Problem(
-            where, *_with_suggestion(message, str(path[-1]), _fields(_annotation(model, path[1:-1])))
-        )
+        known = _fields(_annotation(model, path[1:-1]))
+        return _Problem(where, *_with_suggestion(message, str(path[-1]), known))
     if kind == "missing":
         return _Problem(where, f"{_name(path)} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
     secret = _is_secret(_annotation(model, path[1:]))
@@ -147,7 +162,7 @@ def _problem(model: type[BaseModel], host: Host, path: Path, details: list[Error
     if all(item["type"] in _KINDS for item in details):
         wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
         return _Problem(where, f"{name}: {shown} is not {wanted}", _type_hint(detail))
-    if kind in {"literal_error", "enum"}:
+    if kind in _CHOICES:
         return _choice(where, name, shown, detail)
     return _Problem(where, f"{name}: {_sentence(detail, shown)}")
 
@@ -182,10 +197,10 @@ def _type_hint(detail: ErrorDetails) -> str | None:
     value = detail["input"]
     if detail["type"] == "string_type":
         if isinstance(value, bool):
-            return 'yes, no, on and off are booleans in YAML: quote the value ("no") if it is a word'
+            return "quote it: without quotes yes, no, on and off are booleans in YAML"
         if isinstance(value, int | float):
-            return f'quote it: "{value}"; without quotes YAML reads a number, and 24.10 becomes 24.1'
-        return "a long text needs | or > in front of its lines" if isinstance(value, dict) else None
+            return "quote it: without quotes YAML reads a number, and 24.10 becomes 24.1"
+        return None
     if detail["type"] in {"list_type", "tuple_type", "set_type", "frozen_set_type"}:
         return "write each item on a line of its own behind a dash" if not isinstance(value, list) else None
     if isinstance(value, str) and detail["type"] in {"int_type", "float_type", "bool_type"}:
@@ -198,10 +213,11 @@ def _reads_as_other(text: str) -> bool:
 
 
 def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str, str | None]:
-    """Return the message, with the closest known word where there is one, and a hint that names the others."""
+    """Return the message with the closest known word or, where none is close, a hint that names them all."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    hint = f"known: {', '.join(sorted(known))}" if known else None
-    return (f"{message}; did you mean {close[0]!r}?" if close else message), hint
+    if close:
+        return f"{message}; did you mean {close[0]!r}?", None
+    return message, f"known: {', '.join(sorted(known))}" if known else None
 
 
 def _real_path(vars_: Mapping[str, Value], key: str, detail: ErrorDetails) -> Path:
