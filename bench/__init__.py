@@ -1,0 +1,1 @@
+"""Measurements against peers, both taken in the same run."""
