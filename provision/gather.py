@@ -1,0 +1,104 @@
+"""Probes → outputs: all questions to a host in one script, one exec, one answer.
+
+On the host each probe runs in a subshell of its own, with its output in files of a directory that only it and
+root can read. At the end one `wc` and one `cat` send everything: lengths first, so that sections may hold any
+bytes. Beyond what the probes themselves start, a host forks once for each probe and four times in all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from provision.command import Output, Probe, quote
+from provision.connection import Connection, DeadlineError
+from provision.errors import ProbeError
+
+# A probe runs in the background and is waited for, because sh puts off traps while a foreground command runs:
+# so a probe that hangs, even one that cannot be killed (a driver that does not return), leaves no files.
+_HEAD = """\
+gather_dir=$(mktemp -d /run/provision-gather.XXXXXX 2>/dev/null || mktemp -d) || exit 1
+trap 'rm -rf "$gather_dir"' EXIT
+trap 'exit 143' HUP INT TERM
+gather_codes=
+"""
+_PROBE = """\
+echo 'probe {index}' >&2
+(eval {script}) </dev/null >"$gather_dir/{index}.out" 2>"$gather_dir/{index}.err" &
+wait $!
+gather_codes="$gather_codes $?"
+"""
+_TAIL = """\
+cd "$gather_dir" || exit 1
+echo "$gather_codes"
+set -- {files}
+wc -c "$@" && cat "$@"
+"""
+_STARTED = re.compile(rb"^probe (\d+)$", re.MULTILINE)
+
+
+def script_of(probes: Sequence[Probe]) -> str:
+    """Return the POSIX sh script that asks all ``probes``; its standard output is for :func:`parse`.
+
+    :raises ValueError: where two probes have one name, or a script holds NUL.
+    """
+    names = [probe.name for probe in probes]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"several probes are called {', '.join(twice)}")
+    asked = [_PROBE.format(index=index, script=quote(probe.script)) for index, probe in enumerate(probes)]
+    files = " ".join(f"{index}.{stream}" for index in range(len(probes)) for stream in ("out", "err"))
+    return _HEAD + "".join(asked) + _TAIL.format(files=files)
+
+
+def parse(blob: bytes, probes: Sequence[Probe]) -> dict[str, Output]:
+    """Return the output of each probe by name, from what the script of the same probes printed.
+
+    :raises ValueError: where ``blob`` is not that.
+    """
+    lines = 2 * len(probes) + 2  # the exit codes, one line for each file, their total
+    *head, data = blob.split(b"\n", lines)
+    if len(head) != lines:
+        raise ValueError("the answer ends in its table of contents")
+    codes = [int(word) for word in head[0].split()]
+    sizes = [int(line.split(None, 1)[0]) for line in head[1:-1]]
+    if len(codes) != len(probes) or sum(sizes) != len(data):
+        raise ValueError(f"the answer holds {len(data)} bytes and announced {sum(sizes)}")
+    found: dict[str, Output] = {}
+    start = 0
+    for index, probe in enumerate(probes):
+        middle = start + sizes[2 * index]
+        end = middle + sizes[2 * index + 1]
+        found[probe.name] = Output(codes[index], data[start:middle], data[middle:end])
+        start = end
+    return found
+
+
+def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60) -> dict[str, Output]:
+    """Ask a host all ``probes`` with one exec and return their outputs by name.
+
+    :param timeout: seconds for all of them together.
+    :raises ProbeError: where a probe hangs (it is named), or the answer makes no sense.
+    :raises HostError: where the host cannot be reached or the script not be started.
+    """
+    if not probes:
+        return {}
+    host = connection.login.host
+    try:
+        output = connection.run(script_of(probes), timeout=timeout, what=f"{len(probes)} probes")
+    except DeadlineError as error:
+        name = _last_started(error.partial.stderr, probes)
+        hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
+        raise ProbeError(host, f"probe {name} did not end within {timeout:g} s", hint=hint) from None
+    try:
+        return parse(output.stdout, probes)
+    except ValueError as error:
+        said = output.err.strip().rpartition("\n")[2]
+        name = _last_started(output.stderr, probes)
+        message = f"the probes broke off at {name} (exit code {output.exit_code}): {error}: {said}"
+        raise ProbeError(host, message, hint="is there space in /run and /tmp?") from None
+
+
+def _last_started(stderr: bytes, probes: Sequence[Probe]) -> str:
+    started = _STARTED.findall(stderr)
+    return probes[int(started[-1])].name if started else "(none started)"
