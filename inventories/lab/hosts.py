@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""The lab's hosts as an Ansible inventory: ``hosts.py --list`` prints JSON.
+
+``PROVISION_LAB`` names the lab, "lab" where it is unset. Needs Python 3.11 and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+STATE = Path("/var/lib/provision-lab")
+
+
+def settings(lab: dict[str, Any]) -> dict[str, Any]:
+    """What the roles are told for every host of the lab."""
+    nvidia = {**lab["repositories"]["nvidia"], "suite": "/"}
+    registry = lab["registry"]
+    return {
+        # Kernel headers are for DKMS; the stand-ins build no module.
+        "driver": {
+            "source": "mirror",
+            "branch": 580,
+            "version": "580.159.04-1",
+            "repo": nvidia,
+            "headers": False,
+        },
+        "toolkit": {"version": "1.20.0-1", "repo": nvidia},
+        # The lab's registry speaks plain HTTP.
+        "docker": {"daemon": {"insecure-registries": [registry]}},
+        "triton": {
+            "instances": {
+                "main": {
+                    "image": f"{registry}/nvidia/tritonserver:24.07-trtllm-python-py3",
+                    # The lab's machine may not raise limits (no CAP_SYS_RESOURCE), so Docker's own stay.
+                    "ulimits": {},
+                },
+            },
+        },
+    }
+
+
+def host_vars(lab: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
+    """How one host is reached, and the key that it must show."""
+    found = {
+        "ansible_host": host["address"],
+        "ansible_port": host["port"],
+        "ansible_user": lab["user"],
+        "ansible_ssh_private_key_file": lab["private_key"],
+        "ansible_become": True,
+        "host_key": host["host_key"],
+    }
+    if host["sudo_password"] is not None:
+        found["ansible_become_password"] = host["sudo_password"]
+    return found
+
+
+def inventory(lab: dict[str, Any]) -> dict[str, Any]:
+    """The document that Ansible expects from ``--list``."""
+    hosts = lab["hosts"]
+    return {
+        "_meta": {"hostvars": {name: host_vars(lab, host) for name, host in hosts.items()}},
+        "all": {"children": ["ungrouped", "gpu-nodes"]},
+        "gpu-nodes": {"hosts": list(hosts), "vars": settings(lab)},
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Print what is asked for; 1 where the lab is not up."""
+    name = os.environ.get("PROVISION_LAB") or "lab"
+    try:
+        lab = json.loads((STATE / name / "state.json").read_text(encoding="utf-8"))
+    except PermissionError:
+        sys.stderr.write(f"the lab {name!r} is root's: run as root\n")
+        return 1
+    except FileNotFoundError:
+        lab = {}
+    if not lab.get("hosts"):
+        sys.stderr.write("the lab is not up; start it with: inv lab.up\n")
+        return 1
+    document = inventory(lab)
+    if arguments[:1] == ["--host"]:
+        document = document["_meta"]["hostvars"].get("".join(arguments[1:2]), {})
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
