@@ -221,7 +221,7 @@ def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str
 
 
 def _real_path(vars_: Mapping[str, Value], key: str, detail: ErrorDetails) -> Path:
-    """Return the way to the value in the host's variables: pydantic's, without its labels of union members."""
+    """Return the way to the value in the variables: pydantic's, without its labels of union members."""
     path: list[str | int] = [key]
     value: Value = vars_.get(key) or {}
     steps = detail["loc"]

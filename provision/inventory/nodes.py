@@ -39,7 +39,8 @@ def compose(text: str, path: str) -> yaml.Node | None:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
-        where = Location(path) if mark is None else Location(path, mark.line + 1, mark.column + 1)
+        last = max(len(text.splitlines()), 1)  # the end of the text counts as a line of its own
+        where = Location(path) if mark is None else Location(path, min(mark.line + 1, last), mark.column + 1)
         raise _syntax_error(text, where, error.problem or error.context or "not YAML") from None
     except yaml.YAMLError as error:
         raise _syntax_error(text, Location(path), str(error).split("\n", 1)[0]) from None

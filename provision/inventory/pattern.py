@@ -57,15 +57,18 @@ def _split(pattern: str) -> list[str]:
     elif split_port(pattern):
         terms = [pattern]
     else:
+        if set(_TERM.sub("", pattern)) & set("[]"):
+            hint = "a comma anywhere in the pattern keeps it from being cut at colons and brackets"
+            raise UsageError(f"the brackets of the host pattern {pattern!r} do not match", hint=hint)
         terms = _TERM.findall(pattern)
     return [term.strip() for term in terms if term.strip()]
 
 
 def _match(inventory: Inventory, term: str) -> list[str]:
     """Return the host names of one term without its ``&`` or ``!``; a name can come up more than once."""
-    if not term:
+    if term in {"", "~"}:
         raise UsageError(
-            "a host pattern has '&' or '!' without a name behind it", hint="write all:&gpu or all:!canary"
+            "a host pattern has '&', '!' or '~' without a name", hint="write all:&gpu or all:!canary"
         )
     subscript = None if term[0] == "~" else _SUBSCRIPT.fullmatch(term)
     if subscript is None:

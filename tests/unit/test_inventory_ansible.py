@@ -81,7 +81,7 @@ CASES |= {
     "two folders, reversed": (["two/two", "two/one"], ALL),
     "two files, their folders": (["two/one/hosts.yml", "two/two/hosts.yml", "two/one/other.yml"], ALL),
     "program": (["script/fleet"], ALL),
-    "program without _meta": (["script_hosts/fleet.py"], ALL),
+    "program without _meta": (["script_hosts/fleet.sh"], ALL),
     "ini": (["ini/hosts.ini"], ALL),
     "ini's folder": (["ini"], ALL),
     "mixed folder with a plugin": (["mixed"], ALL),

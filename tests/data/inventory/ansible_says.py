@@ -1,7 +1,8 @@
 """What ansible-core itself makes of inventories: run with its Python, one process for all cases.
 
 stdin:  {"cases": {NAME: {"sources": [PATH], "patterns": [PATTERN]}}}
-stdout: {NAME: {"list": what ansible-inventory --list prints, "graph": …, "patterns": {PATTERN: [HOST] or an error},
+stdout: {NAME: {"list": what ansible-inventory --list prints, "graph": …,
+         "patterns": {PATTERN: [HOST] or an error},
          "ordered": whether no order hangs on that of a Python set}}
 """
 
