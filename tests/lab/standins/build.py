@@ -114,9 +114,7 @@ def fields_header() -> str:
     """``fields.tsv`` as a C table."""
     lines = (SOURCES / "driver" / "fields.tsv").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    body = "".join(
-        "    {" + ", ".join(f'"{cell}"' for cell in (*row, "", "")[:4]) + "},\n" for row in rows
-    )
+    body = "".join("    {" + ", ".join(f'"{cell}"' for cell in (*row, "", "")[:4]) + "},\n" for row in rows)
     return (
         "struct field { const char *name, *aliases, *unit, *value; };\n"
         f"static const struct field fields[] = {{\n{body}}};\n"
@@ -137,7 +135,15 @@ def driver_commands(built: Path, version: str) -> Iterator[tuple[str, ...]]:
     )
     source = SOURCES / "driver"
     shared = ("-fPIC", "-shared", "-fvisibility=hidden", "-s")
-    yield (*C, *defines, *shared, "-Wl,-soname,libnvidia-ml.so.1", "-o", f"{out}/libnvidia-ml.so", f"{source}/nvml.c")
+    yield (
+        *C,
+        *defines,
+        *shared,
+        "-Wl,-soname,libnvidia-ml.so.1",
+        "-o",
+        f"{out}/libnvidia-ml.so",
+        f"{source}/nvml.c",
+    )
     yield (*C, *defines, *shared, "-Wl,-soname,libcuda.so.1", "-o", f"{out}/libcuda.so", f"{source}/cuda.c")
     for name in ("nvidia-smi", "nvidia-modprobe", "nvidia-persistenced"):
         yield (*C, *defines, "-s", "-o", f"{out}/{name}", f"{source}/{name.replace('-', '_')}.c")
@@ -145,9 +151,9 @@ def driver_commands(built: Path, version: str) -> Iterator[tuple[str, ...]]:
     for flavour, license_text in (("open", "Dual MIT/GPL"), ("proprietary", "NVIDIA")):
         for module in MODULES:
             depends = () if module == "nvidia" else ('-DMODULE_DEPENDS="nvidia"',)
-            name = (f'-DMODULE_LICENSE="{license_text}"', f'-DMODULE_NAME="{module.replace("-", "_")}"')
+            naming = (f'-DMODULE_LICENSE="{license_text}"', f'-DMODULE_NAME="{module.replace("-", "_")}"')
             target = f"{out}/{flavour}/{module}.ko"
-            yield (*C, *defines, *name, *depends, "-c", "-o", target, f"{source}/nvidia_ko.c")
+            yield (*C, *defines, *naming, *depends, "-c", "-o", target, f"{source}/nvidia_ko.c")
 
 
 def toolkit_objects(built: Path) -> Iterator[tuple[str, ...]]:
@@ -210,7 +216,9 @@ def control_text(package: Package) -> str:
         f"Package: {package.name}",
         f"Version: {package.version}",
         "Architecture: amd64",
-        "Multi-Arch: same" if package.name.startswith("lib") and package.name.endswith("1") else "Multi-Arch: foreign",
+        "Multi-Arch: same"
+        if package.name.startswith("lib") and package.name.endswith("1")
+        else "Multi-Arch: foreign",
         "Section: misc",
         "Priority: optional",
         "Maintainer: provision lab <lab@localhost>",

@@ -1,4 +1,4 @@
-"""What the stand-in packages are called, hold and depend on: NVIDIA's names and relations in its Debian 12 repository."""
+"""What the stand-in packages are called, hold and depend on, as in NVIDIA's repository for Debian 12."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm")
 class Entry:
     """A file of a package: where its bytes come from and its mode.
 
-    :ivar source: a path below the build directory (``built/…``) or below the sources; ``link:TARGET`` is a symlink and
-        ``text:…`` the content itself.
+    :ivar source: a path below the build directory (``built/…``) or below the sources; ``link:TARGET`` is a
+        symlink and ``text:…`` the content itself.
     """
 
     source: str
@@ -222,7 +222,7 @@ def toolkit_packages(version: str) -> Iterator[Package]:
 
 
 def kernel_packages() -> Iterator[Package]:
-    """What Debian itself would have for its kernel: this machine's kernel has neither headers nor a use for dkms."""
+    """What Debian has for its own kernels; the one that runs here has neither headers nor modules."""
     release = platform.release()
     yield Package(
         "dkms",

@@ -122,16 +122,23 @@ static int may_make_nodes(void)
     return file_value(PROC_NVIDIA "/params", "ModifyDeviceFiles", value, sizeof value) && strcmp(value, "1") == 0;
 }
 
+/*
+ * Make a node and its /dev/char/MAJOR:MINOR link, as nvidia-modprobe does.  The link is what lets runc tell systemd of the
+ * device, so that a container keeps it after `systemctl daemon-reload`.
+ */
 static int make_node(const char *path, unsigned int major_number, unsigned int minor_number)
 {
     struct stat status;
+    char link[64], target[80];
     dev_t device = makedev(major_number, minor_number);
-    if (stat(path, &status) == 0) {
-        if (S_ISCHR(status.st_mode) && status.st_rdev == device)
-            return chmod(path, 0666);
+    if (stat(path, &status) == 0 && !(S_ISCHR(status.st_mode) && status.st_rdev == device))
         unlink(path);
-    }
-    if (mknod(path, S_IFCHR | 0666, device) != 0)
+    if (mknod(path, S_IFCHR | 0666, device) != 0 && errno != EEXIST)
+        return -1;
+    mkdir("/dev/char", 0755);
+    snprintf(link, sizeof link, "/dev/char/%u:%u", major_number, minor_number);
+    snprintf(target, sizeof target, "../%s", path + strlen("/dev/"));
+    if (symlink(target, link) != 0 && errno != EEXIST)
         return -1;
     return chmod(path, 0666);
 }

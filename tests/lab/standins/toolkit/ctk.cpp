@@ -222,7 +222,9 @@ int cdi_generate(const Arguments &arguments) {
             output = *value;
     std::string text;
     try {
-        text = cdi_yaml(find_driver());
+        const Driver driver = find_driver();
+        load_unified_memory();
+        text = cdi_yaml(driver);
     } catch (const NvmlFailure &failure) {
         throw Failure(std::string("failed to generate CDI spec: failed to create device CDI specs: failed to construct "
                                   "device spec generators: failed to initialize NVML: ")

@@ -1,6 +1,7 @@
 #include "toolkit.hpp"
 
 #include <dlfcn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,6 +70,18 @@ bool is_driver_library(const std::string &name, const std::string &version) {
 }
 
 }  // namespace
+
+void load_unified_memory() {
+    if (access("/dev/nvidia-uvm", F_OK) == 0 || access("/usr/bin/nvidia-modprobe", X_OK) != 0)
+        return;
+    const pid_t child = fork();
+    if (child == 0) {
+        execl("/usr/bin/nvidia-modprobe", "nvidia-modprobe", "-u", "-c=0", nullptr);
+        _exit(127);
+    }
+    if (child > 0)
+        waitpid(child, nullptr, 0);
+}
 
 Driver find_driver() {
     Nvml nvml;

@@ -20,7 +20,7 @@ namespace {
 
 struct Configuration {
     int pid = 0;
-    bool no_cgroups = false, compute = false, utility = false;
+    bool load_kmods = false, no_cgroups = false, compute = false, utility = false;
     std::string ldconfig = "@/sbin/ldconfig", root;
     std::vector<std::string> devices, requirements;
 };
@@ -140,6 +140,8 @@ int configure(const Configuration &configuration) {
     const Driver driver = driver_or_refuse();
     for (const auto &requirement : configuration.requirements)
         check_requirement(driver, requirement);
+    if (configuration.load_kmods)
+        load_unified_memory();
     const auto nodes = chosen_nodes(driver, configuration.devices);
     if (!configuration.no_cgroups)
         allow_devices(configuration.pid, nodes);
@@ -158,7 +160,9 @@ int configure(const Configuration &configuration) {
 Configuration read_configuration(const Arguments &arguments) {
     Configuration configuration;
     for (std::size_t at = 0; at < arguments.size(); at++) {
-        if (arguments[at] == "--compute")
+        if (arguments[at] == "--load-kmods" || arguments[at] == "-k")
+            configuration.load_kmods = true;
+        else if (arguments[at] == "--compute")
             configuration.compute = true;
         else if (arguments[at] == "--utility")
             configuration.utility = true;
@@ -280,7 +284,7 @@ int cli_main(const Arguments &arguments) {
         if (arguments[at] == "list")
             return list();
         if (arguments[at] == "configure")
-            return configure(read_configuration(Arguments(arguments.begin() + static_cast<long>(at), arguments.end())));
+            return configure(read_configuration(arguments));
     }
     std::cerr << "Usage: nvidia-container-cli [-k] info | list | configure --pid=PID ROOT\n";
     return 1;

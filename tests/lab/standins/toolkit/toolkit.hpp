@@ -60,6 +60,7 @@ struct NvmlFailure : Failure {
     NvmlFailure(int nvml_code, const std::string &text) : Failure(text), code(nvml_code) {}
 };
 Driver find_driver(); /* throws NvmlFailure */
+void load_unified_memory(); /* nvidia-uvm and its nodes, when they are missing */
 
 /* ---- edits.cpp: what an injection adds to a container */
 struct DeviceNode {
