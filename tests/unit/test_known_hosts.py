@@ -1,0 +1,91 @@
+"""known_hosts files: what ssh-keygen writes, we find."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.known_hosts import HostKey, KnownHosts
+
+A = "AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
+B = "AAAAC3NzaC1lZDI1NTE5AAAAIMeM8Y5TBNmT5iUTVTRkqAoQT9OTRzYxfNpPH1QvQYkq"
+FILE = f"""\
+# a comment
+node1,10.0.0.1 ssh-ed25519 {A} root@node1
+[node2]:2222 ssh-ed25519 {A}
+*.example.com,!bad.example.com ssh-ed25519 {B}
+[*.lab]:2200 ssh-ed25519 {B}
+@revoked * ssh-ed25519 {B}
+@cert-authority *.example.com ssh-ed25519 {A}
+node1 ssh-rsa AAAA
+Mixed.Case ssh-ed25519 {A}
+
+broken line
+|1|nobase64!|x ssh-ed25519 {A}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("node1", ["ssh-ed25519", "ssh-rsa"]),
+        ("10.0.0.1", ["ssh-ed25519"]),
+        ("node2", []),
+        ("[node2]:2222", ["ssh-ed25519"]),
+        ("a.example.com", ["ssh-ed25519"]),
+        ("bad.example.com", []),
+        ("example.com", []),
+        ("[x.lab]:2200", ["ssh-ed25519"]),
+        ("[x.lab]:2201", []),
+        ("mixed.case", ["ssh-ed25519"]),
+        ("", []),
+    ],
+)
+def test_names(name: str, kinds: list[str]) -> None:
+    known = KnownHosts()
+    known.add(FILE)
+    assert [key.kind for key in known.keys_of(name)] == kinds
+
+
+def test_revoked_keys() -> None:
+    known = KnownHosts()
+    known.add(FILE)
+    assert known.revoked == {HostKey("ssh-ed25519", B)}
+
+
+def test_hashed_names_as_ssh_keygen_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"node1 ssh-ed25519 {A}\n[10.0.0.1]:2222 ssh-ed25519 {B}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
+    known = KnownHosts()
+    known.add(file.read_text())
+    assert not known.names
+    assert known.keys_of("node1") == (HostKey("ssh-ed25519", A),)
+    assert known.keys_of("[10.0.0.1]:2222") == (HostKey("ssh-ed25519", B),)
+    assert known.keys_of("10.0.0.1") == ()
+
+
+def test_fingerprint_as_ssh_keygen_prints_it(tmp_path: Path) -> None:
+    file = tmp_path / "key.pub"
+    file.write_text(f"ssh-ed25519 {A}\n")
+    printed = subprocess.run(
+        ["ssh-keygen", "-lf", str(file)], check=True, capture_output=True, text=True
+    ).stdout
+    assert HostKey.of(f"ssh-ed25519 {A}").fingerprint in printed
+
+
+@pytest.mark.parametrize("text", ["", "ssh-ed25519", "ssh-ed25519 ????", f"ssh-rsa {A}", "ssh-ed25519 AAAA"])
+def test_keys_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        HostKey.of(text)
+
+
+@given(st.text(max_size=200), st.text(max_size=20))
+def test_any_file_can_be_read(text: str, name: str) -> None:
+    known = KnownHosts()
+    known.add(text)
+    known.keys_of(name)
