@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.execute import execute
+from tests.lab.layout import STATE_ROOT
 from tests.lab.rootfs import Rootfs
 
 
@@ -124,9 +125,11 @@ def _fresh(cache: Path, name: str) -> Path:
 
 
 def _prune(kept: Path) -> None:
+    """Remove older repositories of the same name that no lab serves."""
     name = kept.name.rpartition("-")[0]
+    served = {link.readlink() for link in STATE_ROOT.glob(f"*/www/{name}")}
     for old in kept.parent.glob(f"{name}-*"):
-        if old != kept:
+        if old != kept and old not in served:
             shutil.rmtree(old)
 
 

@@ -180,7 +180,7 @@ class LabHost:
         self._wipe()
 
     def reset(self) -> None:
-        """Make the host bare again: an empty disk, an empty ``/var/lib/docker``, whole hardware, a new boot."""
+        """Make the host bare again: an empty disk, an empty ``/var/lib/docker``, all GPUs, a new boot."""
         self.kill()
         gpus.write_hardware(self.gpu_folder, self.name, self.gpu_count)
         self._wipe()
@@ -228,7 +228,7 @@ class LabHost:
         pid = self._init()
         if pid is None:
             raise ProvisionError(f"{self.name} is off")
-        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/")
+        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
         return subprocess.run(
             ["nsenter", f"--target={pid}", *namespaces, "--", *argv],
             input=given,
@@ -288,13 +288,13 @@ class LabHost:
 
     def _init(self) -> int | None:
         """The host's PID 1 as this machine counts."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, IndexError):
             procs = self._cgroup.child("boot/payload/init.scope").path / "cgroup.procs"
             return int(procs.read_text(encoding="ascii").split()[0])
         return None
 
     def answers(self) -> bool:
-        """Whether sshd answers, and systemd lets others than root in: its file nologin(5) is gone after boot."""
+        """Whether sshd answers, and lets others than root in: nologin(5) is gone once the host is up."""
         pid = self._init()
         if pid is None or Path(f"/proc/{pid}/root/run/nologin").exists():
             return False

@@ -28,6 +28,7 @@ from tests.lab.host import LabHost, new_password
 from tests.lab.layout import ADMIN, APT_PORT, NETWORKS, REGISTRY_PORT, STATE_ROOT, Layout
 from tests.lab.rootfs import Rootfs, build_rootfs
 from tests.lab.standins.build import build_packages
+from tests.lab.triton_image import build_image
 
 Say = Callable[[str], None]
 
@@ -156,15 +157,12 @@ class Lab:
         self._publish(
             "nvidia", nvidia, aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
         )
+        image = build_image(cache)
         storage = cache / "registry"
         storage.mkdir(exist_ok=True)
         if not self._alive():
             self._start_services(storage)
-        try:
-            from tests.lab.triton_image import build_image
-        except ImportError:
-            return
-        registry.push_image(build_image(cache), layout.registry, storage, say)
+        registry.push_image(image, layout.registry, storage, say)
 
     def _publish(self, name: str, key: aptrepo.SigningKey, folder: Path) -> None:
         """Serve a repository under a name, and put down the key that it is signed with."""

@@ -15,7 +15,7 @@ def exists(layout: Layout) -> bool:
 def raise_bridge(layout: Layout) -> None:
     """Make the bridge and give it the gateway's address.
 
-    Hosts get no default route, and the bridge carries one /24; this machine's other networking stays as it is.
+    Hosts get no default route, and the bridge carries one /24; other networks stay as they are.
     """
     execute("ip", "link", "add", layout.bridge, "type", "bridge")
     # Without this the bridge would have a link-local IPv6 address that hosts could reach services on.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from provision.errors import UsageError
 from tests.lab.execute import execute
+from tests.lab.layout import STATE_ROOT
 
 HERE = Path(__file__).parent
 
@@ -85,16 +86,18 @@ def build_rootfs(suite: str, cache: Path, say: Callable[[str], None]) -> Rootfs:
 
 
 def _recipe(suite: str) -> str:
-    scripts = b"".join((HERE / name).read_bytes() for name in ("bare.sh", "download.sh", "rootfs.py"))
-    return hashlib.sha256(scripts + suite.encode()).hexdigest()[:12]
+    seen = hashlib.sha256(repr((suite, BASE, MIRROR[suite])).encode())
+    for script in ("bare.sh", "download.sh"):
+        seen.update((HERE / script).read_bytes())
+    return seen.hexdigest()[:12]
 
 
 def _prune(kept: Path) -> None:
-    """Remove older systems of the same suite that no host is mounted from."""
+    """Remove older systems of the same suite that no lab has hosts on."""
     suite = kept.name.rpartition("-")[0]
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    labs = "".join(state.read_text(encoding="utf-8") for state in STATE_ROOT.glob("*/state.json"))
     for old in kept.parent.glob(f"{suite}-*"):
-        if old != kept and str(old) not in mounts:
+        if old != kept and f"{old}/" not in labs:
             shutil.rmtree(old)
 
 
