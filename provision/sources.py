@@ -6,8 +6,10 @@ read is an error here, where Ansible goes on with a warning and fewer hosts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,6 +80,7 @@ def _read_folder(builder: Builder, folder: Path, seen: list[str]) -> int:
             continue
         path = folder / name
         if path.is_dir():
+            _refuse_loop(path)
             count += _read_folder(builder, path, seen)
         elif path.exists():
             _read_file(builder, path, seen)
@@ -183,6 +186,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             if not path.suffix:
+                _refuse_loop(path)
                 yield from _walk(path)
         elif path.is_file() and path.suffix in _VARS:
             yield path
@@ -225,14 +229,7 @@ def _run_json(
     """
     where = Location(str(path))
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT,
-            env={**os.environ, **(settings or {})},
-            check=False,
-        )
+        done = _run(argv, {**os.environ, **(settings or {})})
     except subprocess.TimeoutExpired:
         raise InventoryError(f"{_call(argv)} took longer than {_TIMEOUT:.0f} seconds", where=where) from None
     except OSError as error:
@@ -249,6 +246,25 @@ def _run_json(
         _refuse(f"{_call(argv)} printed no valid JSON: {error}", done.stderr, where)
 
 
+def _run(argv: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in a process group of its own, and end that group when it hangs or we are interrupted."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=_TIMEOUT)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
 def _call(argv: list[str]) -> str:
     return " ".join([Path(argv[0]).name, *argv[1:]])
 
@@ -258,6 +274,12 @@ def _refuse(message: str, stderr: bytes, where: Location) -> NoReturn:
     lines = stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-10:]
     tail = "".join(f"\n  {line}" for line in lines)
     raise InventoryError(message + (f"; it says:{tail}" if tail else ""), where=where)
+
+
+def _refuse_loop(folder: Path) -> None:
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        hint = "remove the link"
+        raise InventoryError("this link leads back to itself", where=Location(str(folder)), hint=hint)
 
 
 def _list(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ Nothing here opens a file: ``provision.sources`` reads, and hands over texts and
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,7 +54,6 @@ _MAGIC = frozenset(
     }
 )
 _SECTIONS = ("vars", "children", "hosts")
-_ODD_GROUP_NAME = re.compile(r"^[\d\W]|[^\w]")
 
 Vars = dict[str, Item]
 
@@ -274,8 +272,6 @@ class Builder:
         if not name:
             raise _refusal(item, "a group has no name", "remove it, or name it")
         if name not in self._groups:
-            if _ODD_GROUP_NAME.search(name):
-                self._warn(item, f"the group name {name!r} holds characters other than letters, digits and _")
             self._groups[name] = _Group(name)
         return self._groups[name]
 

@@ -87,6 +87,7 @@ CASES |= {
     "mixed folder with a plugin": (["mixed"], ALL),
     "file, program and list": (["nested.yml", "script/fleet", "extra1,extra2:2022, s1,"], ALL),
     "list": (["h1,", "h2, 192.0.2.1:22,[2001:db8::1]:23"], ALL),
+    "the example": (["../../../inventories/example"], [*ALL, "gpu-nodes:&paris:!canary"]),
     "file and json": (["plain.yml", "json.json"], ALL),
 }
 

@@ -1,0 +1,195 @@
+"""A role's settings: what is accepted, and what a refusal says and points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from provision.errors import SettingsError
+from provision.inventory import Builder, Host
+from provision.roles import docker, driver, toolkit, triton
+from provision.settings import read
+from provision.sources import load
+
+EXAMPLE = Path(__file__).parents[2] / "inventories" / "example"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Server(Strict):
+    image: str
+    port: int = Field(default=8000, ge=1, le=65535)
+    gpus: Literal["all", "none"] | tuple[int, ...] = "all"
+    args: tuple[str, ...] = ()
+    limit: int | str | None = None
+
+
+class Role(Strict):
+    servers: dict[str, Server] = {}
+    version: str = Field(default="1", pattern=r"^[0-9.]+$", min_length=1, max_length=8)
+    hold: bool = True
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    mode: Literal["open", "closed"] = "open"
+    token: SecretStr | None = None
+    fallback: Server | None = None
+    paths: list[Path] = []
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Role:
+        if self.mode == "closed" and self.hold:
+            raise ValueError("mode closed cannot be held")
+        return self
+
+
+def settings(text: str) -> Role:
+    """Read ``role: TEXT`` of a host; the text starts in line 2 of the inventory."""
+    builder = Builder()
+    indented = "".join(f"      {line}\n" for line in text.splitlines())
+    builder.add_yaml(f"all: {{hosts: {{n1: }}, vars: {{role: {{\n{indented}}}}}}}", "inv.yml")
+    return read(Role, builder.build().hosts["n1"], "role")
+
+
+def test_without_the_key_the_defaults_hold() -> None:
+    assert read(Role, Host("n1"), "role") == Role()
+    assert read(Role, Host("n1", vars={"role": None}), "role") == Role()
+
+
+def test_values_of_every_kind() -> None:
+    found = settings(
+        "servers: {main: {image: a, gpus: [0, 1], args: [x, y], limit: 5}}, version: '24.10', ratio: 0.25,\n"
+        "paths: [/a, /b], token: s3cret, hold: off, fallback: {image: !unsafe '{{.Name}}'}"
+    )
+    assert found.servers["main"] == Server(image="a", gpus=(0, 1), args=("x", "y"), limit=5)
+    assert (found.version, found.ratio, found.hold) == ("24.10", 0.25, False)
+    assert found.paths == [Path("/a"), Path("/b")]
+    assert found.fallback is not None
+    assert found.fallback.image == "{{.Name}}"
+
+
+REFUSED = [
+    ("vresion: '1'", "inv.yml:2: unknown setting 'vresion' in role role; did you mean 'version'?", None),
+    (
+        "zzz: 1",
+        "inv.yml:2: unknown setting 'zzz' in role role",
+        "known: fallback, hold, mode, paths, ratio, servers",
+    ),
+    (
+        "servers:\n {main:\n  {image: a,\n   imgae: b}}",
+        "inv.yml:5: unknown setting 'imgae' in role.servers.main of role role; did you mean 'image'?",
+        None,
+    ),
+    ("servers:\n {main:\n  {port: 1}}", "inv.yml:3: role.servers.main.image is missing", "add image:"),
+    ("fallback:\n {port: 1}", "inv.yml:2: role.fallback.image is missing", "below role.fallback"),
+    ("servers: {m: {image: a, port: abc}}", "inv.yml:2: role.servers.m.port: 'abc' is not an integer", None),
+    ("servers: {m: {image: a, port: '80'}}", "role.servers.m.port: '80' is not an integer", "without quotes"),
+    ("servers: {m: {image: a, port: yes}}", "role.servers.m.port: true is not an integer", None),
+    ("servers: {m: {image: a, port: 70000}}", "role.servers.m.port: 70000 is not at most 65535", None),
+    ("servers: {m: {image: a, args: x}}", "role.servers.m.args: 'x' is not a list", "dash"),
+    (
+        "servers: {m: {image: a, args: [x,\n 1]}}",
+        "inv.yml:3: role.servers.m.args[1]: 1 is not a string",
+        "quote it",
+    ),
+    ("servers: {m: {image: a, gpus: al}}", "'al' is not one of 'all' or 'none'; did you mean 'all'?", None),
+    ("servers: {m: {image: a, gpus: [0, x]}}", "role.servers.m.gpus[1]: 'x' is not an integer", None),
+    ("servers: {m: {image: a, limit: []}}", "limit: a list is not an integer or a string", None),
+    ("servers: {m: }", "role.servers.m: an empty value is not a mapping", None),
+    ("servers: [a]", "inv.yml:2: role.servers: a list is not a mapping", None),
+    ("version: 24.10", "role.version: 24.1 is not a string", "24.10 becomes 24.1"),
+    ("version: no", "role.version: false is not a string", "booleans"),
+    ("version: abc", "role.version: 'abc' does not match ^[0-9.]+$", None),
+    ("version: ''", "role.version: '' is not at least 1 characters long", None),
+    ("version: '123456789'", "is not at most 8 characters long", None),
+    ("hold: 'yes'", "role.hold: 'yes' is not true or false", "without quotes"),
+    ("hold: 1", "role.hold: 1 is not true or false", None),
+    ("ratio: 1", "role.ratio: 1 is not less than 1.0", None),
+    ("ratio: .nan", "role.ratio is nan", None),
+    ("mode: opne", "role.mode: 'opne' is not one of 'open' or 'closed'; did you mean 'open'?", None),
+    ("mode: closed", "inv.yml:1: role: mode closed cannot be held", None),
+    ("version: '{{ triton_version }}'", "inv.yml:2: role.version is a template", "!unsafe"),
+    ("paths: [/a,\n '{% if x %}']", "inv.yml:3: role.paths[1] is a template", "not evaluated"),
+    ("token: !vault x", "inv.yml:2: role.token is encrypted with ansible-vault", "not decrypted"),
+    ("paths: 2024-07-31", "role.paths: '2024-07-31' is not a list", None),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), REFUSED)
+def test_refusals_say_what_and_where(text: str, message: str, hint: str | None) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(text)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("inv.yml:")
+    assert "\n" not in str(caught.value)
+    assert (hint or "") in (caught.value.hint or "")
+
+
+def test_several_problems_are_lines_in_the_order_of_the_file() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings("hold: 1,\nversion: 24.10,\nservers: {a: {imag: x}}")
+    assert str(caught.value).splitlines() == [
+        "inv.yml:2: role.hold: 1 is not true or false",
+        "inv.yml:3: role.version: 24.1 is not a string"
+        " (quote it: without quotes YAML reads a number, and 24.10 becomes 24.1)",
+        "inv.yml:4: role.servers.a.image is missing (add image: below role.servers.a)",
+        "inv.yml:4: unknown setting 'imag' in role.servers.a of role role; did you mean 'image'?",
+    ]
+
+
+def test_many_problems_are_counted() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings("servers: {" + ", ".join(f"s{number}: {{}}" for number in range(30)) + "}")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "and 10 problems more"
+
+
+def test_secrets_are_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings("token: 31337")
+    assert "31337" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_settings_that_are_no_mapping() -> None:
+    builder = Builder()
+    builder.add_yaml("all:\n  hosts:\n    n1:\n      role: [a]\n", "inv.yml")
+    with pytest.raises(SettingsError, match=r"inv\.yml:4: role is a list, not a mapping"):
+        read(Role, builder.build().hosts["n1"], "role")
+
+
+def test_a_host_without_a_file_is_named() -> None:
+    with pytest.raises(SettingsError, match="host n7: unknown setting 'x'"):
+        read(Role, Host("n7", vars={"role": {"x": 1}}), "role")
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dates()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from([*Role.model_fields, *Server.model_fields, "x"]), inner),
+    ),
+    max_leaves=15,
+)
+
+
+@given(VALUES)
+def test_any_value_is_accepted_or_refused(value: Any) -> None:
+    try:
+        read(Role, Host("n1", vars={"role": value}), "role")
+    except SettingsError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "role", [driver.ROLE, toolkit.ROLE, docker.ROLE, triton.ROLE], ids=lambda role: role.name
+)
+def test_the_example_fleet_is_valid(role: Any) -> None:
+    for host in load([EXAMPLE]).hosts.values():
+        assert role.name in host.vars
+        read(role.settings, host, role.name)
