@@ -47,7 +47,7 @@ class Pace:
 
         :raises UsageError: for a size that is neither a number nor a percentage.
         """
-        sizes = [_share(size, len(names), "--serial") or 1 for size in self.serial] or [max(len(names), 1)]
+        sizes = [self._size(size, len(names)) for size in self.serial] or [max(len(names), 1)]
         rest = list(names)
         found: list[list[str]] = []
         while rest:
@@ -55,6 +55,11 @@ class Pace:
             found.append(rest[:size])
             rest = rest[size:]
         return found
+
+    @staticmethod
+    def _size(text: str, total: int) -> int:
+        """Ansible's rules: a percentage is one host at least, and 0 is all that are left."""
+        return _share(text, total, "--serial") or (1 if text.endswith("%") else max(total, 1))
 
     def tolerated(self, total: int) -> int:
         """How many of ``total`` hosts may fail before no further host is started.
@@ -218,6 +223,8 @@ def _isolated(host: Converging, work: Callable[[], Result | None]) -> Result | N
     """Do ``work`` so that whatever goes wrong is this host's result and nobody else's."""
     try:
         return work()
+    except UsageError:
+        raise  # a template or this machine is at fault, for every host
     except UnreachableError as error:
         return host.result("unreachable", error=error)
     except HostError as error:

@@ -10,27 +10,57 @@ from collections.abc import Iterator
 PUBLIC_KEY = 6
 """Packet tag of a primary public key (RFC 9580, section 5)."""
 
+BESIDE_IT = frozenset({2, 10, 13, 14, 17, 21})
+"""What a public key comes with: signatures, user ids and attributes, subkeys; markers and padding."""
+
+BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+END = "-----END PGP PUBLIC KEY BLOCK-----"
+
 
 def fingerprints(armoured: str) -> list[str]:
-    """Fingerprints of the primary keys in ASCII-armoured text, in capital hexadecimal.
+    """Fingerprints of all primary keys in ASCII-armoured text, in capital hexadecimal.
 
-    :raises ValueError: if it is not an armoured public key of version 4.
+    apt trusts every key of every block in such a file, so none is left out.
+
+    :raises ValueError: if it is not armoured public keys of version 4 and nothing else.
     """
-    body = _dearmour(armoured)
-    found = [_fingerprint(packet) for tag, packet in _packets(body) if tag == PUBLIC_KEY]
+    found = []
+    for block in _blocks(armoured):
+        for tag, packet in _packets(_dearmour(block)):
+            if tag == PUBLIC_KEY:
+                found.append(_fingerprint(packet))
+            elif tag not in BESIDE_IT:
+                raise ValueError(f"the key block holds a packet of kind {tag}, which no public key has")
     if not found:
         raise ValueError("the key block holds no public key")
     return found
 
 
-def _dearmour(text: str) -> bytes:
-    lines = [line.strip() for line in text.strip().splitlines()]
-    begin, end = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
-    if begin not in lines or end not in lines:
-        raise ValueError("not an ASCII-armoured public key (-----BEGIN PGP PUBLIC KEY BLOCK-----)")
-    block = lines[lines.index(begin) + 1 : lines.index(end)]
+def _blocks(text: str) -> Iterator[list[str]]:
+    """The lines between the armour's first and last line, for each block."""
+    block: list[str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        if line == BEGIN and block is None:
+            block = []
+        elif line == END and block is not None:
+            yield block
+            block = None
+        elif line.startswith("-----"):
+            raise ValueError(f"not an ASCII-armoured public key: {line[:60]}")
+        elif block is not None:
+            block.append(line)
+        elif line:
+            raise ValueError(f"not an ASCII-armoured public key ({BEGIN})")
+    if block is not None:
+        raise ValueError("the key block is cut short")
+
+
+def _dearmour(block: list[str]) -> bytes:
     # Armour headers end at the first empty line; the line that starts with = is a checksum (RFC 9580, 6.1).
-    data = block[block.index("") + 1 :] if "" in block else block
+    head = block.index("") if "" in block else 0
+    if any(": " not in line for line in block[:head]):
+        raise ValueError("the key block is damaged: its headers are none")
+    data = block[head:]
     try:
         return base64.b64decode("".join(line for line in data if not line.startswith("=")), validate=True)
     except binascii.Error as error:
@@ -74,5 +104,7 @@ def _header(body: bytes, at: int) -> tuple[int, int, int]:
 def _fingerprint(packet: bytes) -> str:
     if not packet or packet[0] != 4:
         raise ValueError(f"a key of version {packet[0] if packet else '?'}; apt's keys are of version 4")
+    if len(packet) > 0xFFFF:
+        raise ValueError("a public key of more than 64 KiB")
     # SHA-1 is what the format defines for version 4 keys (RFC 9580, section 5.5.4.2).
     return hashlib.sha1(b"\x99" + len(packet).to_bytes(2) + packet).hexdigest().upper()  # noqa: S324

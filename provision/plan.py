@@ -14,6 +14,8 @@ from provision.resources.base import Change, Planned, Resource
 from provision.resources.handler import Handler
 
 SCHEMA = 1
+LISTS = ("owes", "settles", "signals")
+"""Fields of a change that hold several names; all others are text."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 hint="plan again with this version",
             )
         return {host: Plan(host, tuple(map(_change, rows))) for host, rows in document["plans"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{name}: not a saved plan: {error}", hint="make one with: inv plan --out FILE"
         ) from error
@@ -145,5 +147,9 @@ def load(text: str, name: str) -> dict[str, Plan]:
 
 def _change(row: Mapping[str, Any]) -> Change:
     values: dict[str, Any] = {f.name: row[f.name] for f in fields(Change)}
-    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    for name, value in values.items():
+        several = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not (several if name in LISTS else isinstance(value, str)):
+            raise TypeError(f"{name} of a change is {type(value).__name__}")
+    values |= {name: tuple(values[name]) for name in LISTS}
     return Change(**values)

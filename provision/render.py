@@ -21,13 +21,13 @@ def systemd_word(value: object) -> str:
     :raises RenderError: for NUL, which no argument can carry.
     """
     escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    text = _without_nul(value)
+    text = _writable(value)
     return '"' + "".join(escapes.get(c, c if c.isprintable() else _utf8_escapes(c)) for c in text) + '"'
 
 
 def systemd_text(value: object) -> str:
     """Text for a plain setting such as ``Description=``: one line, no specifier expanded."""
-    return " ".join(_without_nul(value).split()).replace("%", "%%").rstrip("\\")
+    return " ".join(_writable(value).split()).replace("%", "%%").rstrip("\\")
 
 
 def environment_value(value: object) -> str:
@@ -37,19 +37,21 @@ def environment_value(value: object) -> str:
 
     :raises RenderError: for NUL and for carriage returns, which systemd cannot read back.
     """
-    text = _without_nul(value)
+    text = _writable(value)
     return '"' + "".join(f"\\{c}" if c in '\\"`$' else c for c in text) + '"'
 
 
-def _without_nul(value: object) -> str:
+def _writable(value: object) -> str:
     text = str(value)
     if "\0" in text:
         raise RenderError(f"a NUL character cannot be written to a unit or environment file: {text!r}")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise RenderError(f"half a character cannot be written to a unit or environment file: {text!r}")
     return text
 
 
 def _utf8_escapes(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 @functools.cache

@@ -51,7 +51,7 @@ finish() {
 
 begin() {
   echo $$ >"$run/pid"
-  trap 'event end interrupted; rm -rf /run/provision/lock' EXIT
+  trap 'event end interrupted; rm -f "$run/script"; rm -rf /run/provision/lock' EXIT
   trap 'exit 143' HUP INT TERM
   mkdir -p "$owed"
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, UNKNOWN, Change, Missing, Planned, Resource
-from provision.resources.file import File, FileState, parse_paths, read_paths
+from provision.resources.file import DANGLING, File, FileState, parse_paths, read_paths
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 
@@ -53,7 +54,8 @@ def merge(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, A
 
 def as_text(document: Mapping[str, Any]) -> bytes:
     """The document as it is written to the host, laid out as nvidia-ctk does it."""
-    return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode()
+    # Half of a surrogate pair can stand in JSON only as the escape that backslashreplace makes of it.
+    return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def parse(content: bytes) -> dict[str, Any]:
@@ -65,14 +67,43 @@ def parse(content: bytes) -> dict[str, Any]:
     if not content.strip():
         raise Refusal(f"{DAEMON_JSON} is empty, which dockerd refuses", hint=hint)
     try:
-        document = json.loads(content.decode("utf-8"))
+        document = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
     except UnicodeDecodeError as error:
         raise Refusal(f"{DAEMON_JSON} is not UTF-8: byte {error.start}", hint=hint) from error
     except json.JSONDecodeError as error:
         raise Refusal(f"{DAEMON_JSON}:{error.lineno}: not JSON: {error.msg}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{DAEMON_JSON} cannot be kept as it is: {error}", hint=hint) from error
     if not isinstance(document, dict):
         raise Refusal(f"{DAEMON_JSON} holds a JSON {type(document).__name__}, not an object", hint=hint)
     return document
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two documents mean the same; for Python ``True == 1``, for dockerd it is not."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -102,20 +133,16 @@ class DaemonJson(Resource):
 
         :raises Refusal: if the present file cannot be read as one JSON object.
         """
-        old = b"" if isinstance(state, Missing) else state.content or b""
-        existing = {} if isinstance(state, Missing) else parse(old)
+        existing = _existing(state)
         document = merge(existing, self.wanted)
-        if document == existing and not isinstance(state, Missing):
+        if _equal(document, existing) and not isinstance(state, Missing):
             return None
         content = as_text(document)
-        file = File(DAEMON_JSON, content)
-        if not isinstance(state, Missing):
-            file = File(DAEMON_JSON, content, mode=state.mode, owner=state.owner, group=state.group)
-        write = file.change(state, planned)
-        keys = sorted(key for key in self.wanted if existing.get(key) != document[key])
-        restart = [key for key in keys if key not in RELOADABLE]
+        write = _file(content, state).change(state, planned)
         if write is None:
             return None
+        keys = sorted(k for k in self.wanted if k not in existing or not _equal(existing[k], document[k]))
+        restart = [key for key in keys if key not in RELOADABLE]
         return Change(
             resource=self.id,
             action=write.action,
@@ -127,6 +154,23 @@ class DaemonJson(Resource):
             done=write.done,
             signals=("docker:restart",) if restart else ("docker:reload",),
         )
+
+
+def _existing(state: FileState | Missing) -> dict[str, Any]:
+    """The document that is there; an empty one where there is no file."""
+    if isinstance(state, Missing) or state.type == DANGLING:
+        return {}
+    if state.content is None:
+        size = "too large" if state.type == "file" else f"a {state.type}"
+        raise Refusal(f"{DAEMON_JSON} is {size}", hint="repair it by hand or move it away")
+    return parse(state.content)
+
+
+def _file(content: bytes, state: FileState | Missing) -> File:
+    """The file with this content, and with the mode and owner that somebody gave it."""
+    if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
+        return File(DAEMON_JSON, content)
+    return File(DAEMON_JSON, content, mode=state.mode, owner=state.owner, group=state.group)
 
 
 @dataclass(frozen=True)
@@ -190,7 +234,9 @@ def _loaded(answer: Output) -> tuple[str, frozenset[str]] | Missing:
         return UNKNOWN
     default, _, runtimes = text.partition(" ")
     try:
-        return str(json.loads(default)), frozenset(json.loads(runtimes) or ())
+        # Without an answer of dockerd, newer clients print empty values and succeed.
+        name = str(json.loads(default))
+        return (name, frozenset(json.loads(runtimes) or ())) if name else UNKNOWN
     except (json.JSONDecodeError, TypeError):
         return UNKNOWN
 

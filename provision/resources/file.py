@@ -10,10 +10,14 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
+from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource, unified
 
 LARGEST = 1 << 20
 """Bytes of a file that are read for comparing and diffing; what we manage is far smaller."""
+
+DANGLING = "dangling link"
+"""Type of a symbolic link that points to nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def read_paths(name: str, paths: Sequence[str]) -> Probe:
       regular*) if [ "${{s##*|}}" -le {LARGEST} ]; then base64 -w0 -- "$f"; fi ;;
     esac
     echo
-  elif [ -L "$f" ]; then printf 'dangling link|777|root|root|0\\n\\n'
+  elif [ -L "$f" ]; then printf '{DANGLING}|777|root|root|0\\n\\n'
   else printf 'absent\\n\\n'
   fi
 done""",
@@ -73,11 +77,19 @@ def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _same(path: str, content: bytes | None) -> str:
-    """Sh text that succeeds if ``path`` is as it was seen: absent (None) or with this content."""
-    if content is None:
+def _same(path: str, state: FileState | Missing) -> str:
+    """Sh text that succeeds if ``path`` is as it was seen: absent, or with the content that was read."""
+    if isinstance(state, Missing):
         return f"[ ! -e {quote(path)} ]"
-    return f"holds {quote(path)} {checksum(content)}"
+    if state.content is None:
+        return f"[ -f {quote(path)} ]"
+    return f"holds {quote(path)} {checksum(state.content)}"
+
+
+def _in_the_way(path: str, state: FileState) -> Refusal:
+    return Refusal(
+        f"there is a {state.type} at {path}", hint=f"look what {path} is for, and move it away by hand"
+    )
 
 
 @dataclass(frozen=True)
@@ -113,11 +125,16 @@ class File(Resource):
         return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Write the file if content, mode or owner differ."""
+        """Write the file if content, mode or owner differ.
+
+        :raises Refusal: if something else than a file has its place.
+        """
         if isinstance(state, Missing):
-            return self._write(None, "create", "it does not exist")
+            return self._write(state, "create", "it does not exist")
+        if state.type == DANGLING:
+            return self._write(ABSENT, "create", "the link there points to nothing")
         if state.type != "file":
-            return self._write(None, "create", f"there is a {state.type} in its place", guard="false")
+            raise _in_the_way(self.path, state)
         wrong = [
             f"{what} is {now}, wanted {want}"
             for what, now, want in (
@@ -130,17 +147,17 @@ class File(Resource):
             wrong.insert(0, "its content differs")
         elif not wrong:
             return None
-        return self._write(state.content, "update", "; ".join(wrong))
+        return self._write(state, "update", "; ".join(wrong))
 
-    def _write(self, old: bytes | None, action: str, reason: str, guard: str = "") -> Change:
+    def _write(self, state: FileState | Missing, action: str, reason: str) -> Change:
         size = f"{len(self.content)} bytes, {self.mode} {self.owner}:{self.group}"
         return Change(
             resource=self.id,
             action=action,
             summary=f"write {self.path} ({size})",
             reason=reason,
-            diff=self._diff(old),
-            guard=guard or _same(self.path, old),
+            diff=self._diff(None if isinstance(state, Missing) else state.content),
+            guard=_same(self.path, state),
             done=f"holds {quote(self.path)} {checksum(self.content)}"
             f" && owned {quote(self.path)} {quote(f'{self.mode} {self.owner}:{self.group}')}",
             script=f"write_file {words(self.path, self.mode, f'{self.owner}:{self.group}')} <<'END'\n"
@@ -185,7 +202,10 @@ class Directory(Resource):
         return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Make the directory, or set its mode and owner."""
+        """Make the directory, or set its mode and owner.
+
+        :raises Refusal: if something else has its place.
+        """
         want = f"{self.mode} {self.owner}:{self.group}"
         done = f"[ -d {quote(self.path)} ]"
         if not self.keep_mode:
@@ -193,7 +213,7 @@ class Directory(Resource):
         if isinstance(state, Missing):
             action, reason = "create", "it does not exist"
         elif state.type != "directory":
-            action, reason = "create", f"there is a {state.type} in its place"
+            raise _in_the_way(self.path, state)
         elif self.keep_mode or f"{state.mode} {state.owner}:{state.group}" == want:
             return None
         else:
@@ -233,9 +253,14 @@ class NoFile(Resource):
         return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Move the file away if it is there."""
+        """Move the file away if it is there.
+
+        :raises Refusal: if it is a directory.
+        """
         if isinstance(state, Missing):
             return None
+        if state.type == "directory":
+            raise _in_the_way(self.path, state)
         old = (state.content or b"").decode("utf-8", "backslashreplace")
         return Change(
             resource=self.id,
@@ -243,8 +268,8 @@ class NoFile(Resource):
             summary=f"remove {self.path} (kept in the backups)",
             reason=self.why,
             diff=unified(old, "", self.path),
-            guard="" if state.content is None else _same(self.path, state.content),
-            done=f"[ ! -e {quote(self.path)} ]",
+            guard="" if state.content is None else _same(self.path, state),
+            done=f"[ ! -e {quote(self.path)} ] && [ ! -L {quote(self.path)} ]",
             script=f"backup {quote(self.path)} && rm -f -- {quote(self.path)}",
         )
 

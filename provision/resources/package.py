@@ -83,13 +83,16 @@ class Packages(Resource):
         return {r.id: {p.name: known.get(p.name, ABSENT) for p in r.packages} for r in resources}
 
     def change(self, state: Mapping[str, PackageState | Missing], planned: Planned) -> Change | None:  # noqa: ARG002
-        """Install what is missing or at another version, and hold what is not held."""
+        """Install what is missing or at another version, and hold what is not held.
+
+        Its signals are ``package:NAME:VERB`` for every package that moves.
+        """
         moves = {p: _move(p, state[p.name]) for p in self.packages}
         moved = [p for p in self.packages if moves[p]]
         loose = [p for p in self.packages if self.hold and not _held(state[p.name])]
         if not moved and not loose:
             return None
-        verbs = {move.split()[0] for move in moves.values() if move}
+        verbs = {_verb(move) for move in moves.values() if move}
         action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "hold")
         return Change(
             resource=self.id,
@@ -97,6 +100,7 @@ class Packages(Resource):
             summary=f"{action} " + " ".join(p.selector for p in moved or loose),
             reason="; ".join(f"{p.name}: {moves[p]}" for p in moved) or "not held",
             diff="".join(_line(p, state[p.name]) for p in moved),
+            signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
             done=self._done(),
             script=self._script(action, moved),
         )
@@ -133,6 +137,10 @@ def _move(package: Package, state: PackageState | Missing) -> str:
     wanted = (package.version or "").rstrip("*") or "0"
     verb = "upgrade" if Version(wanted) > Version(state.version) else "downgrade"
     return f"{verb} from {state.version}"
+
+
+def _verb(move: str) -> str:
+    return move.partition(" ")[0].rstrip(",")
 
 
 def _line(package: Package, state: PackageState | Missing) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
+from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
 
 NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
@@ -57,10 +58,18 @@ class Service(Resource):
         return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
 
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Enable and start the unit where it is not."""
+        """Enable and start the unit where it is not.
+
+        :raises Refusal: if somebody masked it.
+        """
         unit = quote(self.unit)
         if isinstance(state, Missing):
             enable, start, reason = True, True, "the unit is not there yet"
+        elif state.enabled.startswith("masked"):
+            raise Refusal(
+                f"{self.unit} is masked on the host",
+                hint=f"if it may run again: systemctl unmask {self.unit}",
+            )
         else:
             enable = state.enabled != "enabled" and state.enabled not in NOT_ENABLEABLE
             start = state.active != "active"
@@ -87,7 +96,7 @@ class Service(Resource):
 
 def _unit_state(block: str) -> UnitState | Missing:
     values = dict(line.partition("=")[::2] for line in block.splitlines())
-    if values.get("LoadState") in ("not-found", "masked", None):
+    if values.get("LoadState") in ("not-found", None):
         return ABSENT
     return UnitState(
         active=values.get("ActiveState", ""),

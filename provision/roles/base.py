@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from provision.errors import Refusal
 from provision.facts import Facts
@@ -43,7 +43,7 @@ class Repo(Settings):
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
     """Suite, or ``/`` for a flat repository."""
-    components: list[str] = []
+    components: list[Annotated[str, StringConstraints(pattern=r"^\S+$")]] = []
     """Components; none for a flat repository."""
     key: str
     """The signing key, ASCII-armoured."""

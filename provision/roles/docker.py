@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from provision.command import quote
 from provision.facts import Facts
@@ -14,13 +14,20 @@ from provision.resources.handler import Handler
 from provision.resources.package import Package, Packages
 from provision.resources.service import Service
 from provision.roles.base import Repo, Role, Settings, apt_source, require_apt
+from provision.roles.toolkit import PACKAGES as TOOLKIT
+
+ENGINES = ("docker.io", "docker-ce", "moby-engine")
+"""Packages that bring dockerd, and start it when they are installed."""
+
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*\*?$")]
 
 
 class DockerSettings(Settings):
     """Settings under ``docker:``."""
 
-    packages: dict[str, str | None] = Field(default={"docker.io": None, "tini": None})
-    """Packages of the engine and the version of each, or null for any; empty: Docker is there already."""
+    packages: dict[PackageName, PackageVersion | None] = Field(default={"docker.io": None, "tini": None})
+    """Packages of the engine and the version of each (``20.10.*``) or null for any; empty: it is there."""
     repo: Repo | None = None
     """A repository for these packages, if it is not the distribution's own."""
     default_runtime: Literal["nvidia", "runc"] = "nvidia"
@@ -44,7 +51,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
     }
     packages = tuple(Package(name, version) for name, version in settings.packages.items())
     runtimes = tuple(wanted["runtimes"])
-    started = ("service:docker.service:start", "packages:docker:install")
+    started = ("service:docker.service:start", *(f"package:{name}:install" for name in ENGINES))
     return [
         *(apt_source(settings.repo, facts) if settings.repo else ()),
         DaemonJson(wanted),
@@ -53,7 +60,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
         # dockerd looks for the toolkit's hook only when it starts (moby, daemon/nvidia_linux.go).
         Handler(
             "restart docker.service",
-            on=("packages:toolkit:install", "docker:restart"),
+            on=(*(f"package:{name}:install" for name in TOOLKIT), "docker:restart"),
             script=f"restart_unit docker.service 120 && wait_until 30 docker_knows"
             f" {settings.default_runtime} {' '.join(map(quote, runtimes))}",
             covered_by=started,

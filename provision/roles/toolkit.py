@@ -24,7 +24,7 @@ OLD_SOURCES = (
     "libnvidia-container",
     "nvidia-container-toolkit",
 )
-"""List files of earlier instructions; with them apt stops at "Conflicting values set for option Signed-By"."""
+"""List files of earlier instructions, at which apt stops with "Conflicting values … for option Signed-By"."""
 
 
 class ToolkitSettings(Settings):

@@ -28,7 +28,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 Port = Annotated[int, Field(ge=1, le=65535)]
 Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Index = Annotated[int, Field(ge=0)]
+Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$")]
+
+
+IMAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(:\d+(?=/))?(/[a-z0-9][a-z0-9._-]*)*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+"""A reference to an image, as Docker reads it (distribution, reference/regexp.go)."""
 
 
 class Instance(Settings):
@@ -36,14 +46,14 @@ class Instance(Settings):
 
     image: str
     """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
-    gpus: Literal["all", "none"] | list[int | str] = "all"
+    gpus: Literal["all", "none"] | Annotated[list[Index | Uuid], Field(min_length=1)] = "all"
     """``all``, ``none``, or a list of GPU UUIDs (better) or indexes, which may move when a GPU fails."""
     models: Path | None = None
     """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
     expect: list[str] = []
     """Models that must be READY; verification looks for them."""
     address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
-    """Address of the host on which the ports are published. Triton has no authentication: mind who reaches it."""
+    """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
     grpc_port: Port = 8001
     metrics_port: Port = 8002
@@ -69,12 +79,12 @@ class Instance(Settings):
     @field_validator("image")
     @classmethod
     def _names_a_version(cls, image: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?", image):
+        parts = IMAGE.fullmatch(image)
+        if parts is None:
             raise ValueError(f"{image!r} is not an image reference")
-        name, _, digest = image.partition("@")
-        if ":" not in name.rpartition("/")[2] and not digest:
+        if not parts["tag"] and not parts["digest"]:
             raise ValueError(f"image {image!r} has no tag; name a release, such as :24.07-trtllm-python-py3")
-        if name.endswith(":latest") and not digest:
+        if parts["tag"] == "latest" and not parts["digest"]:
             raise ValueError("tag latest moves; name a release, such as :24.07-trtllm-python-py3")
         return image
 
@@ -111,23 +121,37 @@ def container_of(name: str) -> str:
     return f"triton-{name}"
 
 
+def unit_file(name: str) -> str:
+    """Where the unit of an instance lies."""
+    return f"/etc/systemd/system/{unit_of(name)}"
+
+
+def environment_file(name: str) -> str:
+    """Where the environment of an instance lies."""
+    return f"/etc/triton/{name}.env"
+
+
 def models_of(name: str, instance: Instance) -> str:
     """Model repository of an instance on the host."""
     return instance.models or f"/srv/triton/{name}/models"
 
 
 def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
-    """What all instances share, then each instance."""
-    found: list[Resource] = []
-    if settings.instances:
-        found += _shared(any(instance.canary for instance in settings.instances.values()))
+    """What all instances share, the files of each, one reload of systemd, then each server."""
+    if not settings.instances:
+        return []
+    found = list(_shared(any(instance.canary for instance in settings.instances.values())))
     for name, instance in settings.instances.items():
         if instance.gpus != "none" and not facts.gpus:
             raise Refusal(
                 f"triton instance {name} wants GPUs, and there is none on the PCI bus",
                 hint="gpus: none serves on the CPU",
             )
-        found += _instance(name, instance)
+        found += _files(name, instance)
+    units = tuple(f"file:{unit_file(name)}" for name in settings.instances)
+    found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload"))
+    for name, instance in settings.instances.items():
+        found += _server(name, instance)
     return found
 
 
@@ -140,36 +164,43 @@ def _shared(canary: bool) -> Iterator[Resource]:
         yield File(f"{folder}/1/model.py", render("triton-canary.py.j2").encode())
 
 
-def _instance(name: str, instance: Instance) -> Iterator[Resource]:
-    unit, environment = unit_of(name), f"/etc/triton/{name}.env"
-    files = (
-        File(environment, render("triton.env.j2", env=instance.env).encode(), mode="0600", sensitive=True),
-        File(f"/etc/systemd/system/{unit}", _unit(name, instance, environment).encode()),
-    )
+def _files(name: str, instance: Instance) -> Iterator[Resource]:
+    environment = render("triton.env.j2", env=instance.env).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
-    yield from files
-    yield Handler("reload systemd", on=(files[1].id,), script="systemctl daemon-reload")
-    yield Image(instance.image)
-    shared = [f"file:{GATE}", f"file:{READY}"]
+    yield File(environment_file(name), environment, mode="0600", sensitive=True)
+    yield File(unit_file(name), _unit(name, instance).encode())
+
+
+def _server(name: str, instance: Instance) -> Iterator[Resource]:
+    unit, seconds = unit_of(name), instance.ready_timeout + 60
+    read = [environment_file(name), unit_file(name)]
     if instance.canary:
-        shared += [f"file:{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    yield Service(unit, timeout=instance.ready_timeout + 60)
+        read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
+    yield Image(instance.image)
+    yield Service(unit, timeout=seconds)
     yield Handler(
         f"restart {unit}",
-        on=(*(file.id for file in files), *shared[2:]),
-        script=f"restart_unit {unit} {instance.ready_timeout + 60}",
+        on=tuple(f"file:{path}" for path in read),
+        script=f"restart_unit {unit} {seconds}",
         covered_by=(f"service:{unit}:start",),
+    )
+    # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
+    yield Handler(
+        f"wait for {unit}",
+        on=("handler:restart docker.service", "packages:docker"),
+        script=f"start_unit {unit} {seconds}",
+        covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
     )
 
 
-def _unit(name: str, instance: Instance, environment: str) -> str:
+def _unit(name: str, instance: Instance) -> str:
     stop = instance.exit_timeout + 15
     return render(
         "triton@.service.j2",
         name=name,
         instance=instance,
         container=container_of(name),
-        environment=environment,
+        environment=environment_file(name),
         models=models_of(name, instance),
         canary=CANARY,
         published=f"[{instance.address}]" if ":" in instance.address else instance.address,
