@@ -1,7 +1,7 @@
 """The lab's container image: the real tritonserver of release 24.07, under NVIDIA's name, in a Debian root.
 
-The server and its python backend are those that PyPI's ``nvidia-pytriton`` carries; what only NVIDIA's images
-have (CUDA, TensorRT-LLM, the other backends) is missing. Layout, environment, entrypoint and user are as there.
+The server and its python backend are those that PyPI's ``nvidia-pytriton`` carries. What only NVIDIA's images
+have (CUDA, TensorRT-LLM, other backends) is missing; layout, environment, entrypoint and user are as there.
 """
 
 from __future__ import annotations

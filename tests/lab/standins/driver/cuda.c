@@ -1,6 +1,8 @@
 /*
- * Stand-in for NVIDIA's libcuda.so: enough of the driver API to count and name devices.  There is no cuGetProcAddress,
- * memory or launch, so the CUDA runtime (libcudart) finds a driver it cannot use and reports no GPU.
+ * Stand-in for NVIDIA's libcuda.so: enough of the driver API to count and name devices.  There is no memory and no launch.
+ *
+ * The CUDA runtime (libcudart) takes all its functions through cuGetProcAddress, and would need much more than this.  What it
+ * gets there says CUDA_ERROR_NO_DEVICE, so a program that uses the runtime, like tritonserver, runs as without a GPU.
  */
 #include "gpus.h"
 
@@ -89,3 +91,58 @@ API int cuDeviceGetUuid(unsigned char *out, int device)
 }
 
 API int cuDeviceGetUuid_v2(unsigned char *out, int device) { return cuDeviceGetUuid(out, device); }
+
+/* ---- what tritonserver and its python backend look up by name, and call only for memory on a GPU */
+
+#define REFUSED(name) \
+    API int name(void) { return NO_DEVICE; }
+
+REFUSED(cuDevicePrimaryCtxGetState)
+REFUSED(cuMemAddressFree)
+REFUSED(cuMemAddressReserve)
+REFUSED(cuMemCreate)
+REFUSED(cuMemMap)
+REFUSED(cuMemRelease)
+REFUSED(cuMemSetAccess)
+REFUSED(cuMemUnmap)
+REFUSED(cuPointerGetAttribute)
+
+API int cuMemGetAllocationGranularity(size_t *out, const void *properties, int option)
+{
+    (void)properties;
+    (void)option;
+    *out = 2 << 20;
+    return CUDA_SUCCESS;
+}
+
+API int cuGetErrorString(int error, const char **out)
+{
+    *out = error == CUDA_SUCCESS ? "no error" : error == NO_DEVICE ? "no CUDA-capable device is detected" : "unknown error";
+    return CUDA_SUCCESS;
+}
+
+/* ---- for the CUDA runtime */
+
+static int no_device(void) { return NO_DEVICE; }
+
+API int cuGetProcAddress_v2(const char *symbol, void **function, int version, unsigned long long flags, int *status)
+{
+    int (*answer)(void) = no_device;
+    (void)version;
+    (void)flags;
+    if (symbol == NULL || function == NULL)
+        return INVALID_VALUE;
+    if (strcmp(symbol, "cuDriverGetVersion") == 0)
+        answer = (int (*)(void))(void *)cuDriverGetVersion;
+    else if (strcmp(symbol, "cuGetProcAddress") == 0)
+        answer = (int (*)(void))(void *)cuGetProcAddress_v2;
+    memcpy(function, &answer, sizeof answer);
+    if (status != NULL)
+        *status = 0;
+    return CUDA_SUCCESS;
+}
+
+API int cuGetProcAddress(const char *symbol, void **function, int version, unsigned long long flags)
+{
+    return cuGetProcAddress_v2(symbol, function, version, flags, NULL);
+}

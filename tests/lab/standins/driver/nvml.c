@@ -14,6 +14,7 @@
 #define NOT_FOUND 6
 #define INSUFFICIENT_SIZE 7
 #define DRIVER_NOT_LOADED 9
+#define TIMED_OUT 10
 #define MISMATCH 18
 #define UNKNOWN 999
 
@@ -390,4 +391,48 @@ API int nvmlDeviceGetEccMode(device_t device, unsigned int *current, unsigned in
     READY(device != NULL && current != NULL && pending != NULL);
     *current = *pending = 1;
     return SUCCESS;
+}
+
+/* ---- events: none ever happens; DCGM, which tritonserver brings, waits for them */
+
+API int nvmlEventSetCreate(void **set)
+{
+    static int events;
+    READY(set != NULL);
+    *set = &events;
+    return SUCCESS;
+}
+
+API int nvmlEventSetFree(void *set)
+{
+    (void)set;
+    return SUCCESS;
+}
+
+API int nvmlDeviceGetSupportedEventTypes(device_t device, unsigned long long *types)
+{
+    READY(device != NULL && types != NULL);
+    *types = 0;
+    return SUCCESS;
+}
+
+API int nvmlDeviceRegisterEvents(device_t device, unsigned long long types, void *set)
+{
+    (void)types;
+    READY(device != NULL && set != NULL);
+    return SUCCESS;
+}
+
+API int nvmlEventSetWait_v2(void *set, void *data, unsigned int milliseconds)
+{
+    struct timespec pause = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+    (void)data;
+    READY(set != NULL);
+    nanosleep(&pause, NULL);
+    return TIMED_OUT;
+}
+
+API int nvmlEventSetWait(void *set, void *data, unsigned int milliseconds)
+{
+    return nvmlEventSetWait_v2(set, data, milliseconds);
 }
