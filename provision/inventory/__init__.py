@@ -5,7 +5,7 @@ The YAML format, ranges, precedence and host patterns are those of ansible-core 
 as written. ``provision.sources`` reads the files.
 """
 
-from provision.inventory.build import Builder, Layer, variables
+from provision.inventory.build import Builder, variables
 from provision.inventory.document import (
     Document,
     Item,
@@ -17,6 +17,7 @@ from provision.inventory.document import (
     parse,
     plain,
 )
+from provision.inventory.draft import Layer
 from provision.inventory.model import Group, Host, Inventory
 
 __all__ = [

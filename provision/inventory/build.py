@@ -1,4 +1,4 @@
-"""Sources → Inventory, by the rules of ansible-core 2.19 (inventory/data.py, vars/manager.py).
+"""The formats of sources: Ansible's YAML, the JSON that programs print, files of variables.
 
 Nothing here opens a file: ``provision.sources`` reads, and hands over texts and data in their order.
 """
@@ -6,93 +6,40 @@ Nothing here opens a file: ``provision.sources`` reads, and hands over texts and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Literal
 
-from provision.errors import InventoryError, Location
-from provision.inventory.addresses import check_name, expand, split_port
+from provision.errors import InventoryError
+from provision.inventory.addresses import expand, split_port
 from provision.inventory.document import Document, Item, Value, is_string_key, of_data, parse
-from provision.inventory.model import Group, Host, Inventory
+from provision.inventory.draft import Draft, Layer, Vars
+from provision.inventory.model import Inventory
 
-# What Ansible sets itself and hides from users (INTERNAL_STATIC_VARS in ansible/constants.py).
-_MAGIC = frozenset(
-    {
-        "ansible_async_path",
-        "ansible_collection_name",
-        "ansible_config_file",
-        "ansible_dependent_role_names",
-        "ansible_diff_mode",
-        "ansible_facts",
-        "ansible_forks",
-        "ansible_inventory_sources",
-        "ansible_limit",
-        "ansible_play_batch",
-        "ansible_play_hosts",
-        "ansible_play_hosts_all",
-        "ansible_play_role_names",
-        "ansible_playbook_python",
-        "ansible_role_name",
-        "ansible_role_names",
-        "ansible_run_tags",
-        "ansible_skip_tags",
-        "ansible_verbosity",
-        "ansible_version",
-        "groups",
-        "group_names",
-        "hostvars",
-        "inventory_dir",
-        "inventory_file",
-        "inventory_hostname",
-        "inventory_hostname_short",
-        "play_hosts",
-        "playbook_dir",
-        "role_name",
-        "role_names",
-        "role_path",
-        "role_uuid",
-    }
-)
 _SECTIONS = ("vars", "children", "hosts")
-
-Vars = dict[str, Item]
-
-
-@dataclass
-class _Group:
-    name: str
-    hosts: dict[str, None] = field(default_factory=dict)
-    children: dict[str, None] = field(default_factory=dict)
-    parents: dict[str, None] = field(default_factory=dict)
-    vars: Vars = field(default_factory=dict)
-    priority: int = 1
-
-
-@dataclass
-class _Host:
-    name: str
-    place: Location
-    vars: Vars = field(default_factory=dict)
-
-
-@dataclass
-class Layer:
-    """The variables of one ``group_vars`` and ``host_vars`` pair, by the name of the group or host."""
-
-    groups: dict[str, Vars] = field(default_factory=dict)
-    hosts: dict[str, Vars] = field(default_factory=dict)
 
 
 class Builder:
     """Collects what sources say, in their order, and makes an :class:`Inventory` of it."""
 
     def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self._groups: dict[str, _Group] = {}
-        self._hosts: dict[str, _Host] = {}
-        for name in ("all", "ungrouped"):
-            self._groups[name] = _Group(name)
-        self._link("all", "ungrouped", Location(""))
+        self.draft = Draft()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the sources say to no effect; readers of sources may add to it."""
+        return self.draft.warnings
+
+    def names(self, kind: Literal["groups", "hosts"]) -> list[str]:
+        """The names of all groups or hosts that the sources named so far."""
+        return list(self.draft.groups if kind == "groups" else self.draft.hosts)
+
+    def build(self, layers: Iterable[Layer] = ()) -> Inventory:
+        """Return the inventory.
+
+        :param layers: what ``group_vars`` and ``host_vars`` beside the sources hold, in their order.
+        :raises InventoryError: ``all`` is made a child of a group.
+        """
+        return self.draft.build(layers)
 
     def add_yaml(self, text: str, path: str) -> None:
         """Take an inventory in Ansible's YAML format (JSON is YAML).
@@ -129,7 +76,7 @@ class Builder:
         """
         for text in names:
             name, port = split_port(text) or (text, None)
-            self._add_host(name, "ungrouped", port, Item(None, Document(path)))
+            self.draft.add_host(name, "ungrouped", port, Item(None, Document(path)))
 
     def add_listing(self, data: object, path: str) -> set[str]:
         """Take what an executable source prints for ``--list``, and return the names of its hosts.
@@ -172,11 +119,11 @@ class Builder:
                 "write NAME: VALUE",
             )
         for key, value in item.items():
-            self._set(name, key, value)
+            self.draft.set_host(name, key, value)
 
     def _read_group(self, name: str, item: Item) -> None:
         """Take a group and everything below it."""
-        group = self._add_group(name, item)
+        self._add_group(name, item)
         sections = dict(item.items())
         for key in _SECTIONS:
             if key in sections:
@@ -184,7 +131,7 @@ class Builder:
         for key, section in sections.items():
             if key == "vars":
                 for variable, value in section.items():
-                    self._set_group(group, variable, value)
+                    self.draft.set_group(name, variable, value)
             elif key == "children":
                 self._read_children(name, section)
             elif key == "hosts":
@@ -204,7 +151,7 @@ class Builder:
                 hint = f"write '{child}:' and its hosts below, or nothing"
                 raise _refusal(below, f"group {child!r} is {_kind(below.value)}, not a mapping", hint)
             self._read_group(child, below)
-            self._link(name, child, below.where)
+            self.draft.link(name, child, below.where)
 
     def _section(self, group: str, key: str, item: Item) -> Item:
         """Return a section as a mapping: a lone string counts as a mapping of that one name."""
@@ -236,13 +183,13 @@ class Builder:
             raise _refusal(item, f"host {pattern!r} has {_kind(item.value)} where its variables belong", hint)
         variables = list(item.items())
         for name in names:
-            self._add_host(name, group, port, item)
+            self.draft.add_host(name, group, port, item)
             for key, value in variables:
-                self._set(name, key, value)
+                self.draft.set_host(name, key, value)
 
-    def _read_listed_group(self, name: str, item: Item) -> Iterator[str]:
-        """Take a group of a listing, and yield the names of its hosts."""
-        group = self._add_group(name, item)
+    def _read_listed_group(self, name: str, item: Item) -> list[str]:
+        """Take a group of a listing, and return the names of its hosts."""
+        self._add_group(name, item)
         if not isinstance(item.value, dict):
             sections = {"hosts": item}
         elif not any(key in item.value for key in _SECTIONS):
@@ -250,163 +197,31 @@ class Builder:
         else:
             sections = dict(item.items())
         hosts, variables, children = (sections.get(key) for key in ("hosts", "vars", "children"))
-        for host in _names(hosts, f"the hosts of group {name!r}"):
-            self._add_host(host, name, None, item)
-            yield host
+        listed = _names(hosts, f"the hosts of group {name!r}")
+        for host in listed:
+            self.draft.add_host(host, name, None, item)
         if variables is not None:
             if not isinstance(variables.value, dict):
                 raise _refusal(
                     item, f"the vars of group {name!r} are {_kind(variables.value)}", "print a JSON object"
                 )
             for key, value in variables.items():
-                self._set_group(group, key, value)
+                self.draft.set_group(name, key, value)
         for child in _names(children, f"the children of group {name!r}"):
             self._add_group(child, item)
-            self._link(name, child, item.where)
+            self.draft.link(name, child, item.where)
+        return listed
 
-    def _add_group(self, name: str, item: Item) -> _Group:
+    def _add_group(self, name: str, item: Item) -> None:
         if not is_string_key(item):
-            raise _refusal(
-                item, f"the group name {name} was read as {_key_kind(item)}", f'quote it: "{name}"'
-            )
+            message = f"the group name {name} was read as {_key_kind(item)}"
+            raise _refusal(item, message, f'quote it: "{name}"')
         if not name:
             raise _refusal(item, "a group has no name", "remove it, or name it")
-        if name not in self._groups:
-            self._groups[name] = _Group(name)
-        return self._groups[name]
-
-    def _add_host(self, name: str, group: str, port: int | None, item: Item) -> None:
-        if name not in self._hosts:
-            check_name(name, item.where)
-            host = self._hosts[name] = _Host(name, item.where)
-            if port:
-                host.vars["ansible_port"] = Item(port, item.document, item.key)
-        self._groups[group].hosts[name] = None
-
-    def _set(self, name: str, key: str, value: Item) -> None:
-        """Set a variable of a host; Ansible gives it to the group of that name if there is one."""
-        if name in self._groups:
-            self._set_group(self._groups[name], key, value)
-        else:
-            _put(self._hosts[name].vars, key, value)
-
-    def _set_group(self, group: _Group, key: str, item: Item) -> None:
-        if key != "ansible_group_priority":
-            _put(group.vars, key, item)
-            return
-        try:
-            group.priority = int(item.value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            message = f"the priority of group {group.name!r} is no number: {item.value!r}"
-            raise _refusal(item, message, "write ansible_group_priority: 10") from None
-
-    def _link(self, parent: str, child: str, where: Location) -> None:
-        """Make ``child`` a child of ``parent``.
-
-        :raises InventoryError: that would close a circle.
-        """
-        if child in self._groups[parent].children:
-            return
-        if child == parent or child in self._ancestors(parent):
-            raise InventoryError(
-                f"group {child!r} cannot be a child of {parent!r}: that would be a circle",
-                where=where,
-                hint=f"remove {child!r} from the children of {parent!r}",
-            )
-        self._groups[parent].children[child] = None
-        self._groups[child].parents[parent] = None
-
-    def _ancestors(self, name: str) -> set[str]:
-        found: set[str] = set()
-        waiting = list(self._groups[name].parents)
-        while waiting:
-            group = waiting.pop()
-            if group not in found:
-                found.add(group)
-                waiting += self._groups[group].parents
-        return found
+        self.draft.add_group(name)
 
     def _warn(self, item: Item, message: str) -> None:
-        self.warnings.append(f"{item.where}: {message}")
-
-    def names(self, kind: Literal["groups", "hosts"]) -> list[str]:
-        """The names of all groups or hosts that the sources named so far."""
-        return list(self._groups if kind == "groups" else self._hosts)
-
-    def build(self, layers: Iterable[Layer] = ()) -> Inventory:
-        """Return the inventory.
-
-        :param layers: what ``group_vars`` and ``host_vars`` beside the sources hold, in their order.
-        :raises InventoryError: ``all`` is made a child of a group.
-        """
-        for group in self._groups.values():
-            if group.name != "all" and not group.parents:
-                self._link("all", group.name, Location("inventory"))
-        above = {name: self._ancestors(name) for name in self._groups}
-        member_of: dict[str, set[str]] = {name: set() for name in self._hosts}
-        for name, group in self._groups.items():
-            for host in group.hosts:
-                member_of[host] |= {name, *above[name]}
-        self._settle_ungrouped(member_of)
-        depths = self._depths()
-        groups = {
-            name: Group(name, tuple(group.hosts), tuple(group.children), depths[name], group.priority)
-            for name, group in self._groups.items()
-        }
-        for name in self._groups.keys() & self._hosts.keys():
-            self.warnings.append(f"{self._hosts[name].place}: {name!r} is the name of a group and of a host")
-        return Inventory(dict(self._merge(member_of, groups, list(layers))), groups, tuple(self.warnings))
-
-    def _settle_ungrouped(self, member_of: dict[str, set[str]]) -> None:
-        """Put hosts that are in no group into ``ungrouped``, and take the others out."""
-        ungrouped = self._groups["ungrouped"]
-        for name, groups in member_of.items():
-            if groups - {"all", "ungrouped"}:
-                ungrouped.hosts.pop(name, None)
-                groups.discard("ungrouped")
-            else:
-                ungrouped.hosts[name] = None
-                groups |= {"all", "ungrouped"}
-
-    def _depths(self) -> dict[str, int]:
-        """The longest way from ``all`` to every group."""
-        depths: dict[str, int] = {}
-
-        waiting = list(self._groups)
-        while waiting:
-            name = waiting[-1]
-            missing = [parent for parent in self._groups[name].parents if parent not in depths]
-            if missing:
-                waiting += missing
-                continue
-            depths[name] = max((depths[parent] + 1 for parent in self._groups[name].parents), default=0)
-            waiting.pop()
-        return depths
-
-    def _merge(
-        self, member_of: dict[str, set[str]], groups: dict[str, Group], layers: list[Layer]
-    ) -> Iterator[tuple[str, Host]]:
-        """Yield every host with its variables: those of groups, of all's files, groups' files, its own."""
-        cache: dict[frozenset[str], Vars] = {}
-        for name, host in self._hosts.items():
-            inside = frozenset(member_of[name] - {"all"})
-            if inside not in cache:
-                order = sorted(inside, key=lambda group: (groups[group].depth, groups[group].priority, group))
-                merged = dict(self._groups["all"].vars)
-                for group in order:
-                    merged |= self._groups[group].vars
-                for layer in layers:
-                    merged |= layer.groups.get("all", {})
-                for layer in layers:
-                    for group in order:
-                        merged |= layer.groups.get(group, {})
-                cache[inside] = merged
-            origins = cache[inside] | host.vars
-            for layer in layers:
-                origins |= layer.hosts.get(name, {})
-            origins = {key: item for key, item in origins.items() if key not in _MAGIC}
-            values = {key: item.value for key, item in origins.items()}
-            yield name, Host(name, tuple(sorted(inside)), values, origins, host.place)
+        self.draft.warnings.append(f"{item.where}: {message}")
 
 
 def variables(document: Document) -> Vars:
@@ -422,13 +237,6 @@ def variables(document: Document) -> Vars:
             root, f"a file of variables is a mapping, not {_kind(root.value)}", "write NAME: VALUE"
         )
     return dict(root.items())
-
-
-def _put(vars_: Vars, key: str, item: Item) -> None:
-    """Set a variable; a value without a line does not replace the same value with one."""
-    if item.node is None and key in vars_ and vars_[key].value == item.value:
-        return
-    vars_[key] = item
 
 
 def _names(item: Item | None, what: str) -> list[str]:
