@@ -60,8 +60,8 @@ OFFERED = 3
 CHUNK = 1 << 15
 
 
-class DeadlineError(HostError):
-    """A command did not end in the time it was given.
+class UnfinishedError(HostError):
+    """A command was ended on the host before it was done: killed, or out of time.
 
     :param partial: what it had printed until then.
     """
@@ -69,6 +69,10 @@ class DeadlineError(HostError):
     def __init__(self, host: str, message: str, *, partial: Output, hint: str | None = None) -> None:
         super().__init__(host, message, hint=hint)
         self.partial = partial
+
+
+class DeadlineError(UnfinishedError):
+    """A command did not end in the time it was given."""
 
 
 def ssh_config(path: str | os.PathLike[str] | None = None) -> paramiko.SSHConfig:
@@ -161,6 +165,7 @@ class Connection:
         :param what: names the script in errors.
         :raises UnreachableError: where the session cannot be opened, or is lost.
         :raises DeadlineError: where the script takes longer than ``timeout``.
+        :raises UnfinishedError: where its shell was killed.
         :raises HostError: where the host does not start it: no shell, no sudo, a wrong password.
         """
         self.open()
@@ -281,10 +286,14 @@ def _close(session: fabric.Connection) -> None:
 
 
 def _stop(transport: paramiko.Transport) -> None:
-    """Close a transport; its thread is woken by the end of its socket rather than waited for."""
-    if isinstance(transport.sock, socket.socket):
-        with contextlib.suppress(OSError):
-            transport.sock.shutdown(socket.SHUT_RDWR)
+    """End a transport's thread by the end of its socket, then close it.
+
+    paramiko closes the socket under its thread, which may then wait on a descriptor that is somebody else's.
+    """
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        transport.sock.shutdown(socket.SHUT_RDWR)
+    if transport.is_alive():
+        transport.join(GRACE)
     transport.close()
     transport.sock.close()
 
@@ -680,7 +689,7 @@ class _Execution:
             transport.join(0.5)  # its thread marks channels as closed before it marks itself as ended
             if not transport.is_active():
                 raise self._lost("the session ended")
-            raise HostError(self.login.host, f"{self.what} was killed on the host after {passed:.0f} s")
+            raise self._killed(passed)
         if not self.stdout.marked:
             raise self._not_started(channel.exit_status, None)
         if channel.exit_status in {124, 137} and passed >= self.timeout:
@@ -693,6 +702,12 @@ class _Execution:
         passed = time.monotonic() - self.started
         message = f"the connection was lost after {passed:.1f} s of {self.what}: {reason}"
         return UnreachableError(self.login.host, message, hint="did the host reboot, or the network change?")
+
+    def _killed(self, passed: float) -> UnfinishedError:
+        partial = Output(137, self.stdout.data, self.stderr.data)
+        message = f"{self.what} was killed on the host after {passed:.0f} s"
+        hint = "out of memory, or somebody's kill? see `journalctl -k` on the host"
+        return UnfinishedError(self.login.host, message, partial=partial, hint=hint)
 
     def _late(self, passed: float) -> DeadlineError:
         partial = Output(124, self.stdout.data, self.stderr.data)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from provision.command import Output, Probe, quote
-from provision.connection import Connection, DeadlineError
+from provision.connection import Connection, DeadlineError, UnfinishedError
 from provision.errors import ProbeError
 
 # A probe runs in the background and is waited for, because sh puts off traps while a foreground command runs:
@@ -86,17 +86,18 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
     host = connection.login.host
     try:
         output = connection.run(script_of(probes), timeout=timeout, what=f"{len(probes)} probes")
+        return parse(output.stdout, probes)
     except DeadlineError as error:
         name = _last_started(error.partial.stderr, probes)
         hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
         raise ProbeError(host, f"probe {name} did not end within {timeout:g} s", hint=hint) from None
-    try:
-        return parse(output.stdout, probes)
+    except UnfinishedError as error:
+        name = _last_started(error.partial.stderr, probes)
+        raise ProbeError(host, f"the probes broke off at {name}: {error.message}", hint=error.hint) from None
     except ValueError as error:
         said = output.err.strip().rpartition("\n")[2]
-        name = _last_started(output.stderr, probes)
-        message = f"the probes broke off at {name} (exit code {output.exit_code}): {error}: {said}"
-        raise ProbeError(host, message, hint="is there space in /run and /tmp?") from None
+        message = f"the answer to {len(probes)} probes cannot be read (exit code {output.exit_code}): {error}"
+        raise ProbeError(host, f"{message}: {said}", hint="is there space in /run and /tmp?") from None
 
 
 def _last_started(stderr: bytes, probes: Sequence[Probe]) -> str:
