@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
@@ -272,8 +271,3 @@ class NoFile(Resource):
             done=f"[ ! -e {quote(self.path)} ] && [ ! -L {quote(self.path)} ]",
             script=f"backup {quote(self.path)} && rm -f -- {quote(self.path)}",
         )
-
-
-def parent(path: str) -> str:
-    """The directory that holds ``path``."""
-    return str(PurePosixPath(path).parent)

@@ -1,0 +1,233 @@
+"""Files, directories and files that must not be: how they are read by a real sh, and what is planned."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provision.command import Output
+from provision.errors import Refusal
+from provision.resources.base import ABSENT, Missing, Planned, unified
+from provision.resources.file import (
+    LARGEST,
+    Directory,
+    File,
+    FileState,
+    NoFile,
+    checksum,
+    parse_paths,
+    read_paths,
+)
+from tests.unit.sandbox import SHELLS
+
+NOTHING = Planned()
+
+
+def read(shell: str, paths: list[Path]) -> dict[str, FileState | Missing]:
+    """Run the probe for paths with a real shell, and read its answer."""
+    names = [str(path) for path in paths]
+    ran = subprocess.run(
+        [shell, "-c", read_paths("x", names).script],
+        capture_output=True,
+        check=False,
+        env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]},
+    )
+    return parse_paths(names, Output(ran.returncode, ran.stdout, ran.stderr))
+
+
+def state(
+    content: bytes | None = b"x\n", mode: str = "0644", owner: str = "root", type_: str = "file"
+) -> FileState:
+    return FileState(type_, mode, owner, "root", content)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "name", ["plain", "two words", "it's", 'a"b', "-n", "$HOME", "new\nline", "é", "*", "back\\slash", "a|b"]
+)
+def test_a_file_of_any_name_is_read(shell: str, name: str, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 3
+    file = tmp_path / name
+    file.write_bytes(content)
+    file.chmod(0o640)
+    found = read(shell, [file, tmp_path])
+    assert found[str(file)] == FileState("file", "0640", file.owner(), file.group(), content)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_kind_of_path_is_told_apart(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch(0o644)
+    (tmp_path / "special").touch(0o4755)
+    (tmp_path / "special").chmod(0o4755)
+    (tmp_path / "large").write_bytes(b"x" * (LARGEST + 1))
+    (tmp_path / "largest").write_bytes(b"x" * LARGEST)
+    (tmp_path / "folder").mkdir(0o750)
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "link-to-folder").symlink_to("folder")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    names = [
+        "empty",
+        "special",
+        "large",
+        "largest",
+        "folder",
+        "link",
+        "link-to-folder",
+        "dangling",
+        "pipe",
+        "absent",
+    ]
+    found = read(shell, [tmp_path / name for name in names])
+    told = {Path(path).name: state for path, state in found.items()}
+    assert told.pop("absent") is ABSENT
+    kinds = {name: state.type for name, state in told.items() if isinstance(state, FileState)}
+    assert kinds == {
+        "empty": "file",
+        "special": "file",
+        "large": "file",
+        "largest": "file",
+        "folder": "directory",
+        "link": "file",
+        "link-to-folder": "directory",
+        "dangling": "dangling link",
+        "pipe": "fifo",
+    }
+    contents = {name: state.content for name, state in told.items() if isinstance(state, FileState)}
+    assert (contents["empty"], contents["large"], contents["pipe"]) == (b"", None, None)
+    assert contents["largest"] == b"x" * LARGEST
+    modes = {name: state.mode for name, state in told.items() if isinstance(state, FileState)}
+    assert (modes["special"], modes["folder"]) == ("4755", "0750")
+
+
+def test_an_answer_that_was_cut_off_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 lines for 1 paths"):
+        parse_paths(["/a"], Output(255, b""))
+
+
+FILE = File("/etc/a b", b"new\n")
+
+
+@pytest.mark.parametrize(
+    ("found", "action", "reason", "guard"),
+    [
+        (ABSENT, "create", "it does not exist", "[ ! -e '/etc/a b' ]"),
+        (
+            state(b"old\n"),
+            "update",
+            "its content differs",
+            f"holds '/etc/a b' {checksum(b'old' + bytes([10]))}",
+        ),
+        (state(b"new\n", "0600"), "update", "mode is 0600, wanted 0644", None),
+        (state(b"new\n", owner="www"), "update", "owner is www:root, wanted root:root", None),
+        (state(b"", "0600"), "update", "its content differs; mode is 0600, wanted 0644", None),
+        (state(None), "update", "its content differs", "[ -f '/etc/a b' ]"),
+        (
+            state(None, type_="dangling link"),
+            "create",
+            "the link there points to nothing",
+            "[ ! -e '/etc/a b' ]",
+        ),
+    ],
+)
+def test_a_file_that_is_not_right(
+    found: FileState | Missing, action: str, reason: str, guard: str | None
+) -> None:
+    change = FILE.change(found, NOTHING)
+    assert change is not None
+    assert (change.resource, change.action, change.reason) == ("file:/etc/a b", action, reason)
+    assert change.summary == "write /etc/a b (4 bytes, 0644 root:root)"
+    assert change.guard == guard or guard is None
+    assert change.done == f"holds '/etc/a b' {checksum(FILE.content)} && owned '/etc/a b' '0644 root:root'"
+
+
+def test_a_file_that_is_right_needs_nothing() -> None:
+    assert FILE.change(state(b"new\n"), NOTHING) is None
+
+
+@pytest.mark.parametrize(
+    ("resource", "type_"),
+    [(FILE, "directory"), (FILE, "fifo"), (Directory("/a"), "file"), (NoFile("/a", "old"), "directory")],
+)
+def test_what_is_in_the_way_is_never_removed(resource: File | Directory | NoFile, type_: str) -> None:
+    with pytest.raises(Refusal, match=f"there is a {type_} at /"):
+        resource.change(state(None, type_=type_), NOTHING)
+
+
+def test_secret_content_is_shown_nowhere_but_in_the_script() -> None:
+    change = File("/etc/key", b"hunter2\n", sensitive=True).change(state(b"hunter1\n"), NOTHING)
+    assert change is not None
+    shown = " ".join((change.summary, change.reason, change.diff, change.guard, change.done, change.resource))
+    assert "hunter" not in shown
+    assert change.diff == "(content is not shown)\n"
+
+
+def test_the_diff_of_a_file() -> None:
+    change = File("/etc/a", b"one\ntwo").change(state(b"one\nzwei\xff\n"), NOTHING)
+    assert change is not None
+    assert change.diff.splitlines() == [
+        "--- /etc/a (now)",
+        "+++ /etc/a (planned)",
+        "@@ -1,2 +1,2 @@",
+        " one",
+        "-zwei\\xff",
+        "+two",
+        "\\ No newline at end of file",
+    ]
+    assert unified("same", "same", "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("directory", "found", "action"),
+    [
+        (Directory("/a"), ABSENT, "create"),
+        (Directory("/a"), state(None, "0755", type_="directory"), None),
+        (Directory("/a"), state(None, "0700", type_="directory"), "update"),
+        (Directory("/a"), state(None, "0755", "triton", "directory"), "update"),
+        (Directory("/a", keep_mode=True), state(None, "0700", "triton", "directory"), None),
+        (Directory("/a", keep_mode=True), ABSENT, "create"),
+    ],
+)
+def test_directories(directory: Directory, found: FileState | Missing, action: str | None) -> None:
+    change = directory.change(found, NOTHING)
+    assert (change.action if change else None) == action
+    assert change is None or ("owned" in change.done) != directory.keep_mode
+
+
+@pytest.mark.parametrize(
+    ("found", "guard"),
+    [
+        (state(b"old\n"), f"holds /a {checksum(b'old' + bytes([10]))}"),
+        (state(None, type_="dangling link"), ""),
+    ],
+)
+def test_a_file_that_must_not_be_is_removed(found: FileState, guard: str) -> None:
+    change = NoFile("/a", "an older source").change(found, NOTHING)
+    assert change is not None
+    assert (change.action, change.reason, change.guard) == ("remove", "an older source", guard)
+    assert change.done == "[ ! -e /a ] && [ ! -L /a ]"
+
+
+def test_a_file_that_must_not_be_and_is_not_needs_nothing() -> None:
+    assert NoFile("/a", "why").change(ABSENT, NOTHING) is None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("kind", [File, Directory, NoFile])
+def test_states_are_told_by_id(
+    shell: str, kind: type[File] | type[Directory] | type[NoFile], tmp_path: Path
+) -> None:
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+    Path(one).write_bytes(b"1")
+    resources: list[File | Directory | NoFile] = {  # type: ignore[assignment]
+        File: [File(one, b""), File(other, b"")],
+        Directory: [Directory(one), Directory(other)],
+        NoFile: [NoFile(one, ""), NoFile(other, "")],
+    }[kind]
+    ran = subprocess.run([shell, "-c", kind.probe(resources).script], capture_output=True, check=True)  # type: ignore[arg-type]
+    found = kind.states(resources, Output(0, ran.stdout))  # type: ignore[arg-type]
+    assert found[resources[1].id] is ABSENT
+    assert isinstance(found[resources[0].id], FileState)
