@@ -65,9 +65,8 @@ def load(paths: Sequence[Path | str]) -> Inventory:
         else:
             _read_file(builder, path, seen)
         folder = (path if path.is_dir() else path.parent).resolve()
-        folders.pop(
-            folder, None
-        )  # the last of two sources in one folder decides, as each would be read again
+        # Of two sources in one folder the last counts: Ansible reads the folder's variables once for each.
+        folders.pop(folder, None)
         folders[folder] = None
     return builder.build([_read_layer(builder, folder) for folder in folders])
 
