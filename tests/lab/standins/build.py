@@ -61,7 +61,7 @@ def digest() -> str:
     """A name for the present state of the sources."""
     total = hashlib.sha256(platform.release().encode())
     for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        if "__pycache__" in path.parts or path.suffix == ".md":
+        if {"__pycache__", "captured"} & set(path.parts) or path.suffix == ".md":
             continue
         total.update(str(path.relative_to(SOURCES)).encode() + b"\0")
         total.update(path.read_bytes())

@@ -7,6 +7,7 @@
  * All mounts are made in the mount namespace of PID 1, so a modprobe from any session or unit affects the whole host.
  *
  *   module load|unload nvidia|nvidia_uvm|nvidia_modeset|nvidia_drm [open|proprietary]
+ *   module refresh nvidia [open|proprietary]    (a loaded module looks at the hardware again: a GPU fell off the bus)
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -97,7 +98,8 @@ void write_gpu(const fs::path &root, const json &gpu) {
         {"pci.sub_device_id", gpu.value("pci_sub_device_id", "0x16C110DE")},
     };
     /* First line of a key wins: values set by a test stand before the defaults. */
-    for (const auto &[key, value] : gpu.value("fields", json::object()).items())
+    const json fields = gpu.value("fields", json::object());
+    for (const auto &[key, value] : fields.items())
         text += key + "=" + (value.is_string() ? value.get<std::string>() : value.dump()) + "\n";
     for (const auto &[key, value] : known)
         text += key + "=" + value + "\n";
@@ -201,6 +203,13 @@ bool in_use(const std::string &module) {
     return module == "nvidia" && persistenced_runs();
 }
 
+void refresh(const std::string &flavour) {
+    if (!loaded("nvidia"))
+        return;
+    fs::remove_all(kState / "proc-driver" / "nvidia" / "gpus");
+    write_proc(read_hardware(), flavour);
+}
+
 void unload(const std::string &module) {
     if (!loaded(module))
         return;
@@ -226,7 +235,7 @@ void enter_host() {
 
 int main(int argc, char **argv) {
     if (argc < 3) {
-        std::cerr << "usage: module load|unload NAME [open|proprietary]\n";
+        std::cerr << "usage: module load|unload|refresh NAME [open|proprietary]\n";
         return 2;
     }
     const std::string verb = argv[1], flavour = argc > 3 ? argv[3] : "open";
@@ -235,7 +244,12 @@ int main(int argc, char **argv) {
     umask(022);
     enter_host();
     try {
-        verb == "load" ? load(module, flavour) : unload(module);
+        if (verb == "load")
+            load(module, flavour);
+        else if (verb == "refresh")
+            refresh(flavour);
+        else
+            unload(module);
         return 0;
     } catch (const Refused &refused) {
         if (verb == "load")

@@ -37,14 +37,14 @@ static void load_module(void)
         waitpid(child, NULL, 0);
 }
 
-/* NVML run by root makes missing nodes again, unless the module's parameters forbid it. */
+/* NVML run by root makes missing nodes again and opens their mode, unless the module's parameters forbid it. */
 static int open_node(const char *path, unsigned int minor_number)
 {
-    int error = probe_node(path);
-    if ((error == ENOENT || error == EACCES) && geteuid() == 0 && may_make_nodes()
-        && make_node(path, NVIDIA_MAJOR, minor_number) == 0)
-        error = probe_node(path);
-    return error;
+    struct stat status;
+    int usable = stat(path, &status) == 0 && (status.st_mode & 0777) == 0666;
+    if (!usable && geteuid() == 0 && may_make_nodes() && make_node(path, NVIDIA_MAJOR, minor_number) != 0)
+        return errno;
+    return probe_node(path);
 }
 
 static int connect_driver(void)
