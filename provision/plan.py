@@ -138,11 +138,17 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 f"{name}: saved plan of schema {document['schema']}, this version reads {SCHEMA}",
                 hint="plan again with this version",
             )
-        return {host: Plan(host, tuple(map(_change, rows))) for host, rows in document["plans"].items()}
+        return {host: Plan(host, _changes(rows)) for host, rows in document["plans"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{name}: not a saved plan: {error}", hint="make one with: inv plan --out FILE"
         ) from error
+
+
+def _changes(rows: Any) -> tuple[Change, ...]:
+    if not isinstance(rows, list):
+        raise TypeError(f"the changes of a host are {type(rows).__name__}")
+    return tuple(map(_change, rows))
 
 
 def _change(row: Mapping[str, Any]) -> Change:

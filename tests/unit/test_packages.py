@@ -18,7 +18,7 @@ nvidia-container-toolkit\t1.17.8-1\tconfig-files\tdeinstall
 nvidia-driver-cuda\t580.159.04-1\thalf-configured\thold
 tini\t\tnot-installed\tunknown
 """
-"""What dpkg-query 1.21 prints for these; for a name that it never heard of it prints to stderr and exits 1."""
+"""What dpkg-query 1.21 prints for these; a name that it never heard of is an error and exit code 1."""
 
 ONE = Package("nvidia-driver-cuda", "580.159.04-1")
 DRIVER = Packages("driver", (ONE, Package("nvidia-kernel-open-dkms", "580.*")))
@@ -83,7 +83,8 @@ RIGHT = installed("580.159.04-1")
             ABSENT,
             ABSENT,
             "install",
-            "nvidia-driver-cuda: install, it is not installed; nvidia-kernel-open-dkms: install, it is not installed",
+            "nvidia-driver-cuda: install, it is not installed; "
+            "nvidia-kernel-open-dkms: install, it is not installed",
         ),
         (RIGHT, ABSENT, "install", "nvidia-kernel-open-dkms: install, it is not installed"),
         (installed("580.95.05-1"), RIGHT, "upgrade", "nvidia-driver-cuda: upgrade from 580.95.05-1"),
@@ -100,7 +101,8 @@ RIGHT = installed("580.159.04-1")
             ABSENT,
             installed("590.10-1"),
             "downgrade",
-            "nvidia-driver-cuda: install, it is not installed; nvidia-kernel-open-dkms: downgrade from 590.10-1",
+            "nvidia-driver-cuda: install, it is not installed; "
+            "nvidia-kernel-open-dkms: downgrade from 590.10-1",
         ),
         (installed("580.159.04-1", held=False), RIGHT, "hold", "not held"),
     ],
@@ -133,7 +135,10 @@ def test_only_packages_that_move_are_named_to_apt() -> None:
 
 
 def test_each_package_that_moves_is_a_signal_of_its_own() -> None:
-    found = {"nvidia-driver-cuda": ABSENT, "nvidia-kernel-open-dkms": installed("575.1-1")}
+    found: dict[str, State] = {
+        "nvidia-driver-cuda": ABSENT,
+        "nvidia-kernel-open-dkms": installed("575.1-1"),
+    }
     change = DRIVER.change(found, Planned())
     assert change is not None
     assert change.action == "upgrade"
