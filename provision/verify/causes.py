@@ -89,6 +89,11 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "nvidia-smi is not installed",
         PROVISION.format("driver"),
     ),
+    (
+        r"failed to run command .*No such file",
+        "it is not installed",
+        "provision the host again: inv provision --hosts HOST",
+    ),
 )
 """Pattern in the output, cause, hint; the first that matches counts."""
 

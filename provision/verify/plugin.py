@@ -82,7 +82,8 @@ class Plugin:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember that somebody pressed Ctrl-C; pytest turns it into an exit code."""
-        self.interrupted = self.interrupted or isinstance(excinfo.value, KeyboardInterrupt)
+        # Broken files interrupt the session, too, with a subclass of KeyboardInterrupt.
+        self.interrupted = self.interrupted or excinfo.type is KeyboardInterrupt
 
     # ── what a test gets ─────────────────────────────────────────────────────────────────────────────────
 

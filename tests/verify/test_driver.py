@@ -132,7 +132,7 @@ def test_device_nodes_are_there(evidence: Evidence, facts: Facts) -> None:
 
 def test_gpus_are_healthy(evidence: Evidence) -> None:
     found = readings(evidence[HEALTH.name])
-    if not found:
+    if found is None:
         skip(f"nvidia-smi does not tell: {cause(evidence[HEALTH.name])[0]}")
     failures = [reading for reading in found if reading.verdict == "fail"]
     concerns = [reading for reading in found if reading.verdict == "warn"]

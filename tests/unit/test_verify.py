@@ -1,0 +1,810 @@
+"""The suite's verdicts: evidence in, of a host with an H100 or with one thing broken; verdicts out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from provision.command import Output, Probe
+from provision.converge import Target
+from provision.errors import ProbeError, UnreachableError, UsageError
+from provision.facts import Facts, Gpu
+from provision.login import Login
+from provision.roles import choose
+from provision.roles.docker import DockerSettings
+from provision.roles.driver import DriverSettings
+from provision.roles.toolkit import ToolkitSettings
+from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings
+from provision.verify import HostResult, VerifyResult
+from provision.verify.evidence import Evidence, Look
+from provision.verify.health import FIELDS
+from provision.verify.suite import judge
+
+CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
+ANY: Any = None
+UUID = "GPU-00000000-1111-2222-3333-444444444444"
+OTHER = "GPU-99999999-1111-2222-3333-444444444444"
+IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
+TAB = (
+    "   0: {address}:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0"
+)
+QUERY_40 = [
+    
+]  # fmt: skip
+"""The fields of the captured query."""
+    "index",
+    "uuid",
+    "name",
+    "serial",
+    "pci.bus_id",
+    "driver_version",
+    "vbios_version",
+    "compute_cap",
+    "persistence_mode",
+    "ecc.mode.current",
+    "ecc.mode.pending",
+    "ecc.errors.corrected.volatile.total",
+    "ecc.errors.uncorrected.volatile.total",
+    "ecc.errors.uncorrected.aggregate.total",
+    "retired_pages.pending",
+    "mig.mode.current",
+    "mig.mode.pending",
+    "pstate",
+    "temperature.gpu",
+    "temperature.memory",
+    "power.draw",
+    "power.limit",
+    "enforced.power.limit",
+    "power.default_limit",
+    "clocks.current.sm",
+    "clocks.max.sm",
+    "clocks_event_reasons.active",
+    "pcie.link.gen.current",
+    "pcie.link.gen.max",
+    "pcie.link.width.current",
+    "pcie.link.width.max",
+    "compute_mode",
+    "memory.total",
+    "memory.used",
+    "memory.reserved",
+    "gpu_recovery_action",
+    "inforom.checksum_validation",
+    "gsp.mode.current",
+    "fabric.state",
+    "fabric.status",
+]
+
+
+def capture(name: str) -> str:
+    return (CAPTURES / name).read_text(encoding="utf-8")
+
+
+def said(text: str, code: int = 0) -> Output:
+    return Output(code, text.encode())
+
+
+def missing(program: str) -> Output:
+    return Output(
+        127, b"", f"timeout: failed to run command '{program}': No such file or directory\n".encode()
+    )
+
+
+def http(body: str, status: str = "200 OK") -> Output:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n\r\n"
+    )
+    return said(head + body)
+
+
+REFUSED = Output(
+    1, b"", b"http: connect: Connection refused\nhttp: line 1: /dev/tcp/127.0.0.1/8000: Connection refused"
+)
+
+
+def row() -> dict[str, str]:
+    """The captured GPU's value of every field."""
+    values = capture("nvidia-smi/smi_query_verify40.csv").splitlines()[1].split(", ")
+    return dict(zip(QUERY_40, values, strict=True)) | {
+        "remapped_rows.failure": "No",
+        "remapped_rows.pending": "No",
+    }
+
+
+def gpus(*rows: Mapping[str, str]) -> Output:
+    fields = ("index", "uuid", "pci.bus_id", "driver_version", "persistence_mode")
+    return said("".join(", ".join(r[field] for field in fields) + "\n" for r in rows))
+
+
+def health(**changed: str) -> Output:
+    values = row() | {name.replace("__", "."): value for name, value in changed.items()}
+    return said(",".join(FIELDS) + "\n" + ", ".join(values[field] for field in FIELDS) + "\n")
+
+
+def step(name: str, text: str = "", code: int = 0) -> str:
+    return f"== {name}\n{text}\n== exit {code}\n"
+
+
+def plain(nvml: str = "", smi: str = "", llm: str = "") -> Output:
+    """A plain container's steps; a text instead of "" is the error of that step."""
+    smi_step = step("gpus", smi, 1) if smi else step("gpus", capture("nvidia-smi/smi_L.txt"))
+    steps = step("nvml", nvml, int(bool(nvml))) + smi_step + step("tensorrt_llm", llm, int(bool(llm)))
+    return said("\n== NVIDIA Triton Inference Server ==\n\n" + steps)
+
+
+def inference(*uuids: str) -> Output:
+    outputs = [
+        {"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["is anybody there?"]},
+        {"name": "GPUS", "datatype": "BYTES", "shape": [len(uuids)], "data": list(uuids)},
+    ]
+    return http(json.dumps({"model_name": CANARY_MODEL, "model_version": "1", "outputs": outputs}))
+
+
+def unit(**changed: str) -> Output:
+    properties = {
+        "ActiveState": "active",
+        "SubState": "running",
+        "Result": "success",
+        "NRestarts": "0",
+        "ExecMainStartTimestampMonotonic": "58657547",
+        "Enabled": "enabled",
+        "Uptime": "4000.12 15000.00",
+    }
+    return said("".join(f"{key}={value}\n" for key, value in (properties | changed).items()))
+
+
+def index(*models: tuple[str, str]) -> Output:
+    ours = [{"name": CANARY_MODEL, "version": "1", "state": "READY"}]
+    more = [{"name": name, "version": "1", "state": "UNAVAILABLE", "reason": why} for name, why in models]
+    return http(json.dumps(json.loads(capture("triton/triton_host_index.json")) + ours + more))
+
+
+def ports(**changed: str) -> Output:
+    settings: dict[str, Any] = json.loads(capture("docker/G6_inspect.json"))[0]["NetworkSettings"]["Ports"]
+    for bindings in settings.values():
+        bindings[0].update(changed)
+    return said(json.dumps(settings))
+
+
+def docker_info(**changed: Any) -> Output:
+    return said(json.dumps(json.loads(capture("docker/I1_docker_info.txt").splitlines()[0]) | changed))
+
+
+def healthy() -> dict[str, Output]:
+    """What a healthy host answers to every probe of the suite."""
+    packages = [line.split() for line in capture("docker/B2_versions.txt").splitlines()[:4]]
+    version = re.search(
+        r"=== /proc/driver/nvidia/version\n(.*?)\n\n", capture("nvidia-smi/drv_proc.txt"), re.DOTALL
+    )
+    assert version is not None
+    return {
+        "device nodes": said(
+            "/dev/nvidia-caps\n/dev/nvidia-uvm\n/dev/nvidia-uvm-tools\n/dev/nvidia0\n/dev/nvidiactl\n"
+        ),
+        "loaded modules": said("nvidia_uvm\nnvidia\noverlay\n"),
+        "module version": said("580.159.04\n"),
+        "driver version": said(version.group(1)),
+        "driver libraries": said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.159.04\n"),
+        "gpus": gpus(row()),
+        "gpu health": health(),
+        "toolkit packages": said("".join(f"installed {name} {v}\n" for name, v, _ in packages)),
+        "nvidia-ctk": said("NVIDIA Container Toolkit CLI version 1.20.0\n"),
+        "docker info": docker_info(DefaultRuntime="nvidia"),
+        "docker unit": said("active\nenabled\n"),
+        "nvidia runtime": said("/usr/bin/nvidia-container-runtime\n"),
+        "daemon.json": said('{"default-runtime": "nvidia"}'),
+        "llm unit": unit(),
+        "llm ports": ports(),
+        "llm gpus": said(capture("nvidia-smi/smi_L.txt")),
+        "llm ready": http(""),
+        "llm server": http(capture("triton/triton_host_v2.json")),
+        "llm index": index(),
+        "llm inference": inference(UUID),
+        "llm metrics": http(capture("triton/triton_host_metrics.txt")),
+        "listening sockets": said(TAB.format(address="0100007F", port=8000)),
+        f"docker run {IMAGE}": plain(),
+        f"docker run {IMAGE} without GPUs": said(capture("docker/D6_env_none.txt")),
+    }
+
+
+FACTS = Facts(
+    os="debian",
+    version="12",
+    codename="bookworm",
+    machine="x86_64",
+    architecture="amd64",
+    kernel="6.18.44",
+    boot_id="b",
+    virtualization="none",
+    secure_boot=False,
+    gpus=(Gpu("0000:00:06.0", 0x2330),),
+)
+
+
+def target(name: str = "gpu-01", *, roles: str = "driver toolkit docker triton", **instance: Any) -> Target:
+    settings = {
+        "driver": DriverSettings(source="archive"),
+        "toolkit": ToolkitSettings.model_construct(version="1.20.0-1", repo=ANY),
+        "docker": DockerSettings(),
+        "triton": TritonSettings(
+            instances={"llm": Instance(**{"image": IMAGE, "expect": ["gpu_probe"]} | instance)}
+        ),
+    }
+    chosen = {role: settings[role.name] for role in choose(roles.split())}
+    return Target(name, Login(name, address="192.0.2.1"), chosen)
+
+
+def verdicts(
+    changed: Mapping[str, Output] | None = None,
+    wanted: Target | None = None,
+    facts: Facts = FACTS,
+    **options: Any,
+) -> HostResult:
+    """Judge one host that answers as a healthy one does, but for what is changed."""
+    answers = healthy() | dict(changed or {})
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        return {
+            name: Look(Evidence(facts, {probe.name: answers[probe.name] for probe in asked}))
+            for name, asked in probes.items()
+        }
+
+    return judge([wanted or target()], ask, **options).hosts[0]
+
+
+def found(result: HostResult, verdict: str) -> dict[str, str]:
+    return {check.name: check.message for check in result.checks if check.verdict == verdict}
+
+
+def test_healthy_host_passes_every_check() -> None:
+    result = verdicts()
+    assert [check for check in result.checks if check.verdict != "pass"] == []
+    assert {check.role for check in result.checks} == {"driver", "toolkit", "docker", "triton"}
+    assert len(result.checks) >= 30
+    assert result.status == "ok"
+
+
+def second_gpu() -> Facts:
+    return Facts(**{**FACTS.__dict__, "gpus": (*FACTS.gpus, Gpu("0000:3b:00.0", 0x2330))})
+
+
+Broken = tuple[dict[str, Output], dict[str, str]]
+"""What the host answers instead, and the failing checks, each with a pattern of its message."""
+
+NO_LIBRARY = capture("docker/H3_fault_no_lib.txt").splitlines()
+MISMATCH = said(capture("docker/H7a_mismatch.txt").partition("$ nvidia-smi\n")[2].partition("rc=")[0], 18)
+SEED = capture("docker/A2_seed_repro.txt")
+
+BROKEN: dict[str, Callable[[], Broken]] = {
+    "driver does not answer": lambda: (
+        {"gpus": said(capture("docker/H1_fault_no_nodes.txt").splitlines()[1], 9)},
+        {
+            "every gpu on the bus answers": "kernel module nvidia is not loaded",
+            "persistence mode is on": "kernel module nvidia is not loaded",
+            "plain container sees all gpus": "no GPU on the host",
+            "canary answers from the assigned gpus": "no GPU on the host",
+            "container sees the assigned gpus": "no GPU on the host",
+            "metrics show the assigned gpus": "no GPU on the host",
+        },
+    ),
+    "nvidia-smi hangs": lambda: (
+        {"gpus": said("", 124)},
+        {
+            "every gpu on the bus answers": "did not answer in time",
+            "persistence mode is on": "did not answer in time",
+            "plain container sees all gpus": "did not answer in time",
+            "canary answers from the assigned gpus": "did not answer in time",
+            "container sees the assigned gpus": "did not answer in time",
+            "metrics show the assigned gpus": "did not answer in time",
+        },
+    ),
+    "library of another version": lambda: (
+        {"driver libraries": said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.261.03\n")},
+        {"all parts are of one version": r"loaded module 580\.159\.04.*libnvidia-ml .*535\.261\.03"},
+    ),
+    "module not loaded": lambda: (
+        {"module version": said("", 1), "driver version": said("", 1)},
+        {
+            "kernel module is loaded": "not loaded",
+            "all parts are of one version": "no version can be read of the loaded module, /proc/driver",
+        },
+    ),
+    "another branch": lambda: (
+        {"module version": said("570.1\n")},
+        {
+            "all parts are of one version": "different versions",
+            "version is the one requested": "driver 570.1 is loaded and branch 580 is requested",
+        },
+    ),
+    "nouveau": lambda: ({"loaded modules": said("nouveau\n")}, {"nouveau is not loaded": "nouveau"}),
+    "persistence off": lambda: (
+        {"gpus": gpus(row() | {"persistence_mode": "Disabled"})},
+        {"persistence mode is on": "off for GPU 0"},
+    ),
+    "no uvm node": lambda: (
+        {"device nodes": said("/dev/nvidia0\n/dev/nvidiactl\n")},
+        {"device nodes are there": "/dev/nvidia-uvm"},
+    ),
+    "no nvidia0 node": lambda: (
+        {"device nodes": said("/dev/nvidia-uvm\n/dev/nvidiactl\n")},
+        {"device nodes are there": "there: 0"},
+    ),
+    "memory errors": lambda: (
+        {"gpu health": health(ecc__errors__uncorrected__volatile__total="3")},
+        {"gpus are healthy": "GPU 0: 3 uncorrected memory errors"},
+    ),
+    "row remapping failed": lambda: (
+        {"gpu health": health(remapped_rows__failure="Yes")},
+        {"gpus are healthy": "remapping a row"},
+    ),
+    "half the lanes": lambda: (
+        {"gpu health": health(pcie__link__width__current="8")},
+        {"gpus are healthy": "8 of 16 lanes"},
+    ),
+    "power brake": lambda: (
+        {"gpu health": health(clocks_event_reasons__active="0x0000000000000084")},
+        {"gpus are healthy": "power brake"},
+    ),
+    "GPU requires reset": lambda: (
+        {"gpu health": health(temperature__gpu="[GPU requires reset]")},
+        {"gpus are healthy": "GPU requires reset"},
+    ),
+    "toolkit of two versions": lambda: (
+        {"toolkit packages": said(healthy()["toolkit packages"].out.replace("1.20.0-1", "1.19.0-1", 1))},
+        {"packages are of one version": "libnvidia-container-tools 1.19.0-1"},
+    ),
+    "toolkit half there": lambda: (
+        {"toolkit packages": said("installed libnvidia-container1 1.20.0-1\n")},
+        {"packages are of one version": "not installed: nvidia-container-toolkit,"},
+    ),
+    "no nvidia-ctk": lambda: ({"nvidia-ctk": missing("nvidia-ctk")}, {"nvidia ctk answers": "not installed"}),
+    "dockerd down": lambda: (
+        {
+            "docker info": Output(
+                1, b'{"ID":""}', b"Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+            )
+        },
+        {"engine answers": "dockerd is not running"},
+    ),
+    "runtime not loaded": lambda: (
+        {"docker info": docker_info(DefaultRuntime="runc")},
+        {"default runtime is loaded": "with runc by default, not with nvidia; daemon.json says nvidia"},
+    ),
+    "runtime not registered": lambda: (
+        {"docker info": docker_info(DefaultRuntime="nvidia", Runtimes={"runc": {}})},
+        {"nvidia runtime is registered": "only runc"},
+    ),
+    "runtime not installed": lambda: (
+        {
+            "nvidia runtime": said("", 127),
+            f"docker run {IMAGE}": said(capture("docker/H6_fault_no_runtime.txt"), 127),
+        },
+        {
+            "nvidia runtime is installed": "not installed",
+            "plain container has nvml": "Toolkit is not installed",
+            "plain container imports tensorrt llm": "Toolkit is not installed",
+            "plain container sees all gpus": "Toolkit is not installed",
+            "container with none sees no gpu": "Toolkit is not installed",
+        },
+    ),
+    "the error that started it all": lambda: (
+        {f"docker run {IMAGE}": plain(nvml=SEED, smi="sh: 1: nvidia-smi: not found", llm=SEED)},
+        {
+            "plain container has nvml": "without the driver's libraries",
+            "plain container imports tensorrt llm": "without the driver's libraries",
+            "plain container sees all gpus": "without a GPU",
+        },
+    ),
+    "no library on the host": lambda: (
+        {f"docker run {IMAGE}": said(NO_LIBRARY[3], 125), "gpus": said("\n".join(NO_LIBRARY[:2]), 12)},
+        {
+            "every gpu on the bus answers": r"no libnvidia-ml\.so\.1",
+            "persistence mode is on": r"no libnvidia-ml\.so\.1",
+            "plain container has nvml": r"host has no libnvidia-ml\.so\.1",
+            "plain container imports tensorrt llm": r"host has no libnvidia-ml\.so\.1",
+            "plain container sees all gpus": r"host has no libnvidia-ml\.so\.1",
+            "container with none sees no gpu": r"host has no libnvidia-ml\.so\.1",
+            "canary answers from the assigned gpus": "no GPU on the host",
+            "container sees the assigned gpus": "no GPU on the host",
+            "metrics show the assigned gpus": "no GPU on the host",
+        },
+    ),
+    "image sees a GPU with none": lambda: (
+        {f"docker run {IMAGE} without GPUs": said(capture("nvidia-smi/smi_L.txt"))},
+        {"container with none sees no gpu": "sees GPUs"},
+    ),
+    "unit failed": lambda: (
+        {"llm unit": unit(ActiveState="failed", Result="exit-code")},
+        {"unit is active": r"triton@llm\.service is failed \(exit-code\)"},
+    ),
+    "unit restarts": lambda: (
+        {"llm unit": unit(NRestarts="4", Uptime="70.5 1.0")},
+        {"unit does not restart": r"restarted 4 times, the last time 12 s ago"},
+    ),
+    "unit not enabled": lambda: ({"llm unit": unit(Enabled="disabled")}, {"unit starts at boot": "disabled"}),
+    "server not ready": lambda: (
+        {"llm ready": http("", "400 Bad Request")},
+        {"server is ready": "status 400"},
+    ),
+    "nobody listens": lambda: ({"llm ready": REFUSED}, {"server is ready": "connection refused"}),
+    "another version": lambda: (
+        {"llm server": http('{"name":"triton","version":"2.47.0"}')},
+        {"server is of the version of its tag": r"version 2\.47\.0, and .*holds 2\.48\.0"},
+    ),
+    "empty repository": lambda: (
+        {"llm index": http("[]")},
+        {"models are ready": f"gpu_probe is not ready: not in the repository; model {CANARY_MODEL}"},
+    ),
+    "canary dies": lambda: (
+        {"llm inference": said("", 124)},
+        {"canary answers from the assigned gpus": "no answer within 15 s"},
+    ),
+    "canary on the CPU": lambda: (
+        {"llm inference": inference()},
+        {"canary answers from the assigned gpus": f"sees 0 GPUs and not {UUID}"},
+    ),
+    "canary on another GPU": lambda: (
+        {"llm inference": inference(UUID, OTHER)},
+        {"canary answers from the assigned gpus": f"sees {OTHER}, which is not assigned"},
+    ),
+    "container lost its devices": lambda: (
+        {"llm gpus": said("Failed to initialize NVML: Unknown Error\n", 255)},
+        {"container sees the assigned gpus": "lost its devices"},
+    ),
+    "metrics stay at 0": lambda: (
+        {"llm metrics": http(capture("triton/triton_host_metrics_at_ready.txt"))},
+        {"metrics show the assigned gpus": f"no memory for {UUID}"},
+    ),
+    "published to the world": lambda: (
+        {"llm ports": ports(HostIp="0.0.0.0")},
+        {"ports are on the configured address only": r"0\.0\.0\.0:8000, .* and not on 127\.0\.0\.1"},
+    ),
+    "somebody else listens": lambda: (
+        {"listening sockets": said(TAB.format(address="0" * 32, port=8001))},
+        {"ports are on the configured address only": ":::8001"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_host_fails_the_checks_that_it_should(name: str) -> None:
+    changed, expected = BROKEN[name]()
+    result = verdicts(changed)
+    failures = found(result, "fail")
+    assert failures.keys() == expected.keys()
+    for check, pattern in expected.items():
+        assert re.search(pattern, failures[check]), failures[check]
+    assert result.status == "failed"
+    assert all("\n" not in message for message in failures.values())
+    hints = {check.name for check in result.checks if check.verdict == "fail" and check.hint}
+    assert hints == failures.keys()
+
+
+def test_version_mismatch_is_named() -> None:
+    failures = found(verdicts({"gpus": MISMATCH}), "fail")
+    assert "of different versions" in failures["every gpu on the bus answers"]
+
+
+def test_silent_gpu_is_named() -> None:
+    failures = found(verdicts(facts=second_gpu()), "fail")
+    assert failures["every gpu on the bus answers"] == (
+        "2 GPUs are on the PCI bus and 1 answer: 0000:3b:00.0 does not"
+    )
+    assert "device nodes are there" in failures
+
+
+def test_no_gpu_on_a_driver_host_is_a_failure() -> None:
+    failures = found(verdicts(facts=Facts(**{**FACTS.__dict__, "gpus": ()})), "fail")
+    assert "no NVIDIA GPU" in failures["gpus are on the bus"]
+
+
+def test_values_that_a_gpu_does_not_have_are_no_finding() -> None:
+    nothing = {field.replace(".", "__"): "[N/A]" for field in FIELDS if field != "index"}
+    assert found(verdicts({"gpu health": health(**nothing)}), "fail") == {}
+
+
+def test_busy_gpu_at_its_power_limit_is_healthy() -> None:
+    reasons = capture("nvidia-smi/busy_query.csv").splitlines()[1].split(", ")[4]
+    assert reasons == "0x0000000000000004"
+    assert found(verdicts({"gpu health": health(clocks_event_reasons__active=reasons)}), "fail") == {}
+
+
+def test_aggregate_errors_and_heat_are_warnings() -> None:
+    result = verdicts(
+        {"gpu health": health(ecc__errors__uncorrected__aggregate__total="1", temperature__gpu="91")}
+    )
+    assert found(result, "warn") == {
+        "gpus are healthy": "GPU 0: 1 uncorrected memory errors in its life; GPU 0: it is 91 °C hot"
+    }
+    assert result.status == "ok"
+
+
+def test_server_without_gpu_metrics_is_a_warning() -> None:
+    lines = capture("triton/triton_host_metrics.txt").splitlines()
+    text = "\n".join(line for line in lines if "nv_gpu" not in line)
+    assert "no GPU metrics" in found(verdicts({"llm metrics": http(text)}), "warn").popitem()[1]
+
+
+def test_image_with_known_rce_is_a_warning_where_others_reach_it() -> None:
+    changed = {"llm ports": ports(HostIp="192.0.2.1"), "listening sockets": said("")}
+    result = verdicts(changed, target(address="192.0.2.1"))
+    assert found(result, "fail") == {}
+    assert "CVE-2025-23319" in found(result, "warn")["image is safe where it is reachable"]
+
+
+def test_failed_unit_does_not_fail_what_depends_on_it() -> None:
+    skipped = found(verdicts({"llm unit": unit(ActiveState="activating")}), "skip")
+    assert skipped["server is ready"] == "triton@llm.service is activating"
+    assert skipped["ports are on the configured address only"] == "triton@llm.service is activating"
+
+
+@pytest.mark.parametrize(
+    ("instance", "changed", "skipped"),
+    [
+        ({"image": "registry.example/own:1"}, {}, {"server is of the version of its tag"}),
+        ({"canary": False, "expect": []}, {}, {"models are ready", "canary answers from the assigned gpus"}),
+        ({"args": ["--allow-gpu-metrics=false"]}, {}, {"metrics show the assigned gpus"}),
+        (
+            {"gpus": "none"},
+            {"llm gpus": said("", 127), "llm inference": inference()},
+            {
+                "metrics show the assigned gpus",
+                "plain container has nvml",
+                "plain container sees all gpus",
+                "container with none sees no gpu",
+                "plain container imports tensorrt llm",
+            },
+        ),
+        (
+            {"gpus": ["MIG-0"]},
+            {},
+            {
+                "canary answers from the assigned gpus",
+                "container sees the assigned gpus",
+                "metrics show the assigned gpus",
+            },
+        ),
+        ({"gpus": [0]}, {}, set()),
+        ({"gpus": [UUID]}, {}, set()),
+        ({"address": "0.0.0.0"}, {}, {"ports are on the configured address only"}),
+    ],
+)  # fmt: skip
+def test_what_does_not_apply_is_skipped_with_a_reason(
+    instance: dict[str, Any], changed: dict[str, Output], skipped: set[str]
+) -> None:
+    wanted = target(**instance)
+    image = instance.get("image", IMAGE)
+    changed = changed | {f"docker run {image}": plain(), f"docker run {image} without GPUs": said("")}
+    result = verdicts(changed, wanted)
+    assert found(result, "fail") == {}
+    assert found(result, "skip").keys() - {"plain container imports tensorrt llm"} == skipped - {
+        "plain container imports tensorrt llm"
+    }
+    assert all(found(result, "skip").values())
+
+
+def test_selection_that_is_not_there_fails() -> None:
+    failures = found(verdicts(wanted=target(gpus=[7])), "fail")
+    assert failures["canary answers from the assigned gpus"] == "GPU 7 of the settings is not on this host"
+
+
+def test_default_runtime_runc_expects_nothing_of_plain_containers() -> None:
+    base = target()
+    settings = {
+        role: DockerSettings(default_runtime="runc") if role.name == "docker" else value
+        for role, value in base.settings.items()
+    }
+    result = verdicts(
+        {"docker info": docker_info(DefaultRuntime="runc")}, Target(base.name, base.login, settings)
+    )
+    assert "default runtime is runc" in found(result, "skip")["plain container has nvml"]
+    assert found(result, "fail") == {}
+
+
+# ── many hosts ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fleet(expression: str = "", junit: Path | None = None) -> VerifyResult:
+    """Two healthy hosts, one without roles but docker, one broken, one unreachable, one that hangs."""
+    targets = [
+        target("gpu-01"),
+        target("gpu-02"),
+        target("cpu-01", roles="docker"),
+        target("gpu-03"),
+        target("gpu-04"),
+        target("gpu-05"),
+    ]
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        looks = {name: Look(Evidence(FACTS, healthy())) for name in probes}
+        if "gpu-03" in looks:
+            looks["gpu-03"] = Look(Evidence(FACTS, healthy() | {"llm inference": inference()}))
+        if "gpu-04" in looks:
+            looks["gpu-04"] = Look(
+                error=UnreachableError("gpu-04", "no answer within 10 s", hint="is it on?")
+            )
+        if "gpu-05" in looks:
+            looks["gpu-05"] = Look(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
+        return looks
+
+    return judge(targets, ask, expression=expression, junit=junit)
+
+
+def test_one_host_does_not_stop_another() -> None:
+    result = fleet()
+    assert {host.host: host.status for host in result.hosts} == {
+        "gpu-01": "ok",
+        "gpu-02": "ok",
+        "cpu-01": "ok",
+        "gpu-03": "failed",
+        "gpu-04": "unreachable",
+        "gpu-05": "failed",
+    }
+    assert result.exit_code == 1
+    assert {check.role for check in result.hosts[2].checks} == {"docker"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "hosts", "code"),
+    [
+        ("gpu-01 or gpu-02", {"gpu-01", "gpu-02"}, 0),
+        ("gpu-03", {"gpu-03"}, 3),
+        ("gpu-03 and docker", {"gpu-03"}, 0),
+        ("toolkit", {"gpu-01", "gpu-02", "gpu-03", "gpu-04", "gpu-05"}, 1),
+        ("llm and gpu-01", {"gpu-01"}, 0),
+    ],
+)
+def test_expression_selects_hosts_and_checks(expression: str, hosts: set[str], code: int) -> None:
+    result = fleet(expression)
+    assert {host.host for host in result.hosts} == hosts
+    assert result.exit_code == code
+
+
+def test_expression_limits_what_is_asked() -> None:
+    asked: list[str] = []
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        asked.extend(probe.name for probe in probes["gpu-01"])
+        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+
+    judge([target()], ask, expression="toolkit")
+    assert asked == ["toolkit packages", "nvidia-ctk"]
+
+
+def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
+    asked: list[str] = []
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        asked.extend(probe.name for probe in probes["gpu-01"])
+        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+
+    judge([target()], ask)
+    assert asked.index("device nodes") == 0
+    assert sorted(asked) == sorted(set(asked))
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [("nothing-like-it", "no check is selected by -k 'nothing-like-it'"), ("and and", "-k 'and and' is not")],
+)
+def test_expression_that_selects_nothing_is_refused(expression: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        fleet(expression)
+
+
+def test_document() -> None:
+    document = fleet().document()
+    assert document["schema"] == 1
+    assert document["summary"]["ok"] == 3
+    assert document["summary"]["failed"] == 2
+    assert document["summary"]["unreachable"] == 1
+    assert document["summary"]["checks"]["fail"] == 1
+    assert document["hosts"]["gpu-04"]["error"] == {"message": "no answer within 10 s", "hint": "is it on?"}
+    assert document["hosts"]["gpu-04"]["checks"] == []
+    failed = next(c for c in document["hosts"]["gpu-03"]["checks"] if c["verdict"] == "fail")
+    assert failed["name"] == "canary answers from the assigned gpus"
+    assert (failed["role"], failed["instance"]) == ("triton", "llm")
+    json.dumps(document)
+
+
+def test_text_folds_equal_hosts_and_has_a_sentence_for_each_failure() -> None:
+    text = fleet().text()
+    assert re.search(r"^gpu-01, gpu-02: ok: \d+ checks passed$", text, re.MULTILINE)
+    assert re.search(
+        rf"^  FAIL triton llm: canary .*: the server's process sees 0 GPUs and not {UUID}$",
+        text,
+        re.MULTILINE,
+    )
+    assert "gpu-04: unreachable: no answer within 10 s\n  hint: is it on?" in text
+    assert re.search(r"^6 hosts in .*: 3 ok, 2 failed, 1 unreachable$", text, re.MULTILINE)
+    assert "Traceback" not in text
+
+
+def test_junit(tmp_path: Path) -> None:
+    file = tmp_path / "verify.xml"
+    fleet(junit=file)
+    suite = ElementTree.parse(file).getroot().find("testsuite")
+    assert suite is not None
+    assert suite.get("failures") == "1"
+    unreachable = [case for case in suite.iter("testcase") if "gpu-04" in str(case.get("name"))]
+    errors = {str(error.text) for case in unreachable for error in case.iter("error")}
+    assert errors == {"no answer within 10 s\nhint: is it on?"}
+
+
+def test_nothing_reaches_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    fleet()
+    assert capfd.readouterr().out == ""
+
+
+# ── users' own tests ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_own_tests_run_with_the_same_fixtures(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        """
+from provision.command import Probe
+from provision.verify import warn
+
+def probes(settings):
+    return [Probe("uname", "uname -s")]
+
+def test_kernel(evidence, target):
+    assert evidence["uname"].out == "Linux", f"{target.name} is no Linux"
+
+def test_facts(facts):
+    assert facts.os == "debian"
+
+def test_boom():
+    {}["missing"]
+
+def test_warning():
+    warn("just so")
+"""
+    )
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        assert more == frozenset()
+        assert [probe.script for probe in probes["gpu-01"]] == ["uname -s"]
+        return {"gpu-01": Look(Evidence(FACTS, {"uname": said("Hurd")}))}
+
+    host = judge([target()], ask, suite=tmp_path).hosts[0]
+    assert {check.name: check.verdict for check in host.checks} == {
+        "kernel": "fail",
+        "facts": "pass",
+        "boom": "fail",
+        "warning": "warn",
+    }
+    assert found(host, "fail")["kernel"] == "gpu-01 is no Linux"
+    assert re.fullmatch(r"KeyError: 'missing' \(test_own\.py:\d+\)", found(host, "fail")["boom"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_like_it", r"test_own_\d+\.py: .*No module named 'nothing_like_it'"),
+        ("ROLE = 'rle'\ndef test_x(): pass", "no role 'rle'"),
+        (
+            "from provision.command import Probe\nROLE = 'docker'\n"
+            "def probes(s): return [Probe('a', '1')]\ndef test_x(): pass",
+            "another module has a different probe 'a'",
+        ),
+    ],
+)
+def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    # pytest keeps modules by name in sys.modules, so every case has its own.
+    name = f"own_{abs(hash(text))}"
+    (tmp_path / f"test_{name}.py").write_text(text)
+    (tmp_path / f"test_a_{name}.py").write_text(
+        "from provision.command import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
+    )
+
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+        return {"gpu-01": Look(Evidence(FACTS, {}))}
+
+    with pytest.raises(UsageError, match=message):
+        judge([target()], ask, suite=tmp_path)

@@ -1,0 +1,345 @@
+"""What the suite's probes do on a real shell, and how their answers are read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.command import Output
+from provision.gather import script_of
+from provision.roles.docker import DockerSettings
+from provision.roles.driver import DriverSettings
+from provision.roles.toolkit import ToolkitSettings
+from provision.roles.triton import Instance, TritonSettings
+from provision.verify import http
+from provision.verify.causes import CAUSES, cause
+from provision.verify.docker import plain_run, steps
+from provision.verify.health import HEALTH, readings
+from provision.verify.inference import canary_request, outputs
+from provision.verify.listening import listening
+from provision.verify.nvidia import cards, selected, sysfs_address, uuids
+from tests.verify import test_docker, test_driver, test_toolkit, test_triton
+
+CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
+UUID = "GPU-00000000-1111-2222-3333-444444444444"
+
+
+def sh(script: str, **environment: str) -> Output:
+    env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"} | environment
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, check=False, env=env, stdin=subprocess.DEVNULL
+    )
+    return Output(done.returncode, done.stdout, done.stderr)
+
+
+# ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as Triton does; GPU metrics rise from 0 at the third look."""
+
+    protocol_version = "HTTP/1.1"
+    looks = 0
+
+    def do_GET(self) -> None:
+        if self.path == "/metrics":
+            type(self).looks += 1
+            memory = 0 if self.looks < 3 else 85520809984
+            self.answer(
+                f'nv_gpu_utilization{{gpu_uuid="{UUID}"}} 0\n'
+                f'nv_gpu_memory_total_bytes{{gpu_uuid="{UUID}"}} {memory}\nnv_cpu_utilization 0\n'
+            )
+        elif self.path == "/chunked":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"3\r\nabc\r\n0\r\n\r\n")
+        elif self.path == "/short":
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(b"abc")
+            self.close_connection = True
+        else:
+            self.answer("", 200 if self.path == "/v2/health/ready" else 400)
+
+    def do_POST(self) -> None:
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+    def answer(self, text: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    Server.looks = 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v2/health/ready", 200), ("/nothing", 400)])
+def test_http_status(port: int, path: str, status: int) -> None:
+    assert http.parse(sh(http.request("127.0.0.1", port, path))).status == status
+
+
+def test_http_through_the_unspecified_address(port: int) -> None:
+    assert http.parse(sh(http.request("0.0.0.0", port, "/v2/health/ready"))).status == 200
+
+
+@pytest.mark.parametrize("text", ["plain", 'it\'s "quoted" $HOME `id` %s \\n', "zwölf 🚀", "a\r\nb"])
+def test_http_body_arrives_as_it_was(port: int, text: str) -> None:
+    answer = http.parse(sh(http.request("127.0.0.1", port, "/x", canary_request(text))))
+    assert answer.json() == canary_request(text)
+
+
+def test_http_chunked(port: int) -> None:
+    assert http.parse(sh(http.request("127.0.0.1", port, "/chunked"))).body == b"abc"
+
+
+def test_http_cut_off(port: int) -> None:
+    answer = http.parse(sh(http.request("127.0.0.1", port, "/short")))
+    assert (answer.status, answer.text) == (0, "the answer was cut off after 3 bytes")
+
+
+def test_http_refused() -> None:
+    answer = http.parse(sh(http.request("127.0.0.1", 1, "/")))
+    assert (answer.status, answer.text) == (0, "connection refused: nothing listens there")
+
+
+@given(st.binary(max_size=200))
+def test_http_answer_of_anything_is_no_crash(data: bytes) -> None:
+    assert http.parse(Output(0, data)).status >= 0
+
+
+def test_metrics_are_asked_until_they_rise(port: int) -> None:
+    instance = Instance(image="x:1", metrics_port=port)
+    output = sh(test_triton.metrics_probe("m", instance).script)
+    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="{UUID}"}} 85520809984' in http.parse(output).text
+    assert Server.looks == 3
+
+
+def test_metrics_of_a_server_that_is_not_there_end_at_once() -> None:
+    instance = Instance(image="x:1", metrics_port=1)
+    assert http.parse(sh(test_triton.metrics_probe("m", instance).script)).status == 0
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"outputs": 5}', b'{"outputs": [{}]}', b"null", b"no"])
+def test_inference_answer_of_another_kind_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        outputs(http.Answer(200, body))
+
+
+# ── nvidia-smi ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_cards() -> None:
+    answer = Output(0, f"0, {UUID}, 00000000:18:00.0, 580.159.04, Enabled\n".encode())
+    (card,) = cards(answer)
+    assert (card.index, card.uuid, card.address, card.driver) == (0, UUID, "0000:18:00.0", "580.159.04")
+
+
+@pytest.mark.parametrize(
+    "text", ["No devices found.", "", "NVIDIA-SMI has failed because, a, b, c, d", "0, GPU-1"]
+)
+def test_what_is_no_gpu_is_left_out(text: str) -> None:
+    assert cards(Output(0, text.encode())) == []
+
+
+@pytest.mark.parametrize(
+    ("bus_id", "address"),
+    [
+        ("00000000:18:00.0", "0000:18:00.0"),
+        ("00010000:01:00.0", "10000:01:00.0"),
+        ("0000000A:C1:00.0", "000a:c1:00.0"),
+    ],
+)
+def test_bus_id_as_sysfs_has_it(bus_id: str, address: str) -> None:
+    assert sysfs_address(bus_id) == address
+
+
+def test_uuids_of_mig_devices_are_left_out() -> None:
+    text = (CAPTURES / "nvidia-smi/smi_L.txt").read_text() + "  MIG 3g.40gb Device 0: (UUID: MIG-0000-1)\n"
+    assert uuids(text) == [UUID]
+
+
+def test_selected() -> None:
+    there = cards(Output(0, f"0, {UUID}, 0:1:0.0, 1, E\n1, GPU-b, 0:2:0.0, 1, E\n".encode()))
+    assert selected("all", there) == ([UUID, "GPU-b"], [])
+    assert selected("none", there) == ([], [])
+    assert selected([1, UUID], there) == (["GPU-b", UUID], [])
+    assert selected(["0", 7, "GPU-c"], there) == ([UUID], ["7", "GPU-c"])
+
+
+def program(folder: Path, text: str) -> str:
+    """A PATH on which ``nvidia-smi`` is this sh text."""
+    file = folder / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+def test_health_asks_only_for_what_is_offered(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """case $1 in
+  --help-query-gpu) printf '"index"\\n"compute_mode"\\n"temperature.gpu.tlimit"\\n' ;;
+  --query-gpu=index,compute_mode) echo 0, Prohibited ;;
+  *) echo "Field is not a valid field to query."; exit 2 ;;
+esac""",
+    )
+    answer = sh(HEALTH.script, PATH=path)
+    found = readings(answer)
+    assert found is not None
+    assert [reading.message for reading in found] == ["its compute mode is Prohibited"]
+
+
+def test_health_of_a_driver_that_does_not_answer(tmp_path: Path) -> None:
+    assert readings(sh(HEALTH.script, PATH=program(tmp_path, "echo broken; exit 9"))) is None
+
+
+@given(st.text(max_size=300))
+def test_health_of_anything_is_no_crash(text: str) -> None:
+    readings(Output(0, text.encode("utf-8", "replace")))
+    cards(Output(0, text.encode("utf-8", "replace")))
+
+
+# ── containers ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_steps_inside_a_container(tmp_path: Path) -> None:
+    """The script that a container runs, run here: each step has its own output and exit code."""
+    path = program(tmp_path, "echo 'GPU 0: X (UUID: GPU-1)'; exit 3")
+    (tmp_path / "docker").write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "said $2" >&2; exit 1\n')
+    (tmp_path / "python3").chmod(0o755)
+    found = steps(sh(plain_run("image:1", tensorrt_llm=True).script, PATH=path))
+    assert list(found) == ["nvml", "gpus", "tensorrt_llm"]
+    assert (found["gpus"].exit_code, found["gpus"].out.strip()) == (3, "GPU 0: X (UUID: GPU-1)")
+    assert (found["tensorrt_llm"].exit_code, found["tensorrt_llm"].out.strip()) == (
+        1,
+        "said import tensorrt_llm",
+    )
+
+
+def test_nvml_step_is_the_failure_that_started_it_all(tmp_path: Path) -> None:
+    """On a machine without a driver the real python3 says what the first users saw."""
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a driver")
+    (tmp_path / "docker").write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
+    found = steps(sh(plain_run("image:1", tensorrt_llm=False).script, PATH=f"{tmp_path}:/usr/bin:/bin"))
+    assert "libnvidia-ml.so.1: cannot open shared object file" in found["nvml"].out
+    assert cause(found["nvml"])[0] == "the container was started without the driver's libraries"
+    assert found["gpus"].exit_code == 127
+
+
+# ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_listening_finds_real_sockets(port: int) -> None:
+    text = Path("/proc/net/tcp").read_bytes()
+    assert (ip_address("127.0.0.1"), port) in listening(Output(0, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0100007F", "127.0.0.1"),
+        ("00000000", "0.0.0.0"),
+        ("0" * 32, "::"),
+        ("00000000000000000000000001000000", "::1"),
+        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
+    ],
+)
+def test_listening_address(text: str, address: str) -> None:
+    line = f"   0: {text}:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1 0"
+    assert listening(Output(0, line.encode())) == [(ip_address(address), 8000)]
+
+
+# ── causes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("A2_seed_repro", "the container was started without the driver's libraries"),
+        ("A3_gpus_all_no_toolkit", "dockerd was started before the toolkit was installed"),
+        ("A4_runtime_nvidia_missing", "dockerd does not know the runtime nvidia"),
+        ("D14_gpus_device7", "a GPU that was asked for is not on this host"),
+        ("H1_fault_no_nodes", "the kernel module nvidia is not loaded, or its device nodes are missing"),
+        ("H3_fault_no_lib", "the host has no libnvidia-ml.so.1"),
+        ("H6_fault_no_runtime", "the NVIDIA Container Toolkit is not installed"),
+        ("H7a_mismatch", "the loaded kernel module and the driver's libraries are of different versions"),
+    ],
+)
+def test_captured_messages_have_their_cause(file: str, why: str) -> None:
+    text = (CAPTURES / f"docker/{file}.txt").read_text()
+    found, hint = cause(Output(1, text.encode()))
+    assert found == why
+    assert hint
+
+
+def test_unknown_message_is_shown_with_its_exit_code() -> None:
+    assert cause(Output(3, b"first\n\nlast words\n")) == ("exit 3: last words", None)
+    assert cause(Output(3)) == ("exit 3: it printed nothing", None)
+
+
+def test_causes_are_all_said_for_people() -> None:
+    assert all(why and hint and not why.endswith(".") for _, why, hint in CAUSES)
+
+
+# ── all probes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def all_probes() -> list[Any]:
+    anything: Any = None
+    triton = TritonSettings(
+        instances={
+            "a": Instance(image="x/tritonserver:24.07-trtllm-python-py3", env={"A": "$(touch /tmp/pwned)"}),
+            "b.c": Instance(image="x:1", address="::1", http_port=9000, grpc_port=9001, metrics_port=9002),
+        }
+    )
+    return [
+        *test_driver.probes(DriverSettings(source="archive")),
+        *test_toolkit.probes(ToolkitSettings.model_construct(version="1", repo=anything)),
+        *test_docker.probes(DockerSettings()),
+        *test_triton.probes(triton),
+    ]
+
+
+def test_probes_are_one_script_that_sh_and_bash_can_read() -> None:
+    unique = list({probe.name: probe for probe in all_probes()}.values())
+    for probe in unique:
+        for shell in ("dash", "bash"):
+            done = subprocess.run(
+                [shell, "-n"], input=probe.script.encode(), capture_output=True, check=False
+            )
+            assert done.returncode == 0, (probe.name, done.stderr)
+    assert script_of(unique)
+
+
+def test_every_program_that_can_hang_has_a_time_limit() -> None:
+    bare = re.compile(r"(?:^|\$\(|; |&& |\|\| |\n)[ \t]*(nvidia-smi|nvidia-ctk|docker|bash|cat <&)\b")
+    assert bare.search("x; docker info")
+    assert [probe.name for probe in all_probes() if bare.search(probe.script)] == []
