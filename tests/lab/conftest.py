@@ -23,8 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab "test" with bare hosts gpu-01 to gpu-03; taken down at the end, whatever the end is."""
+    """The lab "test" with bare hosts gpu-01 to gpu-03, made anew; taken down at the end, whatever that is."""
     lab = Lab("test")
+    lab.down()
     try:
         lab.up(HOSTS)
         yield lab

@@ -171,6 +171,10 @@ class LabHost:
 
     def create(self) -> None:
         """Give the host an identity and an empty disk; it stays off."""
+        # An interrupted try may have left something.
+        self.kill()
+        self._unmount()
+        shutil.rmtree(self.folder, ignore_errors=True)
         keys = self.folder / "ssh"
         keys.mkdir(parents=True)
         for kind in ("ed25519", "ecdsa", "rsa"):

@@ -53,9 +53,15 @@ class HostStatus:
     power: str
     login: bool
 
+    def __str__(self) -> str:
+        login = "answers" if self.login else "no login"
+        return f"{self.name:<8} {self.address:<14} {self.suite:<9} {self.power:<4} {login}"
+
 
 class Lab:
-    """A lab by name: "lab" is for people, "test" for the test suite; both can be up at once.
+    """A lab by name: "lab" is for people, "test" for the test suite, "spare" for tests of the lab itself.
+
+    They share nothing but the cache, and can be up at the same time.
 
     :raises UsageError: there is no lab of that name.
     """
@@ -68,9 +74,10 @@ class Lab:
     @property
     def hosts(self) -> list[LabHost]:
         """The lab's hosts in order; none where it is not up."""
-        return [self._host(name, about) for name, about in self._state().get("hosts", {}).items()]
+        return [self._host(about) for about in self._state().get("hosts", {}).values()]
 
     def host(self, name: str) -> LabHost:
+        """The host of that name; StopIteration where there is none."""
         return next(host for host in self.hosts if host.name == name)
 
     def up(self, count: int = 2, say: Say = print, suites: Sequence[str] = ("bookworm",)) -> None:
@@ -84,8 +91,9 @@ class Lab:
         prerequisites.ensure(say)
         with self._alone():
             self._begin(say)
-            self._serve(self._systems(suites, say), say)
-            self._add_hosts(count, suites)
+            systems = self._systems(suites, say)
+            self._serve(systems, say)
+            self._add_hosts(count, suites, systems)
             self._boot(say)
 
     def down(self, say: Say = print) -> None:
@@ -191,25 +199,24 @@ class Lab:
         for port in (APT_PORT, REGISTRY_PORT):
             _await_port(layout.gateway, port, layout.logs)
 
-    def _add_hosts(self, count: int, suites: Sequence[str]) -> None:
+    def _add_hosts(self, count: int, suites: Sequence[str], systems: Sequence[Rootfs]) -> None:
         state = self._state()
-        first = len(state["hosts"]) + 1
+        bases = {system.suite: str(system.root) for system in systems}
         added: list[LabHost] = []
-        for number in range(first, count + 1):
+        for number in range(len(state["hosts"]) + 1, count + 1):
             suite = suites[(number - 1) % len(suites)]
-            state["hosts"][self.layout.host_name(number)] = {
+            about = {
                 "number": number,
                 "suite": suite,
-                "base": str(build_rootfs(suite, self.layout.cache, print).root),
+                "base": bases[suite],
                 "gpus": 2,
                 "address": self.layout.host_address(number),
                 "port": 22,
                 # One host whose sudo asks for a password, as many sites have it.
                 "sudo_password": new_password() if number == count else None,
             }
-            added.append(
-                self._host(self.layout.host_name(number), state["hosts"][self.layout.host_name(number)])
-            )
+            state["hosts"][self.layout.host_name(number)] = about
+            added.append(self._host(about))
         self._each(added, LabHost.create)
         for host in added:
             state["hosts"][host.name]["host_key"] = host.host_key
@@ -268,8 +275,8 @@ class Lab:
         fresh.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         fresh.replace(self.layout.state_file)
 
-    def _host(self, name: str, about: dict[str, Any]) -> LabHost:
-        host = LabHost(
+    def _host(self, about: dict[str, Any]) -> LabHost:
+        return LabHost(
             layout=self.layout,
             number=about["number"],
             suite=about["suite"],
@@ -277,8 +284,6 @@ class Lab:
             gpu_count=about["gpus"],
             sudo_password=about["sudo_password"],
         )
-        assert host.name == name
-        return host
 
 
 def _unmount_below(folder: Path) -> None:

@@ -14,8 +14,12 @@ REGISTRY_PORT = 5000
 ADMIN = "admin"
 """The account that a bare host is reached with, as a cloud image has one."""
 
-NETWORKS = {"lab": ("plab0", "10.213.77"), "test": ("ptest0", "10.213.78")}
-"""Lab name → bridge and the first three numbers of its /24. Two labs can be up at the same time."""
+NETWORKS = {
+    "lab": ("plab0", "10.213.77"),
+    "test": ("ptest0", "10.213.78"),
+    "spare": ("pspare0", "10.213.79"),
+}
+"""Lab name → bridge and the first three numbers of its /24. They can be up at the same time."""
 
 
 def cache_root() -> Path:

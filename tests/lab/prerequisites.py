@@ -24,7 +24,6 @@ PACKAGES = {
     "setsid": "util-linux",
     "nsenter": "util-linux",
     "dpkg-deb": "dpkg",
-    "gcc": "gcc",
 }
 """Program → the Debian package that has it."""
 
