@@ -122,7 +122,7 @@ def test_an_error_in_on_line_reaches_the_caller(connection: Connection) -> None:
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provision.connection.QUIET", 0.3)
+    monkeypatch.setattr("provision.connection.execution.QUIET", 0.3)
     started = time.monotonic()
     assert connection.run("sleep 8 & echo started", timeout=30) == Output(0, b"started\n")
     assert time.monotonic() - started < 4
@@ -429,7 +429,7 @@ def test_a_key_that_is_not_authorized(server: Sshd, tmp_path: Path) -> None:
         (lambda key: key.write_text(""), "is not a private key"),
         (lambda key: (key.unlink(), key.mkdir(mode=0o700)), "cannot be read: is a directory"),
         (
-            lambda key: subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True),
+            lambda key: subprocess.run(["ssh-keygen", "-qp", "-N", "secret", "-f", str(key)], check=True),
             "is encrypted, and no ssh-agent holds it",
         ),
     ],
@@ -570,7 +570,7 @@ def test_a_port_that_stops_after_its_banner(server: Sshd) -> None:
 
 
 def test_a_port_that_is_not_ssh(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provision.connection.ATTEMPTS", 2)
+    monkeypatch.setattr("provision.connection.session.ATTEMPTS", 2)
 
     def answer(peer: socket.socket) -> None:
         peer.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
@@ -598,10 +598,12 @@ def test_connections_dropped_before_the_banner_are_tried_again(server: Sshd) -> 
     assert len(dropped) == 3
 
 
-def pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket, frozen: threading.Event | None = None) -> None:
+    """Pass data on until it ends; drop it once ``frozen`` is set."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            sink.sendall(data)
+            if frozen is None or not frozen.is_set():
+                sink.sendall(data)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
 
@@ -651,6 +653,24 @@ def test_a_session_that_ends_under_a_command(server: Sshd) -> None:
         assert time.monotonic() - started < 5
         assert connection.run("echo again", timeout=5).stdout == b"again\n"
         assert connection.connects == 2
+
+
+def test_a_peer_that_acknowledges_but_never_answers(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provision.connection.execution.SIGN_OF_LIFE", 0.5)
+    frozen = threading.Event()
+
+    def relay(peer: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as real:
+            threading.Thread(target=pump, args=(real, peer, frozen), daemon=True).start()
+            pump(peer, real, frozen)
+
+    with listener(relay) as port, Connection(server.login(port=port, keepalive=0.5)) as connection:
+        assert connection.run("sleep 1.5; echo quiet but alive", timeout=5).ok
+        threading.Timer(0.3, frozen.set).start()
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="no sign of life"):
+            connection.run("echo x; sleep 20", timeout=30)
+        assert time.monotonic() - started < 5
 
 
 # --- jump hosts

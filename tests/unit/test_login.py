@@ -276,9 +276,9 @@ VALUES = st.one_of(
     st.lists(st.text(max_size=5), max_size=2),
 )
 NAMES = [
-    "ansible_host", "ansible_port", "ansible_user", "ansible_password", "ansible_become", "ansible_become_user",
-    "ansible_become_method", "ansible_connection", "ansible_timeout", "ansible_ssh_common_args", "host_key",
-    "ansible_ssh_private_key_file",
+    "ansible_host", "ansible_port", "ansible_user", "ansible_password", "ansible_become",
+    "ansible_become_user", "ansible_become_method", "ansible_connection", "ansible_timeout",
+    "ansible_ssh_common_args", "host_key", "ansible_ssh_private_key_file",
 ]  # fmt: skip
 
 

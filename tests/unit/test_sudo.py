@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.sudo import refusal
+from provision.connection.sudo import refusal
 
 
 @pytest.mark.parametrize(

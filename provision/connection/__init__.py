@@ -1,0 +1,156 @@
+"""Sessions on hosts: Fabric made fit for fleets. The only package that imports Fabric and paramiko.
+
+What is set here, and why:
+
+- `dial.py`: the socket is ours. TCP_NODELAY and TCP_QUICKACK (Nagle's algorithm at either end costs 40 ms an
+  exec on a fast network), keepalive and TCP_USER_TIMEOUT (a dead peer is noticed), IPv6 beside IPv4.
+- `hostkeys.py`: keys are checked against inventory or known_hosts; Fabric accepts any (fabric issue 2071).
+- `keys.py`: the key that the login names is offered, and no other.
+- `session.py`: AES-GCM comes first, at half the CPU of paramiko's default. Every wait is bounded, where
+  paramiko waits an hour for a channel (fabric issue 2197). Logins that sshd drops before its banner, because
+  too many come at once (MaxStartups), are tried again.
+- `frames.py`, `execution.py`: a script is one exec, one sudo, two round trips, whatever the shell prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import fabric
+import paramiko
+
+from provision.command import Output
+from provision.connection.execution import DeadlineError, Execution, UnfinishedError
+from provision.connection.session import close, opened, shown_key
+from provision.login import Login
+
+__all__ = ["Connection", "DeadlineError", "UnfinishedError", "enroll", "ssh_config"]
+
+# What paramiko logs for humans we say in our errors, without tracebacks.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+
+
+def ssh_config(path: str | os.PathLike[str] | None = None) -> paramiko.SSHConfig:
+    """Return the parsed client configuration: the file given, else the user's followed by the system's.
+
+    :raises OSError: where ``path`` is given and cannot be read.
+    """
+    if path is not None:
+        return paramiko.SSHConfig.from_path(os.fspath(path))
+    texts = []
+    for file in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            texts.append(file.read_text(errors="surrogateescape"))
+    return paramiko.SSHConfig.from_text("\nHost *\n".join(texts))
+
+
+class Connection:
+    """One session on one host: a context manager, which also opens by itself at the first command.
+
+    :ivar connects: sessions opened so far; those on jump hosts are not counted.
+    :ivar execs: commands started so far.
+    :ivar bytes_sent: bytes written to commands.
+    :ivar bytes_received: bytes read from commands, noise of the login shell included.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self.connects = 0
+        self.execs = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._sessions: list[fabric.Connection] = []
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.login.host} {self.login.user}@{self.login.address}:{self.login.port}>"
+
+    def __enter__(self) -> Connection:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session, as far as is known."""
+        return len(self._sessions) == 1 + len(self.login.jump) and self._sessions[-1].is_connected
+
+    def open(self) -> None:
+        """Open the session, through the login's jump hosts; nothing happens where it is open.
+
+        :raises UnreachableError: where that is not possible, with the reason.
+        """
+        with self._lock:
+            if self.is_open:
+                return
+            self.close()
+            try:
+                for login in (*self.login.jump, self.login):
+                    self._sessions.append(opened(login, self._sessions))
+            except BaseException:
+                self.close()
+                raise
+            self.connects += 1
+
+    def close(self) -> None:
+        """Close the session. Commands that still run on the host lose their output."""
+        with self._lock:
+            while self._sessions:
+                close(self._sessions.pop())
+
+    def run(
+        self,
+        script: str,
+        *,
+        timeout: float,
+        on_line: Callable[[bytes], None] | None = None,
+        stdin: bytes = b"",
+        what: str = "a script",
+    ) -> Output:
+        """Run POSIX sh text on the host with one exec, through one sudo where the login says so.
+
+        The script runs in ``/`` with a fixed PATH, locale and umask; its standard input is ``stdin``.
+
+        :param timeout: seconds it may take; then the host ends it.
+        :param on_line: called with each line of standard output as it comes, without its newline.
+        :param what: names the script in errors.
+        :raises UnreachableError: where the session cannot be opened, or is lost.
+        :raises DeadlineError: where the script takes longer than ``timeout``.
+        :raises UnfinishedError: where its shell was killed.
+        :raises HostError: where the host does not start it: no shell, no sudo, a wrong password.
+        """
+        self.open()
+        execution = Execution(self.login, timeout, what, on_line)
+        self.execs += 1
+        try:
+            return execution.run(self._sessions[-1].transport, script, stdin)
+        finally:
+            self.bytes_sent += execution.sent
+            self.bytes_received += execution.received
+
+
+def enroll(login: Login) -> tuple[str, str, str]:
+    """Fetch a host's public key, without trust and without a login: its type, fingerprint, known_hosts line.
+
+    :raises UnreachableError: where the host, or a jump host in front of it, cannot be reached.
+    """
+    gateways: list[fabric.Connection] = []
+    try:
+        for hop in login.jump:
+            gateways.append(opened(hop, gateways))
+        key = shown_key(login, gateways)
+    finally:
+        while gateways:
+            close(gateways.pop())
+    return key.kind, key.fingerprint, key.line(login.known_as)

@@ -1,0 +1,193 @@
+"""Opening and closing: the socket, the handshake, and what its failures mean."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import fabric
+import paramiko
+
+from provision.connection.dial import dial
+from provision.connection.hostkeys import Pinned, expected_keys
+from provision.connection.keys import Offer
+from provision.connection.known_hosts import HostKey
+from provision.errors import UnreachableError
+from provision.login import Login
+
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""Host key algorithms of a key type, where they have other names than the type (RFC 8332)."""
+ATTEMPTS = 6
+"""How often a connection is tried that sshd drops before its banner."""
+PATIENCE = 30.0
+"""Seconds for what PAM on the host may do: a login, a channel, sudo. Its modules may ask other machines."""
+ENDING = 5.0
+"""Seconds for a transport's thread to notice that its socket has ended."""
+
+
+@functools.cache
+def _config() -> fabric.Config:
+    """The one Fabric configuration: no files, no environment; what counts is in the Login."""
+    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+
+
+def opened(login: Login, gateways: Sequence[fabric.Connection]) -> fabric.Connection:
+    """Return an open session; tried again, ever more slowly, while sshd drops us before its banner."""
+    expected = expected_keys(login)
+    for attempt in range(1, ATTEMPTS + 1):
+        session = _session(login, expected, _socket(login, gateways))
+        started = time.monotonic()
+        try:
+            session.open()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            transport = session.client.get_transport()
+            close(session)
+            if transport.remote_version or time.monotonic() - started > login.connect_timeout / 2:
+                raise _handshake_error(login, transport, error) from None
+        except BaseException:
+            close(session)
+            raise
+        else:
+            session.transport.set_keepalive(max(1, int(login.keepalive)))
+            return session
+        if attempt < ATTEMPTS:
+            time.sleep(random.uniform(0.5, 1.0) * min(0.2 * 2**attempt, 5.0))  # noqa: S311 - no secret in it
+    hint = (
+        "it limits logins (MaxStartups, PerSourcePenalties in sshd_config): fewer --forks, or a higher limit"
+    )
+    message = f"port {login.port} closed {ATTEMPTS} connections in a row without an SSH banner"
+    raise UnreachableError(login.host, message, hint=hint)
+
+
+def _session(login: Login, expected: Sequence[HostKey], sock: Any) -> fabric.Connection:
+    """Return a Fabric connection that has our socket, keys and limits, ready to open."""
+    session = fabric.Connection(
+        login.address,
+        user=login.user,
+        port=login.port,
+        config=_config(),
+        connect_kwargs={
+            "sock": sock,
+            "transport_factory": functools.partial(_transport, login, expected),
+            "timeout": login.connect_timeout,
+            "banner_timeout": login.connect_timeout,
+            "auth_timeout": max(login.connect_timeout, PATIENCE),
+            "channel_timeout": max(login.connect_timeout, PATIENCE),
+            "auth_strategy": Offer(login),
+        },
+    )
+    session.client.set_missing_host_key_policy(Pinned(login, expected))
+    return session
+
+
+class _Transport(paramiko.Transport):
+    """A transport that looks up once a second, not ten times: 100 idle sessions cost 6 % of a core there."""
+
+    _active_check_timeout = 1.0
+
+
+def _transport(
+    login: Login, expected: Sequence[HostKey], sock: Any, disabled_algorithms: Any = None
+) -> paramiko.Transport:
+    transport = _Transport(sock, disabled_algorithms=disabled_algorithms)
+    transport.banner_timeout = transport.handshake_timeout = login.connect_timeout
+    options = transport.get_security_options()
+    options.ciphers = CIPHERS
+    kinds = {kind for key in expected for kind in SIGNATURES.get(key.kind, (key.kind,))}
+    options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in kinds))
+    return transport
+
+
+def close(session: fabric.Connection) -> None:
+    transport = session.client.get_transport()
+    if transport is not None:
+        _stop(transport)
+    session.client.close()
+
+
+def _stop(transport: paramiko.Transport) -> None:
+    """End a transport's thread by the end of its socket, then close it.
+
+    paramiko closes the socket under its thread, which may then wait on a descriptor that is somebody else's.
+    """
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        transport.sock.shutdown(socket.SHUT_RDWR)
+    if transport.is_alive():
+        transport.join(ENDING)
+    transport.close()
+    transport.sock.close()
+
+
+def _socket(login: Login, gateways: Sequence[fabric.Connection]) -> Any:
+    """Return a connected socket to the host: a TCP one, or a channel of the last jump host."""
+    try:
+        if not gateways:
+            return dial(login.address, login.port, login.connect_timeout, login.keepalive)
+        return gateways[-1].transport.open_channel(
+            "direct-tcpip", (login.address, login.port), ("127.0.0.1", 0), timeout=login.connect_timeout
+        )
+    except socket.gaierror as error:
+        message = f"the name {login.address} cannot be resolved: {error.strerror}"
+        hint = "set ansible_host to the address, or HostName in ssh_config"
+        raise UnreachableError(login.host, message, hint=hint) from None
+    except TimeoutError:
+        message = f"{_where(login)} does not answer within {login.connect_timeout:g} s"
+        raise UnreachableError(
+            login.host, message, hint="is it up, and does a firewall drop packets?"
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
+        via = f" through {login.jump[-1].address}" if login.jump else ""
+        message = f"{_where(login)} cannot be connected to{via}: {reason(error)}"
+        hint = "is sshd running there, and is the port right?"
+        raise UnreachableError(login.host, message, hint=hint) from None
+
+
+def _where(login: Login) -> str:
+    return f"{login.address} port {login.port}"
+
+
+def reason(error: BaseException) -> str:
+    if isinstance(error, paramiko.ChannelException):
+        return error.text or f"channel refused ({error.code})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).strip() or type(error).__name__
+
+
+def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseException) -> UnreachableError:
+    """Return what paramiko's error means to an operator."""
+    where = _where(login)
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        hint = "the host's sshd is very old, or its sshd_config allows too little"
+        return UnreachableError(login.host, f"{where}: no algorithm in common: {error}", hint=hint)
+    if not transport.remote_version:
+        message = f"{where} is connected but shows no SSH banner within {login.connect_timeout:g} s"
+        return UnreachableError(login.host, message, hint="is that sshd, and is the host overloaded?")
+    if "No existing session" in str(error):
+        message = f"{where} does not finish the SSH handshake within {login.connect_timeout:g} s"
+        return UnreachableError(login.host, message, hint="is the host overloaded?")
+    if isinstance(error, EOFError) or not str(error):
+        return UnreachableError(login.host, f"{where} closed the connection during the handshake")
+    return UnreachableError(login.host, f"{where}: the handshake failed: {reason(error)}")
+
+
+def shown_key(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
+    """Return the public key that the host shows, trusted or not.
+
+    :raises UnreachableError: where the host shows none.
+    """
+    transport = _transport(login, (), _socket(login, gateways))
+    try:
+        transport.start_client(timeout=login.connect_timeout)
+        key = transport.get_remote_server_key()
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise _handshake_error(login, transport, error) from None
+    finally:
+        _stop(transport)
+    return HostKey(key.get_name(), key.get_base64())
