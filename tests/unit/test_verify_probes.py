@@ -340,6 +340,6 @@ def test_probes_are_one_script_that_sh_and_bash_can_read() -> None:
 
 
 def test_every_program_that_can_hang_has_a_time_limit() -> None:
-    bare = re.compile(r"(?:^|\$\(|; |&& |\|\| |\n)[ \t]*(nvidia-smi|nvidia-ctk|docker|bash|cat <&)\b")
+    bare = re.compile(r"(?:^|\$\(|; |&& |\|\| |\n)[ \t]*(nvidia-smi|nvidia-ctk|docker|bash)\b")
     assert bare.search("x; docker info")
     assert [probe.name for probe in all_probes() if bare.search(probe.script)] == []
