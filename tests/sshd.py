@@ -128,8 +128,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [grandchild for child in found for grandchild in _children(child)]
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it may end while we look
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *_children(int(child))]
+    return found
 
 
 @contextlib.contextmanager

@@ -31,12 +31,6 @@ ENDING = 5.0
 """Seconds for a transport's thread to notice that its socket has ended."""
 
 
-@functools.cache
-def _config() -> fabric.Config:
-    """The one Fabric configuration: no files, no environment; what counts is in the Login."""
-    return fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
-
-
 def opened(login: Login, gateways: Sequence[fabric.Connection]) -> fabric.Connection:
     """Return an open session; tried again, ever more slowly, while sshd drops us before its banner."""
     expected = expected_keys(login)
@@ -66,12 +60,15 @@ def opened(login: Login, gateways: Sequence[fabric.Connection]) -> fabric.Connec
 
 
 def _session(login: Login, expected: Sequence[HostKey], sock: Any) -> fabric.Connection:
-    """Return a Fabric connection that has our socket, keys and limits, ready to open."""
+    """Return a Fabric connection that has our socket, keys and limits, ready to open.
+
+    Its configuration reads no files and no environment, and is shared with nobody: Fabric writes into it.
+    """
     session = fabric.Connection(
         login.address,
         user=login.user,
         port=login.port,
-        config=_config(),
+        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
         connect_kwargs={
             "sock": sock,
             "transport_factory": functools.partial(_transport, login, expected),

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -618,6 +619,20 @@ def test_many_logins_at_once_against_max_startups() -> None:
 
         with ThreadPoolExecutor(40) as pool:
             assert list(pool.map(check, range(40))) == [f"{number}\n".encode() for number in range(40)]
+
+
+def test_a_hundred_sessions_at_once(server: Sshd) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(50) as pool:
+            connections = [Connection(server.login(host=f"node{number}")) for number in range(100)]
+            for connection in connections:
+                stack.callback(connection.close)
+            found = list(pool.map(lambda each: each.run("echo in", timeout=30).stdout, connections))
+            assert found == [b"in\n"] * 100
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_threads_share_one_connection(connection: Connection) -> None:
