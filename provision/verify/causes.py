@@ -101,7 +101,9 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
 def cause(output: Output) -> tuple[str, str | None]:
     """Why a command failed, in a few words, and a hint where one is known."""
     text = f"{output.out}\n{output.err}"
-    if output.exit_code in (124, 137):
+    if output.exit_code == 137:
+        return "it was killed, by its time limit or for want of memory", "on the host: dmesg | tail"
+    if output.exit_code == 124:
         return (
             "it did not answer in time",
             "on the host: dmesg | tail; a GPU off the bus (Xid 79) hangs its users",

@@ -167,7 +167,7 @@ _RULES: Mapping[str, Callable[[str, Mapping[str, str]], Finding | None]] = {
         "fail", "uncorrected memory errors since the last reset", RESET
     ),
     "ecc.errors.uncorrected.aggregate.total": _count(
-        "warn", "uncorrected memory errors in its life", "watch it"
+        "warn", "uncorrected memory errors in its life", "watch the count; if it grows, replace the GPU"
     ),
     "ecc.mode.pending": _pending("ecc.mode", RESET),
     "retired_pages.pending": _yes("memory pages wait for a reset to be retired", RESET),

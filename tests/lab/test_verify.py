@@ -1,4 +1,4 @@
-"""Verification of real hosts: what serves passes, what is broken is named, and nothing is changed by looking."""
+"""Verification of real hosts: what serves passes, what is broken is named, and looking changes nothing."""
 
 from __future__ import annotations
 

@@ -381,6 +381,12 @@ BROKEN: dict[str, Callable[[], Broken]] = {
             "metrics show the assigned gpus": "no GPU on the host",
         },
     ),
+    "container killed while it imports": lambda: (
+        {f"docker run {IMAGE}": said("".join(plain().out.partition("== tensorrt_llm")[:1]), 137)},
+        {
+            "plain container imports tensorrt llm": "ended before its step tensorrt_llm: it did not answer in time"
+        },
+    ),
     "image sees a GPU with none": lambda: (
         {f"docker run {IMAGE} without GPUs": said(capture("nvidia-smi/smi_L.txt"))},
         {"container with none sees no gpu": "sees GPUs"},
@@ -391,7 +397,7 @@ BROKEN: dict[str, Callable[[], Broken]] = {
     ),
     "unit restarts": lambda: (
         {"llm unit": unit(NRestarts="4", Uptime="70.5 1.0")},
-        {"unit does not restart": r"restarted 4 times, the last time 12 s ago"},
+        {"unit does not restart": r"restarted 4×, the last time 12 s ago"},
     ),
     "unit not enabled": lambda: ({"llm unit": unit(Enabled="disabled")}, {"unit starts at boot": "disabled"}),
     "server not ready": lambda: (

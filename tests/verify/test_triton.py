@@ -93,8 +93,8 @@ printf '%s\\n\\n' "$answer\"""",
 # ── the image ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def plain_steps(evidence: Evidence, instance: Instance, target: Target, facts: Facts) -> dict[str, Output]:
-    """What a container started without ``--gpus`` found; skipped where it is to find nothing."""
+def plain_step(evidence: Evidence, instance: Instance, target: Target, facts: Facts, name: str) -> Output:
+    """A step in a container started without ``--gpus``; skipped where it is to find nothing."""
     if instance.gpus == "none":
         skip("this instance uses no GPU")
     if not facts.gpus:
@@ -107,7 +107,10 @@ def plain_steps(evidence: Evidence, instance: Instance, target: Target, facts: F
     if not found:
         why, hint = cause(answer)
         fail(f"docker run --rm {instance.image} does not start a container: {why}", hint)
-    return found
+    if name not in found:
+        why, hint = cause(answer)
+        fail(f"docker run --rm {instance.image} ended before its step {name}: {why}", hint or "dmesg | tail")
+    return found[name]
 
 
 def wanted_runtime(target: Target) -> str | None:
@@ -119,7 +122,7 @@ def wanted_runtime(target: Target) -> str | None:
 def test_plain_container_has_nvml(
     evidence: Evidence, instance: Instance, target: Target, facts: Facts
 ) -> None:
-    step = plain_steps(evidence, instance, target, facts)["nvml"]
+    step = plain_step(evidence, instance, target, facts, "nvml")
     if step.exit_code == 127:
         skip("the image has no python3")
     if not step.ok:
@@ -132,9 +135,7 @@ def test_plain_container_imports_tensorrt_llm(
 ) -> None:
     if "trtllm" not in instance.image:
         skip("the image is not a TensorRT-LLM one")
-    step = plain_steps(evidence, instance, target, facts).get("tensorrt_llm")
-    if step is None:
-        fail("docker run ended before import tensorrt_llm did", "look at the host's memory: dmesg | tail")
+    step = plain_step(evidence, instance, target, facts, "tensorrt_llm")
     if not step.ok:
         why, hint = cause(step)
         fail(f"import tensorrt_llm fails in docker run --rm {instance.image}: {why}", hint)
@@ -143,7 +144,7 @@ def test_plain_container_imports_tensorrt_llm(
 def test_plain_container_sees_all_gpus(
     evidence: Evidence, instance: Instance, target: Target, facts: Facts
 ) -> None:
-    step = plain_steps(evidence, instance, target, facts)["gpus"]
+    step = plain_step(evidence, instance, target, facts, "gpus")
     there = [card.uuid for card in host_cards(evidence)]
     found = uuids(step.out)
     if not found:
@@ -159,7 +160,7 @@ def test_plain_container_sees_all_gpus(
 def test_container_with_none_sees_no_gpu(
     evidence: Evidence, instance: Instance, target: Target, facts: Facts
 ) -> None:
-    plain_steps(evidence, instance, target, facts)
+    plain_step(evidence, instance, target, facts, "gpus")
     answer = evidence[none_run_name(instance.image)]
     if not answer.ok:
         why, hint = cause(answer)
@@ -223,7 +224,7 @@ def test_unit_does_not_restart(evidence: Evidence, instance_name: str) -> None:
     age = running_for(found)
     if restarts and age is not None and age < YOUNG:
         fail(
-            f"{unit_of(instance_name)} restarted {restarts} times, the last time {age:.0f} s ago",
+            f"{unit_of(instance_name)} was restarted {restarts}×, the last time {age:.0f} s ago",
             f"on the host: journalctl -u {unit_of(instance_name)} -n 100",
         )
 
