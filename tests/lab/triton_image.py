@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from tests.lab.execute import execute
 from tests.lab.rootfs import apt_sources
+from tests.lab.standins.cached import made_once
 
 SOURCES = Path(__file__).parent / "triton"
 
@@ -58,26 +58,20 @@ SITE = "usr/local/lib/python3.11/dist-packages"
 def build_image(cache: Path) -> Path:
     """Make the image, or find it in the cache when its recipe is unchanged.
 
-    :param cache: the layout lands in ``cache/image/DIGEST/``; those of other digests are removed.
+    :param cache: the layout lands in ``cache/image/DIGEST/``.
     :returns: an OCI layout with the tags of :data:`TAGS`.
     :raises ProvisionError: a step failed, most likely a download.
     """
-    target = cache / "image" / _digest()
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
-        work = Path(scratch)
-        wheels = _download(work)
-        root = _root(work)
-        _install(root, wheels)
-        layout = work / "layout"
-        _pack(layout, root, work)
-        layout.rename(target)
-    for other in target.parent.iterdir():
-        if other != target and not other.name.startswith("."):
-            shutil.rmtree(other)
-    return target
+    return made_once(cache / "image", _digest(), _build)
+
+
+def _build(work: Path) -> Path:
+    wheels = _download(work)
+    root = _root(work)
+    _install(root, wheels)
+    layout = work / "layout"
+    _pack(layout, root, work)
+    return layout
 
 
 def _digest() -> str:

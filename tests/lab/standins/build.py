@@ -6,13 +6,13 @@ import hashlib
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from provision.errors import ProvisionError
 from tests.lab.execute import execute
+from tests.lab.standins.cached import made_once
 from tests.lab.standins.packages import DRIVERS, MODULES, TOOLKITS, Entry, Package, all_packages
 
 SOURCES = Path(__file__).parent
@@ -35,26 +35,21 @@ CXX_LINK = ("g++", "-static-libstdc++", "-static-libgcc", "-s")
 def build_packages(cache: Path) -> list[Path]:
     """Build all stand-in packages, or find them in the cache when their sources are unchanged.
 
-    :param cache: packages land in ``cache/standins/DIGEST/``; those of other digests are removed.
+    :param cache: packages land in ``cache/standins/DIGEST/``.
     :returns: the .deb files, sorted.
     :raises ProvisionError: a compiler failed, or build dependencies are missing and cannot be installed.
     """
-    target = cache / "standins" / digest()
-    if not target.is_dir():
-        install_build_dependencies()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
-            work = Path(scratch)
-            compile_all(work / "built")
-            packages = work / "packages"
-            packages.mkdir()
-            for package in all_packages():
-                build_package(package, work, packages)
-            packages.rename(target)
-        for other in target.parent.iterdir():
-            if other != target and not other.name.startswith("."):
-                shutil.rmtree(other) if other.is_dir() else other.unlink()
-    return sorted(target.glob("*.deb"))
+    return sorted(made_once(cache / "standins", digest(), _build).glob("*.deb"))
+
+
+def _build(work: Path) -> Path:
+    install_build_dependencies()
+    compile_all(work / "built")
+    packages = work / "packages"
+    packages.mkdir()
+    for package in all_packages():
+        build_package(package, work, packages)
+    return packages
 
 
 def digest() -> str:
