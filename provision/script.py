@@ -54,7 +54,8 @@ if [ -d /run/systemd/system ]; then
   systemd-run --quiet --collect --unit=provision-{run} --description="provision run {run}" \\
     /bin/sh {SPOOL}/{run}/script || {{ rm -rf lock; exit 1; }}
 else
-  setsid /bin/sh {SPOOL}/{run}/script </dev/null >/dev/null 2>&1 &
+  # A child of this shell would stay as a zombie, for which tail waits.
+  (setsid /bin/sh {SPOOL}/{run}/script </dev/null >/dev/null 2>&1 &)
 fi
 {follow(run, 0)}"""
 
@@ -69,7 +70,7 @@ tail -c +{offset + 1} -s 0.1 --pid="$(cat pid)" -f events
 
 
 ACTIVE = f"""run=$(cat {SPOOL}/lock/run 2>/dev/null) || exit 0
-pid=$(cat "{SPOOL}/$run/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && echo "$run" || :"""
+if pid=$(cat "{SPOOL}/$run/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null; then echo "$run"; fi"""
 """Sh text that prints the run that is under way on a host, or nothing."""
 
 
@@ -116,4 +117,4 @@ def parse_event(line: str) -> Event:
 
 
 def _decode(text: str) -> str:
-    return base64.b64decode(text).decode("utf-8", "backslashreplace")
+    return base64.b64decode(text, validate=True).decode("utf-8", "backslashreplace")

@@ -103,13 +103,17 @@ class Sandbox:
 
     def carry_out(self, planned: Plan) -> list[Event]:
         """Run the script of a plan in the foreground; return its events."""
+        output = self.run(planned)
+        assert (output.exit_code, output.err) == (0, ""), output
+        return self.events()
+
+    def run(self, planned: Plan) -> Output:
+        """Run the script of a plan in the foreground, however it ends."""
         self.spool.mkdir(parents=True, exist_ok=True)
         (self.folder / "run" / "provision" / "lock").mkdir(exist_ok=True)
         script = self.spool / "script"
         script.write_text(script_of(planned, RUN), "utf-8")
-        output = self.sh(words("/bin/sh", f"/run/provision/{RUN}/script"))
-        assert (output.exit_code, output.err) == (0, ""), output
-        return self.events()
+        return self.sh(words("/bin/sh", f"/run/provision/{RUN}/script"))
 
     def events(self) -> list[Event]:
         """What the run told, so far."""

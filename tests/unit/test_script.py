@@ -1,0 +1,336 @@
+"""The script of a plan, carried out by a real sh: what it changes, proves, refuses and tells."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.command import quote
+from provision.plan import Plan
+from provision.resources.base import Change
+from provision.resources.file import Directory, File, NoFile
+from provision.resources.handler import Handler
+from provision.script import ACTIVE, Event, follow, launch, parse_event, script_of
+from tests.unit.sandbox import RUN, SHELLS, Sandbox, kinds
+
+
+@pytest.fixture(params=SHELLS)
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    """A sandbox for each shell that may be a host's /bin/sh."""
+    return Sandbox.make(tmp_path, request.param)
+
+
+def step(
+    script: str, done: str = "false", owes: tuple[str, ...] = (), settles: tuple[str, ...] = ()
+) -> Change:
+    return Change("step", "run", "a step", script, done, owes=owes, settles=settles)
+
+
+def test_files_are_written_with_content_mode_and_owner(box: Sandbox, tmp_path: Path) -> None:
+    old, new, gone = tmp_path / "old file", tmp_path / "deep/er/new", tmp_path / "gone"
+    old.write_bytes(b"before")
+    gone.write_bytes(b"away")
+    wanted = (
+        File(str(old), b"after\n", mode="0600"),
+        File(str(new), b"\0\xff", mode="0755"),
+        Directory(str(tmp_path / "folder/below"), mode="0710"),
+        NoFile(str(gone), "why"),
+    )
+    assert kinds(box.carry_out(box.plan(*wanted))) == ["ok 0", "ok 1", "ok 2", "ok 3", "end ok"]
+    assert (old.read_bytes(), oct(old.stat().st_mode & 0o7777)) == (b"after\n", "0o600")
+    assert (new.read_bytes(), oct(new.stat().st_mode & 0o7777)) == (b"\0\xff", "0o755")
+    assert oct((tmp_path / "folder/below").stat().st_mode & 0o7777) == "0o710"
+    assert not gone.exists()
+    for folder in (tmp_path / "deep", tmp_path / "folder"):
+        assert oct(folder.stat().st_mode & 0o7777) == "0o755", "folders on the way are for everybody"
+    assert box.plan(*wanted).changes == (), "a fresh plan is empty"
+
+
+def test_what_is_replaced_or_removed_is_kept(box: Sandbox, tmp_path: Path) -> None:
+    replaced, removed, new = tmp_path / "replaced", tmp_path / "removed", tmp_path / "new"
+    replaced.write_bytes(b"one")
+    replaced.chmod(0o640)
+    removed.write_bytes(b"two")
+    box.carry_out(box.plan(File(str(replaced), b"x"), NoFile(str(removed), ""), File(str(new), b"x")))
+    assert box.backup_of(replaced).read_bytes() == b"one"
+    assert oct(box.backup_of(replaced).stat().st_mode & 0o7777) == "0o640"
+    assert box.backup_of(removed).read_bytes() == b"two"
+    assert not box.backup_of(new).exists()
+    assert oct((tmp_path / "backups/provision").stat().st_mode & 0o7777) == "0o700"
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target, link, dangling = tmp_path / "real/file", tmp_path / "link", tmp_path / "dangling"
+    target.write_bytes(b"old")
+    link.symlink_to("real/file")
+    dangling.symlink_to("real/later")
+    wanted = (File(str(link), b"new"), File(str(dangling), b"made"))
+    assert kinds(box.carry_out(box.plan(*wanted)))[-1] == "end ok"
+    assert (str(link.readlink()), target.read_bytes()) == ("real/file", b"new")
+    assert (str(dangling.readlink()), (tmp_path / "real/later").read_bytes()) == ("real/later", b"made")
+    assert box.plan(*wanted).changes == ()
+    assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["file", "later"], (
+        "nothing is left over"
+    )
+
+
+def test_links_that_must_not_be_are_removed_and_their_target_stays(box: Sandbox, tmp_path: Path) -> None:
+    target, link, dangling = tmp_path / "target", tmp_path / "link", tmp_path / "dangling"
+    target.write_bytes(b"x")
+    link.symlink_to("target")
+    dangling.symlink_to("nowhere")
+    wanted = (NoFile(str(link), ""), NoFile(str(dangling), ""))
+    assert kinds(box.carry_out(box.plan(*wanted))) == ["ok 0", "ok 1", "end ok"]
+    assert (target.exists(), link.is_symlink(), dangling.is_symlink()) == (True, False, False)
+    assert box.plan(*wanted).changes == ()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents=st.lists(st.binary(max_size=300) | st.text().map(str.encode), min_size=5, max_size=12))
+def test_any_bytes_arrive(
+    shell: str, contents: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    box = Sandbox.make(folder, shell)
+    wanted = [File(str(folder / f"{n}.file"), content) for n, content in enumerate(contents)]
+    wanted.append(File(str(folder / "lines"), b"END\nEND-" + RUN.encode() + b"\n$HOME `id` \\\n'\n" * 99))
+    assert kinds(box.carry_out(box.plan(*wanted)))[-1] == "end ok"
+    assert [Path(file.path).read_bytes() for file in wanted] == [file.content for file in wanted]
+
+
+def test_a_file_that_changed_since_the_plan_is_not_touched(box: Sandbox, tmp_path: Path) -> None:
+    changed, appeared = tmp_path / "changed", tmp_path / "appeared"
+    changed.write_bytes(b"as planned")
+    for resource, path in ((File(str(changed), b"new"), changed), (File(str(appeared), b"new"), appeared)):
+        found = box.plan(resource, Directory(str(tmp_path / "after")))
+        path.write_bytes(b"somebody else's")
+        assert kinds(box.carry_out(found)) == ["fail 0 guard", "end failed"]
+        assert path.read_bytes() == b"somebody else's"
+        assert not (tmp_path / "after").exists()
+        (box.spool / "events").unlink()
+
+
+def test_what_is_done_already_is_skipped(box: Sandbox, tmp_path: Path) -> None:
+    file = File(str(tmp_path / "file"), b"new")
+    found = box.plan(file)
+    (tmp_path / "file").write_bytes(b"new")
+    (tmp_path / "file").chmod(0o644)
+    assert kinds(box.carry_out(found)) == ["skip 0", "end ok"]
+    assert not box.backup_of(tmp_path / "file").exists()
+
+
+def test_a_step_that_fails_ends_the_run_and_tells_why(box: Sandbox, tmp_path: Path) -> None:
+    script = f"touch {tmp_path}/ran; echo to stdout; seq 30; echo caf\u00e9 >&2; exit 7"
+    events = box.carry_out(Plan("h", (step("true", "true"), step(script), step(f"touch {tmp_path}/after"))))
+    assert kinds(events) == ["skip 0", "fail 1 7", "end failed"]
+    failed = next(event for event in events if event.kind == "fail")
+    lines = failed.output.splitlines()
+    assert (len(lines), lines[-1]) == (20, "caf\u00e9")
+    assert (tmp_path / "ran").exists()
+    assert not (tmp_path / "after").exists()
+    assert "to stdout" in (box.spool / "1.log").read_text()
+
+
+def test_a_step_whose_outcome_is_not_there_has_failed(box: Sandbox) -> None:
+    events = box.carry_out(Plan("h", (step("echo did it", "fail 'it is not so'; false"),)))
+    assert kinds(events) == ["fail 0 unproven", "end failed"]
+    assert events[1].output.splitlines() == ["did it", "it is not so"]
+
+
+def test_a_step_cannot_harm_the_run(box: Sandbox, tmp_path: Path) -> None:
+    """Each part of a step runs in a shell of its own: exit, cd, variables and standard input stay there."""
+    mark = quote(str(tmp_path / "mark"))
+    awkward = "cd /tmp; run=/nowhere; owed=/nowhere; began=x; cat; trap - EXIT; touch " + mark + "; exit 0"
+    events = box.carry_out(Plan("h", (step(awkward, f"[ -e {mark} ]"), step("pwd", "[ -s $run/1.log ]"))))
+    assert kinds(events) == ["ok 0", "ok 1", "end ok"]
+    assert (box.spool / "1.log").read_text() == "/\n"
+
+
+def test_how_long_a_step_took(box: Sandbox, tmp_path: Path) -> None:
+    mark = quote(str(tmp_path / "mark"))
+    events = box.carry_out(Plan("h", (step(f"sleep 0.2; touch {mark}", f"[ -e {mark} ]"),)))
+    assert events[0] == Event("start", 0, resource="step")
+    assert 200 <= events[1].milliseconds < 5000
+
+
+def test_debts_are_noted_before_the_change_and_gone_after_the_handler(box: Sandbox, tmp_path: Path) -> None:
+    mark = quote(str(tmp_path / "mark"))
+    cause = step(f"touch {mark}", f"[ -e {mark} ]", owes=("one", "two"))
+    pay = step("true", "not_owed one", settles=("one",))
+    assert kinds(box.carry_out(Plan("h", (cause, pay)))) == ["ok 0", "ok 1", "end ok"]
+    assert box.owed == {"two"}
+
+
+@pytest.mark.parametrize("ending", ["exit 3", "kill -TERM $$; sleep 0.2", "kill -KILL $$; sleep 0.2"])
+def test_a_run_that_ends_early_leaves_its_debts(box: Sandbox, ending: str, tmp_path: Path) -> None:
+    handler = Handler("note it", on=(f"file:{tmp_path}/file",), script="true")
+    file = File(f"{tmp_path}/file", b"x")
+    found = box.plan(file, handler)
+    assert [change.owes for change in found.changes] == [("note-it",), ()]
+    cut = Plan("h", (found.changes[0], step(ending), *found.changes[1:]))
+    box.run(cut)
+    assert box.owed == {"note-it"}
+    again = box.plan(file, handler)
+    assert [(change.resource, change.reason) for change in again.changes] == [
+        ("handler:note it", "an earlier run ended before it")
+    ]
+    (box.spool / "events").unlink()
+    assert kinds(box.carry_out(again)) == ["ok 0", "end ok"]
+    assert box.owed == set()
+    assert box.plan(file, handler).changes == ()
+
+
+@pytest.mark.parametrize("signal", ["TERM", "HUP", "INT"])
+def test_an_interrupted_run_says_so_and_unlocks_the_host(box: Sandbox, signal: str) -> None:
+    box.run(Plan("h", (step(f"kill -{signal} $$; sleep 0.1"),)))
+    assert box.events()[-1] == Event("end", status="interrupted")
+    assert not (box.folder / "run/provision/lock").exists()
+    assert not (box.spool / "script").exists(), "it may hold secrets"
+
+
+def test_a_finished_run_leaves_its_log_and_neither_lock_nor_script(box: Sandbox, tmp_path: Path) -> None:
+    box.carry_out(box.plan(File(str(tmp_path / "a"), b"x", sensitive=True)))
+    assert sorted(path.name for path in box.spool.iterdir()) == ["0.log", "events", "pid"]
+    assert not (tmp_path / "run/provision/lock").exists()
+    for path in box.spool.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+# --- the text that starts and follows a run ---------------------------------------------------------
+
+
+def launched(box: Sandbox, plan: Plan, run: str = RUN) -> list[str]:
+    output = box.sh(launch(plan, run))
+    assert (output.exit_code, output.err) == (0, ""), output
+    return output.out.splitlines()
+
+
+def test_a_run_is_started_detached_and_followed_to_its_end(box: Sandbox, tmp_path: Path) -> None:
+    plan = box.plan(File(str(tmp_path / "a"), b"$x `y` \\ 'z'\nEND\n"), Directory(str(tmp_path / "b")))
+    events = [parse_event(line) for line in launched(box, plan)]
+    assert [event.kind for event in events] == ["start", "ok", "start", "ok", "end"]
+    assert (tmp_path / "a").read_bytes() == b"$x `y` \\ 'z'\nEND\n"
+    assert (tmp_path / "run/provision").stat().st_mode & 0o077 == 0
+
+
+def test_a_run_can_be_followed_from_any_offset(box: Sandbox, tmp_path: Path) -> None:
+    launched(box, box.plan(Directory(str(tmp_path / "b"))))
+    whole = (box.spool / "events").read_text()
+    for offset in (0, 5, whole.index("\n") + 1, len(whole)):
+        assert box.sh(follow(RUN, offset)).out == whole[offset:]
+
+
+def test_a_second_run_is_told_which_one_is_under_way(box: Sandbox, tmp_path: Path) -> None:
+    slow = Plan("h", (step("sleep 1; touch /run/slow", "[ -e /run/slow ]"),))
+    script = f"""({launch(slow, "first")}) >/run/first 2>&1 &
+until [ -s /run/provision/first/pid ]; do sleep 0.05; done
+( {launch(Plan("h", (step("touch /run/second"),)), "second")}
+)
+({ACTIVE})
+wait"""
+    output = box.sh(script)
+    assert output.out.splitlines() == ["busy first", "first"], output.err
+    assert not (tmp_path / "run/second").exists()
+    assert (tmp_path / "run/first").read_text().splitlines()[-1] == "end ok"
+    assert box.sh(ACTIVE).out == ""
+
+
+@pytest.mark.parametrize(("age", "takes_over"), [(0, False), (120, True)])
+def test_a_lock_without_a_process_is_taken_over_once_it_is_old(
+    box: Sandbox, age: int, takes_over: bool, tmp_path: Path
+) -> None:
+    lock = tmp_path / "run/provision/lock"
+    lock.mkdir(parents=True)
+    (lock / "run").write_text("dead\n")
+    os.utime(lock, (time.time() - age,) * 2)
+    lines = launched(box, Plan("h", ()))
+    assert lines == (["end ok"] if takes_over else ["busy dead"])
+
+
+def test_old_spools_are_removed(box: Sandbox, tmp_path: Path) -> None:
+    spools = tmp_path / "run/provision"
+    for number in range(14):
+        (spools / f"2025-{number:02}").mkdir(parents=True)
+        os.utime(spools / f"2025-{number:02}", (number, number))
+    launched(box, Plan("h", ()))
+    kept = sorted(path.name for path in spools.iterdir())
+    assert kept == [*(f"2025-{n:02}" for n in range(5, 14)), RUN]
+
+
+# --- the text itself ------------------------------------------------------------------------------
+
+EVERYTHING = Plan(
+    "h",
+    (
+        step("true", owes=("a", "b"), settles=("c",)),
+        Change("file:/a'b \"c", "create", "s", "cat <<'END'\nx\nEND\n", "true", guard="true"),
+        step("", "true"),
+    ),
+)
+TEXTS = {
+    "script": script_of(EVERYTHING, RUN),
+    "launch": launch(EVERYTHING, RUN),
+    "follow": follow(RUN, 12),
+    "active": ACTIVE,
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_shells_can_read_it(shell: str, text: str) -> None:
+    ran = subprocess.run([shell, "-n"], input=text, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_shellcheck_finds_nothing(text: str) -> None:
+    # 2154, 2317: steps are called by number, and use variables of the head; 2016: what they print;
+    # 2010: the names that ls prints are those of runs.
+    argv = ["shellcheck", "--shell=sh", "--exclude=SC2154,SC2317,SC2016,SC2010", "-"]
+    ran = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    assert ran.stdout == ""
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (f"start 3 {encoded('file:/a b')}", Event("start", 3, resource="file:/a b")),
+        ("skip 3", Event("skip", 3)),
+        ("ok 3 1250", Event("ok", 3, milliseconds=1250)),
+        (
+            f"fail 3 100 12 {encoded('E: no')}",
+            Event("fail", 3, status="100", milliseconds=12, output="E: no"),
+        ),
+        ("fail 3 guard 0 ", Event("fail", 3, status="guard")),
+        ("fail 3 unproven 4", Event("fail", 3, status="unproven", milliseconds=4)),
+        ("end interrupted", Event("end", status="interrupted")),
+    ],
+)
+def test_events(line: str, event: Event) -> None:
+    assert parse_event(line) == event
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ok", "ok x 1", "start 1", "hi 1", "end", "start 1 x y", "fail 1 2 3 *"]
+)
+def test_what_is_no_event(line: str) -> None:
+    with pytest.raises(ValueError):  # every reason has its own words
+        parse_event(line)
