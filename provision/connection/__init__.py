@@ -9,7 +9,7 @@ What is set here, and why:
 - `session.py`: AES-GCM comes first, at half the CPU of paramiko's default. Every wait is bounded, where
   paramiko waits an hour for a channel (fabric issue 2197). Logins that sshd drops before its banner, because
   too many come at once (MaxStartups), are tried again.
-- `frames.py`, `execution.py`: a script is one exec, one sudo, two round trips, whatever the shell prints.
+- `frames.py`, `execution.py`: a script is one exec and one sudo, whatever the login shell prints.
 """
 
 from __future__ import annotations

@@ -89,7 +89,11 @@ class Execution:
             channel.close()
 
     def _channel(self, transport: paramiko.Transport) -> paramiko.Channel:
-        """Open a channel and send the command without waiting for its confirmation: one round trip less."""
+        """Open a channel and start the command.
+
+        paramiko's exec_command waits for sshd's confirmation without limit; we wait for the answer itself. A
+        script takes three round trips: sshd opens the window for stdin only when the command has started.
+        """
         try:
             channel = transport.open_session(timeout=max(self.login.connect_timeout, PATIENCE))
         except paramiko.ChannelException as error:
