@@ -142,9 +142,8 @@ def verify(
     """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
     from pathlib import Path
 
-    from provision.verify import verify as run_suite
-
     from provision import terminal
+    from provision.verify import verify as run_suite
 
     with terminal.sentences():
         found = run_suite(
@@ -279,9 +278,8 @@ def lab_status(c: Context) -> None:
 @task
 def demo(c: Context) -> None:
     """Lab up, provision, provision again, verify, one inference: the whole way on this machine."""
-    from tests.lab.demo import run
-
     from provision import terminal
+    from tests.lab.demo import run
 
     with terminal.sentences():
         raise SystemExit(run(terminal.say))
@@ -323,7 +321,6 @@ def check(c: Context) -> None:
 def bench(c: Context) -> None:
     """Measure a run with nothing to do against plain Fabric on the lab's hosts, in the same run."""
     from bench.nothing_to_do import run
-
     from provision import terminal
 
     with terminal.sentences():
@@ -331,9 +328,12 @@ def bench(c: Context) -> None:
 
 
 def _inventory(path: str) -> Inventory:
-    from provision import sources
+    from provision import sources, terminal
 
-    return sources.load([path or sources.default_path()])
+    loaded = sources.load([path or sources.default_path()])
+    for warning in loaded.warnings:
+        terminal.say(f"warning: {warning}")
+    return loaded
 
 
 def _selected(hosts: str, inventory: str) -> tuple[Host, ...]:

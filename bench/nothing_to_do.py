@@ -91,24 +91,23 @@ def _plain(target: Target, scripts: Sequence[str], *, nodelay: bool) -> int:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         arguments["sock"] = sock
     with fabric.Connection(login.address, user=login.user, port=login.port, connect_kwargs=arguments) as c:
+        c.open()
         for script in scripts:
             if script == "true":
                 c.run("true", hide=True, in_stream=False)
                 continue
-            _, stdout, _ = _execute(c.transport, script, login.become_password)
-            assert stdout
+            assert _execute(c.transport, script, login.become_password)
     return 0
 
 
-def _execute(transport: paramiko.Transport, script: str, password: str | None) -> tuple[int, bytes, bytes]:
-    """Run a script through sudo on a raw channel, as the shortest correct program would."""
+def _execute(transport: paramiko.Transport, script: str, password: str | None) -> bytes:
+    """Run a script through sudo on a raw channel, as the shortest program would that works."""
     channel = transport.open_session()
-    channel.exec_command(
-        "sudo -S -p '' sh -c 'read -r _; exec sh -s'" if password else "sudo -n sh -c 'read -r _; exec sh -s'"
-    )
-    channel.sendall(f"{password}\n\n{script}\n".encode() if password else f"\n{script}\n".encode())
+    sudo = "sudo -S -p ''" if password else "sudo -n"
+    channel.exec_command(f"{sudo} sh -s")
+    channel.sendall(f"{password}\n{script}\n".encode() if password else f"{script}\n".encode())
     channel.shutdown_write()
     answer = io.BytesIO()
     while block := channel.recv(65536):
         answer.write(block)
-    return channel.recv_exit_status(), answer.getvalue(), b""
+    return answer.getvalue()

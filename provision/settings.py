@@ -161,10 +161,27 @@ def _problem(model: type[BaseModel], host: Host, path: Path, details: list[Error
     shown = "the value" if secret else _shown(detail["input"])
     if all(item["type"] in _KINDS for item in details):
         wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
-        return _Problem(where, f"{name}: {shown} is not {wanted}", _type_hint(detail))
+        hint = _type_hint(detail) or _documented(model, path)
+        return _Problem(where, f"{name}: {shown} is not {wanted}", hint)
     if kind in _CHOICES:
         return _choice(where, name, shown, detail)
-    return _Problem(where, f"{name}: {_sentence(detail, shown)}")
+    given = getattr(detail.get("ctx", {}).get("error"), "hint", None)
+    return _Problem(where, f"{name}: {_sentence(detail, shown)}", given or _documented(model, path))
+
+
+def _documented(model: type[BaseModel], path: Path) -> str | None:
+    """What the model says of the setting at ``path``; an item of a list is described by its list."""
+    while len(path) > 1:
+        for type_ in _annotation(model, path[1:-1]):
+            field = type_.model_fields.get(str(path[-1])) if _is_model(type_) else None
+            if field and field.description:
+                return f"{path[-1]}: {' '.join(field.description.split())}"
+        path = path[:-1]
+    return None
+
+
+def _is_model(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, BaseModel)
 
 
 def _choice(where: Location, name: str, shown: str, detail: ErrorDetails) -> _Problem:
@@ -280,7 +297,7 @@ def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:
 
 def _inner(type_: Any, step: str | int) -> tuple[Any, ...]:
     """Return the types of what stands at ``step`` inside of a value of ``type_``."""
-    if isinstance(type_, type) and issubclass(type_, BaseModel):
+    if _is_model(type_):
         return tuple(
             field.annotation for name, field in type_.model_fields.items() if str(step) in {name, field.alias}
         )

@@ -185,7 +185,8 @@ run_unit() {
   timeout "$3" systemctl "$1" -- "$2" && return
   code=$?
   [ "$code" -ne 124 ] || echo "$2 did not come up within $3 s"
-  journalctl --no-pager -o cat -n 15 -u "$2" --since "@$since"
+  # With --since, journalctl's own -n would show the first lines and not the last ones.
+  journalctl --no-pager -o cat -u "$2" --since "@$since" | grep -v '^[+|]' | tail -n 15
   return "$code"
 }
 

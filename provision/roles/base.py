@@ -17,9 +17,20 @@ from provision.resources.file import File
 
 
 class Settings(BaseModel):
-    """Settings of a role or a part of one: frozen, typed strictly, unknown keys refused."""
+    """Settings of a role or a part of one: frozen, typed strictly, unknown keys refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    The text below each field is its documentation; a refused value is answered with it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class ImpossibleError(ValueError):
+    """Settings that cannot be meant; for validators, where the field's documentation is not hint enough."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -55,11 +66,15 @@ class Repo(Settings):
         wanted = re.sub(r"\s", "", self.fingerprint).upper()
         found = fingerprints(self.key)
         if found != [wanted]:
-            raise ValueError(
-                f"the key has fingerprint {', '.join(found)}, expected {wanted}: check where it comes from"
+            raise ImpossibleError(
+                f"the key has fingerprint {', '.join(found)}, expected {wanted}",
+                hint="check where the key comes from before you trust it",
             )
         if (self.suite == "/") == bool(self.components):
-            raise ValueError("a flat repository (suite /) has no components, any other has at least one")
+            raise ImpossibleError(
+                f"suite {self.suite} with {len(self.components)} components",
+                hint="a flat repository (suite /) has no components, any other has at least one",
+            )
         return self
 
     @property

@@ -17,7 +17,7 @@ from provision.resources.handler import Handler
 from provision.resources.module import Module
 from provision.resources.package import Package, Packages
 from provision.resources.service import Service
-from provision.roles.base import Repo, Role, Settings, apt_source, require_apt
+from provision.roles.base import ImpossibleError, Repo, Role, Settings, apt_source, require_apt
 
 
 class DriverSettings(Settings):
@@ -43,13 +43,14 @@ class DriverSettings(Settings):
     @model_validator(mode="after")
     def _go_together(self) -> DriverSettings:
         if (self.source == "archive") != (self.repo is None):
-            raise ValueError(
-                "source archive takes no repo"
-                if self.repo
-                else f"source {self.source} needs repo: uri, key, fingerprint"
+            raise ImpossibleError(
+                f"source {self.source} {'with' if self.repo else 'without'} a repo",
+                hint="cuda and mirror need repo: uri, key and fingerprint; archive takes none",
             )
         if self.version and self.version.split(".")[0] != str(self.branch):
-            raise ValueError(f"version {self.version} is not of branch {self.branch}")
+            raise ImpossibleError(
+                f"version {self.version} is not of branch {self.branch}", hint="make branch its first number"
+            )
         return self
 
 

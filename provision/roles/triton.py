@@ -16,13 +16,15 @@ from provision.resources.docker import Image
 from provision.resources.file import Directory, File
 from provision.resources.handler import Handler
 from provision.resources.service import Service
-from provision.roles.base import Role, Settings
+from provision.roles.base import ImpossibleError, Role, Settings
 
 GATE = "/usr/local/lib/provision/triton-gpu-gate"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 CANARY = "/usr/local/share/provision/triton"
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
+
+RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -83,9 +85,9 @@ class Instance(Settings):
         if parts is None:
             raise ValueError(f"{image!r} is not an image reference")
         if not parts["tag"] and not parts["digest"]:
-            raise ValueError(f"image {image!r} has no tag; name a release, such as :24.07-trtllm-python-py3")
+            raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
         if parts["tag"] == "latest" and not parts["digest"]:
-            raise ValueError("tag latest moves; name a release, such as :24.07-trtllm-python-py3")
+            raise ImpossibleError(f"{image!r} moves", hint=RELEASE_HINT)
         return image
 
     @property
@@ -106,7 +108,10 @@ class TritonSettings(Settings):
         for name, instance in self.instances.items():
             for setting, port in instance.ports.items():
                 if port in taken:
-                    raise ValueError(f"port {port} is both {taken[port]} and {name}.{setting}")
+                    raise ImpossibleError(
+                        f"port {port} is both {taken[port]} and {name}.{setting}",
+                        hint="give every instance its own http_port, grpc_port and metrics_port",
+                    )
                 taken[port] = f"{name}.{setting}"
         return self
 

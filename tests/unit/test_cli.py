@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, list[str], str]] = {
         ["--hosts", "all"],
         "hosts.yml:",
     ),
-    "empty inventory": ("", ["--hosts", "gpu-nodes"], "gpu-nodes"),
+    "empty inventory": ("", ["--hosts", "gpu-nodes"], "hosts.yml: the inventory is empty"),
     "unknown role": (TRITON, ["--hosts", "all", "--roles", "tritn"], "tritn"),
     "no settings": ("all:\n  hosts:\n    a:\n", ["--hosts", "all"], "hosts.yml:3: "),
     "bad serial": (TRITON, ["--hosts", "all", "--serial", "half"], "--serial half"),
@@ -61,6 +61,7 @@ def run(folder: Path, text: str, arguments: list[str]) -> subprocess.CompletedPr
     source.write_text(text)
     return subprocess.run(
         [sys.executable, "-m", "invoke", "provision", "--inventory", str(source), *arguments],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -78,8 +79,8 @@ def test_bad_input_is_one_line_with_a_hint(tmp_path: Path, name: str) -> None:
     assert done.stdout == ""
     assert lines[0].startswith("error: ")
     assert expected in lines[0]
-    assert len(lines) == 2, lines
-    assert lines[1].startswith("hint: ")
+    assert "did you mean" in lines[0] or lines[1].startswith("hint: ")
+    assert len(lines) <= 2, lines
 
 
 def test_a_template_that_lacks_a_variable_is_named(tmp_path: Path) -> None:
