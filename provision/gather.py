@@ -19,11 +19,11 @@ from provision.errors import ProbeError
 _HEAD = """\
 gather_dir=$(mktemp -d /run/provision-gather.XXXXXX 2>/dev/null || mktemp -d) || exit 1
 trap 'rm -rf "$gather_dir"' EXIT
-trap 'exit 143' HUP INT TERM
+trap 'echo "probe $gather_at" >&2; exit 143' HUP INT TERM
 gather_codes=
 """
 _PROBE = """\
-echo 'probe {index}' >&2
+gather_at={index}
 (eval {script}) </dev/null >"$gather_dir/{index}.out" 2>"$gather_dir/{index}.err" &
 wait $!
 gather_codes="$gather_codes $?"
@@ -34,7 +34,7 @@ echo "$gather_codes"
 set -- {files}
 wc -c "$@" && cat "$@"
 """
-_STARTED = re.compile(rb"^probe (\d+)$", re.MULTILINE)
+_AT = re.compile(rb"^probe (\d+)$", re.MULTILINE)
 
 
 def script_of(probes: Sequence[Probe]) -> str:
@@ -88,18 +88,18 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
         output = connection.run(script_of(probes), timeout=timeout, what=f"{len(probes)} probes")
         return parse(output.stdout, probes)
     except DeadlineError as error:
-        name = _last_started(error.partial.stderr, probes)
+        name = _hanging(error.partial.stderr, probes)
         hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
         raise ProbeError(host, f"probe {name} did not end within {timeout:g} s", hint=hint) from None
     except UnfinishedError as error:
-        name = _last_started(error.partial.stderr, probes)
-        raise ProbeError(host, f"the probes broke off at {name}: {error.message}", hint=error.hint) from None
+        raise ProbeError(host, error.message, hint=error.hint) from None
     except ValueError as error:
         said = output.err.strip().rpartition("\n")[2]
         message = f"the answer to {len(probes)} probes cannot be read (exit code {output.exit_code}): {error}"
         raise ProbeError(host, f"{message}: {said}", hint="is there space in /run and /tmp?") from None
 
 
-def _last_started(stderr: bytes, probes: Sequence[Probe]) -> str:
-    started = _STARTED.findall(stderr)
-    return probes[int(started[-1])].name if started else "(none started)"
+def _hanging(stderr: bytes, probes: Sequence[Probe]) -> str:
+    """Return the name of the probe at which the host's own time limit found the script."""
+    found = _AT.findall(stderr)
+    return probes[int(found[-1])].name if found else "(unknown: the host's shell does not answer)"

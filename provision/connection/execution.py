@@ -224,7 +224,7 @@ class Execution:
 
     def _killed(self, passed: float) -> UnfinishedError:
         partial = Output(137, self.stdout.data, self.stderr.data)
-        message = f"{self.what} was killed on the host after {passed:.0f} s"
+        message = f"{self.what}: killed on the host after {passed:.0f} s"
         hint = "out of memory, or somebody's kill? see `journalctl -k` on the host"
         return UnfinishedError(self.login.host, message, partial=partial, hint=hint)
 
