@@ -1,0 +1,112 @@
+"""Templates: values quoted for where they land, and faults named by file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from provision import render as rendering
+from provision.errors import RenderError
+from provision.render import TEMPLATES, environment_value, render, systemd_text, systemd_word
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ("plain", '"plain"'),
+        ("", '""'),
+        (8000, '"8000"'),
+        ("two words", '"two words"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("C:\\dir", r'"C:\\dir"'),
+        ("100%", '"100%%"'),
+        ("$HOME ${X}", '"$$HOME $${X}"'),
+        ("a\nb\tc\rd", r'"a\nb\tc\rd"'),
+        ("\x01\x7f", r'"\x01\x7f"'),
+        ("\u2028\u00a0", r'"\xe2\x80\xa8\xc2\xa0"'),
+        ("é🙂", '"é🙂"'),
+        (";", '";"'),
+        ("-n", '"-n"'),
+        ("'", '"\'"'),
+    ],
+)
+def test_words_of_a_command_line(value: object, word: str) -> None:
+    assert systemd_word(value) == word
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("two  words\n", "two words"), ("50%", "50%%"), ("ends with \\", "ends with "), ("a\\\nb=c", "a\\ b=c")],
+)
+def test_text_of_a_setting_is_one_line(value: str, text: str) -> None:
+    assert systemd_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("", '""'),
+        ("a b", '"a b"'),
+        ('"$x" `y` \\', r'"\"\$x\" \`y\` \\"'),
+        ("# no comment; 100%", '"# no comment; 100%"'),
+        ("two\nlines", '"two\nlines"'),
+        (1.5, '"1.5"'),
+    ],
+)
+def test_values_of_an_environment_file(value: object, quoted: str) -> None:
+    assert environment_value(value) == quoted
+
+
+@pytest.mark.parametrize("quoting", [systemd_word, systemd_text, environment_value])
+@pytest.mark.parametrize(("value", "says"), [("a\0b", "NUL"), ("\ud800", "half a character")])
+def test_what_cannot_be_written_is_refused(quoting: object, value: str, says: str) -> None:
+    assert callable(quoting)
+    with pytest.raises(RenderError, match=says):
+        quoting(value)
+
+
+def test_a_value_that_nobody_gave() -> None:
+    with pytest.raises(RenderError, match=r"^templates/triton\.env\.j2:2: 'env' is undefined$"):
+        render("triton.env.j2")
+
+
+def test_a_template_that_is_not_there() -> None:
+    with pytest.raises(RenderError, match=r"^templates/no\.j2: there is no such template$"):
+        render("no.j2")
+
+
+def test_a_template_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = jinja2.Environment(loader=jinja2.DictLoader({"x.j2": "one\n{% for %}\n"}), autoescape=False)
+    monkeypatch.setattr(rendering, "_environment", lambda: broken)
+    with pytest.raises(RenderError, match=r"^templates/x\.j2:2: "):
+        render("x.j2")
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: str(path.name))
+def test_templates_quote_what_they_print(path: Path) -> None:
+    """No value reaches the file of a unit unfiltered, but for names and numbers that settings restrict."""
+    restricted = {
+        "name",
+        "key",
+        "environment",
+        "container",
+        "gate",
+        "ready",
+        "limit",
+        "value",
+        "stop_timeout",
+        "start_timeout",
+        "unit_stop_timeout",
+        "instance.shm_size",
+        "instance.user",
+        "instance.http_port",
+        "instance.ready_timeout",
+        "instance.exit_timeout",
+        "6 * (start_timeout + 10)",
+    }
+    text = path.read_text("utf-8")
+    expressions = [part.split("}}")[0].strip() for part in text.split("{{")[1:]]
+    unquoted = [e for e in expressions if not e.endswith(("| word", "| text", "| value"))]
+    assert set(unquoted) <= restricted
