@@ -19,7 +19,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "reboot the host: the module of the installed version is loaded then",
     ),
     (
-        r"ERROR_LIBRARY_NOT_FOUND|couldn't find libnvidia-ml\.so",
+        r"(?<!NVML_)ERROR_LIBRARY_NOT_FOUND|couldn't find libnvidia-ml\.so",
         "the host has no libnvidia-ml.so.1",
         PROVISION.format("driver"),
     ),

@@ -300,6 +300,15 @@ def test_captured_messages_have_their_cause(file: str, why: str) -> None:
     assert hint
 
 
+def test_pynvml_in_a_container_is_not_taken_for_the_host() -> None:
+    """Its traceback names NVML_ERROR_LIBRARY_NOT_FOUND; Docker's error on a host without driver does, too."""
+    text = (
+        "    _nvmlCheckReturn(NVML_ERROR_LIBRARY_NOT_FOUND)\n"
+        "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found\n"
+    )
+    assert cause(Output(1, text.encode()))[0] == "the container was started without the driver's libraries"
+
+
 def test_unknown_message_is_shown_with_its_exit_code() -> None:
     assert cause(Output(3, b"first\n\nlast words\n")) == ("exit 3: last words", None)
     assert cause(Output(3)) == ("exit 3: it printed nothing", None)
