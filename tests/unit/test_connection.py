@@ -190,7 +190,10 @@ def test_gathering_costs_one_exec(server: Sshd) -> None:
 
 def test_a_probe_that_kills_the_script_is_an_error(server: Sshd) -> None:
     probes = [Probe("fine", "true"), Probe("killer", "kill -9 $$; sleep 1"), Probe("later", "true")]
-    with Connection(server.login()) as connection, pytest.raises(ProbeError, match="3 probes: killed on the host"):
+    with (
+        Connection(server.login()) as connection,
+        pytest.raises(ProbeError, match="3 probes: killed on the host"),
+    ):
         gather(connection, probes)
 
 
