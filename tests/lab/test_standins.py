@@ -417,7 +417,7 @@ def test_a_container_sees_the_gpus_that_it_asks_for(
             "B6_cdi_list",
             "nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml; nvidia-ctk cdi list",
             0,
-            "UUID1",
+            "nvidia.com/gpu=1\n",
         ),
     ],
     ids=lambda case: case.capture,
