@@ -89,10 +89,11 @@ class Lab:
         if not 1 <= count <= MOST_HOSTS:
             raise UsageError(f"a lab has 1 to {MOST_HOSTS} hosts, not {count}")
         prerequisites.ensure(say)
-        with self._alone():
+        with self._alone(self.layout.name):
             self._begin(say)
-            systems = self._systems(suites, say)
-            self._serve(systems, say)
+            with self._alone("cache"):
+                systems = self._systems(suites, say)
+                self._serve(systems, say)
             self._add_hosts(count, suites, systems)
             self._boot(say)
 
@@ -100,7 +101,7 @@ class Lab:
         """Remove every process, mount, interface and file of the lab; the cache stays."""
         if (reason := prerequisites.unfit()) is not None:
             raise UsageError(reason)
-        with self._alone():
+        with self._alone(self.layout.name):
             if self._remove():
                 say(f"lab {self.layout.name!r} is down")
             else:
@@ -126,6 +127,7 @@ class Lab:
             return
         if self._remove():
             say("removed what an earlier lab had left")
+        network.ensure_free(self.layout)
         layout = self.layout
         layout.state.mkdir(parents=True)
         layout.state.chmod(0o700)
@@ -150,8 +152,12 @@ class Lab:
         )
 
     def _alive(self) -> bool:
-        services = lab_group(self.layout.name).child("services").pids()
-        return self.layout.state_file.exists() and network.exists(self.layout) and len(services) >= 2
+        layout = self.layout
+        return (
+            layout.state_file.exists()
+            and network.exists(layout)
+            and all(_listens(layout.gateway, port) for port in (APT_PORT, REGISTRY_PORT))
+        )
 
     def _systems(self, suites: Sequence[str], say: Say) -> list[Rootfs]:
         """The bare systems of new hosts and of those that are there."""
@@ -250,11 +256,11 @@ class Lab:
     # State
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One `up` or `down` at a time, of all labs: they share the cache."""
+    def _alone(self, what: str) -> Iterator[None]:
+        """One process at a time: at a lab, by its name, and at the cache, which labs share."""
         self.layout.cache.mkdir(parents=True, exist_ok=True)
         STATE_ROOT.mkdir(parents=True, exist_ok=True)
-        with (self.layout.cache / "lock").open("w") as lock:
+        with (self.layout.cache / f"{what}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -297,12 +303,15 @@ def _unmount_below(folder: Path) -> None:
 
 def _await_port(address: str, port: int, logs: Path, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=1).close()
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise ProvisionError(f"nothing answers on {address}:{port}; see {logs}") from error
-            time.sleep(0.05)
-        else:
-            return
+    while not _listens(address, port):
+        if time.monotonic() > deadline:
+            raise ProvisionError(f"nothing answers on {address}:{port}; see {logs}")
+        time.sleep(0.05)
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.errors import UsageError
 from tests.lab.execute import execute
 from tests.lab.layout import Layout
 
 
 def exists(layout: Layout) -> bool:
     return Path("/sys/class/net", layout.bridge).exists()
+
+
+def ensure_free(layout: Layout) -> None:
+    """Check that the lab's addresses lead nowhere else.
+
+    :raises UsageError: another interface of this machine has an address among them.
+    """
+    for line in execute("ip", "-4", "-oneline", "address").stdout.splitlines():
+        _, interface, _, address, *_ = line.split()
+        if address.startswith(f"{layout.prefix}."):
+            raise UsageError(
+                f"the lab's network {layout.prefix}.0/24 is in use on this machine, by {interface}",
+                hint=f"ip address show {interface}",
+            )
 
 
 def raise_bridge(layout: Layout) -> None:

@@ -358,6 +358,20 @@ def kill_all(chosen: Callable[[str], bool]) -> None:
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while set(victims) & set(lab_group("spare").pids()):
+        assert time.monotonic() < deadline, "processes do not die"
+        time.sleep(0.02)
+
+
+def test_a_network_in_use_is_refused(spare: Lab) -> None:
+    gateway = spare.layout.gateway
+    subprocess.run(["ip", "address", "add", f"{gateway}/32", "dev", "lo"], check=True)
+    try:
+        with pytest.raises(UsageError, match=r"is in use on this machine, by lo"):
+            spare.up(1)
+    finally:
+        subprocess.run(["ip", "address", "delete", f"{gateway}/32", "dev", "lo"], check=True)
 
 
 def test_labs_do_not_disturb_each_other(lab: Lab, spare: Lab) -> None:
