@@ -1,0 +1,110 @@
+"""A host, its settings and its states, as examples for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from provision.facts import Facts, Gpu
+from provision.openpgp import fingerprints
+from provision.plan import Wanted
+from provision.resources.base import ABSENT, UNKNOWN
+from provision.resources.docker import DaemonLoaded, Image
+from provision.resources.handler import Handler
+from provision.resources.package import Packages
+from provision.roles import all_roles
+from provision.roles.base import Repo, Settings
+
+KEY = (Path(__file__).parent.parent / "data/keys/repository.asc").read_text("utf-8")
+FINGERPRINT = fingerprints(KEY)[0]
+
+GPUS = {
+    "Pascal": 0x15F8,
+    "Volta": 0x1DB4,
+    "Turing": 0x1EB8,
+    "Ampere": 0x20B0,
+    "Hopper": 0x2330,
+    "Blackwell": 0x2901,
+    "of no known kind": 0xFFFF,
+}
+"""A device id of each generation: P100, V100, T4, A100, H100, B200."""
+
+H100 = Facts(
+    os="debian",
+    version="12",
+    codename="bookworm",
+    machine="x86_64",
+    architecture="amd64",
+    kernel="6.1.0-32-amd64",
+    boot_id="0a0a",
+    virtualization="none",
+    secure_boot=False,
+    gpus=(Gpu("0000:18:00.0", GPUS["Hopper"]),),
+)
+
+IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
+
+
+def with_gpus(*generations: str) -> Facts:
+    """The host with a GPU of each of these generations instead of its own."""
+    return replace(H100, gpus=tuple(Gpu(f"0000:{n:02x}:00.0", GPUS[g]) for n, g in enumerate(generations)))
+
+
+REPO: dict[str, Any] = {"uri": "https://packages.example.org/nvidia", "key": KEY, "fingerprint": FINGERPRINT}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "driver": {"repo": REPO, "version": "580.159.04-1"},
+    "toolkit": {"version": "1.20.0-1", "repo": REPO},
+    "docker": {"daemon": {"log-driver": "local"}},
+    "triton": {
+        "instances": {
+            "main": {"image": IMAGE, "env": {"GREETING": 'hello "world"'}, "args": ["--log-verbose=1"]},
+            "second": {
+                "image": "nvcr.io/nvidia/tritonserver:24.07-py3",
+                "gpus": [0],
+                "http_port": 9000,
+                "grpc_port": 9001,
+                "metrics_port": 9002,
+                "canary": False,
+            },
+        }
+    },
+}
+"""Settings of every role, as an inventory gives them."""
+
+
+def settings_of(role: str, **changes: Any) -> Settings:
+    """The example settings of a role with some of them changed."""
+    model = next(known.settings for known in all_roles() if known.name == role)
+    return model.model_validate({**SETTINGS[role], **changes})
+
+
+def repo(**changes: Any) -> Repo:
+    """The example repository with some of its settings changed."""
+    return Repo.model_validate({**REPO, **changes})
+
+
+def wanted(facts: Facts = H100) -> list[Wanted]:
+    """All resources of all roles with the example settings."""
+    return [
+        Wanted(role.name, resource)
+        for role in all_roles()
+        for resource in role.resources(settings_of(role.name), facts)
+    ]
+
+
+def bare(items: Iterable[Wanted]) -> dict[str, Any]:
+    """The states of a host that has nothing of what is wanted."""
+    found: dict[str, Any] = {}
+    for resource in (item.resource for item in items):
+        match resource:
+            case Packages():
+                found[resource.id] = dict.fromkeys((p.name for p in resource.packages), ABSENT)
+            case Handler():
+                found[resource.id] = False
+            case DaemonLoaded() | Image():
+                found[resource.id] = UNKNOWN
+            case _:
+                found[resource.id] = ABSENT
+    return found
