@@ -5,20 +5,29 @@ Imports stand inside the tasks, so that ``inv --list`` does not load SSH to prin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from provision.converge import Target
+    from provision.fleet import Fleet, Pace
     from provision.inventory import Host, Inventory
+    from provision.login import Login
+    from provision.plan import Plan
+    from tests.lab.lab import Lab
 
 HOSTS = "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]"
 INVENTORY = "inventory file, folder or script (default: $PROVISION_INVENTORY, else inventories/lab)"
 ROLES = "only these roles, with commas between"
 JSON = "print one JSON document on standard output, and nothing else there"
 FORKS = "hosts worked on at the same time"
+ENROLL = "show the host keys of unknown hosts, and write them to known_hosts"
+ASK = "ask for the password of sudo"
 
 
 @task(
@@ -33,12 +42,14 @@ FORKS = "hosts worked on at the same time"
         "max-failed": "hosts that may fail before no further batch starts: 2 or 5%",
         "forks": FORKS,
         "plan": "apply this saved plan; refused if a host has changed since",
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
         "json": JSON,
     }
 )
 def provision(
     c: Context,
-    hosts: str,
+    hosts: str = "",
     inventory: str = "",
     roles: str = "",
     check: bool = False,
@@ -48,6 +59,8 @@ def provision(
     max_failed: str = "",
     forks: int = 50,
     plan: str = "",
+    enroll: bool = False,
+    ask_become_pass: bool = False,
     json: bool = False,
 ) -> None:
     """Take hosts to what the inventory says: plan, show, apply, plan again."""
@@ -55,8 +68,9 @@ def provision(
 
     with terminal.sentences():
         approved = _saved(plan)
+        targets = _targets(hosts, inventory, roles, enroll, ask_become_pass)
         pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
-        with _fleet(hosts, inventory, roles, pace) as all_hosts:
+        with _fleet(targets, pace) as all_hosts:
             plans = all_hosts.survey()
             if approved is not None:
                 all_hosts.hold_to(approved)
@@ -88,23 +102,28 @@ def provision(
         "roles": ROLES,
         "out": "save the plan here, for provision --plan; it may hold secrets, so only you can read it",
         "forks": FORKS,
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
         "json": JSON,
     }
 )
 def plan(
     c: Context,
-    hosts: str,
+    hosts: str = "",
     inventory: str = "",
     roles: str = "",
     out: str = "",
     forks: int = 50,
+    enroll: bool = False,
+    ask_become_pass: bool = False,
     json: bool = False,
 ) -> None:
     """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
     from provision import fleet, report, terminal
 
     with terminal.sentences():
-        with _fleet(hosts, inventory, roles, fleet.Pace(forks)) as all_hosts:
+        targets = _targets(hosts, inventory, roles, enroll, ask_become_pass)
+        with _fleet(targets, fleet.Pace(forks)) as all_hosts:
             plans = all_hosts.survey()
             all_hosts.planned()
             results = all_hosts.in_order()
@@ -126,17 +145,21 @@ def plan(
         "k": "only checks whose name matches, as pytest's -k",
         "junit": "write a JUnit report here",
         "forks": FORKS,
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
         "json": JSON,
     }
 )
 def verify(
     c: Context,
-    hosts: str,
+    hosts: str = "",
     inventory: str = "",
     roles: str = "",
     k: str = "",
     junit: str = "",
     forks: int = 50,
+    enroll: bool = False,
+    ask_become_pass: bool = False,
     json: bool = False,
 ) -> None:
     """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
@@ -147,7 +170,7 @@ def verify(
 
     with terminal.sentences():
         found = run_suite(
-            _targets(hosts, inventory, roles),
+            _targets(hosts, inventory, roles, enroll, ask_become_pass),
             forks=forks,
             expression=k,
             junit=Path(junit) if junit else None,
@@ -160,16 +183,26 @@ def verify(
         raise SystemExit(found.exit_code)
 
 
-@task(help={"hosts": HOSTS, "inventory": INVENTORY, "forks": FORKS, "json": JSON})
-def facts(c: Context, hosts: str, inventory: str = "", forks: int = 50, json: bool = False) -> None:
+@task(help={"hosts": HOSTS, "inventory": INVENTORY, "forks": FORKS, "enroll": ENROLL, "json": JSON})
+def facts(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    forks: int = 50,
+    enroll: bool = False,
+    json: bool = False,
+) -> None:
     """Show what hosts are: system, kernel, GPUs on the bus."""
     from dataclasses import asdict
 
     from provision import terminal
-    from provision.fleet import facts_of
+    from provision.fleet import facts_of, logins
 
     with terminal.sentences():
-        found, errors = facts_of(_selected(hosts, inventory), forks)
+        ways = logins(_selected(hosts, inventory))
+        if enroll:
+            _enroll(ways)
+        found, errors = facts_of(ways, forks)
         if json:
             document = {name: asdict(value) for name, value in found.items()}
             failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
@@ -225,7 +258,12 @@ def inventory(
     }
 )
 def render(
-    c: Context, hosts: str, inventory: str = "", roles: str = "", out: str = "", system: str = "debian:12"
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    roles: str = "",
+    out: str = "",
+    system: str = "debian:12",
 ) -> None:
     """Render the files that would be written to hosts, here and without connecting to them."""
     from pathlib import Path
@@ -337,27 +375,57 @@ def _inventory(path: str) -> Inventory:
 
 
 def _selected(hosts: str, inventory: str) -> tuple[Host, ...]:
+    from provision.errors import UsageError
+
+    if not hosts:
+        raise UsageError(
+            "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
+        )
     return _inventory(inventory).select(hosts)
 
 
-def _targets(hosts: str, inventory: str, roles: str) -> list[Any]:
-    from provision import fleet
+def _targets(
+    hosts: str, inventory: str, roles: str, enroll: bool = False, ask_become_pass: bool = False
+) -> list[Target]:
+    from dataclasses import replace
+    from getpass import getpass
+
+    from provision import fleet, terminal
     from provision import roles as known
 
-    return fleet.targets(
-        _selected(hosts, inventory), known.choose([name for name in roles.split(",") if name])
-    )
+    chosen = known.choose([name for name in roles.split(",") if name])
+    found, without = fleet.targets(_selected(hosts, inventory), chosen)
+    if without:
+        terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
+    if ask_become_pass:
+        password = getpass("sudo password: ")
+        found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
+    if enroll:
+        _enroll([target.login for target in found])
+    return found
 
 
-def _fleet(hosts: str, inventory: str, roles: str, pace: Any) -> Any:
+def _enroll(logins: Sequence[Login]) -> None:
+    from provision import terminal
+    from provision.enroll import new_keys, record
+    from provision.errors import UsageError
+
+    keys = new_keys(logins, terminal.say)
+    for key in keys:
+        terminal.say(f"{key.host}: {key.kind} {key.fingerprint}")
+    if keys and not terminal.confirmed(f"Trust these {len(keys)} key(s) from now on?"):
+        raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
+    record(keys)
+
+
+def _fleet(targets: Sequence[Target], pace: Pace) -> Fleet:
     from provision import fleet, terminal
 
-    targets = _targets(hosts, inventory, roles)
     progress = terminal.Progress({target.name: 0 for target in targets})
     return fleet.Fleet(targets, pace, progress.tell, progress.tick)
 
 
-def _saved(path: str) -> Any:
+def _saved(path: str) -> dict[str, Plan] | None:
     from pathlib import Path
 
     from provision import plan
@@ -371,7 +439,7 @@ def _saved(path: str) -> Any:
         raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
 
 
-def _write_private(path: str, plans: Any) -> None:
+def _write_private(path: str, plans: Mapping[str, Plan]) -> None:
     import os
 
     from provision import plan, terminal
@@ -391,7 +459,7 @@ def _run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
-def _lab() -> Any:
+def _lab() -> Lab:
     from tests.lab.lab import Lab
 
     return Lab("lab")

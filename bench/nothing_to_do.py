@@ -34,7 +34,7 @@ ROUNDS = 7
 
 def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
     """Measure on all hosts of ``pattern`` and print one line a way; 1 if a host is not converged."""
-    hosts = targets(sources.load([sources.default_path()]).select(pattern), roles.choose([]))
+    hosts, _ = targets(sources.load([sources.default_path()]).select(pattern), roles.choose([]))
     scripts = {target.name: _scripts(target) for target in hosts}
     ways: dict[str, Callable[[Target], int]] = {
         "survey": _survey,

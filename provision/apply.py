@@ -1,4 +1,4 @@
-"""A plan and a connection in, events out. The host carries the plan out by itself; here it is only watched."""
+"""A plan and a connection in, events out. The host carries the plan out; here it is only watched."""
 
 from __future__ import annotations
 

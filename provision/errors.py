@@ -3,11 +3,11 @@
 ::
 
     ProvisionError                  a sentence for the operator, with a hint where one is known
-    ├── UsageError                  the command line, the saved plan or the machine we run on is at fault (exit 2)
+    ├── UsageError                  the command line, a saved plan or this machine is at fault (exit 2)
     │   ├── InventoryError          an inventory source cannot be read or means nothing (exit 2)
     │   ├── SettingsError           a role's settings are refused (exit 2)
     │   └── RenderError             a template needs a value that nobody gave (exit 2)
-    ├── Refusal                     settings, facts and state of a host do not go together (becomes RefusedError)
+    ├── Refusal                     settings, facts and state do not go together (becomes RefusedError)
     └── HostError                   one host is at fault; the others go on (exit 1)
         ├── UnreachableError        no session could be opened, or it was lost
         ├── ProbeError              a probe's answer cannot be understood

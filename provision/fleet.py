@@ -79,30 +79,43 @@ def _share(text: str, total: int, option: str) -> int:
     return math.floor(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> list[Target]:
+def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
-    :raises InventoryError: with file and line, for settings or connection variables that are refused.
+    Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
+
+    :raises InventoryError: with file and line, for settings or connection variables that are refused, and if
+        no host has settings for any of the roles.
     """
     config = ssh_config()
-    found = []
+    found: list[Target] = []
+    without: list[Host] = []
     for host in hosts:
         settings = {role: read(role.settings, host, role.name) for role in roles if role.name in host.vars}
-        if not settings:
-            names = ", ".join(role.name for role in roles)
-            raise InventoryError(
-                f"host {host.name} has settings for none of the roles {names}",
-                where=host.where(),
-                hint=f"give it vars of that name, for instance in group_vars: {roles[-1].name}: …",
-            )
-        found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
-    return found
+        if settings:
+            found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
+        else:
+            without.append(host)
+    if not found and without:
+        raise InventoryError(
+            f"host {without[0].name} has settings for none of: {', '.join(role.name for role in roles)}",
+            where=without[0].where(),
+            hint=f"give it variables of that name, for instance in group_vars: {roles[-1].name}: …",
+        )
+    return found, [host.name for host in without]
 
 
-def facts_of(hosts: Iterable[Host], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
-    """Facts of every host that answers, and the error of every one that does not."""
+def logins(hosts: Iterable[Host]) -> list[Login]:
+    """How each host is reached.
+
+    :raises InventoryError: for connection variables that are refused.
+    """
     config = ssh_config()
-    logins = {host.name: Login.of(host.name, host.vars, config) for host in hosts}
+    return [Login.of(host.name, host.vars, config) for host in hosts]
+
+
+def facts_of(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+    """Facts of every host that answers, and the error of every one that does not."""
 
     def ask(login: Login) -> Facts | HostError:
         try:
@@ -111,7 +124,7 @@ def facts_of(hosts: Iterable[Host], forks: int) -> tuple[dict[str, Facts], dict[
         except HostError as error:
             return error
 
-    answers = each(logins, ask, forks, lambda: None)
+    answers = each({login.host: login for login in ways}, ask, forks, lambda: None)
     facts = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
     return facts, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
 

@@ -7,7 +7,7 @@ import re
 HINTS: tuple[tuple[str, str], ...] = (
     (
         r"Key was rejected by service|module verification failed",
-        "Secure Boot refuses the unsigned module: use signed packages, or enrol a machine owner key (mokutil)",
+        "Secure Boot refuses the unsigned module: use signed packages, or enrol a key with mokutil",
     ),
     (r"nouveau is loaded", "reboot the host: nouveau is blacklisted now, and its initramfs rebuilt"),
     (
@@ -16,7 +16,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Could not get lock|is another process using it",
-        "another package operation has held the lock for 5 minutes: see who with fuser -v /var/lib/dpkg/lock-frontend",
+        "another package operation has held the lock for 5 minutes: fuser -v /var/lib/dpkg/lock-frontend",
     ),
     (
         r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG",
@@ -31,7 +31,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         "the mirror is being updated or broken: try again, or choose another",
     ),
     (
-        r"Could not connect|Temporary failure resolving|Connection refused|Connection timed out|Unable to connect",
+        r"(Could not|Unable to) connect|Temporary failure resolving|Connection (refused|timed out)",
         "the host cannot reach the server: check the mirror's address, the route and the proxy",
     ),
     (r"No space left on device", "the disk is full: see df -h on the host"),

@@ -27,10 +27,11 @@ import paramiko
 
 from provision.command import Output
 from provision.connection.execution import DeadlineError, Execution, UnfinishedError
+from provision.connection.hostkeys import expected_keys
 from provision.connection.session import close, opened, shown_key
 from provision.login import Login
 
-__all__ = ["Connection", "DeadlineError", "UnfinishedError", "enroll", "ssh_config"]
+__all__ = ["Connection", "DeadlineError", "UnfinishedError", "enroll", "knows", "ssh_config"]
 
 # What paramiko logs for humans we say in our errors, without tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -138,6 +139,11 @@ class Connection:
         finally:
             self.bytes_sent += execution.sent
             self.bytes_received += execution.received
+
+
+def knows(login: Login) -> bool:
+    """Whether there is a key to check the host against: in the inventory or in a known_hosts file."""
+    return bool(expected_keys(login))
 
 
 def enroll(login: Login) -> tuple[str, str, str]:

@@ -33,8 +33,8 @@ def run(say: Callable[[str], None]) -> int:
     _show_inference(say)
     say(
         f"""
-Done in {time.monotonic() - began:.0f} s. The GPUs, the driver and the toolkit of the lab are stand-ins; systemd, apt,
-Docker, the registry and tritonserver are real. What to try next:
+Done in {time.monotonic() - began:.0f} s. The GPUs, the driver and the toolkit of the lab are stand-ins;
+systemd, apt, Docker, the registry and tritonserver are real. What to try next:
   ./inv plan --hosts gpu-nodes              nothing to do, as it should be
   ./inv provision --hosts gpu-01 --check    the same, for one host
   ./inv facts --hosts all                   what the hosts are
@@ -51,7 +51,7 @@ def _show_inference(say: Callable[[str], None]) -> None:
     from provision.verify import inference
 
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
-    target = fleet.targets([host], roles.choose(["triton"]))[0]
+    target = fleet.targets([host], roles.choose(["triton"]))[0][0]
     settings = next(iter(target.settings.values()))
     name, instance = next(iter(settings.instances.items()))  # type: ignore[attr-defined]
     with Connection(target.login) as connection:

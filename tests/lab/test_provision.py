@@ -1,4 +1,4 @@
-"""The main job on real hosts: bare to serving, nothing to do the second time, drift repaired, faults survived."""
+"""The main job on real hosts: bare to serving, nothing to do again, drift repaired, faults survived."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         "systemctl is-active docker.service triton@main.service",
     ),
     "the toolkit removed": (
-        "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages remove nvidia-container-toolkit",
+        "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages"
+        " remove nvidia-container-toolkit",
         {("packages:toolkit", "install"), ("handler:restart docker.service", "run")},
         "dpkg -s nvidia-container-toolkit | grep -q 'Status: hold ok installed'",
     ),

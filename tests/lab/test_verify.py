@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[str, dict[str, str], str]] = {
     "backend killed behind a server that says it is ready": (
         "for pid in $(docker top triton-main -eo pid,args | awk '/triton_python_backend_stub/ {print $1}');"
         " do kill -9 $pid; done",
-        {"canary answers from the assigned gpus": ""},
+        {"canary answers from the assigned gpus": "no answer within 15 s"},
         "systemctl restart triton@main.service",
     ),
     "driver's library gone": (
@@ -106,11 +106,11 @@ FAULTS: dict[str, tuple[str, dict[str, str], str]] = {
             "plain container sees all gpus": "libnvidia-ml.so.1",
             "container with none sees no gpu": "libnvidia-ml.so.1",
             "canary answers from the assigned gpus": "libnvidia-ml.so.1",
-            "container sees the assigned gpus": "",
+            "container sees the assigned gpus": "libnvidia-ml.so.1",
         },
         "mv /root/kept/* /usr/lib/x86_64-linux-gnu && rmdir /root/kept && ldconfig",
     ),
-    "nouveau's place taken by nobody, device node gone": (
+    "device node gone": (
         "rm /dev/nvidia-uvm",
         {"device nodes are there": "/dev/nvidia-uvm"},
         "nvidia-modprobe -c 0 -u",
@@ -141,7 +141,8 @@ def test_fault_is_named_on_its_host_and_on_no_other(fault: dict[str, str]) -> No
     assert answer.code == 3, str(answer)
     assert answer.document["summary"]["ok"] == 2
     found = failures(answer, BROKEN)
-    assert found.keys() == fault.keys()
+    # Whether the server has GPU metrics depends on its CUDA, which has no stand-in for all of it.
+    assert found.keys() - {"metrics show the assigned gpus"} == fault.keys()
     for check, part in fault.items():
         assert part in found[check]
 
@@ -182,7 +183,7 @@ def test_docker(host):
     assert host.package("nvidia-container-toolkit").version == "1.20.0-1"
 """
     )
-    targets = fleet.targets(sources.load([INVENTORY]).select("gpu-nodes"), roles.all_roles())
+    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-nodes"), roles.all_roles())
     result = verify(targets, forks=5, say=print, suite=tmp_path)
     assert result.exit_code == 0, result.text()
     assert {host.connects for host in result.hosts} == {1}
@@ -190,7 +191,7 @@ def test_docker(host):
 
 def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISION_LAB", "test")
-    targets = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(["triton"]))
+    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(["triton"]))
     settings = next(iter(targets[0].settings.values()))
     assert isinstance(settings, TritonSettings)
     instance: Instance = settings.instances["main"]

@@ -48,6 +48,7 @@ CASES: dict[str, tuple[str, list[str], str]] = {
         "hosts.yml:",
     ),
     "empty inventory": ("", ["--hosts", "gpu-nodes"], "hosts.yml: the inventory is empty"),
+    "no hosts": (TRITON, [], "no hosts are named"),
     "unknown role": (TRITON, ["--hosts", "all", "--roles", "tritn"], "tritn"),
     "no settings": ("all:\n  hosts:\n    a:\n", ["--hosts", "all"], "hosts.yml:3: "),
     "bad serial": (TRITON, ["--hosts", "all", "--serial", "half"], "--serial half"),
