@@ -114,3 +114,13 @@ def cause(output: Output) -> tuple[str, str | None]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1][:300] if lines else "it printed nothing"
     return f"exit {output.exit_code}: {said}", hint_for(text)
+
+
+def cause_inside(output: Output) -> tuple[str, str | None]:
+    """As :func:`cause`, for a program in a container: one that is missing there was not given to it."""
+    if output.exit_code == 127:
+        return (
+            "the container was started without a GPU",
+            "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES",
+        )
+    return cause(output)

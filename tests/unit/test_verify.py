@@ -99,7 +99,7 @@ def step(name: str, text: str = "", code: int = 0) -> str:
 
 def plain(nvml: str = "", smi: str = "", llm: str = "") -> Output:
     """A plain container's steps; a text instead of "" is the error of that step."""
-    smi_step = step("gpus", smi, 1) if smi else step("gpus", capture("nvidia-smi/smi_L.txt"))
+    smi_step = step("gpus", smi, 127) if smi else step("gpus", capture("nvidia-smi/smi_L.txt"))
     steps = step("nvml", nvml, int(bool(nvml))) + smi_step + step("tensorrt_llm", llm, int(bool(llm)))
     return said("\n== NVIDIA Triton Inference Server ==\n\n" + steps)
 
@@ -360,7 +360,7 @@ BROKEN: dict[str, Callable[[], Broken]] = {
         },
     ),
     "the error that started it all": lambda: (
-        {f"docker run {IMAGE}": plain(nvml=SEED, smi="sh: 1: nvidia-smi: not found", llm=SEED)},
+        {f"docker run {IMAGE}": plain(nvml=SEED, smi=missing("nvidia-smi").err, llm=SEED)},
         {
             "plain container has nvml": "without the driver's libraries",
             "plain container imports tensorrt llm": "without the driver's libraries",

@@ -15,7 +15,7 @@ from provision.roles.docker import DockerSettings
 from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
 from provision.triton_releases import has_known_rce, release_of, server_version
 from provision.verify import Evidence, fail, http, skip, warn
-from provision.verify.causes import cause
+from provision.verify.causes import cause, cause_inside
 from provision.verify.docker import (
     INFO,
     loaded,
@@ -148,7 +148,7 @@ def test_plain_container_sees_all_gpus(
     there = [card.uuid for card in host_cards(evidence)]
     found = uuids(step.out)
     if not found:
-        why, hint = cause(step)
+        why, hint = cause_inside(step)
         fail(f"docker run --rm {instance.image} nvidia-smi -L shows no GPU: {why}", hint)
     if set(found) != set(there):
         fail(
@@ -314,7 +314,7 @@ def test_container_sees_the_assigned_gpus(evidence: Evidence, instance_name: str
     answer = evidence[f"{instance_name} gpus"]
     found = uuids(answer.out)
     if not found and instance.gpus != "none":
-        why, hint = cause(answer)
+        why, hint = cause_inside(answer)
         fail(f"nvidia-smi in {container_of(instance_name)} shows no GPU: {why}", hint)
     same_gpus(evidence, instance, found, container_of(instance_name))
 
