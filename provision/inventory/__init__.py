@@ -6,19 +6,10 @@ as written. ``provision.sources`` reads the files.
 """
 
 from provision.inventory.build import Builder, variables
-from provision.inventory.document import (
-    Document,
-    Item,
-    Unsafe,
-    Value,
-    Vault,
-    load_json,
-    of_data,
-    parse,
-    plain,
-)
+from provision.inventory.document import load_json, of_data, parse
 from provision.inventory.draft import Layer
 from provision.inventory.model import Group, Host, Inventory
+from provision.inventory.values import Document, Item, Unsafe, Value, Vault, plain
 
 __all__ = [
     "Builder",

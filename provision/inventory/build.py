@@ -11,9 +11,10 @@ from typing import Literal
 
 from provision.errors import InventoryError
 from provision.inventory.addresses import expand, split_port
-from provision.inventory.document import Document, Item, Value, is_string_key, of_data, parse
+from provision.inventory.document import of_data, parse
 from provision.inventory.draft import Draft, Layer, Vars
 from provision.inventory.model import Inventory
+from provision.inventory.values import Document, Item, Value, is_string_key
 
 _SECTIONS = ("vars", "children", "hosts")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from provision.errors import InventoryError, Location
 from provision.inventory.addresses import check_name
-from provision.inventory.document import Item
 from provision.inventory.model import Group, Host, Inventory
+from provision.inventory.values import Item
 
 # What Ansible sets itself and hides from users (INTERNAL_STATIC_VARS in ansible/constants.py).
 _MAGIC = frozenset(

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from provision.errors import Location
-from provision.inventory.document import Item, Value, plain
+from provision.inventory.pattern import select
+from provision.inventory.values import Item, Value, plain
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,6 @@ class Inventory:
 
         :raises UsageError: the pattern is malformed, holds a name that nobody has, or leaves no host.
         """
-        from provision.inventory.pattern import select  # noqa: PLC0415 - pattern builds on this module
 
         return tuple(self.hosts[name] for name in select(self, pattern))
 

@@ -16,7 +16,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from provision.errors import InventoryError, Location
-from provision.inventory.document import DEPTH, Document, Unsafe, Value, Vault, encodable, too_deep
+from provision.inventory.values import DEPTH, Document, Unsafe, Value, Vault, encodable, too_deep
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"

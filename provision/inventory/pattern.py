@@ -9,18 +9,33 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from provision.errors import UsageError
 from provision.inventory.addresses import split_port
-from provision.inventory.model import Inventory
 
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)([:-])([0-9]*))\]")
 _TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _GLOB = frozenset("?*[")
 
 
-def select(inventory: Inventory, pattern: str) -> list[str]:
+class Members(Protocol):
+    """What patterns are matched against: names of hosts and groups, and which hosts a group has."""
+
+    @property
+    def hosts(self) -> Mapping[str, object]:
+        """Hosts by name."""
+
+    @property
+    def groups(self) -> Mapping[str, object]:
+        """Groups by name."""
+
+    def members(self, group: str) -> Sequence[str]:
+        """Names of the hosts of a group and of all groups below it."""
+
+
+def select(inventory: Members, pattern: str) -> list[str]:
     """Return the names of the hosts that ``pattern`` names, each once.
 
     Unions come first, then every ``&``, then every ``!``, wherever they stand.
@@ -64,7 +79,7 @@ def _split(pattern: str) -> list[str]:
     return [term.strip() for term in terms if term.strip()]
 
 
-def _match(inventory: Inventory, term: str) -> list[str]:
+def _match(inventory: Members, term: str) -> list[str]:
     """Return the host names of one term without its ``&`` or ``!``; a name can come up more than once."""
     if term in {"", "~"}:
         raise UsageError(
@@ -93,7 +108,7 @@ def _match(inventory: Inventory, term: str) -> list[str]:
         ) from None
 
 
-def _enumerate(inventory: Inventory, expression: str) -> list[str]:
+def _enumerate(inventory: Members, expression: str) -> list[str]:
     """Return the hosts of all groups that ``expression`` matches, and matching hosts where Ansible does."""
     matcher = _matcher(expression)
     groups = [name for name in inventory.groups if matcher.match(name)]

@@ -1,0 +1,137 @@
+"""Values of variables, each with the place in the file where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from provision.errors import InventoryError, Location
+
+if TYPE_CHECKING:
+    from yaml import Node
+
+
+@dataclass(frozen=True)
+class Vault:
+    """A value that ansible-vault encrypted; nothing here decrypts it."""
+
+    ciphertext: str = field(repr=False)
+
+
+class Unsafe(str):
+    """A string tagged ``!unsafe``: what looks like a template in it is meant literally."""
+
+    __slots__ = ()
+
+
+Value: TypeAlias = "bool | int | float | str | date | Vault | Sequence[Value] | Mapping[str, Value] | None"
+"""What a variable can hold. Strings with Jinja templates stay as they are written."""
+
+DEPTH = 100  # levels; libyaml's composer recurses in C and overflows the stack on deep input
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A value in a document, with the nodes of the YAML tree that it and its key were made from."""
+
+    value: Value
+    document: Document = field(repr=False, compare=False)
+    key: Node | None = field(default=None, repr=False, compare=False)
+    node: Node | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def where(self) -> Location:
+        """Where the value's key stands, or the value itself where it has none."""
+        return self.document.location(self.key or self.node)
+
+    def items(self) -> Iterator[tuple[str, Item]]:
+        """Yield the entries of a mapping in the order written; nothing for any other value."""
+        if not isinstance(self.value, Mapping):
+            return
+        nodes = self.document.keys_of(self.node)
+        for key, value in self.value.items():
+            key_node, node = nodes.get(key, (self.key, None))
+            yield key, Item(value, self.document, key_node, node)
+
+    def at(self, *path: str | int) -> Location | None:
+        """Where the value at ``path`` stands, or None where there is no such value."""
+        key, node, value = self.key, self.node, self.value
+        for step in path:
+            if isinstance(value, Mapping) and str(step) in value:
+                value = value[str(step)]
+                key, node = self.document.keys_of(node).get(str(step), (key, None))
+            elif isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
+                value = value[step]
+                node = node.value[step] if node is not None else None
+                key = node or key
+            else:
+                return None
+        return self.document.location(key or node)
+
+
+class Document:
+    """One parsed text.
+
+    :ivar path: the name of the source, for messages.
+    :ivar root: the whole of it.
+    :ivar encrypted: it is a file that ansible-vault encrypted as a whole; ``root`` holds None.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.root = Item(None, self)
+        self.encrypted = False
+        self._keys: dict[int, dict[str, tuple[Node, Node]]] = {}
+
+    def location(self, node: Node | None) -> Location:
+        """The place of a node; that of the document as a whole where there is none."""
+        if node is None:
+            return Location(self.path)
+        return Location(self.path, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def keys_of(self, node: Node | None) -> dict[str, tuple[Node, Node]]:
+        """Key → the nodes of the key and of its value, for a mapping's node."""
+        return self._keys.get(id(node), {})
+
+    def index(self, node: Node, keys: dict[str, tuple[Node, Node]]) -> None:
+        """Remember where the keys of a mapping stand."""
+        self._keys[id(node)] = keys
+
+
+def plain(value: Value) -> Any:
+    """Return ``value`` as JSON types only, the way ``ansible-inventory --list`` shows it."""
+    if isinstance(value, Vault):
+        return {"__ansible_vault": value.ciphertext}
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def encodable(text: str, where: Location) -> str:
+    """Return ``text`` unless it holds half of a surrogate pair, which no file or host could be given."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InventoryError(
+                f"the string {text!a} is not valid Unicode: it holds half of a surrogate pair",
+                where=where,
+                hint="write the character itself, or both halves of its escape",
+            ) from None
+    return text
+
+
+def too_deep(where: Location) -> InventoryError:
+    """The refusal of nesting that no inventory needs."""
+    return InventoryError(f"nested more than {DEPTH} levels deep", where=where, hint="flatten the structure")
+
+
+def is_string_key(item: Item) -> bool:
+    """Whether the item's key was written as a string, not as a number, a boolean, a date or null."""
+    return item.key is None or item.key.tag.rpartition(":")[2] in {"str", "value"}
