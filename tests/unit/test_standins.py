@@ -12,7 +12,7 @@ from tests.lab.standins.build import SOURCES, control_text, digest, fields_heade
 from tests.lab.standins.packages import DRIVERS, TOOLKITS, Package, all_packages, driver_packages
 
 CAPTURED = SOURCES / "captured"
-"""From nvidia-smi 580.159.04 on an H100: the names of --help-query-gpu, and the header of a query of them all."""
+"""From nvidia-smi 580.159.04 on an H100: the names of --help-query-gpu, the header of a query of them all."""
 
 PACKAGES = list(all_packages())
 
