@@ -5,21 +5,9 @@ Imports stand inside the tasks, so that ``inv --list`` does not load SSH to prin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from provision.converge import Target
-    from provision.fleet import Fleet, Pace
-    from provision.inventory import Host, Inventory
-    from provision.login import Login
-    from provision.plan import Plan
-    from tests.lab.lab import Lab
 
 HOSTS = "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]"
 INVENTORY = "inventory file, folder or script (default: $PROVISION_INVENTORY, else inventories/lab)"
@@ -64,20 +52,20 @@ def provision(
     json: bool = False,
 ) -> None:
     """Take hosts to what the inventory says: plan, show, apply, plan again."""
-    from provision import fleet, report, terminal
+    from provision import arguments, fleet, report, terminal
 
     with terminal.sentences():
-        approved = _saved(plan)
-        targets = _targets(hosts, inventory, roles, enroll, ask_become_pass)
+        approved = arguments.saved_plans(plan)
+        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
         pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
-        with _fleet(targets, pace) as all_hosts:
+        with arguments.open_fleet(targets, pace) as all_hosts:
             plans = all_hosts.survey()
             if approved is not None:
                 all_hosts.hold_to(approved)
             pending = {name: found for name, found in plans.items() if found.changes}
             if not json and plans:
                 terminal.out(report.plans(plans, diff=diff or check))
-            run = _run_id()
+            run = arguments.run_id()
             if check:
                 all_hosts.planned()
             elif pending and not yes and not terminal.confirmed(f"Apply this to {len(pending)} host(s)?"):
@@ -119,18 +107,18 @@ def plan(
     json: bool = False,
 ) -> None:
     """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
-    from provision import fleet, report, terminal
+    from provision import arguments, fleet, report, terminal
 
     with terminal.sentences():
-        targets = _targets(hosts, inventory, roles, enroll, ask_become_pass)
-        with _fleet(targets, fleet.Pace(forks)) as all_hosts:
+        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        with arguments.open_fleet(targets, fleet.Pace(forks)) as all_hosts:
             plans = all_hosts.survey()
             all_hosts.planned()
             results = all_hosts.in_order()
         if out:
-            _write_private(out, plans)
+            arguments.save_plans(out, plans)
         if json:
-            terminal.out_json(report.document(results, _run_id(), diff=True))
+            terminal.out_json(report.document(results, arguments.run_id(), diff=True))
         else:
             failures = [text for text in map(report.failure, results) if text]
             terminal.out("\n\n".join(([report.plans(plans, diff=True)] if plans else []) + failures))
@@ -165,12 +153,12 @@ def verify(
     """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
     from pathlib import Path
 
-    from provision import terminal
+    from provision import arguments, terminal
     from provision.verify import verify as run_suite
 
     with terminal.sentences():
         found = run_suite(
-            _targets(hosts, inventory, roles, enroll, ask_become_pass),
+            arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass),
             forks=forks,
             expression=k,
             junit=Path(junit) if junit else None,
@@ -195,13 +183,13 @@ def facts(
     """Show what hosts are: system, kernel, GPUs on the bus."""
     from dataclasses import asdict
 
-    from provision import terminal
+    from provision import arguments, terminal
     from provision.fleet import facts_of, logins
 
     with terminal.sentences():
-        ways = logins(_selected(hosts, inventory))
+        ways = logins(arguments.select(hosts, inventory))
         if enroll:
-            _enroll(ways)
+            arguments.enroll_hosts(ways)
         found, errors = facts_of(ways, forks)
         if json:
             document = {name: asdict(value) for name, value in found.items()}
@@ -234,10 +222,10 @@ def inventory(
     c: Context, hosts: str = "all", inventory: str = "", graph: bool = False, json: bool = False
 ) -> None:
     """Show what the inventory says: hosts, their groups and merged variables."""
-    from provision import terminal
+    from provision import arguments, terminal
 
     with terminal.sentences():
-        loaded = _inventory(inventory)
+        loaded = arguments.load_inventory(inventory)
         selected = loaded.select(hosts)
         if graph:
             terminal.out(loaded.graph())
@@ -268,11 +256,11 @@ def render(
     """Render the files that would be written to hosts, here and without connecting to them."""
     from pathlib import Path
 
-    from provision import terminal
+    from provision import arguments, terminal
     from provision.local import assumed, rendered
 
     with terminal.sentences():
-        for target in _targets(hosts, inventory, roles):
+        for target in arguments.targets(hosts, inventory, roles):
             for path, content, mode in rendered(target, assumed(system)):
                 if not out:
                     terminal.out(f"# {target.name}:{path} ({mode})\n{content.decode('utf-8', 'replace')}")
@@ -289,27 +277,30 @@ def render(
 def lab_up(c: Context, count: int = 2) -> None:
     """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
     from provision import terminal
+    from tests.lab.lab import Lab
 
     with terminal.sentences():
-        _lab().up(count=count, say=terminal.say)
+        Lab("lab").up(count=count, say=terminal.say)
 
 
 @task
 def lab_down(c: Context) -> None:
     """Stop the lab and remove everything that it made, its cache aside."""
     from provision import terminal
+    from tests.lab.lab import Lab
 
     with terminal.sentences():
-        _lab().down(say=terminal.say)
+        Lab("lab").down(say=terminal.say)
 
 
 @task
 def lab_status(c: Context) -> None:
     """Show the hosts of the lab."""
     from provision import terminal
+    from tests.lab.lab import Lab
 
     with terminal.sentences():
-        rows = _lab().status()
+        rows = Lab("lab").status()
         terminal.out("\n".join(str(row) for row in rows) or "the lab is not up; start it with: inv lab.up")
 
 
@@ -363,106 +354,6 @@ def bench(c: Context) -> None:
 
     with terminal.sentences():
         raise SystemExit(run(terminal.out))
-
-
-def _inventory(path: str) -> Inventory:
-    from provision import sources, terminal
-
-    loaded = sources.load([path or sources.default_path()])
-    for warning in loaded.warnings:
-        terminal.say(f"warning: {warning}")
-    return loaded
-
-
-def _selected(hosts: str, inventory: str) -> tuple[Host, ...]:
-    from provision.errors import UsageError
-
-    if not hosts:
-        raise UsageError(
-            "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
-        )
-    return _inventory(inventory).select(hosts)
-
-
-def _targets(
-    hosts: str, inventory: str, roles: str, enroll: bool = False, ask_become_pass: bool = False
-) -> list[Target]:
-    from dataclasses import replace
-    from getpass import getpass
-
-    from provision import fleet, terminal
-    from provision import roles as known
-
-    chosen = known.choose([name for name in roles.split(",") if name])
-    found, without = fleet.targets(_selected(hosts, inventory), chosen)
-    if without:
-        terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
-    if ask_become_pass:
-        password = getpass("sudo password: ")
-        found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
-    if enroll:
-        _enroll([target.login for target in found])
-    return found
-
-
-def _enroll(logins: Sequence[Login]) -> None:
-    from provision import terminal
-    from provision.enroll import new_keys, record
-    from provision.errors import UsageError
-
-    keys = new_keys(logins, terminal.say)
-    for key in keys:
-        terminal.say(f"{key.host}: {key.kind} {key.fingerprint}")
-    if keys and not terminal.confirmed(f"Trust these {len(keys)} key(s) from now on?"):
-        raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
-    record(keys)
-
-
-def _fleet(targets: Sequence[Target], pace: Pace) -> Fleet:
-    from provision import fleet, terminal
-
-    progress = terminal.Progress({target.name: 0 for target in targets})
-    return fleet.Fleet(targets, pace, progress.tell, progress.tick)
-
-
-def _saved(path: str) -> dict[str, Plan] | None:
-    from pathlib import Path
-
-    from provision import plan
-    from provision.errors import UsageError
-
-    if not path:
-        return None
-    try:
-        return plan.load(Path(path).read_text("utf-8"), path)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
-
-
-def _write_private(path: str, plans: Mapping[str, Plan]) -> None:
-    import os
-
-    from provision import plan, terminal
-
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(plan.save(list(plans.values())))
-    terminal.say(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
-
-
-def _run_id() -> str:
-    """Sortable by time, and unique among operators who start in the same second."""
-    import secrets
-    from datetime import UTC, datetime
-
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _lab() -> Lab:
-    from tests.lab.lab import Lab
-
-    return Lab("lab")
 
 
 ns = Collection(provision, plan, verify, facts, inventory, render, demo, test, check, bench)

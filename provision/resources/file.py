@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
@@ -91,8 +91,30 @@ def _in_the_way(path: str, state: FileState) -> Refusal:
     )
 
 
+class PathResource(Resource):
+    """What all kinds share whose resources are paths."""
+
+    path: str
+
+    @property
+    def id(self) -> str:
+        """``KIND:PATH``."""
+        return f"{self.kind}:{self.path}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[Self]) -> Probe:
+        """Read all paths in one loop."""
+        return read_paths(cls.kind, [r.path for r in resources])
+
+    @classmethod
+    def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, FileState | Missing]:
+        """State by id."""
+        found = parse_paths([r.path for r in resources], answer)
+        return {r.id: found[r.path] for r in resources}
+
+
 @dataclass(frozen=True)
-class File(Resource):
+class File(PathResource):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
     A symbolic link is followed: what it points to is replaced and the link stays.
@@ -106,22 +128,6 @@ class File(Resource):
     group: str = "root"
     sensitive: bool = False
     kind: ClassVar[str] = "file"
-
-    @property
-    def id(self) -> str:
-        """``file:PATH``."""
-        return f"file:{self.path}"
-
-    @classmethod
-    def probe(cls, resources: Sequence[File]) -> Probe:
-        """Read all files in one loop."""
-        return read_paths("file", [r.path for r in resources])
-
-    @classmethod
-    def states(cls, resources: Sequence[File], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State by id."""
-        found = parse_paths([r.path for r in resources], answer)
-        return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
         """Write the file if content, mode or owner differ.
@@ -171,7 +177,7 @@ class File(Resource):
 
 
 @dataclass(frozen=True)
-class Directory(Resource):
+class Directory(PathResource):
     """A directory with this mode and owner; what is in it is not looked at.
 
     With ``keep_mode`` an existing directory keeps the mode and owner that somebody gave it.
@@ -183,22 +189,6 @@ class Directory(Resource):
     group: str = "root"
     keep_mode: bool = False
     kind: ClassVar[str] = "directory"
-
-    @property
-    def id(self) -> str:
-        """``directory:PATH``."""
-        return f"directory:{self.path}"
-
-    @classmethod
-    def probe(cls, resources: Sequence[Directory]) -> Probe:
-        """Read all directories in one loop."""
-        return read_paths("directory", [r.path for r in resources])
-
-    @classmethod
-    def states(cls, resources: Sequence[Directory], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State by id."""
-        found = parse_paths([r.path for r in resources], answer)
-        return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
         """Make the directory, or set its mode and owner.
@@ -228,28 +218,12 @@ class Directory(Resource):
 
 
 @dataclass(frozen=True)
-class NoFile(Resource):
+class NoFile(PathResource):
     """A path that must not exist; what is there is moved into the backups."""
 
     path: str
     why: str
     kind: ClassVar[str] = "no-file"
-
-    @property
-    def id(self) -> str:
-        """``no-file:PATH``."""
-        return f"no-file:{self.path}"
-
-    @classmethod
-    def probe(cls, resources: Sequence[NoFile]) -> Probe:
-        """Tell which of the paths exist."""
-        return read_paths("no-file", [r.path for r in resources])
-
-    @classmethod
-    def states(cls, resources: Sequence[NoFile], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State by id."""
-        found = parse_paths([r.path for r in resources], answer)
-        return {r.id: found[r.path] for r in resources}
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
         """Move the file away if it is there.
