@@ -18,7 +18,7 @@ def systemd_word(value: object) -> str:
 
     Control characters become C escapes, ``%`` and ``$`` are doubled (systemd.service(5), "COMMAND LINES").
 
-    :raises RenderError: for NUL, which no argument can carry.
+    :raises RenderError: for NUL, which no argument can carry, and for what is no character.
     """
     escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     text = _writable(value)
@@ -35,7 +35,7 @@ def environment_value(value: object) -> str:
 
     See systemd.exec(5), "EnvironmentFile="; newlines stay as they are.
 
-    :raises RenderError: for NUL and for carriage returns, which systemd cannot read back.
+    :raises RenderError: for NUL, and for what is no character; systemd then refuses the whole file.
     """
     text = _writable(value)
     return '"' + "".join(f"\\{c}" if c in '\\"`$' else c for c in text) + '"'
@@ -45,9 +45,16 @@ def _writable(value: object) -> str:
     text = str(value)
     if "\0" in text:
         raise RenderError(f"a NUL character cannot be written to a unit or environment file: {text!r}")
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise RenderError(f"half a character cannot be written to a unit or environment file: {text!r}")
+    if strange := next((c for c in text if not _is_character(ord(c))), None):
+        raise RenderError(
+            f"U+{ord(strange):04X} is no character; systemd reads no file that has it: {text!r}"
+        )
     return text
+
+
+def _is_character(code: int) -> bool:
+    """Whether Unicode has it for text: no half of a surrogate pair, and none of the 66 noncharacters."""
+    return not (0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE)
 
 
 def _utf8_escapes(character: str) -> str:

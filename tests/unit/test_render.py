@@ -60,7 +60,15 @@ def test_values_of_an_environment_file(value: object, quoted: str) -> None:
 
 
 @pytest.mark.parametrize("quoting", [systemd_word, systemd_text, environment_value])
-@pytest.mark.parametrize(("value", "says"), [("a\0b", "NUL"), ("\ud800", "half a character")])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("a\0b", "NUL"),
+        ("\ud800", r"U\+D800 is no character"),
+        ("\ufffe", r"U\+FFFE"),
+        ("a\ufdd0", r"U\+FDD0"),
+    ],
+)
 def test_what_cannot_be_written_is_refused(quoting: object, value: str, says: str) -> None:
     assert callable(quoting)
     with pytest.raises(RenderError, match=says):
