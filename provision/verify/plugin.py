@@ -24,6 +24,9 @@ from provision.verify.verdict import Concern, Finding
 PER_INSTANCE = frozenset({"instance", "instance_name"})
 """A test that asks for one of these is repeated for every instance."""
 
+LONGEST = 300
+"""Characters of an assertion that are shown."""
+
 
 class Plugin:
     """One run of the suite.
@@ -254,13 +257,17 @@ def said(error: BaseException) -> tuple[str, str | None]:
         return error.message, error.hint
     if isinstance(error, pytest.skip.Exception):
         return str(error.msg), None
-    text = str(error).strip().partition("\n")[0]
-    if isinstance(error, AssertionError) and text:
-        return text, None
+    first, *rest = str(error).strip().splitlines() or [""]
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"
+    if isinstance(error, AssertionError) and first:
+        if not first.startswith("assert "):
+            return first, None
+        # pytest explains a bare assert in the lines below it: where each value comes from.
+        explained = ", ".join([first, *(line.strip(" +") for line in rest if line.strip(" +"))])
+        return f"{explained[:LONGEST]} ({where})", None
     return (
-        f"{type(error).__name__}: {text} ({where})",
+        f"{type(error).__name__}: {first} ({where})",
         "the check itself is at fault, or met what it does not know",
     )
 

@@ -730,6 +730,9 @@ def test_kernel(evidence, target):
 def test_facts(facts):
     assert facts.os == "debian"
 
+def test_bare(facts):
+    assert facts.is_apt is False
+
 def test_boom():
     {}["missing"]
 
@@ -747,10 +750,12 @@ def test_warning():
     assert {check.name: check.verdict for check in host.checks} == {
         "kernel": "fail",
         "facts": "pass",
+        "bare": "fail",
         "boom": "fail",
         "warning": "warn",
     }
     assert found(host, "fail")["kernel"] == "gpu-01 is no Linux"
+    assert re.match(r"assert True is False, where True = Facts", found(host, "fail")["bare"])
     assert re.fullmatch(r"KeyError: 'missing' \(test_own\.py:\d+\)", found(host, "fail")["boom"])
 
 
