@@ -32,7 +32,7 @@ ln -s ../sys-bus-pci-devices.mount "$root/usr/lib/systemd/system/sysinit.target.
 
 # systemd-networkd waits for udev where /sys is writable, and there is no udev in a container: show it a read-only /sys.
 install -d "$root/usr/lib/systemd/system/systemd-networkd.service.d"
-printf '[Service]\nReadOnlyPaths=/sys\n' >"$root/usr/lib/systemd/system/systemd-networkd.service.d/container.conf"
+printf '[Service]\nBindReadOnlyPaths=/sys\n' >"$root/usr/lib/systemd/system/systemd-networkd.service.d/container.conf"
 chroot "$root" systemctl enable systemd-networkd.service
 
 # Timers would take apt's lock at moments of their own; the kernel's file systems are the machine's, not the host's.

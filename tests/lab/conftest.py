@@ -12,17 +12,15 @@ from tests.lab.lab import Lab
 HOSTS = 3
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the lab, saying why, where there can be none."""
-    if (reason := prerequisites.unfit()) is None:
-        return
-    for item in items:
-        if "lab" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason=reason))
+@pytest.fixture(scope="session")
+def fit_machine() -> None:
+    """Skip what needs lab hosts where there can be none; pytest shows the reason once."""
+    if (reason := prerequisites.unfit()) is not None:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(fit_machine: None) -> Iterator[Lab]:
     """The lab "test" with bare hosts gpu-01 to gpu-03, made anew; taken down at the end, whatever that is."""
     lab = Lab("test")
     lab.down()

@@ -67,7 +67,7 @@ def processes(lab: Lab) -> list[str]:
 
 
 @pytest.fixture
-def spare() -> Iterator[Lab]:
+def spare(fit_machine: None) -> Iterator[Lab]:
     """A lab of its own, down at first and at the end."""
     lab = Lab("spare")
     lab.down()
