@@ -73,7 +73,7 @@ def lost(before: Any, after: Any, wanted: Any) -> list[str]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(existing=DOCUMENTS, wanted=DOCUMENTS | st.just(NVIDIA), indent=st.sampled_from([None, 2, "\t"]))
 def test_nothing_of_the_users_is_lost(existing: Any, wanted: Any, indent: Any) -> None:
     content = json.dumps(existing, indent=indent).encode()
@@ -86,7 +86,7 @@ def test_nothing_of_the_users_is_lost(existing: Any, wanted: Any, indent: Any) -
     assert parse(as_text(merged)) == merged
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(existing=DOCUMENTS)
 def test_a_second_run_has_nothing_to_do(existing: Any) -> None:
     first = WANTED.change(file(json.dumps(existing).encode()), Planned())

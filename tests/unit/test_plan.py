@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.command import Output, Probe
@@ -212,6 +212,7 @@ PLANS = st.lists(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(plans=PLANS)
 def test_a_saved_plan_is_read_back(plans: list[Plan]) -> None:
     assert load(save(plans), "f") == {found.host: found for found in plans}
@@ -254,6 +255,7 @@ def test_a_plan_of_another_version_is_refused() -> None:
         load('{"schema": 2, "plans": {}}', "saved.json")
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.recursive(st.none() | st.integers() | TEXTS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v)))
 def test_any_other_document_is_refused_in_a_sentence(document: Any) -> None:
     with pytest.raises(UsageError):

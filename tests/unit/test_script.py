@@ -95,7 +95,7 @@ def test_links_that_must_not_be_are_removed_and_their_target_stays(box: Sandbox,
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.lists(st.binary(max_size=300) | st.text().map(str.encode), min_size=5, max_size=12))
 def test_any_bytes_arrive(
     shell: str, contents: list[bytes], tmp_path_factory: pytest.TempPathFactory
