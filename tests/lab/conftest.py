@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -14,9 +14,19 @@ HOSTS = 3
 
 @pytest.fixture(scope="session")
 def fit_machine() -> None:
-    """Skip what needs lab hosts where there can be none; pytest shows the reason once."""
+    """Skip what needs lab hosts where there can be none."""
     if (reason := prerequisites.unfit()) is not None:
         pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report all skips for want of a lab at one place, so that pytest's summary has one line for them."""
+    report = yield
+    reason = prerequisites.unfit()
+    if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[2] == f"Skipped: {reason}":
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
 
 
 @pytest.fixture(scope="session")
