@@ -349,11 +349,12 @@ def test_up_starts_anew_when_everything_was_killed(spare: Lab) -> None:
 
 def kill_all(chosen: Callable[[str], bool]) -> None:
     """Kill the processes of the spare lab whose command line is chosen, as a crash would."""
-    victims = [
-        pid
-        for pid in lab_group("spare").pids()
-        if chosen(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-    ]
+    victims: list[int] = []
+    for pid in lab_group("spare").pids():
+        # Short-lived ones may be gone by now.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if chosen(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()):
+                victims.append(pid)
     assert victims
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):
