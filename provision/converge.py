@@ -117,6 +117,7 @@ class Converging:
             self.target.name,
             status,
             resources=len(self.survey.wanted) if self.survey else 0,
+            right=len(self.survey.wanted) - len(self.survey.plan.changes) if self.survey else 0,
             changes=self.survey.plan.changes[:changed] if self.survey else (),
             error=error,
             seconds=time.monotonic() - self.began,

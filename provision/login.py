@@ -313,9 +313,7 @@ def _parsed(host: str, name: str, text: str) -> Iterator[tuple[str, str]]:
 def _check_option(host: str, name: str, key: str, value: str) -> None:
     if key == "stricthostkeychecking" and value.lower() in {"no", "off", "false"}:
         raise _unchecked(host, f"{name}: StrictHostKeyChecking={value}")
-    if key == "forwardagent" and value.lower() == "no":
-        return
-    if key not in _HONOURED | _HARMLESS:
+    if key not in _HONOURED | _HARMLESS and (key, value.lower()) != ("forwardagent", "no"):
         hint = "honoured are: " + ", ".join(sorted(_HONOURED))
         raise InventoryError(f"{host}: {name}: the option {key!r} is not supported", hint=hint)
     if not value:
@@ -345,10 +343,8 @@ def _hops(host: str, options: _Options) -> list[str]:
     jump = options.text("proxyjump")
     if jump:
         return [] if jump.lower() == "none" else [hop.strip() for hop in jump.split(",")]
-    command = options.text("proxycommand")
-    if not command or command.lower() == "none":
-        return []
-    return [_hop_of_command(host, command)]
+    command = options.text("proxycommand") or "none"
+    return [] if command.lower() == "none" else [_hop_of_command(host, command)]
 
 
 def _hop_of_command(host: str, command: str) -> str:

@@ -59,12 +59,12 @@ def failure(result: Result) -> str:
 
 
 def recap(results: Sequence[Result]) -> str:
-    """One line a host, in Ansible's words, then the failures with their reasons."""
+    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), then the failures with reasons."""
     width = max((len(result.host) for result in results), default=0)
     lines = ["RECAP"]
     for result in results:
         counts = {
-            "ok": result.resources - len(result.changes),
+            "ok": result.right + len(result.changes),
             "changed": len(result.changes),
             "unreachable": int(result.status == "unreachable"),
             "failed": int(result.status == "failed"),

@@ -17,6 +17,7 @@ class Result:
     """What became of a host.
 
     :ivar resources: how many resources were looked at.
+    :ivar right: how many of them were right already.
     :ivar changes: the changes that were made, or with ``check`` would be made.
     :ivar seconds: from connecting to the end.
     :ivar connects: sessions that were opened.
@@ -26,6 +27,7 @@ class Result:
     host: str
     status: Status
     resources: int = 0
+    right: int = 0
     changes: tuple[Change, ...] = ()
     error: HostError | None = None
     seconds: float = 0.0

@@ -37,10 +37,13 @@ def launch(plan: Plan, run: str) -> str:
     """
     end = f"END-{run}"
     return f"""umask 077
+# From the lock to the start of the script nothing may stop this, neither a lost connection nor an interrupt.
+trap '' HUP INT PIPE
 mkdir -p {SPOOL} && cd {SPOOL} || exit 1
 if ! mkdir lock 2>/dev/null; then
   other=$(cat lock/run 2>/dev/null)
-  if kill -0 "$(cat "$other/pid" 2>/dev/null)" 2>/dev/null || [ -z "$(find lock -mmin +1 -prune)" ]; then
+  if kill -0 "$(cat "$other/pid" 2>/dev/null)" 2>/dev/null || [ -z "$(find lock -mmin +1 -prune)" ] ||
+    ! mv -T lock "stale-{run}" 2>/dev/null || ! mkdir lock 2>/dev/null; then
     echo "busy $other"
     exit 0
   fi
@@ -57,6 +60,7 @@ else
   # A child of this shell would stay as a zombie, for which tail waits.
   (setsid /bin/sh {SPOOL}/{run}/script </dev/null >/dev/null 2>&1 &)
 fi
+trap - HUP INT PIPE
 {follow(run, 0)}"""
 
 

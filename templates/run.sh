@@ -135,6 +135,33 @@ load_module() {
   timeout 120 modprobe -- "$1"
 }
 
+# module_is NAME GLOB: loaded in a version that matches, which is also the installed one where that is known.
+module_is() {
+  read -r loaded <"/sys/module/$1/version" || return
+  installed=$(modinfo -F version "$1" 2>/dev/null) || installed=
+  # shellcheck disable=SC2254  # the version is a pattern on purpose
+  case $loaded in $2) ;; *) fail "$1 $loaded is loaded, wanted $2"; return ;; esac
+  [ -z "$installed" ] || [ "$installed" = "$loaded" ] || fail "$1 $loaded is loaded, $installed is installed"
+}
+
+# reload_module nvidia: with the modules on top of it; only while nothing but the persistence daemon uses them.
+reload_module() {
+  daemon=
+  if systemctl is-active --quiet nvidia-persistenced.service; then
+    daemon=yes
+    systemctl stop nvidia-persistenced.service || return
+  fi
+  for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem "$1"; do
+    [ -d "/sys/module/$module" ] || continue
+    timeout 60 modprobe -r -- "$module" && continue
+    [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+    fail "reboot needed: kernel module $module is in use, so the new driver cannot be loaded"
+    return
+  done
+  timeout 120 modprobe -- "$1" && timeout 120 modprobe -- nvidia-uvm || return
+  [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+}
+
 # --- units and Docker ----------------------------------------------------------------------------
 
 # wait_until SECONDS COMMAND...
@@ -185,9 +212,22 @@ run_unit() {
   timeout "$3" systemctl "$1" -- "$2" && return
   code=$?
   [ "$code" -ne 124 ] || echo "$2 did not come up within $3 s"
-  # With --since, journalctl's own -n would show the first lines and not the last ones.
-  journalctl --no-pager -o cat -u "$2" --since "@$since" | grep -v '^[+|]' | tail -n 15
+  # The cause often stands far above the end. With --since, journalctl's own -n would show the first lines.
+  journalctl --no-pager -o cat -u "$2" --since "@$since" | grep -v '^[+|]' >"$run/journal"
+  grep -i -m 5 -E 'error|fail|unrecognized|invalid|denied|not found' "$run/journal"
+  echo "..."
+  tail -n 8 "$run/journal"
   return "$code"
+}
+
+# retire_unit FILE: a unit of ours that nobody wants any more, and its environment.
+retire_unit() {
+  unit=${1##*/}
+  systemctl disable --quiet --now -- "$unit"
+  backup "$1" && rm -f -- "$1" && systemctl daemon-reload || return
+  environment=${unit#triton@}
+  environment=/etc/triton/${environment%.service}.env
+  backup "$environment" && rm -f -- "$environment"
 }
 
 # docker_knows DEFAULT RUNTIME...: the running dockerd has these runtimes and this default.

@@ -72,6 +72,11 @@ class Execution:
         self.started = self.heard = self.alive = time.monotonic()
 
     def run(self, transport: paramiko.Transport, script: str, stdin: bytes) -> Output:
+        """Start the command on a new channel, and read it to its end.
+
+        :raises UnreachableError: where the session is lost.
+        :raises UnfinishedError: where the script does not end in its time, or never began.
+        """
         payload = self.frame.script(script, stdin)
         if self.asks:
             assert self.login.become_password is not None

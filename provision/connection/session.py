@@ -102,6 +102,7 @@ def _transport(
 
 
 def close(session: fabric.Connection) -> None:
+    """End a session and wait for its thread."""
     transport = session.client.get_transport()
     if transport is not None:
         _stop(transport)
@@ -150,6 +151,7 @@ def _where(login: Login) -> str:
 
 
 def reason(error: BaseException) -> str:
+    """Say what an exception of paramiko or the socket means, in words for an operator."""
     if isinstance(error, paramiko.ChannelException):
         return error.text or f"channel refused ({error.code})"
     if isinstance(error, OSError) and error.strerror:

@@ -1,26 +1,39 @@
-"""Kernel modules that must be loaded."""
+"""Kernel modules that must be loaded, in the version that the host has installed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
-from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
 
 
 @dataclass(frozen=True)
-class Module(Resource):
-    """A loaded kernel module, and the version it must have where it states one.
+class ModuleState:
+    """Versions of a loaded module; empty where the module states none or modinfo does not find it.
 
-    Loaded means that ``/sys/module/NAME`` exists; a module built without a version has none to compare.
-    :ivar version: the wanted version without packaging suffix, or None for any.
+    :ivar loaded: what the kernel runs.
+    :ivar installed: what modprobe would load.
+    """
+
+    loaded: str
+    installed: str = ""
+
+
+@dataclass(frozen=True)
+class Module(Resource):
+    """A loaded kernel module. Loaded means that ``/sys/module/NAME`` exists.
+
+    :ivar version: the wanted version without packaging suffix, exact or a glob, or None for any.
+    :ivar packages: names of the packages whose upgrade or downgrade replaces the module.
     """
 
     name: str
     version: str | None = None
+    packages: tuple[str, ...] = ()
     kind: ClassVar[str] = "module"
 
     @property
@@ -35,31 +48,33 @@ class Module(Resource):
 
     @classmethod
     def probe(cls, resources: Sequence[Module]) -> Probe:
-        """Ask sysfs for all modules."""
+        """Ask sysfs for all modules, and modinfo for those whose version counts."""
+        listed = words(*(f"{'v' if r.version else '-'}{r.folder}" for r in resources))
         return Probe(
             "module",
-            f"""for d in {words(*(r.folder for r in resources))}; do
-  if [ -d "$d" ]; then v=; [ -r "$d/version" ] && read -r v <"$d/version"; printf 'loaded %s\\n' "$v"
+            f"""for d in {listed}; do
+  ask=${{d%%/*}} d=/${{d#*/}}
+  if [ -d "$d" ]; then
+    v=; [ -r "$d/version" ] && read -r v <"$d/version"
+    i=; [ "$ask" = v ] && i=$(timeout 10 modinfo -F version "${{d##*/}}" 2>/dev/null)
+    printf 'loaded %s %s\\n' "${{v:--}}" "${{i:--}}"
   else echo absent; fi
 done""",
         )
 
     @classmethod
-    def states(cls, resources: Sequence[Module], answer: Output) -> Mapping[str, str | Missing]:
-        """Version of each loaded module ("" if it states none), by id."""
+    def states(cls, resources: Sequence[Module], answer: Output) -> Mapping[str, ModuleState | Missing]:
+        """State by id.
+
+        :raises ValueError: if there is not one line for each module.
+        """
         lines = answer.out.splitlines()
         if len(lines) != len(resources):
             raise ValueError(f"{len(lines)} answers for {len(resources)} modules: {answer.err.strip()}")
-        return {
-            r.id: ABSENT if line == "absent" else line.removeprefix("loaded").strip()
-            for r, line in zip(resources, lines, strict=True)
-        }
+        return {r.id: _state(line) for r, line in zip(resources, lines, strict=True)}
 
-    def change(self, state: str | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Load the module if it is not loaded.
-
-        :raises Refusal: if another version is loaded, which only a reboot or a reload of the module cures.
-        """
+    def change(self, state: ModuleState | Missing, planned: Planned) -> Change | None:
+        """Load the module, or reload it where another version runs than is installed or wanted."""
         if isinstance(state, Missing):
             return Change(
                 resource=self.id,
@@ -69,9 +84,29 @@ done""",
                 done=f"[ -d {quote(self.folder)} ]",
                 script=f"load_module {quote(self.name)}",
             )
-        if self.version and state and state != self.version:
-            raise Refusal(
-                f"reboot needed: kernel module {self.name} {state} is loaded, {self.version} is wanted",
-                hint="drain the host and reboot it, then run again",
-            )
-        return None
+        if not self.version:
+            return None
+        moves = [f"package:{name}:{verb}" for name in self.packages for verb in ("upgrade", "downgrade")]
+        if planned.positions(moves):
+            reason = f"{state.loaded} is loaded, and its packages change"
+        elif state.loaded and not fnmatchcase(state.loaded, self.version):
+            reason = f"{state.loaded} is loaded, {self.version} is wanted"
+        elif state.loaded and state.installed and state.loaded != state.installed:
+            reason = f"{state.loaded} is loaded, {state.installed} is installed"
+        else:
+            return None
+        return Change(
+            resource=self.id,
+            action="reload",
+            summary=f"reload kernel module {self.name}, or stop: while it is in use, that takes a reboot",
+            reason=reason,
+            done=f"module_is {words(self.name, self.version)}",
+            script=f"reload_module {quote(self.name)}",
+        )
+
+
+def _state(line: str) -> ModuleState | Missing:
+    if line == "absent":
+        return ABSENT
+    _, loaded, installed = line.split(" ")
+    return ModuleState(loaded.removeprefix("-"), installed.removeprefix("-"))

@@ -97,7 +97,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
         Handler("rebuild the initramfs", on=(f"file:{blacklist}",), script="rebuild_initramfs"),
         *([Packages("kernel-headers", (Package(names.headers),), hold=False)] if names.headers else ()),
         Packages("driver", tuple(Package(name, version) for name in names.installed), hold=settings.hold),
-        Module("nvidia", version=version.rpartition("-")[0] or None if settings.version else None),
+        Module("nvidia", version.rpartition("-")[0] or version, names.installed),
         Module("nvidia-uvm"),
         *([Service("nvidia-persistenced.service")] if settings.persistence else ()),
     ]

@@ -26,6 +26,10 @@ CANARY_MODEL = "provision_canary"
 
 RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
 
+STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC|XDG)_\w+")
+"""Variables that would also steer the docker client and the gates if the unit had them. They go to the
+container on its command line, which everybody on the host can read: none of them is a secret."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
@@ -62,7 +66,7 @@ class Instance(Settings):
     args: list[Text] = []
     """Further arguments for tritonserver."""
     env: dict[Variable, Text] = {}
-    """Environment of the container; kept in a file that only root can read."""
+    """Environment of the container, in a file for root alone; PATH, LD_… and the like stand in the unit."""
     mounts: list[Text] = []
     """Further mounts, as ``docker run --volume`` takes them."""
     shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
@@ -170,7 +174,8 @@ def _shared(canary: bool) -> Iterator[Resource]:
 
 
 def _files(name: str, instance: Instance) -> Iterator[Resource]:
-    environment = render("triton.env.j2", env=instance.env).encode()
+    secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
+    environment = render("triton.env.j2", env=secret).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
     yield File(environment_file(name), environment, mode="0600", sensitive=True)
     yield File(unit_file(name), _unit(name, instance).encode())
@@ -204,6 +209,7 @@ def _unit(name: str, instance: Instance) -> str:
         "triton@.service.j2",
         name=name,
         instance=instance,
+        steering={key: value for key, value in instance.env.items() if STEERING.fullmatch(key)},
         container=container_of(name),
         environment=environment_file(name),
         models=models_of(name, instance),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cli import Answer, inv, lab_inventory, start, write_inventory
+from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
 from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 from tests.lab.proxy import Proxy
@@ -33,7 +33,7 @@ def shell(machine: LabHost, script: str) -> str:
     """Run a script as root on a host, out of band; its output."""
     done = machine.run(["sh", "-c", script])
     assert done.returncode == 0, f"{script}: {done.stdout} {done.stderr}"
-    return str(done.stdout)
+    return done.stdout
 
 
 def image() -> str:
@@ -42,9 +42,9 @@ def image() -> str:
     return str(instances["main"]["image"])
 
 
-def provision(*arguments: str, pattern: str = "gpu-nodes", **options: Path) -> Answer:
+def provision(*arguments: str, pattern: str = "gpu-nodes", inventory: Path = INVENTORY) -> Answer:
     """``inv provision --yes --json``."""
-    return inv("provision", "--hosts", pattern, "--yes", "--json", *arguments, **options)
+    return inv("provision", "--hosts", pattern, "--yes", "--json", *arguments, inventory=inventory)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,8 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 
 def running(machine: LabHost) -> bool:
     """Whether a plan is being carried out on the host."""
-    return machine.run(["sh", "-c", "[ -s /run/provision/lock/run ]"]).returncode == 0
+    check = 'kill -0 "$(cat /run/provision/"$(cat /run/provision/lock/run)"/pid)"'
+    return machine.run(["sh", "-c", check]).returncode == 0
 
 
 def test_a_killed_controller_interrupts_nothing(lab: Lab) -> None:

@@ -8,27 +8,31 @@ from pathlib import Path
 import pytest
 
 from provision.command import Output
-from provision.errors import Refusal
-from provision.resources.base import ABSENT, Missing, Planned
-from provision.resources.module import Module
+from provision.resources.base import ABSENT, Change, Planned
+from provision.resources.module import Module, ModuleState
 from tests.unit.sandbox import SHELLS
 
-NVIDIA = Module("nvidia", version="580.159.04")
+NVIDIA = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_sysfs_shows_is_read(shell: str, tmp_path: Path) -> None:
     """The probe runs against a copy of /sys/module as a host with the driver has it."""
+    (tmp_path / "bin").mkdir()
+    modinfo = tmp_path / "bin/modinfo"
+    modinfo.write_text('#!/bin/sh\n[ "$*" = "-F version nvidia" ] && echo 580.200.01\n')
+    modinfo.chmod(0o755)
     modules = [NVIDIA, Module("nvidia-uvm"), Module("nouveau")]
     for folder, version in (("nvidia", "580.159.04\n"), ("nvidia_uvm", "")):
         (tmp_path / folder).mkdir()
         if version:
             (tmp_path / folder / "version").write_text(version)
     script = Module.probe(modules).script.replace("/sys/module/", f"{tmp_path}/")
-    ran = subprocess.run([shell, "-c", script], capture_output=True, check=True)
+    path = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=True, env=path)
     assert Module.states(modules, Output(0, ran.stdout)) == {
-        "module:nvidia": "580.159.04",
-        "module:nvidia-uvm": "",
+        "module:nvidia": ModuleState("580.159.04", "580.200.01"),
+        "module:nvidia-uvm": ModuleState(""),
         "module:nouveau": ABSENT,
     }
 
@@ -47,12 +51,43 @@ def test_a_module_that_is_not_loaded_is_loaded() -> None:
 
 @pytest.mark.parametrize(
     ("module", "state"),
-    [(NVIDIA, "580.159.04"), (NVIDIA, ""), (Module("nvidia"), "575.57.08"), (Module("x"), "")],
+    [
+        (NVIDIA, ModuleState("580.159.04", "580.159.04")),
+        (NVIDIA, ModuleState("580.159.04")),
+        (NVIDIA, ModuleState("")),
+        (Module("nvidia", "580.*"), ModuleState("580.95.05", "580.95.05")),
+        (Module("nvidia"), ModuleState("575.57.08", "580.159.04")),
+    ],
 )
-def test_a_module_that_is_right_needs_nothing(module: Module, state: str | Missing) -> None:
+def test_a_module_that_is_right_needs_nothing(module: Module, state: ModuleState) -> None:
     assert module.change(state, Planned()) is None
 
 
-def test_another_version_takes_a_reboot() -> None:
-    with pytest.raises(Refusal, match=r"reboot needed: .*575\.57\.08 is loaded, 580\.159\.04 is wanted"):
-        NVIDIA.change("575.57.08", Planned())
+UPGRADE = Change("packages:driver", "upgrade", "", "", "", signals=("package:nvidia-driver-cuda:upgrade",))
+
+
+@pytest.mark.parametrize(
+    ("module", "state", "planned", "reason"),
+    [
+        (NVIDIA, ModuleState("575.57.08"), Planned(), "575.57.08 is loaded, 580.159.04 is wanted"),
+        (
+            NVIDIA,
+            ModuleState("580.159.04"),
+            Planned((UPGRADE,)),
+            "580.159.04 is loaded, and its packages change",
+        ),
+        (
+            Module("nvidia", "580.*"),
+            ModuleState("580.95.05", "580.159.04"),
+            Planned(),
+            "580.95.05 is loaded, 580.159.04 is installed",
+        ),
+    ],
+)
+def test_another_version_is_reloaded(
+    module: Module, state: ModuleState, planned: Planned, reason: str
+) -> None:
+    change = module.change(state, planned)
+    assert change is not None
+    assert (change.action, change.reason) == ("reload", reason)
+    assert change.script == "reload_module nvidia"

@@ -34,12 +34,12 @@ FAILED = ChangeError(
     hint="the disk is full: see df -h on the host",
 )
 RESULTS = [
-    Result("gpu-01", "ok", resources=30, seconds=0.24, connects=1, execs=2),
-    Result("gpu-02", "failed", resources=30, changes=(FILE,), error=FAILED, seconds=12.3456),
+    Result("gpu-01", "ok", resources=30, right=30, seconds=0.24, connects=1, execs=2),
+    Result("gpu-02", "failed", resources=30, right=25, changes=(FILE,), error=FAILED, seconds=12.3456),
     Result(
         "a-long-name", "unreachable", error=UnreachableError("a-long-name", "no route to host"), seconds=10
     ),
-    Result("gpu-04", "changed", resources=30, changes=(FILE, PULL), seconds=100, reboots=1),
+    Result("gpu-04", "changed", resources=30, right=28, changes=(FILE, PULL), seconds=100, reboots=1),
     Result("gpu-05", "skipped"),
 ]
 
@@ -81,9 +81,9 @@ def test_the_recap_is_in_ansibles_words() -> None:
     assert [line.rstrip() for line in lines[:7]] == [
         "RECAP",
         "gpu-01      : ok=30   changed=0    unreachable=0    failed=0    skipped=0      0.2 s",
-        "gpu-02      : ok=29   changed=1    unreachable=0    failed=1    skipped=0     12.3 s",
+        "gpu-02      : ok=26   changed=1    unreachable=0    failed=1    skipped=0     12.3 s",
         "a-long-name : ok=0    changed=0    unreachable=1    failed=0    skipped=0     10.0 s",
-        "gpu-04      : ok=28   changed=2    unreachable=0    failed=0    skipped=0    100.0 s",
+        "gpu-04      : ok=30   changed=2    unreachable=0    failed=0    skipped=0    100.0 s",
         "gpu-05      : ok=0    changed=0    unreachable=0    failed=0    skipped=1      0.0 s",
         "",
     ]
