@@ -132,8 +132,12 @@ def facts_of(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[
 def each(
     items: Mapping[str, T], work: Callable[[T], R], forks: int, tick: Callable[[], None]
 ) -> dict[str, R]:
-    """Do ``work`` for all items, ``forks`` at a time; ``tick`` is called at least every second meanwhile."""
-    with ThreadPoolExecutor(max_workers=max(1, min(forks, len(items) or 1))) as pool:
+    """Do ``work`` for all items, ``forks`` at a time; ``tick`` is called at least every second meanwhile.
+
+    An interrupt does not wait for work that was begun.
+    """
+    pool = ThreadPoolExecutor(max_workers=max(1, min(forks, len(items) or 1)))
+    try:
         running = {pool.submit(work, item): name for name, item in items.items()}
         found: dict[str, R] = {}
         pending = set(running)
@@ -141,6 +145,8 @@ def each(
             done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
             found |= {running[future]: future.result() for future in done}
             tick()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return {name: found[name] for name in items}
 
 
