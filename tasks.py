@@ -56,8 +56,8 @@ def provision(
 
     with terminal.sentences():
         approved = arguments.saved_plans(plan)
-        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
         pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
+        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
         with arguments.open_fleet(targets, pace) as all_hosts:
             plans = all_hosts.survey()
             if approved is not None:

@@ -11,9 +11,10 @@ from getpass import getpass
 from pathlib import Path
 
 from provision import fleet, plan, roles, sources, terminal
+from provision.connection import knows
 from provision.converge import Target
 from provision.enroll import new_keys, record
-from provision.errors import UsageError
+from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory
 from provision.login import Login
 from provision.plan import Plan
@@ -50,7 +51,8 @@ def targets(
     :raises UsageError: for anything that is refused.
     """
     chosen = roles.choose([name for name in role_names.split(",") if name])
-    found, without = fleet.targets(select(hosts, inventory), chosen)
+    selected = select(hosts, inventory)
+    found, without = fleet.targets(selected, chosen)
     if without:
         terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
     if ask_become_pass:
@@ -58,7 +60,23 @@ def targets(
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
     if enroll:
         enroll_hosts([target.login for target in found])
+    _require_known({host.name: host for host in selected}, [target.login for target in found])
     return found
+
+
+def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
+    """Refuse hosts that no key could be checked against, before any connection.
+
+    :raises InventoryError: naming the first and how many there are.
+    """
+    unknown = [login.host for login in logins if not knows(login)]
+    if unknown:
+        others = f", nor are those of {len(unknown) - 1} other host(s)" if len(unknown) > 1 else ""
+        raise InventoryError(
+            f"the SSH host key of {unknown[0]} is not known{others}",
+            where=hosts[unknown[0]].where(),
+            hint="--enroll shows such keys and records them; or give host_key: in the inventory",
+        )
 
 
 def enroll_hosts(logins: Sequence[Login]) -> None:

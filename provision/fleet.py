@@ -42,6 +42,15 @@ class Pace:
     serial: tuple[str, ...] = ()
     max_failed: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what is neither a number nor a percentage.
+
+        :raises UsageError: naming the option.
+        """
+        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed,))):
+            for text in filter(None, texts):
+                _share(text, 1, option)
+
     def batches(self, names: Sequence[str]) -> list[list[str]]:
         """Split ``names`` as Ansible's ``serial`` does.
 

@@ -97,6 +97,9 @@ def test_an_unknown_host_key_is_refused_and_enrolled_once_shown(lab: Lab, tmp_pa
         variables.pop("host_key")
         variables["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={known}"
     source = write_inventory(tmp_path, document)
+    early = inv("plan", "--hosts", "gpu-01", inventory=source)
+    assert early.code == 2
+    assert "the SSH host key of gpu-01 is not known" in early.err
     refused = inv("facts", "--hosts", "gpu-01", inventory=source)
     assert refused.code == 1
     assert "is not known: ssh-ed25519 SHA256:" in refused.err

@@ -50,6 +50,11 @@ CASES: dict[str, tuple[str, list[str], str]] = {
     "empty inventory": ("", ["--hosts", "gpu-nodes"], "hosts.yml: the inventory is empty"),
     "no hosts": (TRITON, [], "no hosts are named"),
     "unknown role": (TRITON, ["--hosts", "all", "--roles", "tritn"], "tritn"),
+    "unknown host key": (
+        TRITON.replace("gpu-01:", "gpu-01: {ansible_ssh_common_args: -o UserKnownHostsFile=/nonexistent}"),
+        ["--hosts", "all"],
+        "hosts.yml:4: the SSH host key of gpu-01 is not known",
+    ),
     "no settings": ("all:\n  hosts:\n    a:\n", ["--hosts", "all"], "hosts.yml:3: "),
     "bad serial": (TRITON, ["--hosts", "all", "--serial", "half"], "--serial half"),
     "no saved plan": (TRITON, ["--hosts", "all", "--plan", "/nonexistent/plan"], "/nonexistent/plan"),
