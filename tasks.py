@@ -57,7 +57,7 @@ def provision(
     with terminal.sentences():
         approved = arguments.saved_plans(plan)
         pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
-        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
         with arguments.open_fleet(targets, pace) as all_hosts:
             plans = all_hosts.survey()
             if approved is not None:
@@ -110,7 +110,7 @@ def plan(
     from provision import arguments, fleet, report, terminal
 
     with terminal.sentences():
-        targets = arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
         with arguments.open_fleet(targets, fleet.Pace(forks)) as all_hosts:
             plans = all_hosts.survey()
             all_hosts.planned()
@@ -158,7 +158,7 @@ def verify(
 
     with terminal.sentences():
         found = run_suite(
-            arguments.targets(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass),
+            arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass),
             forks=forks,
             expression=k,
             junit=Path(junit) if junit else None,
@@ -260,7 +260,7 @@ def render(
     from provision.local import assumed, rendered
 
     with terminal.sentences():
-        for target in arguments.targets(hosts, inventory, roles):
+        for target in arguments.targets(hosts, inventory, roles)[0]:
             for path, content, mode in rendered(target, assumed(system)):
                 if not out:
                     terminal.out(f"# {target.name}:{path} ({mode})\n{content.decode('utf-8', 'replace')}")

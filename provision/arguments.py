@@ -43,10 +43,10 @@ def select(hosts: str, inventory: str) -> tuple[Host, ...]:
     return load_inventory(inventory).select(hosts)
 
 
-def targets(
-    hosts: str, inventory: str, role_names: str, *, enroll: bool = False, ask_become_pass: bool = False
-) -> list[Target]:
+def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:
     """The selected hosts with their settings, all checked; those without any of the roles are left out.
+
+    Returns the hosts of the inventory by name, too, for messages.
 
     :raises UsageError: for anything that is refused.
     """
@@ -55,12 +55,23 @@ def targets(
     found, without = fleet.targets(selected, chosen)
     if without:
         terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
+    return found, {host.name: host for host in selected}
+
+
+def reachable(
+    hosts: str, inventory: str, role_names: str, *, enroll: bool, ask_become_pass: bool
+) -> list[Target]:
+    """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
+
+    :raises UsageError: for anything that is refused.
+    """
+    found, named = targets(hosts, inventory, role_names)
     if ask_become_pass:
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
     if enroll:
         enroll_hosts([target.login for target in found])
-    _require_known({host.name: host for host in selected}, [target.login for target in found])
+    _require_known(named, [target.login for target in found])
     return found
 
 

@@ -20,13 +20,11 @@ def settings(lab: dict[str, Any]) -> dict[str, Any]:
     nvidia = {**lab["repositories"]["nvidia"], "suite": "/"}
     registry = lab["registry"]
     return {
-        # Kernel headers are for DKMS; the stand-ins build no module.
         "driver": {
             "source": "mirror",
             "branch": 580,
             "version": "580.159.04-1",
             "repo": nvidia,
-            "headers": False,
         },
         "toolkit": {"version": "1.20.0-1", "repo": nvidia},
         # The lab's registry speaks plain HTTP.
@@ -37,6 +35,8 @@ def settings(lab: dict[str, Any]) -> dict[str, Any]:
                     "image": f"{registry}/nvidia/tritonserver:24.07-trtllm-python-py3",
                     # The lab's machine may not raise limits (no CAP_SYS_RESOURCE), so Docker's own stay.
                     "ulimits": {},
+                    # The stand-ins have no CUDA, so there is nothing that the server could measure.
+                    "args": ["--allow-gpu-metrics=false"],
                 },
             },
         },
