@@ -64,7 +64,7 @@ def provision(
                 all_hosts.hold_to(approved)
             pending = {name: found for name, found in plans.items() if found.changes}
             if not json and plans:
-                terminal.out(report.plans(plans, diff=diff or check))
+                terminal.out(report.plans(plans, diff=diff))
             run = arguments.run_id()
             if check:
                 all_hosts.planned()
