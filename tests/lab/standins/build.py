@@ -178,6 +178,9 @@ def build_package(package: Package, work: Path, target: Path) -> None:
     (control / "control").write_text(control_text(package), encoding="utf-8")
     if package.conffiles:
         (control / "conffiles").write_text("".join(f"{path}\n" for path in package.conffiles))
+    if any(control.parent.glob("usr/lib/*/*.so.*")):
+        # As dh_makeshlibs does for every library: without it the new library is in no cache.
+        (control / "triggers").write_text("activate-noawait ldconfig\n", encoding="utf-8")
     for script, source in package.scripts.items():
         text = (SOURCES / "debian" / source).read_text(encoding="utf-8")
         (control / script).write_text(text.replace("@UPSTREAM@", package.upstream), encoding="utf-8")
