@@ -32,8 +32,8 @@ def script_of(plan: Plan, run: str) -> str:
 def launch(plan: Plan, run: str) -> str:
     """Sh text that puts the script on the host, starts it detached, and follows it to its end.
 
-    It answers ``busy RUN`` and starts nothing if another run is under way. A lock that is older than a
-    minute and whose run has no process any more is taken over.
+    It answers ``busy RUN`` and starts nothing if another run is under way. The lock of a run
+    whose process is gone is taken over; one whose process has not begun yet, after a minute.
     """
     end = f"END-{run}"
     return f"""umask 077
@@ -42,7 +42,9 @@ trap '' HUP INT PIPE
 mkdir -p {SPOOL} && cd {SPOOL} || exit 1
 if ! mkdir lock 2>/dev/null; then
   other=$(cat lock/run 2>/dev/null)
-  if kill -0 "$(cat "$other/pid" 2>/dev/null)" 2>/dev/null || [ -z "$(find lock -mmin +1 -prune)" ] ||
+  pid=$(cat "$other/pid" 2>/dev/null)
+  if {{ [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; }} ||
+    {{ [ -z "$pid" ] && [ -z "$(find lock -mmin +1 -prune)" ]; }} ||
     ! mv -T lock "stale-{run}" 2>/dev/null || ! mkdir lock 2>/dev/null; then
     echo "busy $other"
     exit 0

@@ -128,6 +128,7 @@ class Execution:
                 continue
             if channel.closed or channel.eof_received:
                 channel.status_event.wait(GRACE)
+                self._receive(channel)  # what came between the look above and the end
                 return
             now = time.monotonic()
             if channel.exit_status_ready() and now - self.heard > QUIET:
