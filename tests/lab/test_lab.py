@@ -21,7 +21,7 @@ from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 from tests.lab.layout import NETWORKS, STATE_ROOT
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 HOSTS_SCRIPT = Path(__file__).resolve().parents[2] / "inventories" / "lab" / "hosts.py"
 

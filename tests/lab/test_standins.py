@@ -19,7 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.layout import cache_root
 from tests.lab.standins.build import build_packages
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 DRIVER = (
     "nvidia-driver-cuda",
