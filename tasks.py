@@ -315,15 +315,21 @@ def demo(c: Context) -> None:
 
 
 @task(
-    help={"lab": "only the tests on lab hosts", "unit": "only the tests that need no lab", "k": "pytest's -k"}
+    help={
+        "unit": "only the tests that need no lab",
+        "lab": "only the tests on lab hosts",
+        "slow": "only those that test the lab itself and its stand-ins",
+        "k": "only tests whose name matches, as pytest's -k",
+    }
 )
-def test(c: Context, lab: bool = False, unit: bool = False, k: str = "") -> None:
-    """Run all tests. Lab tests need root on Debian; elsewhere they are skipped with one reason."""
+def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
+    """Run the tests. Those on lab hosts need root on Debian; elsewhere they are skipped with one reason."""
     import subprocess
     import sys
 
-    paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
-    command = [sys.executable, "-m", "pytest", *paths, *(["-k", k] if k else [])]
+    paths = ["tests/lab"] if lab or slow else ["tests/unit"] if unit else []
+    chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
+    command = [sys.executable, "-m", "pytest", *paths, *chosen]
     raise SystemExit(subprocess.run(command, check=False).returncode)
 
 
