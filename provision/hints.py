@@ -9,6 +9,10 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"Key was rejected by service|module verification failed",
         "Secure Boot refuses the unsigned module: use signed packages, or enrol a key with mokutil",
     ),
+    (
+        r"reboot needed: kernel module",
+        "stop what uses the GPUs and run again, or reboot: until then module and libraries do not fit",
+    ),
     (r"nouveau is loaded", "reboot the host: nouveau is blacklisted now, and its initramfs rebuilt"),
     (
         r"modprobe: FATAL: Module nvidia not found",

@@ -15,6 +15,7 @@ from provision.resources.base import Resource
 from provision.resources.docker import Image
 from provision.resources.file import Directory, File
 from provision.resources.handler import Handler
+from provision.resources.leftover import NoOtherUnits
 from provision.resources.service import Service
 from provision.roles.base import ImpossibleError, Role, Settings
 
@@ -146,10 +147,11 @@ def models_of(name: str, instance: Instance) -> str:
 
 
 def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
-    """What all instances share, the files of each, one reload of systemd, then each server."""
+    """No other instance; what all share, the files of each, one reload of systemd, then each server."""
+    found: list[Resource] = [NoOtherUnits("triton", tuple(map(unit_of, settings.instances)))]
     if not settings.instances:
-        return []
-    found = list(_shared(any(instance.canary for instance in settings.instances.values())))
+        return found
+    found += _shared(any(instance.canary for instance in settings.instances.values()))
     for name, instance in settings.instances.items():
         if instance.gpus != "none" and not facts.gpus:
             raise Refusal(

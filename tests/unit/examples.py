@@ -13,6 +13,7 @@ from provision.plan import Wanted
 from provision.resources.base import ABSENT, UNKNOWN
 from provision.resources.docker import DaemonLoaded, Image
 from provision.resources.handler import Handler
+from provision.resources.leftover import NoOtherUnits
 from provision.resources.package import Packages
 from provision.roles import all_roles
 from provision.roles.base import Repo, Settings
@@ -101,6 +102,8 @@ def bare(items: Iterable[Wanted]) -> dict[str, Any]:
         match resource:
             case Packages():
                 found[resource.id] = dict.fromkeys((p.name for p in resource.packages), ABSENT)
+            case NoOtherUnits():
+                found[resource.id] = ()
             case Handler():
                 found[resource.id] = False
             case DaemonLoaded() | Image():
