@@ -14,6 +14,7 @@ SECURE_BOOT = "modprobe: ERROR: could not insert 'nvidia': Key was rejected by s
 LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4242 (apt-get)"
 SAMPLES = {
     SECURE_BOOT: "Secure Boot",
+    "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot": "reboot",
     "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.1.0-32-amd64": "dkms status",
     LOCK: "lock",
