@@ -21,7 +21,6 @@ class UnitState:
     active: str
     sub: str
     enabled: str
-    needs_reload: bool
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Service(Resource):
     @classmethod
     def probe(cls, resources: Sequence[Service]) -> Probe:
         """One systemctl show for all units."""
-        properties = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
+        properties = "Id,LoadState,ActiveState,SubState,UnitFileState"
         return Probe("service", f"systemctl show -p {properties} -- {words(*(r.unit for r in resources))}")
 
     @classmethod
@@ -102,5 +101,4 @@ def _unit_state(block: str) -> UnitState | Missing:
         active=values.get("ActiveState", ""),
         sub=values.get("SubState", ""),
         enabled=values.get("UnitFileState", ""),
-        needs_reload=values.get("NeedDaemonReload") == "yes",
     )

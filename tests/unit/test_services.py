@@ -15,45 +15,41 @@ LoadState=loaded
 ActiveState=active
 SubState=running
 UnitFileState=enabled
-NeedDaemonReload=no
 
 Id=triton@main.service
 LoadState=loaded
 ActiveState=activating
 SubState=auto-restart
 UnitFileState=disabled
-NeedDaemonReload=yes
 
 Id=triton@none.service
 LoadState=not-found
 ActiveState=inactive
 SubState=dead
 UnitFileState=
-NeedDaemonReload=no
 
 Id=nvidia-persistenced.service
 LoadState=masked
 ActiveState=inactive
 SubState=dead
 UnitFileState=masked
-NeedDaemonReload=no
 """
 """What systemd 252 prints for these."""
 
 UNITS = ["docker.service", "triton@main.service", "triton@none.service", "nvidia-persistenced.service"]
-UP = UnitState("active", "running", "enabled", needs_reload=False)
+UP = UnitState("active", "running", "enabled")
 
 
 def unit(active: str = "active", sub: str = "running", enabled: str = "enabled") -> UnitState:
-    return UnitState(active, sub, enabled, needs_reload=False)
+    return UnitState(active, sub, enabled)
 
 
 def test_the_answer_of_systemctl() -> None:
     assert Service.states([Service(name) for name in UNITS], Output(0, ANSWER)) == {
         "service:docker.service": UP,
-        "service:triton@main.service": UnitState("activating", "auto-restart", "disabled", needs_reload=True),
+        "service:triton@main.service": UnitState("activating", "auto-restart", "disabled"),
         "service:triton@none.service": ABSENT,
-        "service:nvidia-persistenced.service": UnitState("inactive", "dead", "masked", needs_reload=False),
+        "service:nvidia-persistenced.service": UnitState("inactive", "dead", "masked"),
     }
 
 
