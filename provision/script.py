@@ -10,6 +10,9 @@ from provision.command import quote, words
 from provision.plan import Plan
 from provision.render import TEMPLATES
 
+WORDS = TEMPLATES / "run"
+"""The functions that steps are written in: ``steps.sh`` runs them, each of the others is about one topic."""
+
 SPOOL = "/run/provision"
 """Folder of all runs on a host; root-only, gone with a reboot."""
 
@@ -19,8 +22,8 @@ KEPT_RUNS = 10
 
 def script_of(plan: Plan, run: str) -> str:
     """The sh script that carries out ``plan`` as run ``run``."""
-    head = f"run={quote(f'{SPOOL}/{run}')}\n" + (TEMPLATES / "run.sh").read_text("utf-8") + "begin\n"
-    parts = [head]
+    head = "".join(file.read_text("utf-8") for file in sorted(WORDS.glob("*.sh")))
+    parts = [f"run={quote(f'{SPOOL}/{run}')}\n{head}begin\n"]
     for index, change in enumerate(plan.changes):
         for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
             parts.append(f"{name}_{index}() {{\n{body or ':'}\n}}\n")

@@ -30,6 +30,14 @@ UNKNOWN = Missing.UNKNOWN
 """The host cannot tell before an earlier change is made (Docker's images before Docker is there)."""
 
 
+PERMISSIONS = {
+    "branch-change": "--allow-branch-change",
+    "reboot": "--reboot, or driver.reboot: allowed",
+    "docker-restart": "docker.restart: allowed, or stop the containers first",
+}
+"""What an operator has to allow, and how."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One step of a plan: what it does, why, and the sh text that does and proves it.
@@ -46,6 +54,15 @@ class Change:
     :ivar owes: handlers that must run from now on, even if this run ends before they do.
     :ivar settles: handlers whose work this change does.
     :ivar signals: further names that handlers may listen to.
+    :ivar needs: the permission that it takes and does not have from the settings: a name in
+        :data:`PERMISSIONS`, or empty.
+    :ivar causes: ids of resources whose changes are only begun if this one may follow: without its
+        permission the run stops before the first of them.
+    :ivar impact: what the users of the host will notice, such as containers that stop; one line each.
+    :ivar look: sh text whose output tells more about the change (apt's own simulation). It runs only
+        where the change is planned, and its answer goes to :meth:`Resource.looked`.
+    :ivar simulation: what the host's own tools say that they would do.
+    :ivar reboot: seconds within which the host must be back; 0 for a change that is no reboot.
     :ivar role: the role that wants it; filled in by the plan.
     """
 
@@ -60,6 +77,12 @@ class Change:
     owes: tuple[str, ...] = ()
     settles: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
+    needs: str = ""
+    causes: tuple[str, ...] = ()
+    impact: tuple[str, ...] = ()
+    look: str = ""
+    simulation: str = ""
+    reboot: int = 0
     role: str = ""
 
 
@@ -112,6 +135,17 @@ class Resource(ABC):
     @abstractmethod
     def change(self, state: Any, planned: Planned) -> Change | None:
         """Return what makes the resource right given its state, or None if it is right."""
+
+    def notes(self, state: Any, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """What an operator should know and no change will mend; one line each."""
+        return ()
+
+    def looked(self, change: Change, answer: Output) -> Change | None:  # noqa: ARG002
+        """The change after its ``look`` was answered; None if it turns out that nothing is to be done.
+
+        :raises Refusal: if the answer shows that it must not be done.
+        """
+        return change
 
 
 def unified(old: str, new: str, name: str) -> str:

@@ -1,0 +1,46 @@
+# shellcheck shell=sh disable=SC2154,SC2016
+# Kernel modules.
+
+rebuild_initramfs() {
+  if command -v update-initramfs >/dev/null; then
+    update-initramfs -u
+  elif command -v dracut >/dev/null; then
+    dracut --force
+  fi
+}
+
+# load_module NAME
+load_module() {
+  if [ -d /sys/module/nouveau ]; then
+    fail "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot"
+    return
+  fi
+  timeout 120 modprobe -- "$1"
+}
+
+# module_is NAME GLOB: loaded in a version that matches, which is also the installed one where that is known.
+module_is() {
+  read -r loaded <"/sys/module/$1/version" || return
+  installed=$(modinfo -F version "$1" 2>/dev/null) || installed=
+  # shellcheck disable=SC2254  # the version is a pattern on purpose
+  case $loaded in $2) ;; *) fail "$1 $loaded is loaded, wanted $2"; return ;; esac
+  [ -z "$installed" ] || [ "$installed" = "$loaded" ] || fail "$1 $loaded is loaded, $installed is installed"
+}
+
+# reload_module nvidia: with the modules on top of it; only while nothing but the persistence daemon uses them.
+reload_module() {
+  daemon=
+  if systemctl is-active --quiet nvidia-persistenced.service; then
+    daemon=yes
+    systemctl stop nvidia-persistenced.service || return
+  fi
+  for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem "$1"; do
+    [ -d "/sys/module/$module" ] || continue
+    timeout 60 modprobe -r -- "$module" && continue
+    [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+    fail "reboot needed: kernel module $module is in use, so the new driver cannot be loaded"
+    return
+  done
+  timeout 120 modprobe -- "$1" && timeout 120 modprobe -- nvidia-uvm || return
+  [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+}

@@ -1,0 +1,59 @@
+# shellcheck shell=sh disable=SC2154,SC2016
+# What every plan's script begins with: how steps run, and the words they are written in.
+# $run is the folder of this run: root-only, with a log for each step and the events that a controller follows.
+
+export LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_MODE=l HOME=/root
+umask 077
+owed=/var/lib/provision/owed
+cd / || exit 1
+
+now() { date +%s%3N; }
+event() { printf '%s\n' "$*" >>"$run/events"; }
+encode() { base64 -w0; }
+fail() { echo "$*" >&2; return 1; }
+
+# step N NAME OWES SETTLES: runs guard_N, do_N and done_N, and tells what became of it.
+step() {
+  event start "$1" "$(printf '%s' "$2" | encode)"
+  began=$(now)
+  if ("done_$1") </dev/null >/dev/null 2>&1; then
+    event skip "$1"
+    return
+  fi
+  if ! ("guard_$1") </dev/null >"$run/$1.log" 2>&1; then
+    event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  for note in $3; do : >"$owed/$note"; done
+  ("do_$1") </dev/null >"$run/$1.log" 2>&1
+  code=$?
+  took=$(($(now) - began))
+  if [ "$code" -ne 0 ]; then
+    event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  for note in $4; do rm -f "$owed/$note"; done
+  if ! ("done_$1") </dev/null >>"$run/$1.log" 2>&1; then
+    event fail "$1" unproven "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  event ok "$1" "$took"
+}
+
+finish() {
+  event end "$1"
+  rm -f "$run/script"
+  rm -rf /run/provision/lock
+  trap - EXIT
+  exit 0
+}
+
+begin() {
+  echo $$ >"$run/pid"
+  trap 'event end interrupted; rm -f "$run/script"; rm -rf /run/provision/lock' EXIT
+  trap 'exit 143' HUP INT TERM
+  mkdir -p "$owed"
+}
+
+not_owed() { [ ! -e "$owed/$1" ]; }
