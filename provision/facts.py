@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from provision.command import Output, Probe
 from provision.gpus import Architecture, architecture_of
 
 DISPLAY_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
 """PCI classes of GPUs: VGA, 3D controller, other display controller, processing accelerator."""
+
+BRIDGE_CLASS = "0x0680"
+"""PCI class of NVSwitches up to NVLink 4: other bridge."""
+
+RHEL_FAMILY = ("rhel", "rocky", "almalinux", "centos", "ol")
+"""Systems with RHEL's packages, by ``ID`` of os-release."""
 
 PROBES = (
     Probe("os-release", "cat /etc/os-release"),
@@ -30,6 +37,12 @@ systemd-detect-virt 2>/dev/null || :
   read -r class <"$d/class"; read -r device <"$d/device"
   printf '%s %s %s\\n' "${d##*/}" "$class" "$device"
 done""",
+    ),
+    Probe(
+        "nvlink5",
+        # From NVLink 5 on, the switches are managed through a ConnectX with this mark in its vital product data,
+        # which a device is in no hurry to give.
+        "timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd && echo yes || :",
     ),
     Probe(
         "secure-boot",
@@ -70,6 +83,8 @@ class Facts:
     :ivar boot_id: changes with every boot.
     :ivar virtualization: of systemd-detect-virt(1): ``none``, ``kvm``, …
     :ivar secure_boot: whether the firmware enforces it; False where there is no UEFI.
+    :ivar nvswitches: NVSwitches on the PCI bus (up to NVLink 4, as on HGX A100 and H100).
+    :ivar nvlink5: whether a switch manager of NVLink 5 is there (HGX B200, NVL72).
     """
 
     os: str
@@ -82,6 +97,25 @@ class Facts:
     virtualization: str
     secure_boot: bool
     gpus: tuple[Gpu, ...] = ()
+    nvswitches: int = 0
+    nvlink5: bool = False
+
+    @property
+    def family(self) -> Literal["debian", "rhel", ""]:
+        """Whose packages the system has; empty for one that we do not know."""
+        if self.os in RHEL_FAMILY:
+            return "rhel"
+        return "debian" if self.architecture else ""
+
+    @property
+    def major(self) -> str:
+        """The first part of the version: ``9`` of ``9.4``."""
+        return self.version.partition(".")[0]
+
+    @property
+    def has_nvswitch(self) -> bool:
+        """Whether the GPUs are joined by switches, which need the Fabric Manager."""
+        return self.nvswitches > 0 or self.nvlink5
 
     @property
     def system(self) -> str:
@@ -91,7 +125,7 @@ class Facts:
     @property
     def is_apt(self) -> bool:
         """Whether packages are Debian's kind."""
-        return bool(self.architecture)
+        return self.family == "debian"
 
 
 def parse(answers: Mapping[str, Output]) -> Facts:
@@ -114,6 +148,8 @@ def parse(answers: Mapping[str, Output]) -> Facts:
         virtualization=lines[4] or "none",
         secure_boot=answers["secure-boot"].out.strip() == "1",
         gpus=_gpus(answers["pci"].out),
+        nvswitches=sum(klass.startswith(BRIDGE_CLASS) for _, klass, _ in _pci(answers["pci"].out)),
+        nvlink5=answers["nvlink5"].out.strip() == "yes",
     )
 
 
@@ -122,8 +158,14 @@ def _os_release(text: str) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
 
 
+def _pci(text: str) -> list[tuple[str, str, str]]:
+    """Address, class and device of every NVIDIA device on the bus."""
+    return [(address, klass, device) for address, klass, device in map(str.split, text.splitlines())]
+
+
 def _gpus(text: str) -> tuple[Gpu, ...]:
-    rows = (line.split() for line in text.splitlines())
     return tuple(
-        Gpu(address, int(device, 16)) for address, klass, device in rows if klass.startswith(DISPLAY_CLASSES)
+        Gpu(address, int(device, 16))
+        for address, klass, device in _pci(text)
+        if klass.startswith(DISPLAY_CLASSES)
     )

@@ -40,9 +40,19 @@ PCI = """\
 
 
 def answers(
-    os_release: str = DEBIAN, system: str = SYSTEM, pci: str = PCI, secure_boot: str = "   1\n"
+    os_release: str = DEBIAN,
+    system: str = SYSTEM,
+    pci: str = PCI,
+    secure_boot: str = "   1\n",
+    nvlink5: str = "",
 ) -> dict[str, Output]:
-    texts = {"os-release": os_release, "system": system, "pci": pci, "secure-boot": secure_boot}
+    texts = {
+        "os-release": os_release,
+        "system": system,
+        "pci": pci,
+        "secure-boot": secure_boot,
+        "nvlink5": nvlink5,
+    }
     return {name: Output(0, text.encode()) for name, text in texts.items()}
 
 
@@ -62,12 +72,29 @@ def test_a_debian_host() -> None:
         Gpu("0000:3b:00.0", 0xFFFF),
     )
     assert [gpu.architecture for gpu in facts.gpus] == [Architecture.HOPPER, Architecture.TURING, None]
+    assert (facts.nvswitches, facts.nvlink5, facts.has_nvswitch) == (1, False, True)
 
 
 def test_a_rocky_host_in_a_virtual_machine_without_gpus() -> None:
     facts = parse(answers(ROCKY, "5.14\naarch64\n\n8a3c\nkvm\n", "", ""))
     assert (facts.system, facts.codename, facts.is_apt) == ("rocky 9.4", "", False)
     assert (facts.virtualization, facts.secure_boot, facts.gpus) == ("kvm", False, ())
+    assert (facts.family, facts.major, facts.has_nvswitch) == ("rhel", "9", False)
+
+
+def test_nvlink_5_has_switches_that_are_not_on_the_bus() -> None:
+    facts = parse(answers(pci="", nvlink5="yes\n"))
+    assert (facts.nvswitches, facts.nvlink5, facts.has_nvswitch) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("system", "family"),
+    [(DEBIAN, "debian"), (ROCKY, "rhel"), ("ID=arch\n", "")],
+    ids=["apt", "rpm", "other"],
+)
+def test_the_family_tells_whose_packages_there_are(system: str, family: str) -> None:
+    dpkg = "amd64" if family != "" else ""
+    assert parse(answers(system, f"6.1\nx86_64\n{dpkg}\n8a3c\nnone\n")).family == family
 
 
 @pytest.mark.parametrize(("value", "on"), [("   1\n", True), ("   0\n", False), ("", False), ("junk", False)])
