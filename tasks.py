@@ -16,6 +16,8 @@ JSON = "print one JSON document on standard output, and nothing else there"
 FORKS = "hosts worked on at the same time"
 ENROLL = "show the host keys of unknown hosts, and write them to known_hosts"
 ASK = "ask for the password of sudo"
+REBOOT = "allow reboots where one is needed, as driver.reboot: allowed does"
+BRANCH = "allow another driver branch than the one that is installed"
 
 
 @task(
@@ -29,7 +31,9 @@ ASK = "ask for the password of sudo"
         "serial": "sizes of batches, the last one repeats: 1,10%,50%",
         "max-failed": "hosts that may fail before no further batch starts: 2 or 5%",
         "forks": FORKS,
-        "plan": "apply this saved plan; refused if a host has changed since",
+        "plan": "apply this saved plan, with its permissions; refused if a host has changed since",
+        "reboot": REBOOT,
+        "allow-branch-change": BRANCH,
         "enroll": ENROLL,
         "ask-become-pass": ASK,
         "json": JSON,
@@ -47,6 +51,8 @@ def provision(
     max_failed: str = "",
     forks: int = 50,
     plan: str = "",
+    reboot: bool = False,
+    allow_branch_change: bool = False,
     enroll: bool = False,
     ask_become_pass: bool = False,
     json: bool = False,
@@ -58,7 +64,8 @@ def provision(
         approved = arguments.saved_plans(plan)
         pace = fleet.Pace(forks, tuple(serial.split(",")) if serial else (), max_failed)
         targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
-        with arguments.open_fleet(targets, pace) as all_hosts:
+        granted = arguments.granted(reboot=reboot, allow_branch_change=allow_branch_change)
+        with arguments.open_fleet(targets, pace, granted) as all_hosts:
             plans = all_hosts.survey()
             if approved is not None:
                 all_hosts.hold_to(approved)
@@ -90,6 +97,8 @@ def provision(
         "roles": ROLES,
         "out": "save the plan here, for provision --plan; it may hold secrets, so only you can read it",
         "forks": FORKS,
+        "reboot": REBOOT,
+        "allow-branch-change": BRANCH,
         "enroll": ENROLL,
         "ask-become-pass": ASK,
         "json": JSON,
@@ -102,6 +111,8 @@ def plan(
     roles: str = "",
     out: str = "",
     forks: int = 50,
+    reboot: bool = False,
+    allow_branch_change: bool = False,
     enroll: bool = False,
     ask_become_pass: bool = False,
     json: bool = False,
@@ -111,7 +122,8 @@ def plan(
 
     with terminal.sentences():
         targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
-        with arguments.open_fleet(targets, fleet.Pace(forks)) as all_hosts:
+        granted = arguments.granted(reboot=reboot, allow_branch_change=allow_branch_change)
+        with arguments.open_fleet(targets, fleet.Pace(forks), granted) as all_hosts:
             plans = all_hosts.survey()
             all_hosts.planned()
             results = all_hosts.in_order()

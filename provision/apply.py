@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan import Plan
-from provision.script import Event, follow, launch, parse_event
+from provision.script import GONE, Event, follow, launch, parse_event
 
 LONGEST = 4 * 3600.0
 """Seconds after which a run is no longer watched; it goes on by itself."""
@@ -26,6 +26,10 @@ class BusyError(HostError):
     def __init__(self, host: str, run: str) -> None:
         super().__init__(host, f"run {run or 'of another operator'} is under way on the host")
         self.run = run
+
+
+class LostRunError(HostError):
+    """The host was rebooted while a run was under way there."""
 
 
 class _Spool:
@@ -58,7 +62,8 @@ def apply(connection: Connection, plan: Plan, run: str, tell: Callable[[Event], 
 
     :raises BusyError: if another run is under way; nothing was started.
     :raises UnreachableError: if the host cannot be reached any more; the run goes on there.
-    :raises HostError: if the run ended without saying how, as after a reboot.
+    :raises LostRunError: if the host was rebooted meanwhile.
+    :raises HostError: if the run ended without saying how.
     """
     return _watch(connection, launch(plan, run), run, tell)
 
@@ -79,10 +84,16 @@ def _watch(connection: Connection, script: str, run: str, tell: Callable[[Event]
         else:
             if spool.ended:
                 return spool.events
+            if output.exit_code == GONE:
+                raise LostRunError(
+                    connection.login.host,
+                    f"the host knows nothing of run {run} any more: it was rebooted meanwhile",
+                    hint="run again: it goes on where this run was cut",
+                )
             raise HostError(
                 connection.login.host,
                 f"run {run} ended without saying how (exit {output.exit_code}): {output.err.strip()[-300:]}",
-                hint=f"was the host rebooted? journalctl -u provision-{run} on the host tells more",
+                hint=f"journalctl -u provision-{run} on the host tells more",
             )
         script = follow(run, spool.offset)
 

@@ -103,8 +103,15 @@ def enroll_hosts(logins: Sequence[Login]) -> None:
     record(keys)
 
 
-def open_fleet(found: Sequence[Target], pace: fleet.Pace) -> fleet.Fleet:
-    """A fleet whose progress is shown."""
+def granted(*, reboot: bool, allow_branch_change: bool) -> tuple[str, ...]:
+    """The permissions that the command line gives, by name."""
+    given = {"reboot": reboot, "branch-change": allow_branch_change}
+    return tuple(sorted(name for name, is_given in given.items() if is_given))
+
+
+def open_fleet(found: Sequence[Target], pace: fleet.Pace, permissions: tuple[str, ...]) -> fleet.Fleet:
+    """A fleet with these permissions, whose progress is shown."""
+    found = [replace(target, granted=permissions) for target in found]
     progress = terminal.Progress({target.name: 0 for target in found})
     return fleet.Fleet(found, pace, progress.tell, progress.tick)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provision import facts as facts_of
 from provision import plan as planning
-from provision.apply import BusyError, apply, attach
+from provision.apply import BusyError, LostRunError, apply, attach
 from provision.command import Probe
 from provision.connection import Connection
 from provision.errors import ChangeError, HostError, ProbeError, Refusal, RefusedError, UnreachableError
@@ -16,22 +16,36 @@ from provision.facts import Facts
 from provision.gather import gather
 from provision.hints import hint_for
 from provision.login import Login
-from provision.plan import Plan, Wanted
-from provision.resources.base import Resource
+from provision.plan import Leg, Plan, Wanted
+from provision.resources.base import Change, Resource
 from provision.result import Result, Status
 from provision.roles.base import Role, Settings
 from provision.script import ACTIVE, Event
 
 ACTIVE_RUN = Probe("active-run", ACTIVE)
 
+LOOK = 300.0
+"""Seconds for the host's own tools to say what they would do."""
+
+POLL = 2.0
+"""Seconds between two looks whether a host is back."""
+
+REBOOTS = 3
+"""Reboots after which a host that still wants another one is given up."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """A host with its way in and the settings of the roles that it has, checked before any connection."""
+    """A host with its way in and the settings of the roles that it has, checked before any connection.
+
+    :ivar granted: permissions that the command line gives, by their names in
+        :data:`provision.resources.base.PERMISSIONS`.
+    """
 
     name: str
     login: Login
     settings: Mapping[Role, Settings]
+    granted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,15 +85,18 @@ def survey(connection: Connection, target: Target, tell: Tell) -> Survey:
         tell(target.name, f"run {run} is under way here; attached to it")
         attach(connection, run, lambda event: tell(target.name, event))
     wanted = wanted_of(target, facts)
-    return Survey(facts, wanted, replan(connection, wanted))
+    return Survey(facts, wanted, replan(connection, wanted, target.granted))
 
 
-def replan(connection: Connection, wanted: Sequence[Wanted]) -> Plan:
-    """Ask for the state of everything wanted, and plan: one exec."""
+def replan(connection: Connection, wanted: Sequence[Wanted], granted: tuple[str, ...]) -> Plan:
+    """Ask for the state of all that is wanted, and plan: one exec, and one for what needs a closer look."""
+    host = connection.login.host
     answers = gather(connection, planning.probes(wanted))
-    return planning.plan(
-        connection.login.host, wanted, planning.states(connection.login.host, wanted, answers)
-    )
+    plan = planning.plan(host, wanted, planning.states(host, wanted, answers), granted)
+    questions = planning.looks(plan)
+    if not questions:
+        return plan
+    return planning.looked(plan, wanted, gather(connection, questions, timeout=LOOK))
 
 
 def wanted_of(target: Target, facts: Facts) -> tuple[Wanted, ...]:
@@ -110,15 +127,20 @@ class Converging:
     connection: Connection
     began: float = field(default_factory=time.monotonic)
     survey: Survey | None = None
+    reboots: int = 0
 
-    def result(self, status: Status, *, error: HostError | None = None, changed: int = 0) -> Result:
-        """Sum up; ``changed`` is how many changes of the plan were made."""
+    def result(
+        self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
+    ) -> Result:
+        """Sum up; ``changes`` are those that were made."""
         return Result(
             self.target.name,
             status,
             resources=len(self.survey.wanted) if self.survey else 0,
-            right=len(self.survey.wanted) - len(self.survey.plan.changes) if self.survey else 0,
-            changes=self.survey.plan.changes[:changed] if self.survey else (),
+            right=max(0, len(self.survey.wanted) - len(self.survey.plan.changes)) if self.survey else 0,
+            changes=tuple(changes),
+            notes=self.survey.plan.notes if self.survey else (),
+            reboots=self.reboots,
             error=error,
             seconds=time.monotonic() - self.began,
             connects=self.connection.connects,
@@ -128,55 +150,139 @@ class Converging:
     def carry_out(self, run: str, tell: Tell) -> Result:
         """Apply the plan of the survey, then plan again: changed only if nothing is left to do."""
         assert self.survey is not None
-        plan = self.survey.plan
-        if not plan.changes:
+        if not self.survey.plan.changes:
             return self.result("ok")
-        done: list[Event] = []
+        done: list[Change] = []
         try:
-            events = self._apply_or_attach(plan, run, tell)
-            done = [event for event in events if event.kind in ("ok", "skip")]
-            _raise_failure(plan, run, events)
-            self._prove()
+            self._carry_out(run, tell, done)
         except UnreachableError as error:
-            return self.result("unreachable", error=error, changed=len(done))
+            return self.result("unreachable", error=error, changes=done)
         except HostError as error:
-            return self.result("failed", error=error, changed=len(done))
-        return self.result("changed", changed=len(plan.changes))
+            return self.result("failed", error=error, changes=done)
+        return self.result("changed", changes=done)
 
-    def _apply_or_attach(self, plan: Plan, run: str, tell: Tell) -> list[Event]:
-        """Apply; if somebody else was quicker, wait for them and go on only with what was approved."""
-
-        def told(event: Event) -> None:
-            tell(self.target.name, event)
-
-        try:
-            return apply(self.connection, plan, run, told)
-        except BusyError as busy:
-            if not busy.run:
-                raise
-            tell(self.target.name, f"{busy.message}; attached to it")
-            attach(self.connection, busy.run, told)
+    def _carry_out(self, run: str, tell: Tell, done: list[Change]) -> None:
+        """Leg by leg, a reboot between two of them; ``done`` collects the changes that were made."""
         assert self.survey is not None
-        fresh = replan(self.connection, self.survey.wanted)
-        if beyond := fresh.beyond(plan):
-            raise RefusedError(
-                self.target.name,
-                f"after another run the plan has more than was approved: {beyond[0].summary}",
-                hint="look at the new plan: inv plan",
-            )
-        self.survey = Survey(self.survey.facts, self.survey.wanted, fresh)
-        return apply(self.connection, fresh, run, told) if fresh.changes else []
-
-    def _prove(self) -> None:
-        assert self.survey is not None
-        left = replan(self.connection, self.survey.wanted).changes
-        if left:
+        approved = self.survey.plan
+        while self.survey.plan.changes:
+            leg = self.survey.plan.next_leg()
+            try:
+                self._apply_leg(leg, f"{run}-{self.reboots}" if self.reboots else run, tell, done)
+            except BusyError as busy:
+                self._plan_after_another(busy, approved, tell)
+                continue
+            if refusal := leg.refusal():
+                raise refusal
+            if leg.reboot is None:
+                break
+            self._plan_after_reboot(leg.reboot, approved, tell)
+        else:
+            return
+        if left := replan(self.connection, self.survey.wanted, approved.granted).changes:
             raise ChangeError(
                 self.target.name,
                 f"not converged: {left[0].summary} is still to be done ({left[0].reason})",
                 resource=left[0].resource,
                 hint="something on the host undoes the change, or another tool manages the same thing",
             )
+
+    def _apply_leg(self, leg: Leg, run: str, tell: Tell, done: list[Change]) -> None:
+        if not leg.plan.changes:
+            return
+        assert self.survey is not None
+        try:
+            events = apply(self.connection, leg.plan, run, lambda event: tell(self.target.name, event))
+        except (LostRunError, UnreachableError):
+            # The connection may be gone before the last event was read.
+            if leg.reboot is None or self.booted() == self.survey.facts.boot_id:
+                raise
+            done += leg.plan.changes
+            return
+        done += [leg.plan.changes[event.index] for event in events if event.kind in ("ok", "skip")]
+        _raise_failure(leg.plan, run, events)
+
+    def booted(self) -> str:
+        """The id of the host's boot, over a fresh connection.
+
+        :raises UnreachableError: if it does not answer.
+        """
+        self.connection.close()
+        return self.connection.run("cat /proc/sys/kernel/random/boot_id", timeout=20).out.strip()
+
+    def _plan_after_reboot(self, reboot: Change, approved: Plan, tell: Tell) -> None:
+        """Wait for the host, and plan it anew: facts may have changed, such as the kernel.
+
+        :raises RefusedError: if the new plan has more than was approved.
+        """
+        assert self.survey is not None
+        tell(self.target.name, f"reboot: waiting up to {reboot.reboot} s for it to come back")
+        took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
+        self.reboots += 1
+        tell(self.target.name, f"back after {took:.0f} s; planning again")
+        facts, _ = ask_facts(self.connection)
+        wanted = wanted_of(self.target, facts)
+        plan = replan(self.connection, wanted, approved.granted)
+        self.survey = Survey(facts, wanted, plan)
+        if (again := plan.next_leg().reboot) and (
+            (again.resource, again.reason) == (reboot.resource, reboot.reason) or self.reboots >= REBOOTS
+        ):
+            raise ChangeError(
+                self.target.name,
+                f"rebooted, and it needs a reboot all the same: {again.reason}",
+                resource=again.resource,
+                hint="is another kernel booted than the newest, or is its initramfs old? look at its console",
+            )
+        if beyond := plan.beyond(approved, rebooted=True):
+            raise _beyond(self.target.name, "after the reboot", beyond[0])
+
+    def _await_boot(self, old: str, limit: float) -> float:
+        """Wait until the host answers with another boot id; the seconds that it took.
+
+        :raises UnreachableError: if it does not in time.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                if self.booted() != old:
+                    break
+                said = "it answers, and has not gone down"
+            except HostError as error:
+                said = error.message
+            if time.monotonic() - began > limit:
+                raise UnreachableError(
+                    self.target.name,
+                    f"it did not come back within {limit:.0f} s after its reboot: {said}",
+                    hint="look at its console or BMC; when it is up, run again: it goes on from there",
+                )
+            time.sleep(POLL)
+        # Units that start at boot are on their way; planning before they are up would start them once more.
+        self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
+        return time.monotonic() - began
+
+    def _plan_after_another(self, busy: BusyError, approved: Plan, tell: Tell) -> None:
+        """Somebody else was quicker: wait for them, and go on only with what was approved.
+
+        :raises BusyError: if it is not known what to wait for.
+        :raises RefusedError: if the new plan has more than was approved.
+        """
+        if not busy.run:
+            raise busy
+        assert self.survey is not None
+        tell(self.target.name, f"{busy.message}; attached to it")
+        attach(self.connection, busy.run, lambda event: tell(self.target.name, event))
+        plan = replan(self.connection, self.survey.wanted, approved.granted)
+        if beyond := plan.beyond(approved):
+            raise _beyond(self.target.name, "after another run", beyond[0])
+        self.survey = replace(self.survey, plan=plan)
+
+
+def _beyond(host: str, when: str, change: Change) -> RefusedError:
+    return RefusedError(
+        host,
+        f"{when} the plan has more than was approved: {change.summary} ({change.reason})",
+        hint="look at the new plan: inv plan",
+    )
 
 
 def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:

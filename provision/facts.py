@@ -40,7 +40,7 @@ done""",
     ),
     Probe(
         "nvlink5",
-        # From NVLink 5 on, the switches are managed through a ConnectX that has this mark in its product data,
+        # From NVLink 5 on the switches are managed through a ConnectX, with this mark in its product data,
         # which a device is in no hurry to give.
         "timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd && echo yes || :",
     ),

@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
@@ -197,7 +197,7 @@ class Fleet:
         return {name: host.survey.plan for name, host in self.hosts.items() if host.survey}
 
     def hold_to(self, approved: Mapping[str, Plan]) -> None:
-        """Let only hosts go on whose plan is the saved one; the others have failed.
+        """Let only hosts go on whose plan is the saved one, with the permissions that were given for it.
 
         :raises UsageError: if the saved plan is of other hosts.
         """
@@ -213,6 +213,11 @@ class Fleet:
                 f"the saved plan is stale: {', '.join(stale)} changed since, or the settings did",
                 hint="plan again: inv plan --out FILE",
             )
+        for name, host in self.hosts.items():
+            if host.survey:
+                plan = host.survey.plan
+                granted = tuple(sorted({*plan.granted, *approved[name].granted}))
+                host.survey = replace(host.survey, plan=replace(plan, granted=granted))
 
     def carry_out(self, run: str) -> None:
         """Apply all plans, batch by batch, until too many hosts have failed."""
@@ -236,8 +241,8 @@ class Fleet:
         """Results of a run that only plans: a host that would change has status changed."""
         for name, host in self.hosts.items():
             if name not in self.results and host.survey:
-                pending = len(host.survey.plan.changes)
-                self.results[name] = host.result("changed" if pending else "ok", changed=pending)
+                pending = host.survey.plan.changes
+                self.results[name] = host.result("changed" if pending else "ok", changes=pending)
 
     def in_order(self) -> list[Result]:
         """The results in the order of the inventory."""

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from provision.command import Output, Probe
-from provision.errors import ProbeError, Refusal, RefusedError, UsageError
-from provision.resources.base import Change, Planned, Resource
+from provision.errors import ChangeError, ProbeError, Refusal, RefusedError, UsageError
+from provision.resources.base import PERMISSIONS, Change, Planned, Resource
 from provision.resources.handler import Handler
 
-SCHEMA = 1
-LISTS = ("owes", "settles", "signals")
-"""Fields of a change that hold several names; all others are text."""
+SCHEMA = 2
+LISTS = ("owes", "settles", "signals", "causes", "impact")
+"""Fields of a change that hold several texts."""
+AFTER_A_REBOOT = ("load", "start", "run")
+"""Actions that bring back up what a reboot has stopped: who allows a reboot allows them."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,86 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will be done to one host, in order."""
+    """Everything that will be done to one host, in order.
+
+    :ivar notes: what the operator should know and no change will mend.
+    :ivar granted: permissions that were given for this plan.
+    """
 
     host: str
     changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Equal for two plans that do the same: what is approved is this."""
-        text = json.dumps([asdict(change) for change in self.changes], sort_keys=True)
+        """Equal for two plans that do the same: what is approved is this.
+
+        What the host told about the effects is not in it: processes come and go between plan and approval.
+        """
+        done = [replace(change, simulation="", impact=()) for change in self.changes]
+        text = json.dumps([asdict(change) for change in done], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def beyond(self, approved: Plan) -> tuple[Change, ...]:
-        """The changes that ``approved`` does not have for the same resource with the same action."""
+    def beyond(self, approved: Plan, *, rebooted: bool = False) -> tuple[Change, ...]:
+        """The changes that ``approved`` does not have for the same resource with the same action.
+
+        :param rebooted: the host was rebooted in between, as approved.
+        """
         known = {(change.resource, change.action) for change in approved.changes}
-        return tuple(change for change in self.changes if (change.resource, change.action) not in known)
+        return tuple(
+            change
+            for change in self.changes
+            if (change.resource, change.action) not in known
+            and not (rebooted and change.action in AFTER_A_REBOOT)
+        )
+
+    def lacks(self, change: Change) -> bool:
+        """Whether a change needs a permission that nobody gave."""
+        return bool(change.needs) and change.needs not in self.granted
+
+    def next_leg(self) -> Leg:
+        """What can be done at once: up to a reboot, and to where a permission is missing."""
+        end, stop = len(self.changes), None
+        ids = [change.resource for change in self.changes]
+        for index, change in enumerate(self.changes):
+            if not self.lacks(change):
+                continue
+            begun = 0 if PERMISSIONS[change.needs].first else index
+            begun = min([begun, *(ids.index(cause) for cause in change.causes if cause in ids)])
+            if begun < end:
+                end, stop = begun, change
+        for index, change in enumerate(self.changes[:end]):
+            if change.reboot:
+                return Leg(replace(self, changes=self.changes[: index + 1]), reboot=change)
+        return Leg(replace(self, changes=self.changes[:end]), stop=stop)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of a plan that one script carries out.
+
+    :ivar reboot: the change at its end that restarts the host; then the host is planned again.
+    :ivar stop: the change for which a permission is missing, if the plan ends there.
+    """
+
+    plan: Plan
+    reboot: Change | None = None
+    stop: Change | None = None
+
+    def refusal(self) -> ChangeError | None:
+        """The sentence that the host ends with where a permission is missing."""
+        if self.stop is None:
+            return None
+        permission = PERMISSIONS[self.stop.needs]
+        impact = "".join(f"\n{line}" for line in self.stop.impact).strip("\n")
+        return ChangeError(
+            self.plan.host,
+            f"{permission.refusal}: {self.stop.reason}",
+            resource=self.stop.resource,
+            stderr=impact,
+            hint=permission.how,
+        )
 
 
 def probes(wanted: Sequence[Wanted]) -> list[Probe]:
@@ -68,21 +135,47 @@ def states(host: str, wanted: Sequence[Wanted], answers: Mapping[str, Output]) -
     return found
 
 
-def plan(host: str, wanted: Sequence[Wanted], found: Mapping[str, Any]) -> Plan:
+def plan(
+    host: str, wanted: Sequence[Wanted], found: Mapping[str, Any], granted: tuple[str, ...] = ()
+) -> Plan:
     """Compute what makes every wanted resource right, in the order written.
 
     :raises RefusedError: if a resource refuses the state that it finds.
     """
     changes: list[Change] = []
+    notes: list[str] = []
     for item in wanted:
+        state, planned = found[item.resource.id], Planned(tuple(changes))
         try:
-            change = item.resource.change(found[item.resource.id], Planned(tuple(changes)))
+            change = item.resource.change(state, planned)
         except Refusal as refusal:
             raise RefusedError(host, refusal.message, hint=refusal.hint) from refusal
+        notes += item.resource.notes(state, planned)
         if change is not None:
             changes.append(replace(change, role=item.role))
     handlers = [item.resource for item in wanted if isinstance(item.resource, Handler)]
-    return Plan(host, _with_debts(tuple(changes), handlers, found))
+    return Plan(host, _with_debts(tuple(changes), handlers, found), tuple(notes), granted)
+
+
+def looks(found: Plan) -> list[Probe]:
+    """The further questions that planned changes have."""
+    return [Probe(f"look at {change.resource}", change.look) for change in found.changes if change.look]
+
+
+def looked(found: Plan, wanted: Sequence[Wanted], answers: Mapping[str, Output]) -> Plan:
+    """The plan with the answers to :func:`looks` in it.
+
+    :raises RefusedError: if an answer shows that a change must not be made.
+    """
+    resources = {item.resource.id: item.resource for item in wanted}
+    changes = []
+    for change in found.changes:
+        answer = answers.get(f"look at {change.resource}")
+        try:
+            changes.append(change if answer is None else resources[change.resource].looked(change, answer))
+        except Refusal as refusal:
+            raise RefusedError(found.host, refusal.message, hint=refusal.hint) from refusal
+    return replace(found, changes=tuple(changes))
 
 
 def _with_debts(
@@ -121,7 +214,7 @@ def _by_kind(wanted: Sequence[Wanted]) -> dict[type[Resource], list[Any]]:
 def save(plans: Sequence[Plan]) -> str:
     """Write plans as text. It may hold secret values that land on hosts: keep the file to yourself."""
     return json.dumps(
-        {"schema": SCHEMA, "plans": {p.host: [asdict(change) for change in p.changes] for p in plans}},
+        {"schema": SCHEMA, "plans": {p.host: asdict(p) for p in plans}},
         indent=1,
     )
 
@@ -138,24 +231,33 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 f"{name}: saved plan of schema {document['schema']}, this version reads {SCHEMA}",
                 hint="plan again with this version",
             )
-        return {host: Plan(host, _changes(rows)) for host, rows in document["plans"].items()}
+        return {host: _plan(host, row) for host, row in document["plans"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{name}: not a saved plan: {error}", hint="make one with: inv plan --out FILE"
         ) from error
 
 
-def _changes(rows: Any) -> tuple[Change, ...]:
+def _plan(host: str, row: Mapping[str, Any]) -> Plan:
+    rows = row["changes"]
     if not isinstance(rows, list):
         raise TypeError(f"the changes of a host are {type(rows).__name__}")
-    return tuple(map(_change, rows))
+    return Plan(host, tuple(map(_change, rows)), _texts(row, "notes"), _texts(row, "granted"))
+
+
+def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = row[name]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name} is {type(value).__name__}")
+    return tuple(value)
 
 
 def _change(row: Mapping[str, Any]) -> Change:
     values: dict[str, Any] = {f.name: row[f.name] for f in fields(Change)}
+    values |= {name: _texts(row, name) for name in LISTS}
     for name, value in values.items():
-        several = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if not (several if name in LISTS else isinstance(value, str)):
+        if name not in LISTS and type(value) is not (int if name == "reboot" else str):
             raise TypeError(f"{name} of a change is {type(value).__name__}")
-    values |= {name: tuple(values[name]) for name in LISTS}
+    if values["needs"] and values["needs"] not in PERMISSIONS:
+        raise ValueError(f"there is no permission {values['needs']!r}")
     return Change(**values)

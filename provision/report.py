@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from provision.plan import Plan
-from provision.resources.base import Change
+from provision.resources.base import PERMISSIONS, Change
 from provision.result import Result
 
 SCHEMA = 1
@@ -22,25 +23,35 @@ def folded(names: Sequence[str], most: int = 8) -> str:
 
 def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
     """All plans; hosts with the same plan are shown once."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[Plan, list[str]] = {}
     for name, plan in found.items():
-        groups.setdefault(plan.digest, []).append(name)
+        groups.setdefault(replace(plan, host=""), []).append(name)
     blocks = []
-    for names in groups.values():
-        changes = found[names[0]].changes
-        count = f"{len(changes)} change{'s' if len(changes) != 1 else ''}" if changes else "nothing to do"
-        blocks.append("\n".join([f"{folded(names)}: {count}", *_changes(changes, diff=diff)]))
+    for plan, names in groups.items():
+        count = len(plan.changes)
+        title = f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do"
+        blocks.append("\n".join([f"{folded(names)}: {title}", *_notes(plan), *_changes(plan, diff=diff)]))
     return "\n\n".join(blocks) + "\n"
 
 
-def _changes(changes: Sequence[Change], *, diff: bool) -> Iterable[str]:
+def _notes(plan: Plan) -> Iterable[str]:
+    return (f"  note: {note}" for note in plan.notes)
+
+
+def _changes(plan: Plan, *, diff: bool) -> Iterable[str]:
     role = ""
-    for change in changes:
+    for change in plan.changes:
         if change.role != role:
             role = change.role
             yield f"  {role}"
         why = f"  ({change.reason})" if change.reason else ""
         yield f"    {SIGNS.get(change.action, '~')} {change.summary}{why}"
+        if plan.lacks(change):
+            permission = PERMISSIONS[change.needs]
+            yield f"        not allowed yet: {permission.how}"
+        yield from (f"        ! {line}" for line in change.impact)
+        if change.simulation:
+            yield from (f"        | {line}" for line in change.simulation.rstrip("\n").split("\n"))
         if diff and change.diff:
             yield from (f"        {line}" for line in change.diff.rstrip("\n").split("\n"))
 
@@ -89,6 +100,7 @@ def _host(result: Result, *, diff: bool) -> dict[str, Any]:
     return {
         "status": result.status,
         "changes": [_change(change, diff=diff) for change in result.changes],
+        "notes": list(result.notes),
         "error": _error(result),
         "seconds": round(result.seconds, 3),
         "reboots": result.reboots,
@@ -97,15 +109,17 @@ def _host(result: Result, *, diff: bool) -> dict[str, Any]:
     }
 
 
-def _change(change: Change, *, diff: bool) -> dict[str, str]:
-    row = {
+def _change(change: Change, *, diff: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "role": change.role,
         "resource": change.resource,
         "action": change.action,
         "summary": change.summary,
         "reason": change.reason,
+        "needs": change.needs or None,
+        "impact": list(change.impact),
     }
-    return {**row, "diff": change.diff} if diff else row
+    return {**row, "diff": change.diff, "simulation": change.simulation} if diff else row
 
 
 def _error(result: Result) -> dict[str, Any] | None:

@@ -19,6 +19,8 @@ class Result:
     :ivar resources: how many resources were looked at.
     :ivar right: how many of them were right already.
     :ivar changes: the changes that were made, or with ``check`` would be made.
+    :ivar notes: what the operator should know and no change will mend.
+    :ivar reboots: how often the host was rebooted.
     :ivar seconds: from connecting to the end.
     :ivar connects: sessions that were opened.
     :ivar execs: commands that were run over them.
@@ -29,6 +31,7 @@ class Result:
     resources: int = 0
     right: int = 0
     changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
     error: HostError | None = None
     seconds: float = 0.0
     reboots: int = 0

@@ -16,6 +16,9 @@ WORDS = TEMPLATES / "run"
 SPOOL = "/run/provision"
 """Folder of all runs on a host; root-only, gone with a reboot."""
 
+GONE = 66
+"""Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
+
 KEPT_RUNS = 10
 """Spools of earlier runs that stay on a host for reading."""
 
@@ -28,7 +31,8 @@ def script_of(plan: Plan, run: str) -> str:
         for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
             parts.append(f"{name}_{index}() {{\n{body or ':'}\n}}\n")
         owes, settles = " ".join(change.owes), " ".join(change.settles)
-        parts.append(f"step {index} {words(change.resource, owes, settles)}\n")
+        word = "reboot_step" if change.reboot else "step"
+        parts.append(f"{word} {index} {words(change.resource, owes, settles)}\n")
     return "".join(parts) + "finish ok\n"
 
 
@@ -71,7 +75,7 @@ trap - HUP INT PIPE
 
 def follow(run: str, offset: int) -> str:
     """Sh text that prints the events of a run from byte ``offset`` until the run is over."""
-    return f"""cd {SPOOL}/{run} || exit 1
+    return f"""cd {SPOOL}/{run} || exit {GONE}
 tries=0
 while [ ! -s pid ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 tail -c +{offset + 1} -s 0.1 --pid="$(cat pid)" -f events
@@ -90,8 +94,8 @@ class Event:
     :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, or ``end`` of the run.
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
-    :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed`` or
-        ``interrupted``.
+    :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
+        ``interrupted`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
     :ivar output: for ``fail`` the last lines that it printed.
     """

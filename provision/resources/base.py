@@ -30,12 +30,30 @@ UNKNOWN = Missing.UNKNOWN
 """The host cannot tell before an earlier change is made (Docker's images before Docker is there)."""
 
 
+@dataclass(frozen=True)
+class Permission:
+    """Something that an operator has to allow before it is done.
+
+    :ivar refusal: the beginning of the sentence that a host without it ends with.
+    :ivar how: how it is given.
+    :ivar first: whether nothing at all may be touched without it; otherwise what comes before is done.
+    """
+
+    refusal: str
+    how: str
+    first: bool = False
+
+
 PERMISSIONS = {
-    "branch-change": "--allow-branch-change",
-    "reboot": "--reboot, or driver.reboot: allowed",
-    "docker-restart": "docker.restart: allowed, or stop the containers first",
+    "branch-change": Permission(
+        "driver branch change is not allowed", "read the plan, then add --allow-branch-change", first=True
+    ),
+    "reboot": Permission("reboot needed", "--reboot allows it for this run, driver.reboot: allowed for all"),
+    "docker-restart": Permission(
+        "restart of Docker needed", "docker.restart: allowed; or stop these containers, or use live-restore"
+    ),
 }
-"""What an operator has to allow, and how."""
+"""All permissions by name."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +158,8 @@ class Resource(ABC):
         """What an operator should know and no change will mend; one line each."""
         return ()
 
-    def looked(self, change: Change, answer: Output) -> Change | None:  # noqa: ARG002
-        """The change after its ``look`` was answered; None if it turns out that nothing is to be done.
+    def looked(self, change: Change, answer: Output) -> Change:  # noqa: ARG002
+        """The change after its ``look`` was answered.
 
         :raises Refusal: if the answer shows that it must not be done.
         """

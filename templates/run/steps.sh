@@ -41,6 +41,32 @@ step() {
   event ok "$1" "$took"
 }
 
+# reboot_step N NAME: the last step of its script, unless the host was booted since the plan; what comes after
+# is planned again when the host is back.
+reboot_step() {
+  event start "$1" "$(printf '%s' "$2" | encode)"
+  began=$(now)
+  if ("done_$1") </dev/null >/dev/null 2>&1; then
+    event skip "$1"
+    return
+  fi
+  if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1; then
+    event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  event ok "$1" $(($(now) - began))
+  finish rebooting
+}
+
+# reboot_soon REASON: in a moment, so that whoever follows this run still reads how it ended.
+reboot_soon() {
+  systemd-run --quiet --collect --on-active=2 --timer-property=AccuracySec=100ms \
+    --description="reboot by provision" systemctl reboot --message="provision: $1"
+}
+
+# booted_since BOOT_ID
+booted_since() { [ "$(cat /proc/sys/kernel/random/boot_id)" != "$1" ]; }
+
 finish() {
   event end "$1"
   rm -f "$run/script"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from provision.command import Output, Probe
 from provision.errors import ProbeError, Refusal, RefusedError, UsageError
-from provision.plan import Plan, Wanted, load, plan, probes, save, states
-from provision.resources.base import Change, Planned, Resource
+from provision.plan import Plan, Wanted, load, looked, looks, plan, probes, save, states
+from provision.resources.base import PERMISSIONS, Change, Planned, Resource
 from provision.resources.handler import Handler
 
 
@@ -196,6 +196,94 @@ def test_what_goes_beyond_an_approved_plan(fresh: dict[str, str], beyond: list[s
     assert [change.resource for change in later.beyond(approved)] == beyond
 
 
+def test_bringing_up_what_a_reboot_stopped_goes_not_beyond_its_approval() -> None:
+    approved = Plan("h", (step("a"),))
+    later = Plan("h", (step("module", action="load"), step("unit", action="start"), step("b")))
+    assert [change.resource for change in later.beyond(approved, rebooted=True)] == ["b"]
+    assert [change.resource for change in later.beyond(approved)] == ["module", "unit", "b"]
+
+
+# --- permissions and reboots ----------------------------------------------------------------------
+
+
+def step(name: str, action: str = "update", **values: Any) -> Change:
+    return Change(name, action, f"{action} {name}", "true", "true", reason=f"{name} is wrong", **values)
+
+
+PACKAGES = step("packages")
+REBOOT = step("reboot", needs="reboot", reboot=900, causes=("pin", "packages"), impact=("triton stops",))
+SWAP = step("packages", needs="branch-change")
+RESTART = step("restart", needs="docker-restart")
+
+
+@pytest.mark.parametrize(
+    ("changes", "granted", "done", "reboot", "stop"),
+    [
+        ("a b", "", "a b", "", ""),
+        ("a reboot b", "reboot", "a reboot", "reboot", ""),
+        ("a reboot b", "", "a", "", "reboot"),
+        ("a pin packages reboot b", "", "a", "", "reboot"),
+        ("a pin packages reboot b", "reboot", "a pin packages reboot", "reboot", ""),
+        ("a swap b", "", "", "", "packages"),
+        ("a swap reboot b", "reboot", "", "", "packages"),
+        ("a swap reboot b", "branch-change", "a", "", "reboot"),
+        ("a swap reboot b", "branch-change reboot", "a packages reboot", "reboot", ""),
+        ("a restart b", "", "a", "", "restart"),
+        ("a restart b", "docker-restart", "a restart b", "", ""),
+        ("a restart reboot b", "docker-restart", "a restart", "", "reboot"),
+        ("a restart reboot b", "reboot", "a", "", "restart"),
+        ("reboot restart b", "reboot", "reboot", "reboot", ""),
+    ],
+)
+def test_a_plan_is_carried_out_up_to_a_reboot_or_a_missing_permission(
+    changes: str, granted: str, done: str, reboot: str, stop: str
+) -> None:
+    known = {"packages": PACKAGES, "reboot": REBOOT, "swap": SWAP, "restart": RESTART}
+    whole = Plan("h", tuple(known.get(n, step(n)) for n in changes.split()), granted=tuple(granted.split()))
+    leg = whole.next_leg()
+    assert [change.resource for change in leg.plan.changes] == done.split()
+    assert (leg.reboot.resource if leg.reboot else "") == reboot
+    assert (leg.stop.resource if leg.stop else "") == stop
+    assert (leg.refusal() is None) == (not stop)
+
+
+def test_a_missing_permission_is_a_sentence_with_its_reason_and_how_to_give_it() -> None:
+    refusal = Plan("h", (REBOOT,)).next_leg().refusal()
+    assert refusal is not None
+    assert (refusal.message, refusal.stderr) == ("reboot needed: reboot is wrong", "triton stops")
+    assert refusal.hint is not None
+    assert "--reboot" in refusal.hint
+
+
+class Asking(Thing):
+    """Asks further questions before it is changed; refuses some answers."""
+
+    def change(self, state: str, planned: Planned) -> Change | None:
+        change = super().change(state, planned)
+        return change and replace(change, look="echo what")
+
+    def looked(self, change: Change, answer: Output) -> Change:
+        if answer.out == "no\n":
+            raise Refusal("not like this", hint="otherwise")
+        return replace(change, simulation=answer.out)
+
+    def notes(self, state: str, planned: Planned) -> list[str]:  # noqa: ARG002
+        return [f"{self.name} is {state}"] if state else []
+
+
+def test_what_is_planned_is_looked_at_again_before_it_is_shown() -> None:
+    asking = Asking("a")
+    found = planned({"a": "update", "b": "create"}, asking, B)
+    assert found.notes == ("a is update",)
+    assert [(p.name, p.script) for p in looks(found)] == [("look at a", "echo what")]
+    wanted = [Wanted("x", asking), Wanted("x", B)]
+    shown = looked(found, wanted, {"look at a": Output(0, b"so\n", b"")})
+    assert [change.simulation for change in shown.changes] == ["so\n", ""]
+    assert shown.digest == found.digest
+    with pytest.raises(RefusedError, match="not like this"):
+        looked(found, wanted, {"look at a": Output(0, b"no\n", b"")})
+
+
 # --- saving ---------------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters())
@@ -203,12 +291,16 @@ NAMES = st.lists(TEXTS, max_size=3).map(tuple)
 CHANGES = st.builds(
     Change,
     **dict.fromkeys(
-        ("resource", "action", "summary", "script", "done", "reason", "diff", "guard", "role"), TEXTS
+        ("resource", "action", "summary", "script", "done", "reason", "diff", "guard", "look", "role"), TEXTS
     ),
-    **dict.fromkeys(("owes", "settles", "signals"), NAMES),
+    **dict.fromkeys(("owes", "settles", "signals", "causes", "impact"), NAMES),
+    needs=st.sampled_from(["", *PERMISSIONS]),
+    reboot=st.integers(0, 3600),
 )
 PLANS = st.lists(
-    st.builds(Plan, TEXTS, st.lists(CHANGES, max_size=4).map(tuple)), max_size=4, unique_by=lambda p: p.host
+    st.builds(Plan, TEXTS, st.lists(CHANGES, max_size=4).map(tuple), NAMES, NAMES),
+    max_size=4,
+    unique_by=lambda p: p.host,
 )
 
 
@@ -219,6 +311,7 @@ def test_a_saved_plan_is_read_back(plans: list[Plan]) -> None:
 
 
 ROW = asdict(Change("r", "a", "s", "x", "d"))
+PLAN = {"changes": [], "notes": [], "granted": []}
 
 
 @pytest.mark.parametrize(
@@ -230,17 +323,29 @@ ROW = asdict(Change("r", "a", "s", "x", "d"))
         "7",
         "[]",
         "{}",
-        '{"schema": 1}',
-        '{"schema": 1, "plans": []}',
-        '{"schema": 1, "plans": {"h": {}}}',
-        '{"schema": 1, "plans": {"h": ""}}',
-        '{"schema": 1, "plans": {"h": 7}}',
-        '{"schema": 1, "plans": {"h": [{}]}}',
-        '{"schema": 1, "plans": {"h": ["x"]}}',
-        json.dumps({"schema": 1, "plans": {"h": [{**ROW, "script": 7}]}}),
-        json.dumps({"schema": 1, "plans": {"h": [{**ROW, "script": ["x"]}]}}),
-        json.dumps({"schema": 1, "plans": {"h": [{**ROW, "owes": "x"}]}}),
-        json.dumps({"schema": 1, "plans": {"h": [{**ROW, "owes": [1]}]}}),
+        '{"schema": 2}',
+        '{"schema": 2, "plans": []}',
+        '{"schema": 2, "plans": {"h": {}}}',
+        '{"schema": 2, "plans": {"h": ""}}',
+        '{"schema": 2, "plans": {"h": 7}}',
+        '{"schema": 2, "plans": {"h": {"changes": [{}]}}}',
+        '{"schema": 2, "plans": {"h": {"changes": ["x"]}}}',
+        *(
+            json.dumps({"schema": 2, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
+            for wrong in (
+                {"script": 7},
+                {"script": ["x"]},
+                {"owes": "x"},
+                {"owes": [1]},
+                {"reboot": "1"},
+                {"reboot": True},
+                {"needs": "the moon"},
+            )
+        ),
+        *(
+            json.dumps({"schema": 2, "plans": {"h": {**PLAN, **wrong}}})
+            for wrong in ({"changes": {}}, {"notes": "x"}, {"granted": [1]}, {"granted": None})
+        ),
         "[" * 100_000,
     ],
 )
@@ -251,12 +356,12 @@ def test_garbage_is_no_saved_plan(text: str) -> None:
 
 
 def test_a_plan_of_another_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="saved plan of schema 2, this version reads 1"):
-        load('{"schema": 2, "plans": {}}', "saved.json")
+    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 2"):
+        load('{"schema": 1, "plans": {}}', "saved.json")
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.recursive(st.none() | st.integers() | TEXTS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v)))
 def test_any_other_document_is_refused_in_a_sentence(document: Any) -> None:
     with pytest.raises(UsageError):
-        load(json.dumps({"schema": 1, "plans": {"h": [document]}}), "f")
+        load(json.dumps({"schema": 2, "plans": {"h": [document]}}), "f")

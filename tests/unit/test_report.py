@@ -134,14 +134,42 @@ def test_the_document_of_a_run() -> None:
 def test_changes_in_the_document_never_hold_scripts(diff: bool) -> None:
     found: dict[str, Any] = document(RESULTS, "r", diff=diff)["hosts"]["gpu-04"]["changes"][0]
     assert found.pop("diff", None) == ("-old\n+new\n" if diff else None)
+    assert found.pop("simulation", None) == ("" if diff else None)
     assert found == {
         "role": "driver",
         "resource": "file:/etc/a",
         "action": "update",
         "summary": "write /etc/a",
         "reason": "its content differs",
+        "needs": None,
+        "impact": [],
     }
     assert "secret script" not in json.dumps(document(RESULTS, "r", diff=diff))
+
+
+def test_what_a_change_needs_and_does_to_users_stands_below_it() -> None:
+    reboot = Change(
+        "reboot",
+        "reboot",
+        "reboot the host",
+        "true",
+        "true",
+        reason="nouveau is loaded",
+        needs="reboot",
+        impact=("container triton stops",),
+        simulation="Remv one\nInst two\n",
+    )
+    shown = plans({"h1": Plan("h1", (reboot,), ("MIG is on",))}, diff=False)
+    assert shown.splitlines() == [
+        "h1: 1 change",
+        "  note: MIG is on",
+        "    ~ reboot the host  (nouveau is loaded)",
+        "        not allowed yet: --reboot allows it for this run, driver.reboot: allowed for all",
+        "        ! container triton stops",
+        "        | Remv one",
+        "        | Inst two",
+    ]
+    assert "not allowed" not in plans({"h1": Plan("h1", (reboot,), granted=("reboot",))}, diff=False)
 
 
 def test_an_error_without_details() -> None:
