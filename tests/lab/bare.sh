@@ -15,6 +15,8 @@ KbdInteractiveAuthentication no
 END
 rm -f "$root"/etc/ssh/ssh_host_*
 
+install -d "$root/usr/lib/systemd/system/sysinit.target.wants" "$root/usr/share/lab-gpu"
+
 # The GPUs' bus: systemd-nspawn mounts the machine's own sysfs, so ours has to come on top of it at every boot.
 cat >"$root/usr/lib/systemd/system/sys-bus-pci-devices.mount" <<'END'
 [Unit]
@@ -27,8 +29,24 @@ Where=/sys/bus/pci/devices
 Type=none
 Options=bind,ro
 END
-install -d "$root/usr/lib/systemd/system/sysinit.target.wants" "$root/usr/share/lab-gpu"
 ln -s ../sys-bus-pci-devices.mount "$root/usr/lib/systemd/system/sysinit.target.wants/"
+
+# A kernel loads nouveau for NVIDIA's GPUs when it boots, unless the administrator has it blacklisted; servers of this
+# lab do so where their hardware's description says so.
+cat >"$root/usr/lib/systemd/system/load-nouveau.service" <<'END'
+[Unit]
+Description=The kernel loads nouveau
+DefaultDependencies=no
+After=sys-bus-pci-devices.mount
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecCondition=grep -q '"nouveau"' /usr/share/lab-gpu/gpus.json
+ExecCondition=sh -c '! modprobe --showconfig | grep -q "^blacklist nouveau"'
+ExecStart=mkdir -p /sys/module/nouveau/holders
+ExecStart=sh -c 'echo live >/sys/module/nouveau/initstate; echo 1 >/sys/module/nouveau/refcnt'
+END
+ln -s ../load-nouveau.service "$root/usr/lib/systemd/system/sysinit.target.wants/"
 
 # systemd-networkd waits for udev where /sys is writable, and there is no udev in a container: show it a read-only /sys.
 install -d "$root/usr/lib/systemd/system/systemd-networkd.service.d"

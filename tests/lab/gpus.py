@@ -10,11 +10,14 @@ import json
 import shutil
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SLOTS = (0x18, 0x3B, 0x86, 0xAF, 0x5D, 0x9A, 0xCB, 0xDB)
 """PCI buses that GPUs sit on; a server with two uses the first two."""
+
+SWITCH_SLOTS = (0x05, 0x06, 0x07, 0x08)
+"""PCI buses that NVSwitches sit on."""
 
 MEMORY_MIB = 81559
 """Memory of an H100 80GB HBM3 as nvidia-smi shows it."""
@@ -23,12 +26,14 @@ MEMORY_MIB = 81559
 HOST_BRIDGE = (0x8086, 0x09A2, 0x088000, 0x20, 0x8086, 0x0000)
 NVME = (0x144D, 0xA80A, 0x010802, 0x00, 0x144D, 0xA801)
 NETWORK = (0x15B3, 0x1021, 0x020000, 0x00, 0x15B3, 0x0023)
+NVSWITCH = (0x10DE, 0x22A3, 0x068000, 0xA1, 0x10DE, 0x1796)
+"""An NVSwitch of the third generation, four of which join the GPUs of an HGX H100: a bridge (class 0680)."""
 H100 = (0x10DE, 0x2330, 0x030200, 0xA1, 0x10DE, 0x16C1)
 """An H100 SXM5 80GB: a 3D controller (class 0302)."""
 
 
-def write_hardware(folder: Path, host: str, count: int) -> None:
-    """Write ``pci/`` and ``gpus.json`` of a host with so many H100 into ``folder``.
+def write_hardware(folder: Path, host: str, count: int, switches: int = 0) -> None:
+    """Write ``pci/`` and ``gpus.json`` of a host with so many H100 and NVSwitches into ``folder``.
 
     A running host has the folder mounted, so it sees the change at once.
     """
@@ -36,18 +41,31 @@ def write_hardware(folder: Path, host: str, count: int) -> None:
     pci.mkdir(parents=True, exist_ok=True)
     devices = {"0000:00:00.0": HOST_BRIDGE, "0000:01:00.0": NVME, "0000:02:00.0": NETWORK}
     devices |= {f"0000:{bus:02x}:00.0": H100 for bus in SLOTS[:count]}
+    devices |= {f"0000:{bus:02x}:00.0": NVSWITCH for bus in SWITCH_SLOTS[:switches]}
     for gone in {entry.name for entry in pci.iterdir()} - devices.keys():
         shutil.rmtree(pci / gone)
     for address, ids in devices.items():
         _write_device(pci / address, address, ids)
-    write_description(folder, host, count, ())
+    write_description(folder, host, count, (), switches=switches)
 
 
-def write_description(folder: Path, host: str, count: int, faults: Sequence[str]) -> None:
-    """Write what the stand-ins answer from; ``faults`` names what is broken on this host."""
-    text = json.dumps(
-        {"gpus": [_gpu(host, index) for index in range(count)], "faults": list(faults)}, indent=2
-    )
+def write_description(
+    folder: Path,
+    host: str,
+    count: int,
+    faults: Sequence[str],
+    *,
+    switches: int = 0,
+    fields: Mapping[str, object] | None = None,
+) -> None:
+    """Write what the stand-ins answer from.
+
+    :param faults: what is broken on this host.
+    :param fields: what nvidia-smi answers for these fields of every GPU, in place of an idle H100's values.
+    """
+    described = [_gpu(host, index) | ({"fields": dict(fields)} if fields else {}) for index in range(count)]
+    buses = [f"0000:{bus:02x}:00.0" for bus in SWITCH_SLOTS[:switches]]
+    text = json.dumps({"gpus": described, "nvswitches": buses, "faults": list(faults)}, indent=2)
     fresh = folder / "gpus.json.new"
     fresh.write_text(text + "\n", encoding="utf-8")
     fresh.replace(folder / "gpus.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,10 @@ class LabHost:
         return " ".join(text.split()[:2])
 
     @property
+    def _refusal(self) -> Path:
+        return self.folder / "refuse-boot"
+
+    @property
     def _machine(self) -> str:
         return f"{self.layout.name}-{self.name}"
 
@@ -117,6 +122,7 @@ class LabHost:
                     str(self._cgroup.path),
                     self._machine,
                     network.link_of(self._machine),
+                    str(self._refusal),
                     *self._nspawn(),
                 ],
                 self.log,
@@ -186,6 +192,7 @@ class LabHost:
     def reset(self) -> None:
         """Make the host bare again: an empty disk, an empty ``/var/lib/docker``, all GPUs, a new boot."""
         self.kill()
+        self.refuse_boot(False)
         gpus.write_hardware(self.gpu_folder, self.name, self.gpu_count)
         self._wipe()
         self.boot()
@@ -213,6 +220,7 @@ class LabHost:
         if not self.has_snapshot(label):
             raise ProvisionError(f"{self.name} has no snapshot {label!r}")
         self.kill()
+        self.refuse_boot(False)
         self._erase()
         gpus.write_hardware(self.gpu_folder, self.name, self.gpu_count)
         for part in ("upper", "docker"):
@@ -253,9 +261,24 @@ class LabHost:
         finally:
             network.set_link(self._machine, up=True)
 
-    def break_gpus(self, *faults: str) -> None:
-        """Tell the stand-ins what is broken on this host; without names, nothing is."""
-        gpus.write_description(self.gpu_folder, self.name, self.gpu_count, faults)
+    def break_gpus(self, *faults: str, fields: Mapping[str, object] | None = None) -> None:
+        """Tell the stand-ins what is broken on this host; without names, nothing is.
+
+        :param fields: what nvidia-smi answers for these fields of every GPU. Takes effect when the module is
+            loaded or told to look again.
+        """
+        gpus.write_description(self.gpu_folder, self.name, self.gpu_count, faults, fields=fields)
+
+    def add_nvswitches(self, count: int) -> None:
+        """Put NVSwitches on the PCI bus; a reset or a restore takes them away."""
+        gpus.write_hardware(self.gpu_folder, self.name, self.gpu_count, count)
+
+    def refuse_boot(self, refused: bool = True) -> None:
+        """Let the host go down at its next reboot and stay down, until this is taken back."""
+        if refused:
+            self._refusal.touch()
+        else:
+            self._refusal.unlink(missing_ok=True)
 
     def remove_gpus(self, left: int) -> None:
         """Take GPUs out of the PCI bus until so many are left; a reset or a restore puts them back."""
@@ -341,10 +364,18 @@ class LabHost:
             network_file,
             f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
         )
+        self._install_kernel()
         for key in (self.folder / "ssh").iterdir():
             shutil.copy(key, etc / "ssh" / key.name)
         self._trust_mirror(etc)
         self._admit(etc)
+
+    def _install_kernel(self) -> None:
+        """Put down what tells that the running kernel is installed; it is the machine's own."""
+        release = platform.release()
+        _write(self.root / "boot" / f"vmlinuz-{release}", "the kernel of the machine that holds the lab\n")
+        for name in ("modules.builtin", "modules.order"):
+            _write(self.root / "lib/modules" / release / name, "")
 
     def _trust_mirror(self, etc: Path) -> None:
         keyring = Path("usr/share/keyrings/mirror-archive-keyring.asc")

@@ -35,7 +35,17 @@ BASE = (
 """What a minimal server has besides Debian's essential packages."""
 
 MIRROR = {
-    "bookworm": ("docker.io", "tini", "iptables", "ca-certificates", "pciutils", "kmod", "hello", "tree"),
+    "bookworm": (
+        "docker.io",
+        "tini",
+        "iptables",
+        "ca-certificates",
+        "pciutils",
+        "kmod",
+        "unattended-upgrades",
+        "hello",
+        "tree",
+    ),
     "trixie": (
         "docker.io",
         "docker-cli",
@@ -44,6 +54,7 @@ MIRROR = {
         "ca-certificates",
         "pciutils",
         "kmod",
+        "unattended-upgrades",
         "hello",
         "tree",
     ),

@@ -183,7 +183,8 @@ def build_package(package: Package, work: Path, target: Path) -> None:
         (control / "triggers").write_text("activate-noawait ldconfig\n", encoding="utf-8")
     for script, source in package.scripts.items():
         text = (SOURCES / "debian" / source).read_text(encoding="utf-8")
-        (control / script).write_text(text.replace("@UPSTREAM@", package.upstream), encoding="utf-8")
+        text = text.replace("@UPSTREAM@", package.upstream).replace("@KERNEL@", package.kernel)
+        (control / script).write_text(text, encoding="utf-8")
         (control / script).chmod(0o755)
     execute("dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(root), str(target))
 
@@ -200,6 +201,10 @@ def place(entry: Entry, path: Path, work: Path) -> None:
     else:
         origin = work if entry.source.startswith("built/") else SOURCES
         shutil.copyfile(origin / entry.source, path)
+    if entry.upstream:
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("@UPSTREAM@", entry.upstream), encoding="utf-8"
+        )
     path.chmod(entry.mode)
 
 

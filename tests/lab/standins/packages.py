@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-DRIVERS = {"580.159.04-1": 13000, "570.211.01-1": 12080}
+DRIVERS = {"590.48.01-1": 13010, "580.159.04-1": 13000, "570.211.01-1": 12080}
 """Package version of each driver → the CUDA version that it speaks, as cuDriverGetVersion returns it."""
 
 TOOLKITS = ("1.20.0-1", "1.19.1-1")
@@ -21,10 +21,12 @@ class Entry:
 
     :ivar source: a path below the build directory (``built/…``) or below the sources; ``link:TARGET`` is a
         symlink and ``text:…`` the content itself.
+    :ivar upstream: what stands for ``@UPSTREAM@`` in it.
     """
 
     source: str
     mode: int = 0o644
+    upstream: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Package:
     """One binary package.
 
     :ivar scripts: maintainer script → its source below ``debian/``.
+    :ivar kernel: what stands for ``@KERNEL@`` in the scripts.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Package:
     provides: tuple[str, ...] = ()
     scripts: Mapping[str, str] = field(default_factory=dict)
     conffiles: tuple[str, ...] = ()
+    kernel: str = ""
 
     @property
     def upstream(self) -> str:
@@ -126,6 +130,7 @@ def driver_packages(version: str) -> Iterator[Package]:
         },
     )
     branch = upstream.partition(".")[0]
+    yield _fabric_manager(version)
     yield Package(
         f"nvidia-driver-pinning-{branch}",
         f"{branch}-1",
@@ -144,6 +149,30 @@ def driver_packages(version: str) -> Iterator[Package]:
         ("proprietary", "nvidia-kernel-dkms", "nvidia-kernel-open-dkms"),
     ):
         yield _kernel_package(version, flavour, name, other)
+
+
+def _fabric_manager(version: str) -> Package:
+    """Its name says the branch up to 570, and no longer from 580 on."""
+    upstream = version.rpartition("-")[0]
+    branch = upstream.partition(".")[0]
+    name = "nvidia-fabricmanager" if int(branch) >= 580 else f"nvidia-fabricmanager-{branch}"
+    return Package(
+        name,
+        version,
+        "Fabric Manager for NVSwitch based systems",
+        {
+            "/usr/bin/nv-fabricmanager": Entry("files/nv-fabricmanager", 0o755, upstream),
+            "/usr/share/nvidia/nvswitch/fabricmanager.cfg": Entry("text:LOG_LEVEL=4\nDAEMONIZE=1\n"),
+            "/lib/systemd/system/nvidia-fabricmanager.service": Entry("files/nvidia-fabricmanager.service"),
+        },
+        conflicts=("nvidia-fabricmanager",) if name != "nvidia-fabricmanager" else (),
+        provides=("nvidia-fabricmanager",) if name != "nvidia-fabricmanager" else (),
+        scripts={
+            "postinst": "nvidia-fabricmanager.postinst",
+            "prerm": "nvidia-fabricmanager.prerm",
+            "postrm": "nvidia-fabricmanager.postrm",
+        },
+    )
 
 
 def _kernel_package(version: str, flavour: str, name: str, other: str) -> Package:
@@ -221,29 +250,64 @@ def toolkit_packages(version: str) -> Iterator[Package]:
     )
 
 
+def newer_kernel() -> str:
+    """The release of a kernel newer than the one that runs here: the next minor version."""
+    major, minor, *_ = platform.release().split(".")
+    return f"{major}.{int(minor) + 1}.0-1-amd64"
+
+
 def kernel_packages() -> Iterator[Package]:
-    """What Debian has for its own kernels; the one that runs here has neither headers nor modules."""
-    release = platform.release()
+    """What Debian has for its own kernels: DKMS, the running kernel's headers, and a newer kernel."""
     yield Package(
         "dkms",
         "1:3.2.1-1",
         "Dynamic Kernel Module System",
-        {"/usr/sbin/dkms": Entry("files/dkms", 0o755)},
+        {
+            "/usr/sbin/dkms": Entry("files/dkms", 0o755),
+            "/etc/kernel/postinst.d/dkms": Entry("files/dkms-kernel-hook", 0o755),
+            "/etc/kernel/header_postinst.d/dkms": Entry("files/dkms-kernel-hook", 0o755),
+        },
         depends=("kmod",),
+        conffiles=("/etc/kernel/postinst.d/dkms", "/etc/kernel/header_postinst.d/dkms"),
     )
-    yield Package(
-        f"linux-headers-{release.replace('_', '-').lower()}",
-        "6.0-1",
-        "kernel headers",
-        {f"/usr/src/linux-headers-{release}/README": Entry("text:stand-in, not kernel headers\n")},
-    )
+    running, newer = platform.release(), newer_kernel()
+    for release, version in ((running, "6.0-1"), (newer, "6.1-1")):
+        yield Package(
+            _headers(release),
+            version,
+            f"header files for Linux {release}",
+            {
+                f"/usr/src/linux-headers-{release}/Makefile": Entry("text:# stand-in, not kernel headers\n"),
+                f"/lib/modules/{release}/build": Entry(f"link:/usr/src/linux-headers-{release}"),
+            },
+            scripts={"postinst": "linux-headers.postinst"},
+            kernel=release,
+        )
     yield Package(
         "linux-headers-amd64",
         "6.0-1",
         "header files for Linux amd64 (meta package)",
         {},
-        depends=(f"linux-headers-{release.replace('_', '-').lower()}",),
+        depends=(_headers(running),),
     )
+    yield Package(
+        f"linux-image-{newer}",
+        "6.1-1",
+        f"Linux {newer}",
+        {
+            f"/boot/vmlinuz-{newer}": Entry("text:stand-in, not a kernel\n"),
+            f"/lib/modules/{newer}/modules.builtin": Entry("text:"),
+            f"/lib/modules/{newer}/modules.order": Entry("text:"),
+        },
+        depends=("kmod",),
+        scripts={"postinst": "linux-image.postinst"},
+        kernel=newer,
+    )
+
+
+def _headers(release: str) -> str:
+    """The package that has a kernel's headers; package names have no underscore and no capitals."""
+    return f"linux-headers-{release.replace('_', '-').lower()}"
 
 
 def all_packages() -> Iterator[Package]:

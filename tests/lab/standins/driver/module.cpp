@@ -75,7 +75,8 @@ json read_hardware() {
     return hardware.is_object() ? hardware : json::object();
 }
 
-void write_gpu(const fs::path &root, const json &gpu) {
+/* `switched`: behind NVSwitches, a GPU is not ready before the Fabric Manager has set the fabric up. */
+void write_gpu(const fs::path &root, const json &gpu, bool switched) {
     const std::string bus = gpu.at("pci"), vbios = gpu.value("vbios", "96.00.A5.00.01");
     const int minor = gpu.value("minor", gpu.value("index", 0));
     const fs::path directory = root / "gpus" / kernel_bus(bus);
@@ -103,6 +104,8 @@ void write_gpu(const fs::path &root, const json &gpu) {
         text += key + "=" + (value.is_string() ? value.get<std::string>() : value.dump()) + "\n";
     for (const auto &[key, value] : known)
         text += key + "=" + value + "\n";
+    if (switched)
+        text += "fabric.state=In Progress\nfabric.status=N/A\n";
     text += "memory.used=0\ntemperature.gpu=38\npower.draw=76.79\npower.limit=700.00\nenforced.power.limit=700.00\n";
     write_file(directory / "standin", text);
     write_file(directory / "persistence", "persistence_mode=Disabled\n");
@@ -118,9 +121,12 @@ void write_proc(const json &hardware, const std::string &flavour) {
                "ResmanDebugLevel: 4294967295\nRmLogonRC: 1\nModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\n"
                "DeviceFileMode: 438\nEnableGpuFirmware: 18\nOpenRmEnableUnsupportedGpus: 1\nRegistryDwords: \"\"\n");
     fs::create_directories(root / "gpus");
+    const json switches = hardware.value("nvswitches", json::array());
     for (const auto &gpu : hardware.value("gpus", json::array()))
         if (!has_fault(hardware, "missing-gpu:" + std::to_string(gpu.value("index", 0))))
-            write_gpu(root, gpu);
+            write_gpu(root, gpu, !switches.empty());
+    for (const auto &bus : switches)
+        write_file(kState / "proc-driver" / "nvidia-nvswitch" / "devices" / bus.get<std::string>(), "");
 }
 
 void write_sys(const std::string &module, const std::string &flavour) {
@@ -149,7 +155,7 @@ void load_nvidia(const std::string &flavour) {
     const json hardware = read_hardware();
     if (has_fault(hardware, "secure-boot"))
         throw Refused{"Key was rejected by service"};
-    if (hardware.value("gpus", json::array()).empty())
+    if (hardware.value("gpus", json::array()).empty() || loaded("nouveau"))
         throw Refused{"No such device"};
     write_proc(hardware, flavour);
     if (mount((kState / "proc-driver").c_str(), "/proc/driver", nullptr, MS_BIND, nullptr) != 0)
