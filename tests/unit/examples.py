@@ -15,6 +15,7 @@ from provision.resources.docker import DaemonLoaded, Image
 from provision.resources.handler import Handler
 from provision.resources.leftover import NoOtherUnits
 from provision.resources.package import Packages
+from provision.resources.reboot import BootState, Reboot
 from provision.roles import all_roles
 from provision.roles.base import Repo, Settings
 
@@ -108,6 +109,8 @@ def bare(items: Iterable[Wanted]) -> dict[str, Any]:
                 found[resource.id] = False
             case DaemonLoaded() | Image():
                 found[resource.id] = UNKNOWN
+            case Reboot():
+                found[resource.id] = BootState()
             case _:
                 found[resource.id] = ABSENT
     return found
