@@ -171,10 +171,14 @@ def looked(found: Plan, wanted: Sequence[Wanted], answers: Mapping[str, Output])
     changes = []
     for change in found.changes:
         answer = answers.get(f"look at {change.resource}")
+        if answer is None:
+            changes.append(change)
+            continue
         try:
-            changes.append(change if answer is None else resources[change.resource].looked(change, answer))
+            closer = resources[change.resource].looked(change, answer)
         except Refusal as refusal:
             raise RefusedError(found.host, refusal.message, hint=refusal.hint) from refusal
+        changes.append(replace(closer, role=change.role, owes=change.owes, settles=change.settles))
     return replace(found, changes=tuple(changes))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from provision.plan import Plan
@@ -22,20 +21,18 @@ def folded(names: Sequence[str], most: int = 8) -> str:
 
 
 def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
-    """All plans; hosts with the same plan are shown once."""
-    groups: dict[Plan, list[str]] = {}
+    """All plans; hosts whose plans read the same are shown once."""
+    groups: dict[str, list[str]] = {}
     for name, plan in found.items():
-        groups.setdefault(replace(plan, host=""), []).append(name)
-    blocks = []
-    for plan, names in groups.items():
-        count = len(plan.changes)
-        title = f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do"
-        blocks.append("\n".join([f"{folded(names)}: {title}", *_notes(plan), *_changes(plan, diff=diff)]))
-    return "\n\n".join(blocks) + "\n"
+        groups.setdefault("\n".join(_lines(plan, diff=diff)), []).append(name)
+    return "\n\n".join(f"{folded(names)}: {text}" for text, names in groups.items()) + "\n"
 
 
-def _notes(plan: Plan) -> Iterable[str]:
-    return (f"  note: {note}" for note in plan.notes)
+def _lines(plan: Plan, *, diff: bool) -> Iterable[str]:
+    count = len(plan.changes)
+    yield f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do"
+    yield from (f"  note: {note}" for note in plan.notes)
+    yield from _changes(plan, diff=diff)
 
 
 def _changes(plan: Plan, *, diff: bool) -> Iterable[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.resources.reboot import USERS, RebootPolicy, users
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Module(Resource):
 
     :ivar version: the wanted version without packaging suffix, exact or a glob, or None for any.
     :ivar packages: names of the packages whose upgrade or downgrade replaces the module.
+    :ivar reboot: what is allowed where the module is in use, so that another version takes a reboot.
     """
 
     name: str
     version: str | None = None
     packages: tuple[str, ...] = ()
+    reboot: RebootPolicy | None = None
     kind: ClassVar[str] = "module"
 
     @property
@@ -98,11 +101,20 @@ done""",
         return Change(
             resource=self.id,
             action="reload",
-            summary=f"reload kernel module {self.name}, or stop: while it is in use, that takes a reboot",
+            summary=f"reload kernel module {self.name}",
             reason=reason,
             done=f"module_is {words(self.name, self.version)}",
             script=f"reload_module {quote(self.name)}",
+            look=USERS if self.reboot else "",
         )
+
+    def looked(self, change: Change, answer: Output) -> Change:
+        """Reboot instead of reloading where something uses the module."""
+        found = users(answer)
+        if self.reboot is None or not found.names:
+            return replace(change, summary=f"{change.summary} (nothing uses it, so no reboot is needed)")
+        reason = f"{change.reason}, and {found.names} use{'' if ',' in found.names else 's'} it"
+        return self.reboot.change(self.id, reason, found, causes=self.reboot.causes)
 
 
 def _state(line: str) -> ModuleState | Missing:

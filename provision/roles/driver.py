@@ -16,6 +16,7 @@ from provision.resources.file import File
 from provision.resources.handler import Handler
 from provision.resources.module import Module
 from provision.resources.package import Package, Packages
+from provision.resources.reboot import Reboot, RebootPolicy
 from provision.resources.service import Service
 from provision.roles.base import ImpossibleError, Repo, Role, Settings, apt_source, require_apt
 
@@ -39,6 +40,10 @@ class DriverSettings(Settings):
     """Run nvidia-persistenced, so that the driver stays initialised between jobs."""
     hold: bool = True
     """Keep upgrades of the system from moving the packages."""
+    reboot: Literal["allowed", "never"] = "never"
+    """``allowed``: reboot where one is needed; ``never``: the run ends there without ``--reboot``."""
+    reboot_timeout: int = Field(default=900, ge=30, le=7200)
+    """Seconds within which a host must be back from a reboot."""
 
     @model_validator(mode="after")
     def _go_together(self) -> DriverSettings:
@@ -89,6 +94,12 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
     names = package_set(facts, settings.source, flavour(settings, facts), headers=settings.headers)
     version = settings.version or f"{settings.branch}.*"
     blacklist = "/etc/modprobe.d/provision-nouveau.conf"
+    policy = RebootPolicy(
+        facts.boot_id,
+        allowed=settings.reboot == "allowed",
+        timeout=settings.reboot_timeout,
+        causes=("file:/etc/apt/preferences.d/provision-driver", "packages:driver"),
+    )
     pin = f"Package: {' '.join(names.pinned)}\nPin: version {version}\nPin-Priority: 1000\n"
     return [
         *(apt_source(settings.repo, facts) if settings.repo else ()),
@@ -97,7 +108,8 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
         Handler("rebuild the initramfs", on=(f"file:{blacklist}",), script="rebuild_initramfs"),
         *([Packages("kernel-headers", (Package(names.headers),), hold=False)] if names.headers else ()),
         Packages("driver", tuple(Package(name, version) for name in names.installed), hold=settings.hold),
-        Module("nvidia", version.rpartition("-")[0] or version, names.installed),
+        Reboot(policy),
+        Module("nvidia", version.rpartition("-")[0] or version, names.installed, policy),
         Module("nvidia-uvm"),
         *([Service("nvidia-persistenced.service")] if settings.persistence else ()),
     ]

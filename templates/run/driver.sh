@@ -27,20 +27,25 @@ module_is() {
   [ -z "$installed" ] || [ "$installed" = "$loaded" ] || fail "$1 $loaded is loaded, $installed is installed"
 }
 
-# reload_module nvidia: with the modules on top of it; only while nothing but the persistence daemon uses them.
+# The driver's own daemons: they hold the module, and may be stopped for a moment.
+driver_daemons='nvidia-persistenced.service nvidia-fabricmanager.service'
+
+# reload_module nvidia: with the modules on top of it; only while nothing but the driver's daemons uses them.
 reload_module() {
-  daemon=
-  if systemctl is-active --quiet nvidia-persistenced.service; then
-    daemon=yes
-    systemctl stop nvidia-persistenced.service || return
-  fi
+  stopped=
+  for unit in $driver_daemons; do
+    if systemctl is-active --quiet "$unit"; then
+      stopped="$unit $stopped"
+      systemctl stop "$unit" || return
+    fi
+  done
   for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem "$1"; do
     [ -d "/sys/module/$module" ] || continue
     timeout 60 modprobe -r -- "$module" && continue
-    [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+    for unit in $stopped; do systemctl start "$unit"; done
     fail "reboot needed: kernel module $module is in use, so the new driver cannot be loaded"
     return
   done
   timeout 120 modprobe -- "$1" && timeout 120 modprobe -- nvidia-uvm || return
-  [ -z "$daemon" ] || systemctl start nvidia-persistenced.service
+  for unit in $stopped; do systemctl start "$unit" || return; done
 }

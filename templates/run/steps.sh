@@ -41,7 +41,7 @@ step() {
   event ok "$1" "$took"
 }
 
-# reboot_step N NAME: the last step of its script, unless the host was booted since the plan; what comes after
+# reboot_step N NAME OWES: the last step of its script, unless the host was booted since the plan; what comes after
 # is planned again when the host is back.
 reboot_step() {
   event start "$1" "$(printf '%s' "$2" | encode)"
@@ -50,6 +50,7 @@ reboot_step() {
     event skip "$1"
     return
   fi
+  for note in $3; do : >"$owed/$note"; done
   if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1; then
     event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | encode)"
     finish failed
