@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from debian.debian_support import Version
 
 from provision.command import Output, Probe, quote, words
+from provision.errors import Refusal
+from provision.resources import apt
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+
+HELD = "/var/lib/provision/held"
+"""File on a host with the packages that we hold, one name a line; every other hold is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,20 @@ class Package:
 
 @dataclass(frozen=True)
 class PackageState:
-    """What dpkg knows of a package. ``status`` is ``installed`` unless something was interrupted."""
+    """What dpkg knows of a package. ``status`` is ``installed`` unless something was interrupted.
+
+    :ivar held: whether it is on hold.
+    :ivar ours: whether that hold is ours.
+    """
 
     version: str
     status: str
     held: bool
+    ours: bool = True
+
+
+State = Mapping[str, PackageState | Missing]
+"""State of a set: of each of its packages, and of the other packages that tell the branch; by name."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,16 @@ class Packages(Resource):
 
     :ivar name: what the set is called in plans.
     :ivar hold: mark them held, so that no upgrade of the system moves them.
+    :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
+    :ivar others: names or globs of further packages whose version tells which branch is installed, such as
+        ``nvidia-utils-[0-9]*``; packages of the set with a version tell it anyway.
     """
 
     name: str
     packages: tuple[Package, ...]
     hold: bool = True
+    branch: int | None = None
+    others: tuple[str, ...] = ()
     kind: ClassVar[str] = "packages"
 
     @property
@@ -60,50 +80,85 @@ class Packages(Resource):
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
-        names = sorted({p.name for r in resources for p in r.packages})
-        form = r"${Package}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n"
+        names = sorted({n for r in resources for n in (*(p.name for p in r.packages), *r.others)})
+        form = r"${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n"
         # dpkg-query fails when it does not know one of the names; what it knows is printed all the same.
-        return Probe("packages", f"dpkg-query -W -f {quote(form)} {words(*names)}")
+        return Probe(
+            "packages",
+            f"dpkg --print-architecture; cat {HELD} 2>/dev/null; echo\n"
+            f"dpkg-query -W -f {quote(form)} {words(*names)}",
+        )
 
     @classmethod
-    def states(
-        cls, resources: Sequence[Packages], answer: Output
-    ) -> Mapping[str, Mapping[str, PackageState | Missing]]:
+    def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, State]:
         """For each set, the state of its packages by name.
 
         :raises ValueError: if dpkg-query itself failed.
         """
         if answer.exit_code not in (0, 1):
             raise ValueError(f"dpkg-query: exit {answer.exit_code}: {answer.err.strip()}")
+        head, _, rows = answer.out.partition("\n\n")
+        native, *ours = head.split("\n")
         known: dict[str, PackageState] = {}
-        for line in answer.out.splitlines():
-            name, version, status, want = line.split("\t")
-            if status not in ("not-installed", "config-files"):
-                known[name] = PackageState(version, status, want == "hold")
-        return {r.id: {p.name: known.get(p.name, ABSENT) for p in r.packages} for r in resources}
+        for line in rows.splitlines():
+            name, architecture, version, status, want = line.split("\t")
+            if status not in ("not-installed", "config-files") and architecture in (native, "all"):
+                known[name] = PackageState(version, status, want == "hold", ours=name in ours)
+        return {r.id: r._own(known) for r in resources}
 
-    def change(self, state: Mapping[str, PackageState | Missing], planned: Planned) -> Change | None:  # noqa: ARG002
+    def _own(self, known: Mapping[str, PackageState]) -> State:
+        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in self.others)}
+        return {**others, **{p.name: known.get(p.name, ABSENT) for p in self.packages}}
+
+    def change(self, state: State, planned: Planned) -> Change | None:
         """Install what is missing or at another version, and hold what is not held.
 
         Its signals are ``package:NAME:VERB`` for every package that moves.
+
+        :raises Refusal: if somebody else holds a package at another version.
         """
         moves = {p: _move(p, state[p.name]) for p in self.packages}
         moved = [p for p in self.packages if moves[p]]
         loose = [p for p in self.packages if self.hold and not _held(state[p.name])]
         if not moved and not loose:
             return None
+        refuse_foreign_holds({p.name: (state[p.name], p.version) for p in moved}, "apt-mark unhold {}")
         verbs = {_verb(move) for move in moves.values() if move}
         action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "hold")
+        swap = branch_change(self.branch, self._branches(state)) if moved else ""
+        reasons = [*([swap] if swap else ()), *(f"{p.name}: {moves[p]}" for p in moved)]
+        argv = _argv(action, moved)
         return Change(
             resource=self.id,
             action=action,
             summary=f"{action} " + " ".join(p.selector for p in moved or loose),
-            reason="; ".join(f"{p.name}: {moves[p]}" for p in moved) or "not held",
+            reason="; ".join(reasons) or "not held",
             diff="".join(_line(p, state[p.name]) for p in moved),
             signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
             done=self._done(),
-            script=self._script(action, moved),
+            script=self._script(argv if moved else ()),
+            needs="branch-change" if swap else "",
+            look=apt.simulate(argv, planned) if moved else "",
         )
+
+    def looked(self, change: Change, answer: Output) -> Change:
+        """Show what apt-get would do, and approve exactly the removals that it shows.
+
+        :raises Refusal: if a package would move that somebody else holds.
+        """
+        found = apt.read(answer.out, ok=answer.ok)
+        if foreign := [name for name in found.held if name not in {p.name for p in self.packages}]:
+            raise Refusal(
+                f"{' '.join(foreign)}: held by somebody, and apt would change it",
+                hint=f"apt-mark unhold {' '.join(foreign)}",
+            )
+        approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
+        return replace(change, simulation=found.text, script=approved + change.script)
+
+    def _branches(self, state: State) -> set[int]:
+        """The branches that are installed, by the packages whose version tells."""
+        silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
+        return {major(s.version) for n, s in state.items() if n not in silent and not isinstance(s, Missing)}
 
     def _done(self) -> str:
         checks = [f"package_is {words(p.name, p.version or '*')}" for p in self.packages]
@@ -111,15 +166,45 @@ class Packages(Resource):
             checks += [f"package_held {quote(p.name)}" for p in self.packages]
         return " && ".join(checks)
 
-    def _script(self, action: str, moved: Sequence[Package]) -> str:
-        lines = []
-        if moved:
-            flags = ["--allow-downgrades"] if action == "downgrade" else []
-            # Only packages of this set are unheld, and only those that move.
-            lines.append(f"apt_install {words(*flags)} -- {words(*(p.selector for p in moved))}")
+    def _script(self, argv: Sequence[str]) -> str:
+        names = [p.name for p in self.packages]
+        lines = [f"apt_install {quote(' '.join(names))} {words(*argv)}"] if argv else []
         if self.hold:
-            lines.append(f"apt-mark hold {words(*(p.name for p in self.packages))}")
+            lines.append(f"hold_packages {words(*names)}")
         return " && ".join(lines)
+
+
+def major(version: str) -> int:
+    """The first number of a version, its epoch left out; -1 if it has none."""
+    found = re.match(r"(?:\d+:)?(\d+)", version)
+    return int(found[1]) if found else -1
+
+
+def branch_change(wanted: int | None, installed: Iterable[int]) -> str:
+    """``branch 570 → 580`` where another branch is installed; empty otherwise."""
+    old = sorted(set(installed) - {wanted})
+    return f"branch {', '.join(map(str, old))} → {wanted}" if wanted is not None and old else ""
+
+
+def refuse_foreign_holds(moved: Mapping[str, tuple[PackageState | Missing, str | None]], unhold: str) -> None:
+    """Leave alone what somebody else holds.
+
+    :param moved: state and wanted version by name.
+    :param unhold: the command that ends a hold, with ``{}`` for the package.
+    :raises Refusal: naming package and version.
+    """
+    for name, (state, wanted) in moved.items():
+        if isinstance(state, PackageState) and state.held and not state.ours:
+            raise Refusal(
+                f"{name} is held at {state.version} by somebody, wanted {wanted or 'it repaired'}",
+                hint=unhold.format(name),
+            )
+
+
+def _argv(action: str, moved: Sequence[Package]) -> list[str]:
+    """The arguments of ``apt-get install``. Only packages that move are named."""
+    flags = ["--allow-downgrades"] if action == "downgrade" else []
+    return [*flags, "--", *(p.selector for p in moved)]
 
 
 def _held(state: PackageState | Missing) -> bool:

@@ -8,17 +8,25 @@ import subprocess
 import pytest
 
 from provision.command import Output
-from provision.resources.base import ABSENT, Missing, Planned
+from provision.errors import Refusal
+from provision.resources.base import ABSENT, Change, Missing, Planned
 from provision.resources.package import Package, Packages, PackageState
 
 ANSWER = b"""\
-docker.io\t20.10.24+dfsg1-1+deb12u1\tinstalled\tinstall
-libnvidia-container1\t1.20.0-1\tinstalled\thold
-nvidia-container-toolkit\t1.17.8-1\tconfig-files\tdeinstall
-nvidia-driver-cuda\t580.159.04-1\thalf-configured\thold
-tini\t\tnot-installed\tunknown
+amd64
+libnvidia-container1
+nvidia-driver-cuda
+
+docker.io\tamd64\t20.10.24+dfsg1-1+deb12u1\tinstalled\tinstall
+libnvidia-container1\tamd64\t1.20.0-1\tinstalled\thold
+nvidia-container-toolkit\tamd64\t1.17.8-1\tconfig-files\tdeinstall
+nvidia-driver-cuda\tamd64\t580.159.04-1\thalf-configured\thold
+nvidia-kernel-open-dkms\tall\t580.159.04-1\tinstalled\thold
+nvidia-smi\ti386\t470.1-1\tinstalled\tinstall
+tini\t\t\tnot-installed\tunknown
 """
-"""What dpkg-query 1.21 prints for these; a name that it never heard of is an error and exit code 1."""
+"""The host's architecture, what we hold, and what dpkg-query 1.21 prints, of which only what is of that
+architecture counts; a name that it never heard of is an error and exit code 1."""
 
 ONE = Package("nvidia-driver-cuda", "580.159.04-1")
 DRIVER = Packages("driver", (ONE, Package("nvidia-kernel-open-dkms", "580.*")))
@@ -35,6 +43,7 @@ def test_the_answer_of_dpkg_query() -> None:
         "libnvidia-container1",
         "nvidia-container-toolkit",
         "nvidia-driver-cuda",
+        "nvidia-smi",
         "tini",
         "curl",
     ]
@@ -42,12 +51,13 @@ def test_the_answer_of_dpkg_query() -> None:
     found = Packages.states(sets, Output(1, ANSWER, b"dpkg-query: no packages found matching curl\n"))
     assert found == {
         "packages:a": {
-            "docker.io": PackageState("20.10.24+dfsg1-1+deb12u1", "installed", held=False),
+            "docker.io": PackageState("20.10.24+dfsg1-1+deb12u1", "installed", held=False, ours=False),
             "libnvidia-container1": PackageState("1.20.0-1", "installed", held=True),
             "nvidia-container-toolkit": ABSENT,
         },
         "packages:b": {
             "nvidia-driver-cuda": PackageState("580.159.04-1", "half-configured", held=True),
+            "nvidia-smi": ABSENT,
             "tini": ABSENT,
             "curl": ABSENT,
         },
@@ -119,7 +129,8 @@ def test_a_set_that_is_not_right(first: State, second: State, action: str, reaso
     )
     assert ("--allow-downgrades" in change.script) == (action == "downgrade")
     assert ("apt_install" in change.script) == (action != "hold")
-    assert "apt-mark hold nvidia-driver-cuda nvidia-kernel-open-dkms" in change.script
+    assert "hold_packages nvidia-driver-cuda nvidia-kernel-open-dkms" in change.script
+    assert bool(change.look) == (action != "hold")
 
 
 def test_a_set_that_is_right_needs_nothing() -> None:
@@ -129,7 +140,9 @@ def test_a_set_that_is_right_needs_nothing() -> None:
 def test_only_packages_that_move_are_named_to_apt() -> None:
     change = DRIVER.change({"nvidia-driver-cuda": ABSENT, "nvidia-kernel-open-dkms": RIGHT}, Planned())
     assert change is not None
-    assert change.script.startswith("apt_install  -- nvidia-driver-cuda=580.159.04-1 && ")
+    assert change.script.startswith(
+        "apt_install 'nvidia-driver-cuda nvidia-kernel-open-dkms' -- nvidia-driver-cuda=580.159.04-1 && "
+    )
     assert change.diff == "+nvidia-driver-cuda 580.159.04-1\n"
     assert change.signals == ("package:nvidia-driver-cuda:install",)
 
@@ -154,7 +167,7 @@ def test_any_version_will_do_and_nothing_is_held() -> None:
     assert engine.change({"docker.io": installed("20.10", held=False)}, Planned()) is None
     change = engine.change({"docker.io": ABSENT}, Planned())
     assert change is not None
-    assert (change.script, change.done) == ("apt_install  -- docker.io", "package_is docker.io '*'")
+    assert (change.script, change.done) == ("apt_install docker.io -- docker.io", "package_is docker.io '*'")
 
 
 @pytest.mark.parametrize(
@@ -170,3 +183,116 @@ def test_any_version_will_do_and_nothing_is_held() -> None:
 )
 def test_versions(wanted: str | None, version: str, right: bool) -> None:
     assert Package("p", wanted).accepts(version) is right
+
+
+FOREIGN = PackageState("570.10-1", "installed", held=True, ours=False)
+
+
+def test_what_somebody_else_holds_is_left_alone() -> None:
+    with pytest.raises(
+        Refusal, match=r"nvidia-driver-cuda is held at 570.10-1 by somebody, wanted 580"
+    ) as refused:
+        DRIVER.change({"nvidia-driver-cuda": FOREIGN, "nvidia-kernel-open-dkms": RIGHT}, Planned())
+    assert refused.value.hint == "apt-mark unhold nvidia-driver-cuda"
+
+
+def test_a_hold_of_somebody_else_at_the_right_version_is_fine() -> None:
+    right = PackageState("580.159.04-1", "installed", held=True, ours=False)
+    assert DRIVER.change({"nvidia-driver-cuda": right, "nvidia-kernel-open-dkms": RIGHT}, Planned()) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "needs", "reason"),
+    [
+        ({}, "", "a-580: install, it is not installed"),
+        (
+            {"a-570": installed("570.9-1")},
+            "branch-change",
+            "branch 570 → 580; a-580: install, it is not installed",
+        ),
+        (
+            {"a-590": installed("1:590.9-1")},
+            "branch-change",
+            "branch 590 → 580; a-580: install, it is not installed",
+        ),
+        ({"a-580": installed("580.1-1")}, "", "a-580: upgrade from 580.1-1"),
+        ({"a-580": installed("570.1-1")}, "branch-change", "branch 570 → 580; a-580: upgrade from 570.1-1"),
+        ({"modules": installed("6.8.0-90")}, "", "a-580: install, it is not installed"),
+    ],
+)
+def test_a_change_of_branch_needs_permission(state: dict[str, State], needs: str, reason: str) -> None:
+    packages = (Package("a-580", "580.9-1"), Package("modules"))
+    driver = Packages("driver", packages, branch=580, others=("a-[0-9]*",))
+    change = driver.change({"a-580": ABSENT, "modules": installed("6.8.0-90"), **state}, Planned())
+    assert change is not None
+    assert (change.needs, change.reason) == (needs, reason)
+
+
+def test_packages_of_other_branches_are_asked_for() -> None:
+    driver = Packages("driver", (Package("a-580", "580.*"),), branch=580, others=("a-[0-9]*",))
+    assert "a-580" in Packages.probe([driver]).script
+    assert "'a-[0-9]*'" in Packages.probe([driver]).script
+    answer = b"amd64\n\na-570\tamd64\t570.1\tinstalled\thold\nother\tamd64\t1\tinstalled\tinstall\n"
+    found = Packages.states([driver], Output(0, answer))["packages:driver"]
+    assert found == {"a-570": PackageState("570.1", "installed", held=True, ours=False), "a-580": ABSENT}
+
+
+SIMULATED = b"""\
+Reading package lists...
+The following packages will be REMOVED:
+  nvidia-utils-570
+The following held packages will be changed:
+  nvidia-driver-cuda
+The following packages will be upgraded:
+  nvidia-driver-cuda
+Remv nvidia-utils-570 [570.1-1]
+Inst nvidia-driver-cuda [575.1-1] (580.159.04-1 NVIDIA:now [amd64]) [nvidia-kernel-open-dkms:amd64 ]
+Inst libnvidia-ml1 [590.1-1] (580.159.04-1 NVIDIA:now [amd64])
+Inst nvidia-persistenced (580.159.04-1 NVIDIA:now [amd64])
+Inst broken [1.0] (1.0 NVIDIA:now [amd64])
+Conf nvidia-driver-cuda (580.159.04-1 NVIDIA:now [amd64])
+"""
+
+
+def upgrade() -> Change:
+    state = {"nvidia-driver-cuda": installed("580.1-1"), "nvidia-kernel-open-dkms": RIGHT}
+    change = DRIVER.change(state, Planned())
+    assert change is not None
+    return change
+
+
+def test_exactly_the_removals_that_are_shown_are_approved() -> None:
+    change = DRIVER.looked(upgrade(), Output(0, SIMULATED))
+    assert change.simulation.splitlines() == [
+        "remove nvidia-utils-570 570.1-1",
+        "upgrade nvidia-driver-cuda 575.1-1 → 580.159.04-1",
+        "downgrade libnvidia-ml1 590.1-1 → 580.159.04-1",
+        "install nvidia-persistenced 580.159.04-1",
+        "reinstall broken 1.0",
+    ]
+    assert change.script == f"may_remove=nvidia-utils-570\n{upgrade().script}"
+
+
+def test_what_somebody_else_holds_does_not_move_along() -> None:
+    answer = SIMULATED.replace(
+        b"changed:\n  nvidia-driver-cuda", b"changed:\n  nvidia-driver-cuda libnvidia-ml1"
+    )
+    with pytest.raises(Refusal, match="libnvidia-ml1: held by somebody, and apt would change it"):
+        DRIVER.looked(upgrade(), Output(0, answer))
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("E: Unable to locate package nvidia-driver-cuda", "known after apply\n"),
+        ("E: Version '580.159.04-1' for 'nvidia-driver-cuda' was not found", "known after apply\n"),
+        (
+            "Reading package lists...\nE: Unmet dependencies. Try 'apt --fix-broken install'",
+            "known after apply\napt-get now says: E: Unmet dependencies. Try 'apt --fix-broken install'\n",
+        ),
+        ("sh: apt-get: not found", "known after apply\napt-get now says: sh: apt-get: not found\n"),
+    ],
+)
+def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: str) -> None:
+    change = DRIVER.looked(upgrade(), Output(100, said.encode()))
+    assert (change.simulation, change.script) == (text, upgrade().script)
