@@ -63,6 +63,9 @@ class Packages(Resource):
     :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
     :ivar others: names or globs of further packages whose version tells which branch is installed, such as
         ``nvidia-utils-[0-9]*``; packages of the set with a version tell it anyway.
+    :ivar why: reason for these packages and no others; shown where one of them moves.
+    :ivar remarks: what an operator should know then, one line each.
+    :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
     """
 
     name: str
@@ -70,6 +73,9 @@ class Packages(Resource):
     hold: bool = True
     branch: int | None = None
     others: tuple[str, ...] = ()
+    why: str = ""
+    remarks: tuple[str, ...] = ()
+    proof: str = ""
     kind: ClassVar[str] = "packages"
 
     @property
@@ -126,13 +132,13 @@ class Packages(Resource):
         verbs = {_verb(move) for move in moves.values() if move}
         action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "hold")
         swap = branch_change(self.branch, self._branches(state)) if moved else ""
-        reasons = [*([swap] if swap else ()), *(f"{p.name}: {moves[p]}" for p in moved)]
+        reasons = [*filter(None, (swap, self.why)), *(f"{p.name}: {moves[p]}" for p in moved)]
         argv = _argv(action, moved)
         return Change(
             resource=self.id,
             action=action,
             summary=f"{action} " + " ".join(p.selector for p in moved or loose),
-            reason="; ".join(reasons) or "not held",
+            reason="; ".join(reasons) if moved else "not held",
             diff="".join(_line(p, state[p.name]) for p in moved),
             signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
             done=self._done(),
@@ -155,6 +161,10 @@ class Packages(Resource):
         approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
         return replace(change, simulation=found.text, script=approved + change.script)
 
+    def notes(self, state: State, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """The remarks, where a package moves."""
+        return self.remarks if any(_move(p, state[p.name]) for p in self.packages) else ()
+
     def _branches(self, state: State) -> set[int]:
         """The branches that are installed, by the packages whose version tells."""
         silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
@@ -164,7 +174,7 @@ class Packages(Resource):
         checks = [f"package_is {words(p.name, p.version or '*')}" for p in self.packages]
         if self.hold:
             checks += [f"package_held {quote(p.name)}" for p in self.packages]
-        return " && ".join(checks)
+        return " && ".join(checks + ([self.proof] if self.proof else []))
 
     def _script(self, argv: Sequence[str]) -> str:
         names = [p.name for p in self.packages]
