@@ -121,13 +121,26 @@ def wanted_of(target: Target, facts: Facts) -> tuple[Wanted, ...]:
 
 @dataclass
 class Converging:
-    """A host on its way: its connection stays open from the plan to the proof."""
+    """A host on its way: its connection stays open from the plan to the proof.
+
+    :ivar reboots: how often it was rebooted.
+    :ivar right: how many resources were right before anything was changed.
+    """
 
     target: Target
     connection: Connection
     began: float = field(default_factory=time.monotonic)
     survey: Survey | None = None
     reboots: int = 0
+    right: int = 0
+
+    def look(self, tell: Tell) -> None:
+        """Survey the host; what is right already is counted here.
+
+        :raises HostError: as :func:`survey`.
+        """
+        self.survey = survey(self.connection, self.target, tell)
+        self.right = len(self.survey.wanted) - len(self.survey.plan.changes)
 
     def result(
         self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
@@ -137,7 +150,7 @@ class Converging:
             self.target.name,
             status,
             resources=len(self.survey.wanted) if self.survey else 0,
-            right=max(0, len(self.survey.wanted) - len(self.survey.plan.changes)) if self.survey else 0,
+            right=self.right,
             changes=tuple(changes),
             notes=self.survey.plan.notes if self.survey else (),
             reboots=self.reboots,

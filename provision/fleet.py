@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
-from provision.converge import Converging, Target, Tell, ask_facts, survey
+from provision.converge import Converging, Target, Tell, ask_facts
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
 from provision.facts import Facts
 from provision.inventory import Host
@@ -186,11 +186,7 @@ class Fleet:
         self.hosts = {t.name: Converging(t, Connection(t.login)) for t in self.targets}
 
         def look(host: Converging) -> Result | None:
-            def work() -> Result | None:
-                host.survey = survey(host.connection, host.target, self.tell)
-                return None
-
-            return _isolated(host, work)
+            return _isolated(host, lambda: host.look(self.tell))
 
         looked = each(self.hosts, look, self.pace.forks, self.tick)
         self.results = {name: result for name, result in looked.items() if result}
