@@ -213,10 +213,11 @@ def facts(
                     gpu.architecture.name.title() if gpu.architecture else "?" for gpu in value.gpus
                 ]
                 gpus = ", ".join(sorted(set(generations))) or "none"
-                secure = ", Secure Boot" if value.secure_boot else ""
+                more = ", NVSwitch" if value.has_nvswitch else ""
+                more += ", Secure Boot" if value.secure_boot else ""
                 terminal.out(
                     f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
-                    f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){secure}"
+                    f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){more}"
                 )
             terminal.say(terminal.host_errors(errors).rstrip("\n")) if errors else None
         raise SystemExit(1 if errors else 0)
