@@ -1,14 +1,6 @@
 # shellcheck shell=sh disable=SC2154,SC2016
 # Kernel modules.
 
-rebuild_initramfs() {
-  if command -v update-initramfs >/dev/null; then
-    update-initramfs -u
-  elif command -v dracut >/dev/null; then
-    dracut --force
-  fi
-}
-
 # load_module NAME
 load_module() {
   if [ -d /sys/module/nouveau ]; then

@@ -1,0 +1,257 @@
+"""The kernels that count on a host, which are the running one and the newest installed, and their headers.
+
+Modules are built against headers. The running kernel needs them now, and the newest one is what the host
+boots next: GRUB sorts by version and starts the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from provision.command import Output, Probe, words
+from provision.resources.base import Change, Planned, Resource
+from provision.resources.reboot import USERS, RebootPolicy, Users, users
+
+Family = Literal["debian", "rhel"]
+
+KERNELS = """read -r running </proc/sys/kernel/osrelease
+newest=$(for k in /lib/modules/*/; do
+  k=${k%/} k=${k##*/}
+  case $k in *+debug) continue ;; esac
+  if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then echo "$k"; fi
+done | sort -V | tail -n 1)
+[ -n "$newest" ] || newest=$running
+"""
+"""Sh text that sets ``running`` and ``newest``.
+
+A folder of modules without a kernel is what DKMS leaves of one that was removed. Debug kernels are booted
+only when somebody asks for them.
+"""
+
+HAS_MODULE = r"""has_module() {
+  [ -n "$(find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
+    "/lib/modules/$1/kernel" -type f -regextype posix-extended -regex \
+    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit \
+    2>/dev/null)" ]
+}
+"""
+"""A function of sh: whether a kernel has the driver's module, wherever packages put it.
+
+Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precompiled and weak modules;
+Ubuntu's signed ones (kernel). Debian names the module after the alternative that it is: ``nvidia-current``.
+"""
+
+_PACKAGES = {
+    "debian": """headers_of() {
+  case $1 in *-pve) echo "proxmox-headers-$1" ;; *) echo "linux-headers-$1" ;; esac
+}
+packaged() { grep -l -s -x -F "/boot/vmlinuz-$1" /var/lib/dpkg/info/*"$1"*.list; }
+offered() {
+  set -- "$(timeout 30 apt-cache policy "$1" 2>/dev/null)" /var/lib/apt/lists/*Packages*
+  case $1 in
+    *"Candidate: (none)"*) echo no ;;
+    *Candidate:*) echo yes ;;
+    *) if [ -e "$2" ]; then echo no; else echo unknown; fi ;;
+  esac
+}
+""",
+    "rhel": """headers_of() {
+  case $1 in
+    *uek*) echo "kernel-uek-devel-$1" ;;
+    *+*) echo "kernel-${1#*+}-devel-${1%%+*}" ;;
+    *) echo "kernel-devel-$1" ;;
+  esac
+}
+packaged() { timeout 20 rpm -qf "/lib/modules/$1/vmlinuz" 2>/dev/null; }
+offered() {
+  if found=$(timeout 60 dnf -q -C repoquery "$1" 2>/dev/null); then
+    if [ -n "$found" ]; then echo yes; else echo no; fi
+  else echo unknown; fi
+}
+""",
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of a host.
+
+    :ivar release: as uname(1) says it.
+    :ivar package: the package that has its headers.
+    :ivar headers: whether what modules are built against is there.
+    :ivar packaged: whether a package of the host brought it. Asked only where headers are missing.
+    :ivar offered: whether a repository that the host knows has its headers; None if its lists are empty.
+        Asked only where headers are missing.
+    """
+
+    release: str
+    package: str
+    headers: bool = True
+    packaged: bool = True
+    offered: bool | None = True
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it came from elsewhere, so that no repository can be expected to have its headers."""
+        return not self.packaged and not self.offered
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The running kernel, and the newest one that is installed, which may be the same."""
+
+    running: Kernel
+    newest: Kernel
+
+    @property
+    def all(self) -> tuple[Kernel, ...]:
+        """Each of them once."""
+        return (self.running,) if self.running.release == self.newest.release else (self.running, self.newest)
+
+    @property
+    def left_behind(self) -> str:
+        """Why the newest kernel has to be booted; empty unless modules can be built for that one only."""
+        if (
+            self.running.release == self.newest.release
+            or self.running.headers
+            or self.running.offered is not False
+            or not (self.newest.headers or self.newest.offered)
+        ):
+            return ""
+        return (
+            f"no repository has the headers of the running kernel {self.running.release} any more:"
+            f" the driver can only be built for {self.newest.release}"
+        )
+
+    def named(self, kernel: Kernel) -> str:
+        """One of them with what it is."""
+        running = kernel.release == self.running.release
+        return f"the {'running' if running else 'newest'} kernel {kernel.release}"
+
+
+def kernels_script(family: Family) -> str:
+    """Sh text that tells of both kernels, for :func:`kernels`. Package tools run only where headers miss."""
+    return f"""{KERNELS}{_PACKAGES[family]}for k in "$running" "$newest"; do
+  name=$(headers_of "$k")
+  if [ -e "/lib/modules/$k/build/Makefile" ]; then echo "$k $name yes - -"; continue; fi
+  own=no
+  [ -z "$(packaged "$k")" ] || own=yes
+  echo "$k $name no $own $(offered "$name")"
+done
+"""
+
+
+def kernels(answer: Output) -> Kernels:
+    """Read the answer to :func:`kernels_script`.
+
+    :raises ValueError: if it is none.
+    """
+    lines = [line.split(" ") for line in answer.out.splitlines()]
+    if len(lines) != 2 or any(len(line) != 5 for line in lines):
+        raise ValueError(f"not a line for each of two kernels: {answer.err.strip()}")
+    told = {"yes": True, "no": False}
+    running, newest = (
+        Kernel(release, package)
+        if headers == "yes"
+        else Kernel(release, package, False, own == "yes", told.get(offered))
+        for release, package, headers, own, offered in lines
+    )
+    return Kernels(running, newest)
+
+
+@dataclass(frozen=True)
+class KernelHeaders(Resource):
+    """The headers of the running and of the newest installed kernel.
+
+    The package that brings those of later kernels (``linux-headers-amd64``) is not its business.
+    """
+
+    family: Family
+    kind: ClassVar[str] = "kernel-headers"
+
+    @property
+    def id(self) -> str:
+        """A host has one set of kernels."""
+        return "kernel-headers"
+
+    @classmethod
+    def probe(cls, resources: Sequence[KernelHeaders]) -> Probe:
+        """Look for what DKMS looks for."""
+        return Probe("kernel-headers", kernels_script(resources[0].family))
+
+    @classmethod
+    def states(cls, resources: Sequence[KernelHeaders], answer: Output) -> Mapping[str, Kernels]:
+        """Both kernels."""
+        return dict.fromkeys((r.id for r in resources), kernels(answer))
+
+    def change(self, state: Kernels, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Install what is missing and can be had; the running kernel's may be gone where a newer one is."""
+        missing = [k for k in state.all if not k.headers and not k.foreign]
+        if state.left_behind:
+            missing = [k for k in missing if k is not state.running]
+        if not missing:
+            return None
+        return Change(
+            resource=self.id,
+            action="install",
+            summary="install " + " ".join(k.package for k in missing),
+            reason="no headers of " + " and ".join(state.named(k) for k in missing),
+            done=f"headers_are_there {words(*(k.release for k in missing))}",
+            script=f"install_headers_{self.family} {words(*(k.package for k in missing))}",
+        )
+
+    def notes(self, state: Kernels, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """Kernels whose headers cannot be had."""
+        if state.left_behind:
+            return (state.left_behind,)
+        return tuple(
+            f"{state.named(k)} is not a package of this host: its headers cannot be installed"
+            for k in state.all
+            if not k.headers and k.foreign
+        )
+
+
+@dataclass(frozen=True)
+class NewestKernel(Resource):
+    """The newest kernel runs, where no module can be built for an older one any more.
+
+    :ivar packages: names of the packages whose move takes a module away that the running kernel has.
+    """
+
+    family: Family
+    policy: RebootPolicy
+    packages: tuple[str, ...] = ()
+    kind: ClassVar[str] = "newest-kernel"
+
+    @property
+    def id(self) -> str:
+        """A host runs one kernel."""
+        return "newest-kernel"
+
+    @classmethod
+    def probe(cls, resources: Sequence[NewestKernel]) -> Probe:
+        """Look at headers, and for the module of the running kernel."""
+        script = kernels_script(resources[0].family)
+        return Probe("newest-kernel", f'{script}{HAS_MODULE}if has_module "$running"; then echo module; fi')
+
+    @classmethod
+    def states(cls, resources: Sequence[NewestKernel], answer: Output) -> Mapping[str, tuple[Kernels, bool]]:
+        """Both kernels, and whether the running one has the driver's module."""
+        text, mark, _ = answer.stdout.partition(b"module\n")
+        found = kernels(Output(answer.exit_code, text, answer.stderr))
+        return dict.fromkeys((r.id for r in resources), (found, bool(mark)))
+
+    def change(self, state: tuple[Kernels, bool], planned: Planned) -> Change | None:
+        """Reboot, unless the running kernel has the module and its packages stay as they are."""
+        found, has_module = state
+        verbs = ("install", "upgrade", "downgrade", "repair")
+        moves = planned.positions([f"package:{name}:{verb}" for name in self.packages for verb in verbs])
+        if not found.left_behind or (has_module and not moves):
+            return None
+        return replace(self.policy.change(self.id, found.left_behind, Users()), look=USERS)
+
+    def looked(self, change: Change, answer: Output) -> Change:
+        """Say who is in the way."""
+        return replace(change, impact=users(answer).impact())
