@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -14,6 +14,8 @@ from provision.facts import Facts
 from provision.openpgp import fingerprints
 from provision.resources.base import Resource
 from provision.resources.file import File
+from provision.resources.package import Package, Packages
+from provision.resources.rpm import RpmPackages
 
 
 class Settings(BaseModel):
@@ -48,14 +50,16 @@ class Role:
 
 
 class Repo(Settings):
-    """An apt repository and the key that must have signed it."""
+    """A repository of packages, for apt or for dnf, and the key that must have signed it."""
 
     uri: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
-    """Suite, or ``/`` for a flat repository."""
+    """Suite, or ``/`` for a flat repository, which every one for dnf is."""
     components: list[Annotated[str, StringConstraints(pattern=r"^\S+$")]] = []
     """Components; none for a flat repository."""
+    signed: Literal["both", "packages", "metadata"] = "both"
+    """What the key has signed in a repository for dnf. For apt it is always the metadata."""
     key: str
     """The signing key, ASCII-armoured."""
     fingerprint: str
@@ -79,14 +83,27 @@ class Repo(Settings):
 
     @property
     def slug(self) -> str:
-        """A name for its files, the same for the same address and suite."""
-        place = re.sub(r"^\w+(\+\w+)?:/+", "", f"{self.uri} {self.suite}")
+        """A name for its files, the same for the same address, suite and components."""
+        place = re.sub(r"^\w+(\+\w+)?:/+", "", " ".join([self.uri, self.suite, *self.components]))
         return "provision-" + re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-")
+
+    @property
+    def key_name(self) -> str:
+        """A name for the file of its key."""
+        return "provision-" + re.sub(r"\s", "", self.fingerprint).upper()
+
+
+def package_source(repo: Repo, facts: Facts) -> list[File]:
+    """The files that make the host's package manager use ``repo``, and trust its key there and only there.
+
+    :raises Refusal: where the host's kind of package manager has no such repository.
+    """
+    return _dnf_source(repo, facts) if facts.family == "rhel" else apt_source(repo, facts)
 
 
 def apt_source(repo: Repo, facts: Facts) -> list[File]:
     """The files that make apt trust and use ``repo``: its key, and a source bound to that key."""
-    key = f"/etc/apt/keyrings/provision-{re.sub(r'[^0-9A-Fa-f]', '', repo.fingerprint).upper()}.asc"
+    key = f"/etc/apt/keyrings/{repo.key_name}.asc"
     lines = [
         "Types: deb",
         f"URIs: {repo.uri}",
@@ -101,13 +118,67 @@ def apt_source(repo: Repo, facts: Facts) -> list[File]:
     ]
 
 
+def _dnf_source(repo: Repo, facts: Facts) -> list[File]:
+    if repo.suite != "/":
+        raise Refusal(
+            f"{repo.uri} has a suite, and {facts.system} has dnf, which knows none",
+            hint="give the address of the folder that has repodata/, without suite and components",
+        )
+    key = f"/etc/pki/rpm-gpg/{repo.key_name}"
+    lines = [
+        f"[{repo.slug}]",
+        f"name={repo.slug}",
+        f"baseurl={repo.uri}",
+        "enabled=1",
+        f"gpgcheck={int(repo.signed != 'metadata')}",
+        f"repo_gpgcheck={int(repo.signed != 'packages')}",
+        f"gpgkey=file://{key}",
+    ]
+    return [
+        File(key, (repo.key.strip() + "\n").encode()),
+        File(f"/etc/yum.repos.d/{repo.slug}.repo", ("\n".join(lines) + "\n").encode()),
+    ]
+
+
+def package_resource(
+    facts: Facts,
+    name: str,
+    packages: tuple[Package, ...],
+    *,
+    hold: bool = True,
+    stream: str | None = None,
+    branch: int | None = None,
+    others: tuple[str, ...] = (),
+) -> Packages | RpmPackages:
+    """Packages that are installed together, by the host's package manager.
+
+    :param stream: ``MODULE:STREAM`` for dnf; apt has no such thing.
+    :param branch: see :class:`provision.resources.package.Packages`, and ``others`` likewise.
+    """
+    if facts.family == "rhel":
+        return RpmPackages(name, packages, hold, stream, branch, others)
+    return Packages(name, packages, hold, branch, others)
+
+
+def require_family(facts: Facts, role: str) -> None:
+    """Refuse a system whose packages are neither Debian's kind nor RHEL's.
+
+    :raises Refusal: naming the system.
+    """
+    if not facts.family:
+        raise _unknown(facts, role)
+
+
 def require_apt(facts: Facts, role: str) -> None:
     """Refuse a system whose packages are not Debian's kind.
 
     :raises Refusal: naming the system.
     """
     if not facts.is_apt:
-        raise Refusal(
-            f"role {role} does not know {facts.system}",
-            hint="supported: see the support table in README.md",
-        )
+        raise _unknown(facts, role)
+
+
+def _unknown(facts: Facts, role: str) -> Refusal:
+    return Refusal(
+        f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
+    )
