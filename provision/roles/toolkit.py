@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from provision.facts import Facts
 from provision.resources.base import Resource
-from provision.resources.file import File, NoFile
+from provision.resources.cdi import REFRESH, CdiSpec
+from provision.resources.file import File
+from provision.resources.handler import Handler
 from provision.resources.package import Package, Packages
-from provision.roles.base import Repo, Role, Settings, apt_source, require_apt
+from provision.resources.toolkit_config import ConfigToml
+from provision.resources.toolkit_keys import Value, flat, wrong
+from provision.resources.toolkit_sources import OtherSources
+from provision.roles.base import ImpossibleError, Repo, Role, Settings, apt_source, require_apt
 
 PACKAGES = (
     "nvidia-container-toolkit",
@@ -18,38 +25,96 @@ PACKAGES = (
 )
 """All four at one version, or apt mixes releases (NVIDIA's installation guide)."""
 
-OLD_SOURCES = (
-    "nvidia-docker",
-    "nvidia-container-runtime",
-    "libnvidia-container",
-    "nvidia-container-toolkit",
-)
-"""List files of earlier instructions, at which apt stops with "Conflicting values … for option Signed-By"."""
+MODE = "nvidia-container-runtime.mode"
+NO_CGROUPS = "nvidia-container-cli.no-cgroups"
+LDCONFIG = "nvidia-container-cli.ldconfig"
+HOOK_RUNS = "nvidia-container-runtime-hook.skip-mode-detection"
 
 
 class ToolkitSettings(Settings):
     """Settings under ``toolkit:``."""
 
     version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
-    """Version of all four packages, as Debian writes it: ``1.20.0-1``."""
+    """Exact version of all packages as Debian writes it (``1.20.0-1``)."""
     repo: Repo
     """Where the packages come from: NVIDIA's repository or a mirror of it."""
     hold: bool = True
     """Keep upgrades of the system from moving the packages."""
+    config: dict[str, Any] = {}
+    """Keys of config.toml, as tables or by dotted name (``nvidia-container-runtime.log-level: debug``)."""
+    cdi: bool = True
+    """Keep the CDI spec of the GPUs (``/var/run/cdi/nvidia.yaml``) right; false: leave it alone."""
+    other_cdi_specs: Literal["keep", "remove"] = "keep"
+    """CDI specs of the GPUs that others made: named in the plan (``keep``), or moved into the backups."""
+
+    @model_validator(mode="after")
+    def _config_can_be_meant(self) -> ToolkitSettings:
+        try:
+            keys = flat(self.config)
+        except ValueError as error:
+            raise ImpossibleError(f"config: {error}", hint="name each key once") from error
+        for key, value in keys.items():
+            if found := wrong(key, value):
+                raise ImpossibleError(*found)
+        _no_trap(keys)
+        return self
+
+
+def _no_trap(keys: dict[str, Value]) -> None:
+    """Refuse values that are taken by the toolkit and break containers later."""
+    mode = keys.get(MODE, "auto")
+    if mode in ("cdi", "jit-cdi") and not keys.get(HOOK_RUNS):
+        raise ImpossibleError(
+            f"{MODE} {mode} makes docker run --gpus fail wherever Docker itself serves it (runtime runc)",
+            hint=f"auto makes CDI edits too and keeps --gpus working; or set {HOOK_RUNS}: true beside it",
+        )
+    if keys.get(NO_CGROUPS):
+        raise ImpossibleError(
+            f"{NO_CGROUPS} true leaves containers of rootful Docker without access to the GPUs",
+            hint="it is for rootless engines only; leave it out",
+        )
+    ldconfig = keys.get(LDCONFIG, "@")
+    if not str(ldconfig).startswith("@") and not keys.get("features.allow-ldconfig-from-container"):
+        raise ImpossibleError(
+            f"{LDCONFIG} {ldconfig} is a program of the container, which the toolkit does not run",
+            hint=f"a program of the host has an @ before it: @{ldconfig}",
+        )
+
+
+def declared(settings: ToolkitSettings, facts: Facts) -> dict[str, Value]:
+    """What must hold of config.toml on a host: what its system needs, and the settings over it."""
+    # Ubuntu's /sbin/ldconfig is a script around the program, which no container has the shell for.
+    ldconfig = "@/sbin/ldconfig.real" if facts.os == "ubuntu" else "@/sbin/ldconfig"
+    return {MODE: "auto", NO_CGROUPS: False, LDCONFIG: ldconfig, **flat(settings.config)}
 
 
 def resources(settings: ToolkitSettings, facts: Facts) -> list[Resource]:
-    """Repository, pin, packages."""
+    """No other source, repository, pin, config.toml, packages, and the CDI spec when all that is there."""
     require_apt(facts, "toolkit")
+    source = apt_source(settings.repo, facts)
     pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version}\nPin-Priority: 1000\n"
+    own = tuple(file.path for file in source)
     return [
-        *(
-            NoFile(f"/etc/apt/sources.list.d/{name}.list", "an older source of the same packages")
-            for name in OLD_SOURCES
-        ),
-        *apt_source(settings.repo, facts),
+        OtherSources("debian", settings.repo.uri, settings.repo.suite, facts.architecture, own),
+        *source,
         File("/etc/apt/preferences.d/provision-toolkit", pin.encode()),
+        ConfigToml(declared(settings, facts)),
         Packages("toolkit", tuple(Package(p, settings.version) for p in PACKAGES), hold=settings.hold),
+        *(_cdi(settings) if settings.cdi and facts.gpus else ()),
+    ]
+
+
+def _cdi(settings: ToolkitSettings) -> list[Resource]:
+    """The spec is made anew after what it describes has changed, and wherever it is not right."""
+    moved = ("install", "upgrade", "downgrade", "repair")
+    causes = (
+        *(f"packages:driver:{verb}" for verb in moved),
+        "module:nvidia",
+        *(f"package:nvidia-container-toolkit-base:{verb}" for verb in moved),
+    )
+    return [
+        Handler(REFRESH, on=causes, script="refresh_cdi_spec"),
+        CdiSpec(remove_others=settings.other_cdi_specs == "remove"),
     ]
 
 

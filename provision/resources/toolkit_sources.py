@@ -1,0 +1,221 @@
+"""Sources of the toolkit's packages that are on a host besides ours: of earlier instructions, or of somebody.
+
+Two sources of one repository with different keys stop apt for the whole host ("Conflicting values set for
+option Signed-By"), and a second repository mixes releases. They are found by what they say, since their
+files have any name.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from debian.deb822 import Deb822
+
+from provision.command import Output, Probe, quote, words
+from provision.errors import Refusal
+from provision.resources.base import Change, Missing, Planned, Resource, unified
+from provision.resources.file import checksum
+
+NAMES = (
+    "nvidia-docker",
+    "nvidia-container-runtime",
+    "libnvidia-container",
+    "libnvidia-container-experimental",
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-experimental",
+)
+"""Names of the files that NVIDIA's instructions of different years made."""
+
+_PARTS = ("/nvidia-docker", "/nvidia-container-runtime", "/libnvidia-container")
+"""Parts of the addresses of NVIDIA's repositories, and of mirrors that keep their layout."""
+
+_FOLDERS = {"debian": "/etc/apt/sources.list.d", "rhel": "/etc/yum.repos.d"}
+_ENDINGS = {"debian": ("list", "sources"), "rhel": ("repo",)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One active entry of a file of sources.
+
+    :ivar line: where it begins, counted from 1.
+    :ivar suite: of a Debian repository; empty for RPM.
+    """
+
+    line: int
+    uri: str
+    suite: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of sources with its text."""
+
+    path: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content as text; bytes that are not UTF-8 are kept as escapes."""
+        return self.content.decode("utf-8", "backslashreplace")
+
+    @property
+    def entries(self) -> tuple[Source, ...]:
+        """What is active in it."""
+        if self.path.endswith(".sources"):
+            return tuple(_paragraphs(self.text))
+        if self.path.endswith(".repo"):
+            return tuple(_sections(self.text))
+        return tuple(_one_a_line(self.text))
+
+    @property
+    def has_an_old_name(self) -> bool:
+        """Whether NVIDIA's instructions made it, going by its name."""
+        return self.path.rpartition("/")[2].rpartition(".")[0] in NAMES
+
+
+@dataclass(frozen=True)
+class OtherSources(Resource):
+    """No source of the toolkit's packages but ours.
+
+    A file that holds nothing else is moved into the backups. One that holds other sources too, or apt's
+    main file, is not touched: the plan refuses, with the line.
+
+    :ivar family: whose packages: apt's or dnf's.
+    :ivar uri: address of our repository.
+    :ivar suite: its suite.
+    :ivar architecture: what ``$(ARCH)`` in addresses stands for.
+    :ivar own: the files that we write.
+    """
+
+    family: Literal["debian", "rhel"]
+    uri: str
+    suite: str
+    architecture: str
+    own: tuple[str, ...]
+    kind: ClassVar[str] = "other-sources"
+
+    @property
+    def id(self) -> str:
+        """``other-sources:URI``."""
+        return f"other-sources:{self.uri}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[OtherSources]) -> Probe:
+        """Print the files that name such a repository, or are named like one."""
+        main = ("/etc/apt/sources.list",) if resources[0].family == "debian" else ()
+        folder = _FOLDERS[resources[0].family]
+        globs = " ".join([f"{folder}/*.{ending}" for ending in _ENDINGS[resources[0].family]])
+        # An address can have a variable where ours has the architecture.
+        ours = [_bare(r.uri).partition(f"/{r.architecture}")[0] for r in resources]
+        named = words(*(f"{folder}/{n}.{e}" for n in NAMES for e in _ENDINGS[resources[0].family]))
+        asked = " ".join(f"-e {quote(text)}" for text in (*_PARTS, *ours))
+        return Probe(
+            "other-sources",
+            f"""for f in $(grep -l -s -F {asked} {words(*main)} {globs}) {named}; do
+  [ -f "$f" ] && printf '%s %s\\n' "$f" "$(base64 -w0 -- "$f")"
+done
+:""",
+        )
+
+    @classmethod
+    def states(
+        cls, resources: Sequence[OtherSources], answer: Output
+    ) -> Mapping[str, tuple[SourceFile, ...]]:
+        """The files that count for each resource; its own are not among them."""
+        rows = dict(line.partition(" ")[::2] for line in answer.out.splitlines())
+        files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
+        return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
+
+    def change(
+        self,
+        state: tuple[SourceFile, ...] | Missing,
+        planned: Planned,  # noqa: ARG002
+    ) -> Change | None:
+        """Move away the files that hold nothing else.
+
+        :raises Refusal: if a source stands among others.
+        """
+        if isinstance(state, Missing):
+            return None
+        files = [file for file in state if self._may_go(file)]
+        if not files:
+            return None
+        paths = [file.path for file in files]
+        return Change(
+            resource=self.id,
+            action="remove",
+            summary=f"remove {', '.join(paths)} (kept in the backups)",
+            reason="other sources of the same packages, at which apt can stop or take other releases"
+            if self.family == "debian"
+            else "other sources of the same packages",
+            diff="".join(unified(file.text, "", file.path) for file in files),
+            guard=" && ".join(f"holds {quote(file.path)} {checksum(file.content)}" for file in files),
+            done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
+            script=f"remove_sources {words(*paths)}",
+        )
+
+    def _may_go(self, file: SourceFile) -> bool:
+        """Whether a file is one to remove; False if nothing in it counts."""
+        entries = file.entries
+        ours = [entry for entry in entries if file.has_an_old_name or self._is_the_same(entry)]
+        if not ours:
+            return False
+        if len(ours) == len(entries) and file.path.startswith(_FOLDERS[self.family]):
+            return True
+        raise Refusal(
+            f"{file.path}:{ours[0].line}: another source of the toolkit's packages ({ours[0].uri}) among"
+            " sources that are not ours to touch",
+            hint="remove this entry by hand: with two keys for one repository apt stops for all of them",
+        )
+
+    def _is_the_same(self, entry: Source) -> bool:
+        """Whether it is our repository once more, or NVIDIA's own of the same packages."""
+        uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
+        same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
+        return same or any(f"{part}/" in f"{uri}/" for part in _PARTS)
+
+
+def _bare(uri: str) -> str:
+    """An address without what makes no difference."""
+    return uri.strip().rstrip("/")
+
+
+def _one_a_line(text: str) -> Iterator[Source]:
+    """Entries of sources.list(5), "one-line-style format"."""
+    for number, line in enumerate(text.splitlines(), 1):
+        active = line.partition("#")[0]
+        if found := re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", active):
+            yield Source(number, found.group(1), found.group(2))
+
+
+def _paragraphs(text: str) -> Iterator[Source]:
+    """Entries of sources.list(5), "deb822-style format"."""
+    lines = text.splitlines()
+    starts = [n for n, line in enumerate(lines) if line.strip() and (n == 0 or not lines[n - 1].strip())]
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        paragraph = Deb822([line for line in lines[start:end] if not line.startswith("#")])
+        if paragraph.get("Enabled", "yes").strip().lower() in ("no", "false", "0", "off", "without"):
+            continue
+        for uri in paragraph.get("URIs", "").split():
+            for suite in paragraph.get("Suites", "").split():
+                yield Source(start + 1, uri, suite)
+
+
+def _sections(text: str) -> Iterator[Source]:
+    """Entries of a .repo file of dnf."""
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return
+    lines = text.splitlines()
+    for name in parser.sections():
+        if parser[name].get("enabled", "1").strip() in ("0", "false", "no"):
+            continue
+        line = next((n for n, at in enumerate(lines, 1) if at.strip() == f"[{name}]"), 1)
+        yield from (Source(line, uri) for uri in (parser[name].get("baseurl") or "").split())
