@@ -16,6 +16,9 @@ from tests.lab.execute import execute
 from tests.lab.layout import STATE_ROOT
 from tests.lab.rootfs import Rootfs
 
+FLAT = {"Origin": "NVIDIA", "Label": "NVIDIA"}
+"""What the Release file of the flat repository says of itself."""
+
 
 @dataclass(frozen=True)
 class SigningKey:
@@ -102,10 +105,36 @@ def flat_repository(cache: Path, name: str, debs: Iterable[Path], key: SigningKe
     fresh = _fresh(cache, name)
     _link(packages[""], fresh)
     _write_index(fresh, ".", fresh / "Packages")
-    _sign(fresh, {"Origin": "NVIDIA", "Label": "NVIDIA"}, key)
+    _sign(fresh, FLAT, key)
     fresh.rename(place)
     _prune(place)
     return place
+
+
+def corrupted(repository: Path, deb: str, folder: Path) -> Path:
+    """A copy of a flat repository in which one package (a glob) has other bytes than its index says."""
+    copy = _copy(repository, folder)
+    (victim,) = copy.glob(deb)
+    # The copy is made of hard links: only a new file leaves the original alone.
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    victim.unlink()
+    victim.write_bytes(data)
+    return copy
+
+
+def signed_by(repository: Path, key: SigningKey, folder: Path) -> Path:
+    """A copy of a flat repository that somebody else has signed."""
+    copy = _copy(repository, folder)
+    for name in ("Release", "InRelease", "Release.gpg"):
+        (copy / name).unlink()
+    _sign(copy, FLAT, key)
+    return copy
+
+
+def _copy(repository: Path, folder: Path) -> Path:
+    execute("cp", "--archive", "--link", f"{repository.resolve()}/.", str(folder))
+    return folder
 
 
 def _place(cache: Path, name: str, key: SigningKey, packages: Mapping[str, Sequence[Path]]) -> Path:

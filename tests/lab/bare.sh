@@ -38,7 +38,7 @@ cat >"$root/usr/lib/systemd/system/load-nouveau.service" <<'END'
 Description=The kernel loads nouveau
 DefaultDependencies=no
 After=sys-bus-pci-devices.mount
-Before=sysinit.target
+Before=sysinit.target systemd-modules-load.service
 [Service]
 Type=oneshot
 ExecCondition=grep -q '"nouveau"' /usr/share/lab-gpu/gpus.json

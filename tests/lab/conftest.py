@@ -10,6 +10,7 @@ from tests.lab import prerequisites
 from tests.lab.lab import Lab
 
 HOSTS = 3
+SUITES = ("bookworm", "bookworm", "trixie")
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +32,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def lab(fit_machine: None) -> Iterator[Lab]:
-    """The lab "test" with bare hosts gpu-01 to gpu-03, made anew; taken down at the end, whatever that is."""
+    """The lab "test" with bare hosts, made anew; taken down at the end, whatever that is.
+
+    gpu-01 and gpu-02 have Debian 12, gpu-03 has Debian 13 and a sudo that asks for a password.
+    """
     lab = Lab("test")
     lab.down()
     try:
-        lab.up(HOSTS)
+        lab.up(HOSTS, suites=SUITES)
         yield lab
     finally:
         lab.down()

@@ -120,6 +120,16 @@ class Lab:
             for host in self.hosts
         ]
 
+    @contextlib.contextmanager
+    def serving(self, name: str, folder: Path) -> Iterator[None]:
+        """Serve another folder in place of the repository ``name`` ("debian" or "nvidia") for a while."""
+        kept = (self.layout.www / name).readlink()
+        self._point(name, folder)
+        try:
+            yield
+        finally:
+            self._point(name, kept)
+
     # The parts of `up`, in order
 
     def _begin(self, say: Say) -> None:
@@ -181,10 +191,7 @@ class Lab:
     def _publish(self, name: str, key: aptrepo.SigningKey, folder: Path) -> None:
         """Serve a repository under a name, and put down the key that it is signed with."""
         (self.layout.keys / f"{name}.asc").write_text(key.armoured, encoding="ascii")
-        fresh = self.layout.www / f".{name}"
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(folder)
-        fresh.replace(self.layout.www / name)
+        self._point(name, folder)
         state = self._state()
         state["repositories"][name] = {
             "uri": f"{self.layout.apt_url}/{name}",
@@ -192,6 +199,12 @@ class Lab:
             "key": key.armoured,
         }
         self._save(state)
+
+    def _point(self, name: str, folder: Path) -> None:
+        fresh = self.layout.www / f".{name}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(folder)
+        fresh.replace(self.layout.www / name)
 
     def _start_services(self, storage: Path) -> None:
         layout = self.layout

@@ -131,7 +131,7 @@ def image(lab: Lab) -> str:
 @pytest.fixture(scope="module")
 def docker_host(lab: Lab, image: str) -> Iterator[LabHost]:
     """A host with Docker and the image, and NVIDIA's repository; bare again at the end."""
-    machine = lab.hosts[-1]
+    machine = lab.host("gpu-02")
     machine.reset()
     key = (lab.layout.keys / "nvidia.asc").read_text(encoding="ascii")
     must(machine, "cat > /usr/share/keyrings/nvidia.asc", given=key)

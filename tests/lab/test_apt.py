@@ -1,0 +1,205 @@
+"""Debian packages with the real apt and dpkg: stand-ins from a signed repository, in a throw-away root."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from provision.errors import RefusedError
+from provision.plan import Plan
+from provision.resources.base import Resource
+from provision.resources.file import File
+from provision.resources.package import Package, Packages
+from provision.resources.unattended import left_alone
+from provision.roles.base import Repo, package_source
+from tests.lab import prerequisites
+from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
+from tests.lab.execute import execute
+from tests.lab.throwaway import SHARED, Root, failure
+from tests.unit.examples import H100
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+def deb(folder: Path, name: str, version: str, *fields: str, architecture: str = "all") -> None:
+    """Build a package with nothing in it."""
+    tree = folder / f"{name}-{version}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    about = [f"Package: {name}", f"Version: {version}", f"Architecture: {architecture}", *fields]
+    about += ["Maintainer: nobody <nobody@example.org>", "Description: stand-in"]
+    (tree / "DEBIAN/control").write_text("".join(f"{line}\n" for line in about), "utf-8")
+    execute("dpkg-deb", "--build", "--root-owner-group", str(tree), str(folder))
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    if (reason := prerequisites.unfit()) is not None:
+        pytest.skip(reason)
+    return signing_key(tmp_path_factory.mktemp("keys"), "nvidia")
+
+
+@pytest.fixture(scope="module")
+def repository(key: SigningKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two branches of a driver: a branchless name, and one with the branch in its name."""
+    folder = tmp_path_factory.mktemp("debs")
+    for version in ("570.10-1", "580.20-1"):
+        branch = version[:3]
+        deb(folder, "nvidia-driver-cuda", version, f"Depends: libnvidia-ml1 (= {version})")
+        deb(folder, "libnvidia-ml1", version, architecture=H100.architecture)
+        deb(folder, f"nvidia-utils-{branch}", version, "Provides: nv-utils", "Conflicts: nv-utils")
+    deb(folder, "nvidia-smi", "470.1-1", architecture="i386")
+    deb(folder, "nvidia-smi", "580.20-1", architecture="amd64")
+    deb(folder, "needs-the-old", "1", "Depends: nvidia-utils-570")
+    return flat_repository(tmp_path_factory.mktemp("cache"), "nvidia", folder.glob("*.deb"), key)
+
+
+@pytest.fixture
+def root(repository: Path, tmp_path: Path) -> Root:
+    """A root whose only source is the repository, once it is set up."""
+    root = Root.make(tmp_path / "root")
+    execute("cp", "--recursive", f"{repository}/.", str(root.shared / "apt"))
+    execute("chmod", "--recursive", "a+rX", str(root.shared))
+    root.must("rm -rf /etc/apt/sources.list /etc/apt/*.d/* /etc/apt/preferences /var/lib/apt/lists/*")
+    return root
+
+
+def source(key: SigningKey) -> list[File]:
+    repo = Repo(uri=f"file://{SHARED}/apt", key=key.armoured, fingerprint=key.fingerprint)
+    return package_source(repo, H100)
+
+
+def driver(key: SigningKey, version: str) -> list[Resource]:
+    """The driver at one version: its source, its pin, its packages."""
+    pin = f"Package: nvidia-* libnvidia-*\nPin: version {version}\nPin-Priority: 1000\n"
+    names = ("nvidia-driver-cuda", f"nvidia-utils-{version[:3]}")
+    return [
+        *source(key),
+        File("/etc/apt/preferences.d/provision-driver", pin.encode()),
+        Packages(
+            "driver",
+            tuple(Package(name, version) for name in names),
+            branch=int(version[:3]),
+            others=("nvidia-utils-[0-9]*",),
+        ),
+    ]
+
+
+def installed(root: Root) -> dict[str, str]:
+    """Version and selection of what is there of NVIDIA."""
+    form = r"${binary:Package} ${Version} ${db:Status-Want}\n"
+    listed = root.must(f"dpkg-query -W -f '{form}' '*nvidia*' | grep -v unknown")
+    return dict(line.split(" ", 1) for line in listed.splitlines())
+
+
+def the_packages(plan: Plan) -> str:
+    return next(change.simulation for change in plan.changes if change.resource == "packages:driver")
+
+
+def test_the_way_up_and_back_down(root: Root, key: SigningKey) -> None:
+    bare = root.converge(*driver(key, "570.10-1"))
+    assert the_packages(bare) == "known after apply\n"
+    assert installed(root) == {
+        "libnvidia-ml1": "570.10-1 install",
+        "nvidia-driver-cuda": "570.10-1 hold",
+        "nvidia-utils-570": "570.10-1 hold",
+    }
+    assert root.must("cat /var/lib/provision/held") == "nvidia-driver-cuda\nnvidia-utils-570\n"
+    up = root.converge(*driver(key, "580.20-1"))
+    assert (up.changes[-1].needs, up.changes[-1].reason.split(";")[0]) == (
+        "branch-change",
+        "branch 570 → 580",
+    )
+    assert the_packages(up).splitlines() == [
+        "remove nvidia-utils-570 570.10-1",
+        "upgrade nvidia-driver-cuda 570.10-1 → 580.20-1",
+        "upgrade libnvidia-ml1 570.10-1 → 580.20-1",
+        "install nvidia-utils-580 580.20-1",
+    ]
+    down = root.converge(*driver(key, "570.10-1"))
+    assert "downgrade libnvidia-ml1 580.20-1 → 570.10-1" in the_packages(down)
+    assert "nvidia-utils-580" not in installed(root)
+
+
+def test_what_the_plan_did_not_show_is_not_removed(root: Root, key: SigningKey) -> None:
+    root.converge(*driver(key, "570.10-1"))
+    root.must("apt-get -q -y install needs-the-old; rm -rf /var/lib/apt/lists/*")
+    planned = root.plan(*driver(key, "580.20-1"))
+    assert the_packages(planned) == "known after apply\n"
+    said = failure(root.carry_out(planned))
+    assert "apt would remove needs-the-old, which the plan did not show: plan again" in said
+    assert "nvidia-utils-580" not in installed(root)
+    again = root.converge(*driver(key, "580.20-1"))
+    assert "remove needs-the-old 1" in the_packages(again)
+
+
+def test_holds_of_others_are_left_alone(root: Root, key: SigningKey) -> None:
+    root.converge(*driver(key, "570.10-1"))
+    root.must("apt-mark hold libnvidia-ml1")
+    with pytest.raises(RefusedError, match="libnvidia-ml1: held by somebody, and apt would change it"):
+        root.plan(*driver(key, "580.20-1"))
+    root.must("apt-mark unhold libnvidia-ml1; rm /var/lib/provision/held")
+    with pytest.raises(RefusedError, match="nvidia-driver-cuda is held at 570.10-1 by somebody, wanted 580"):
+        root.plan(*driver(key, "580.20-1"))
+
+
+def test_a_hold_that_the_plan_could_not_see_is_left_alone_too(root: Root, key: SigningKey) -> None:
+    root.converge(*driver(key, "570.10-1"))
+    planned = root.plan(*driver(key, "580.20-1"))
+    root.must("apt-mark hold libnvidia-ml1")
+    said = failure(root.carry_out(planned))
+    assert "libnvidia-ml1 is held by somebody, and apt would change it: plan again" in said
+
+
+def test_a_package_of_another_architecture_is_another_package(root: Root, key: SigningKey) -> None:
+    root.must(f"dpkg --add-architecture i386; dpkg -i {SHARED}/apt/nvidia-smi_470.1-1_i386.deb 2>/dev/null")
+    tools = [*source(key), Packages("tools", (Package("nvidia-smi", "580.20-1"),))]
+    planned = root.plan(*tools)
+    assert planned.changes[-1].reason == "nvidia-smi: install, it is not installed"
+    said = failure(root.carry_out(planned))
+    assert "apt would remove nvidia-smi:i386, which the plan did not show" in said
+    root.converge(*tools)
+    assert "580.20-1 hold" in installed(root).values()
+
+
+def test_what_dpkg_left_undone_is_mended(root: Root, key: SigningKey) -> None:
+    root.must(f"cd {SHARED}/apt; dpkg --unpack nvidia-driver-cuda_580.20-1_all.deb 2>/dev/null")
+    planned = root.converge(*driver(key, "580.20-1"))
+    assert planned.changes[-1].action == "repair"
+    assert "nvidia-driver-cuda: repair, dpkg left it unpacked" in planned.changes[-1].reason
+
+
+@pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
+def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, lock: str) -> None:
+    (root.shared / "hold.py").write_text(
+        f"import fcntl, pathlib, time\n"
+        f"file = open({lock!r}, 'w')\n"
+        f"fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        f"pathlib.Path('{SHARED}/held').touch()\n"
+        f"time.sleep(5)\n",
+        "utf-8",
+    )
+    wanted = driver(key, "580.20-1")
+    planned = root.plan(*wanted)
+    began = time.monotonic()
+    events = root.carry_out(planned, before=f"/usr/bin/python3 {SHARED}/hold.py & sleep 1\n")
+    assert failure(events) == ""
+    assert time.monotonic() - began > 4
+    assert f"/usr/bin/python3 {SHARED}/hold.py" in root.log(len(planned.changes) - 1)
+    assert root.plan(*wanted).changes == ()
+
+
+def test_unattended_upgrades_reads_its_file(root: Root) -> None:
+    root.converge(left_alone("driver", ("nvidia-", "libnvidia-", "libstdc++")))
+    dump = root.must("apt-config dump Unattended-Upgrade::Package-Blacklist")
+    assert 'Unattended-Upgrade::Package-Blacklist:: "nvidia-";' in dump
+    assert '"libstdc[+][+]";' in dump
+
+
+def test_the_same_repository_for_two_roles(root: Root, key: SigningKey) -> None:
+    """With different components the files of one address stand beside each other."""
+    uri, where = f"file://{SHARED}/apt", {"key": key.armoured, "fingerprint": key.fingerprint}
+    repos = [Repo(uri=uri, suite="stable", components=[name], **where) for name in ("main", "contrib")]
+    files = {file.path for repo in repos for file in package_source(repo, H100)}
+    assert len(files) == 3

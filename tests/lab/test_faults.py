@@ -1,0 +1,288 @@
+"""What goes wrong on real fleets: each fault is named with a hint, and without it the next run converges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab import aptrepo
+from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
+from tests.lab.host import LabHost
+from tests.lab.lab import Lab
+from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
+
+pytestmark = pytest.mark.lab
+
+__all__ = ["converged"]
+
+WITHOUT_TINI = "DEBIAN_FRONTEND=noninteractive apt-get -q -y purge tini && apt-get clean"
+"""A small thing for the role docker to repair, from the distribution's mirror."""
+
+WITHOUT_TOOLS = (
+    "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages purge"
+    " libnvidia-container-tools && apt-get clean"
+)
+"""The same for the role toolkit, from NVIDIA's repository."""
+
+
+def failed(answer: Answer, name: str) -> tuple[str, str]:
+    """What the error of a host says, and its hint."""
+    assert answer.code == 1, str(answer)
+    error = answer.host(name)["error"]
+    assert error is not None, str(answer)
+    return f"{error['message']}\n{error['stderr'] or ''}", error["hint"] or ""
+
+
+def repair(*names: str, roles: str) -> None:
+    """The next run converges, and the one after it has nothing to do."""
+    pattern = ",".join(names)
+    again = provision("--roles", roles, pattern=pattern)
+    assert again.code == 0, str(again)
+    idle = provision("--roles", roles, pattern=pattern)
+    assert [idle.host(name)["changes"] for name in names] == [[]] * len(names), str(idle)
+
+
+# ---- locks
+
+LOCK = """
+use Fcntl;
+my ($name, $seconds) = @ARGV;
+my $lock = pack("s s x4 q q l x4", F_WRLCK, 0, 0, 0, 0);
+open(my $file, ">>", $name) or die;
+fcntl($file, F_SETLK, $lock) or die;
+open(my $ready, ">", "/run/holder-ready");
+sleep $seconds;
+"""
+"""Holds a lock as apt does: of the whole file, with fcntl(2)."""
+
+
+@contextmanager
+def locked(machine: LabHost, file: str, seconds: int) -> Iterator[None]:
+    """Another program of the host holds a lock for so long."""
+    assert machine.run(["tee", "/run/holder.pl"], given=LOCK).returncode == 0
+    shell(
+        machine,
+        f"systemd-run --quiet --collect --unit=holder perl /run/holder.pl {file} {seconds};"
+        " until [ -e /run/holder-ready ]; do sleep 0.1; done",
+    )
+    try:
+        yield
+    finally:
+        machine.run(["sh", "-c", "systemctl stop holder.service; rm /run/holder*"])
+
+
+@pytest.mark.parametrize("seconds", [8, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_lock_that_another_program_holds_is_waited_for(converged: Lab, seconds: int) -> None:
+    first, second = host(converged, "gpu-01"), host(converged, "gpu-03")
+    for machine in (first, second):
+        shell(machine, WITHOUT_TINI)
+    began = time.monotonic()
+    with (
+        locked(first, "/var/lib/dpkg/lock-frontend", seconds),
+        locked(second, "/var/lib/apt/lists/lock", seconds),
+    ):
+        answer = provision("--roles", "docker", pattern="gpu-01,gpu-03")
+        assert answer.code == 0, str(answer)
+        assert time.monotonic() - began >= seconds - 1
+    repair("gpu-01", "gpu-03", roles="docker")
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_never_released_is_told_with_its_holder(converged: Lab) -> None:
+    machine = host(converged, "gpu-01")
+    shell(machine, WITHOUT_TINI)
+    with locked(machine, "/var/lib/dpkg/lock-frontend", 1000):
+        holder = shell(machine, "systemctl show -p MainPID --value holder.service").strip()
+        said, hint = failed(provision("--roles", "docker", pattern="gpu-01"), "gpu-01")
+        assert f"process {holder} (" in said
+        assert "perl" in said
+        assert hint
+    repair("gpu-01", roles="docker")
+
+
+# ---- mirrors
+
+
+def test_a_mirror_that_is_down_is_told(converged: Lab) -> None:
+    machine = host(converged, "gpu-01")
+    shell(machine, WITHOUT_TINI)
+    rule = "OUTPUT --protocol tcp --dport 8081 --jump REJECT --reject-with tcp-reset"
+    shell(machine, f"iptables --insert {rule}")
+    try:
+        said, hint = failed(provision("--roles", "docker", pattern="gpu-01"), "gpu-01")
+        assert "Could not connect to" in said or "Unable to connect to" in said
+        assert "the host cannot reach the server" in hint
+    finally:
+        shell(machine, f"iptables --delete {rule}")
+    repair("gpu-01", roles="docker")
+
+
+def test_a_package_with_other_bytes_is_refused(converged: Lab, tmp_path: Path) -> None:
+    machine = host(converged, "gpu-01")
+    shell(machine, WITHOUT_TOOLS)
+    bad = aptrepo.corrupted(
+        converged.layout.www / "nvidia", "libnvidia-container-tools_1.20.0*", tmp_path / "bad"
+    )
+    with converged.serving("nvidia", bad):
+        said, hint = failed(provision("--roles", "toolkit", pattern="gpu-01"), "gpu-01")
+    assert "Hash Sum mismatch" in said
+    assert "mirror" in hint
+    assert machine.run(["dpkg", "-s", "libnvidia-container-tools"]).returncode != 0
+    repair("gpu-01", roles="toolkit,docker")
+
+
+def test_a_repository_that_another_key_signed_is_refused(converged: Lab, tmp_path: Path) -> None:
+    names = ("gpu-01", "gpu-03")
+    for name in names:
+        shell(host(converged, name), WITHOUT_TOOLS)
+    key = aptrepo.signing_key(converged.layout.cache, "debian")
+    foreign = aptrepo.signed_by(converged.layout.www / "nvidia", key, tmp_path / "foreign")
+    with converged.serving("nvidia", foreign):
+        answer = provision("--roles", "toolkit", pattern=",".join(names))
+        for name in names:
+            said, hint = failed(answer, name)
+            assert "another key" in hint, f"{said}\n{hint}"
+    repair(*names, roles="toolkit,docker")
+
+
+# ---- packages
+
+
+def test_a_full_disk_is_told(converged: Lab) -> None:
+    machine = host(converged, "gpu-01")
+    shell(machine, f"{WITHOUT_TINI}; mkdir -p /usr/share/doc/tini")
+    shell(machine, "mount -t tmpfs -o size=4k tmpfs /usr/share/doc/tini")
+    try:
+        said, hint = failed(provision("--roles", "docker", pattern="gpu-01"), "gpu-01")
+        assert "No space left on device" in said
+        assert "the disk is full" in hint
+    finally:
+        shell(machine, "umount /usr/share/doc/tini")
+    repair("gpu-01", roles="docker")
+
+
+def test_what_dpkg_left_half_done_is_finished(converged: Lab) -> None:
+    machine = host(converged, "gpu-03")
+    shell(machine, f"{WITHOUT_TINI}; cd /tmp && apt-get download -q tini && dpkg --unpack tini_*.deb")
+    assert "tini" in shell(machine, "dpkg --audit")
+    repair("gpu-03", roles="docker")
+    assert shell(machine, "dpkg --audit") == ""
+
+
+def test_a_package_that_somebody_holds_at_another_version_is_left_alone(converged: Lab) -> None:
+    machine = host(converged, "gpu-01")
+    tools = "libnvidia-container-tools"
+    shell(
+        machine,
+        "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages --allow-downgrades install"
+        f" {tools}=1.19.1-1 && apt-mark hold {tools} && sed -i /^{tools}$/d /var/lib/provision/held",
+    )
+    before = shell(machine, "dpkg -l; apt-mark showhold")
+    said, hint = failed(provision("--roles", "toolkit", pattern="gpu-01"), "gpu-01")
+    assert f"{tools} is held at 1.19.1-1" in said
+    assert f"apt-mark unhold {tools}" in hint
+    assert shell(machine, "dpkg -l; apt-mark showhold") == before
+    shell(machine, f"apt-mark unhold {tools}")
+    repair("gpu-01", roles="toolkit,docker")
+    assert shell(machine, f"dpkg-query -W -f '${{Version}}' {tools}") == "1.20.0-1"
+
+
+def test_a_module_that_does_not_build_is_told_with_its_log(converged: Lab) -> None:
+    machine = host(converged, "gpu-02")
+    shell(
+        machine,
+        "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages purge"
+        " nvidia-kernel-open-dkms",
+    )
+    machine.break_gpus("dkms-build")
+    try:
+        said, hint = failed(provision("--roles", "driver", pattern="gpu-02"), "gpu-02")
+        assert "Bad return status for module build on kernel" in said
+        assert "make.log" in said + hint
+        assert hint
+    finally:
+        machine.break_gpus()
+    repair("gpu-02", roles="driver,docker,triton")
+
+
+# ---- reboots
+
+NOUVEAU = "mkdir -p /sys/module/nouveau && echo 1 >/sys/module/nouveau/refcnt"
+"""What the kernel shows where it has loaded nouveau; gone at the next boot, as the blacklist is there."""
+
+
+def test_a_reboot_is_done_where_it_is_allowed_and_the_run_goes_on(converged: Lab) -> None:
+    machine = host(converged, "gpu-03")
+    shell(machine, f"{NOUVEAU}; {WITHOUT_TINI}")
+    before = machine.boot_id()
+
+    said, _ = failed(provision(pattern="gpu-03"), "gpu-03")
+    assert said.startswith("reboot needed: nouveau is loaded")
+    assert machine.boot_id() == before
+    assert machine.run(["dpkg", "-s", "tini"]).returncode != 0, "what comes after the reboot was done"
+
+    answer = provision("--reboot", pattern="gpu-03")
+    assert answer.code == 0, str(answer)
+    assert answer.host("gpu-03")["reboots"] == 1
+    assert machine.boot_id() not in (before, None)
+    assert provision(pattern="gpu-03").host("gpu-03")["changes"] == []
+
+
+@pytest.mark.slow
+def test_a_host_that_does_not_come_back_from_its_reboot_is_unreachable(
+    converged: Lab, tmp_path: Path
+) -> None:
+    document = lab_inventory()
+    document["gpu-nodes"]["vars"]["driver"] |= {"reboot": "allowed", "reboot_timeout": 30}
+    source = write_inventory(tmp_path, document)
+    machine = host(converged, "gpu-03")
+    shell(machine, NOUVEAU)
+    machine.refuse_boot()
+    try:
+        answer = provision(pattern="gpu-03", inventory=source)
+        said, hint = failed(answer, "gpu-03")
+        assert "did not come back" in said, str(answer)
+        assert "30 s" in said
+        assert hint
+    finally:
+        machine.refuse_boot(False)
+        machine.wait()
+    repair("gpu-03", roles="driver,toolkit,docker,triton")
+
+
+def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:
+    machine = host(lab, "gpu-02")
+    machine.reset()
+    before = machine.boot_id()
+    process = start("provision", "--hosts", "gpu-02", "--yes", "--json")
+    wait_for(lambda: running(machine))
+    time.sleep(1)
+    machine.kill()
+    machine.boot()
+    out, err = process.communicate(timeout=120)
+    answer = Answer(process.returncode, out, err)
+    said, hint = failed(answer, "gpu-02")
+    assert "boot" in said, str(answer)
+    assert hint
+    assert machine.boot_id() != before
+    repair("gpu-02", roles="driver,toolkit,docker,triton")
+
+
+def test_pending_modes_of_gpus_are_reasons_to_reboot(converged: Lab) -> None:
+    machine = host(converged, "gpu-01")
+    refresh = "/usr/lib/nvidia-standin/module refresh nvidia"
+    machine.break_gpus(fields={"mig.mode.pending": "Enabled", "ecc.mode.pending": "Disabled"})
+    try:
+        shell(machine, refresh)
+        plan = inv("plan", "--hosts", "gpu-01", inventory=INVENTORY)
+        assert plan.code == 3, str(plan)
+        assert "MIG of GPU 0 is disabled, enabled is pending" in plan.out
+        assert "ECC of GPU 1 is enabled, disabled is pending" in plan.out
+    finally:
+        machine.break_gpus()
+        shell(machine, refresh)
+    assert inv("plan", "--hosts", "gpu-01").code == 0
