@@ -6,6 +6,7 @@ boots next: GRUB sorts by version and starts the newest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -72,6 +73,32 @@ offered() {
 }
 """,
 }
+
+
+GENERAL = {"22.04": "5.15", "24.04": "6.8"}
+"""The series of each Ubuntu's general kernel; later ones are its hardware enablement stack (HWE)."""
+
+
+def headers_of_later_kernels(os: str, version: str, kernel: str, architecture: str) -> tuple[str, ...]:
+    """The packages that bring the headers of every later kernel of the same flavour with it.
+
+    Sources: the linux-meta packages of Debian and Ubuntu; NVIDIA Driver Installation Guide, RHEL.
+
+    :param kernel: release of the running kernel; one of another system counts as the usual one.
+    :param architecture: ``amd64`` or ``arm64``, for Debian.
+    """
+    if os == "debian":
+        found = re.search(r"-((cloud-|rt-)?(amd64|arm64)(-16k)?)$", kernel)
+        return (f"linux-headers-{found[1] if found else architecture}",)
+    if os == "ubuntu":
+        found = re.match(r"(\d+\.\d+)\.\d+-\d+-(\w+(-64k)?)$", kernel)
+        series, flavour = (found[1], found[2]) if found else (GENERAL.get(version), "generic")
+        rolling = flavour.partition("-")[0] not in ("generic", "lowlatency", "nvidia")
+        late = not rolling and series != GENERAL.get(version, series)
+        return (f"linux-headers-{flavour}{f'-hwe-{version}' if late else ''}",)
+    variant = "-uek" if "uek" in kernel else f"-{kernel.partition('+')[2]}" if "+" in kernel else ""
+    matched = "-matched" if version.partition(".")[0] != "8" and variant != "-uek" else ""
+    return (f"kernel{variant}-devel{matched}", "kernel-headers")
 
 
 @dataclass(frozen=True)
