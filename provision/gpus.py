@@ -38,17 +38,83 @@ RANGES = (
 )
 """First and last PCI device id of each block, as the chips are listed in the PCI ID repository (pci.ids)."""
 
+FIRST = {
+    Architecture.ADA: 525,
+    Architecture.HOPPER: 525,
+    Architecture.BLACKWELL: 570,
+}
+"""First driver branch of a generation, where that is later than the branches which anybody still installs."""
+
+LAST = {
+    Architecture.KEPLER: 470,
+    Architecture.MAXWELL: 580,
+    Architecture.PASCAL: 580,
+    Architecture.VOLTA: 580,
+}
+"""Last branch of a generation (NVIDIA, "UNIX graphics feature deprecation schedule")."""
+
+FIRST_BY_DEVICE = {
+    0x230E: 580,  # H20 NVL16
+    0x2321: 535,  # H100 NVL
+    0x2329: 535,  # H20
+    0x232C: 535,  # H20-3e
+    0x2331: 520,  # H100 PCIe
+    0x2335: 550,  # H200
+    0x233A: 535,  # H800 NVL
+    0x233B: 565,  # H200 NVL
+    0x2342: 535,  # GH200 480GB
+    0x2348: 565,  # GH200 144G HBM3e
+    0x26B9: 535,  # L40S
+    0x26BA: 535,  # L20
+    0x27B6: 535,  # L2
+    0x2BB5: 575,  # RTX PRO 6000 Blackwell Server Edition
+    0x2C3A: 580,  # RTX PRO 4500 Blackwell Server Edition
+    0x2E12: 580,  # GB10
+    0x3182: 580,  # B300
+    0x31C2: 580,  # GB300
+}
+"""Data centre GPUs that came later (or earlier) than their generation.
+
+The branch of the first release whose table of compatible GPUs has the device: README.md of NVIDIA's
+open-gpu-kernel-modules, tags 515.43.04 to 595.45.04.
+"""
+
+GRACE_HOPPER = (0x2342, 0x2348)
+"""GH200: coherent memory, which only the open modules have."""
+
 
 def architecture_of(device: int) -> Architecture | None:
     """The generation of a PCI device id, or None if it lies in no block that we know."""
     return next((arch for first, last, arch in RANGES if first <= device <= last), None)
 
 
-def needs_open(architecture: Architecture) -> bool:
-    """Whether only the open modules drive it: Blackwell on (NVIDIA driver README, "Open kernel modules")."""
-    return architecture is Architecture.BLACKWELL
+def first_branch(device: int) -> int:
+    """The first driver branch that drives a GPU; 0 where none that matters is known."""
+    known = FIRST_BY_DEVICE.get(device)
+    if known is None:
+        architecture = architecture_of(device)
+        known = FIRST.get(architecture, 0) if architecture else 0
+    return known
 
 
-def supports_open(architecture: Architecture) -> bool:
-    """Whether the open kernel modules drive it: they need the GSP, so Turing on (same source)."""
-    return architecture.value >= Architecture.TURING.value
+def last_branch(device: int) -> int | None:
+    """The last driver branch that drives a GPU; None where it has not ended."""
+    architecture = architecture_of(device)
+    return LAST.get(architecture) if architecture else None
+
+
+def needs_open(device: int) -> bool:
+    """Whether only the open modules drive a GPU.
+
+    That is so for Grace Hopper and from Blackwell on (NVIDIA driver README, "Open Linux Kernel Modules").
+    """
+    return device in GRACE_HOPPER or architecture_of(device) is Architecture.BLACKWELL
+
+
+def supports_open(device: int) -> bool:
+    """Whether the open modules drive a GPU: they need the GSP, so Turing on (same source).
+
+    A GPU of no known generation is newer than the table.
+    """
+    architecture = architecture_of(device)
+    return architecture is None or architecture.value >= Architecture.TURING.value

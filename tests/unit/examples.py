@@ -12,6 +12,7 @@ from provision.openpgp import fingerprints
 from provision.plan import Wanted
 from provision.resources.base import ABSENT, UNKNOWN
 from provision.resources.docker import DaemonLoaded, Image
+from provision.resources.fabric_manager import FabricManager, FabricState
 from provision.resources.handler import Handler
 from provision.resources.leftover import NoOtherUnits
 from provision.resources.package import Packages
@@ -109,6 +110,8 @@ def bare(items: Iterable[Wanted]) -> dict[str, Any]:
                 found[resource.id] = False
             case DaemonLoaded() | Image():
                 found[resource.id] = UNKNOWN
+            case FabricManager():
+                found[resource.id] = FabricState("", {})
             case Reboot():
                 found[resource.id] = BootState()
             case _:

@@ -10,7 +10,7 @@ import pytest
 
 from provision.command import Output
 from provision.facts import PROBES, Gpu, parse
-from provision.gpus import RANGES, Architecture, architecture_of, needs_open, supports_open
+from provision.gpus import RANGES, Architecture, architecture_of
 from tests.unit.sandbox import SHELLS
 
 DEBIAN = """\
@@ -172,8 +172,3 @@ def test_generations(device: int, name: str | None) -> None:
 def test_the_blocks_of_device_ids_do_not_overlap() -> None:
     assert all(first <= last for first, last, _ in RANGES)
     assert all(one[1] < other[0] for one, other in itertools.pairwise(RANGES))
-
-
-def test_which_modules_drive_which_generation() -> None:
-    assert [a.name for a in Architecture if not supports_open(a)] == ["KEPLER", "MAXWELL", "PASCAL", "VOLTA"]
-    assert [a.name for a in Architecture if needs_open(a)] == ["BLACKWELL"]

@@ -150,52 +150,12 @@ def test_the_golden_plan_of_a_bare_host() -> None:
 # --- single roles ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("gpus", "changes", "says"),
-    [
-        ((), {}, "no NVIDIA GPU on the PCI bus"),
-        (("Pascal",), {"flavour": "open"}, "the open modules do not drive Pascal"),
-        (("Volta", "Hopper"), {"flavour": "open"}, "the open modules do not drive Volta"),
-        (("Blackwell",), {"flavour": "proprietary"}, "the proprietary modules do not drive Blackwell"),
-        (("Pascal", "Blackwell"), {}, "no kernel module drives both Pascal and Blackwell"),
-        (("Volta",), {"branch": 590, "version": None}, "branch 590 does not drive Volta"),
-    ],
-)
-def test_drivers_that_cannot_be(gpus: tuple[str, ...], changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(Refusal, match=says) as caught:
-        resources("driver", with_gpus(*gpus), **changes)
-    assert caught.value.hint or "both" in says
-
-
-@pytest.mark.parametrize(
-    ("gpus", "flavour", "package"),
-    [
-        (("Hopper",), "auto", "nvidia-kernel-open-dkms"),
-        (("Turing", "Ampere"), "auto", "nvidia-kernel-open-dkms"),
-        (("Blackwell",), "auto", "nvidia-kernel-open-dkms"),
-        (("Volta", "Ampere"), "auto", "nvidia-kernel-dkms"),
-        (("Pascal",), "proprietary", "nvidia-kernel-dkms"),
-        (("Hopper",), "proprietary", "nvidia-kernel-dkms"),
-        (("of no known kind",), "auto", "nvidia-kernel-open-dkms"),
-    ],
-)
-def test_kernel_modules_that_suit_the_gpus(gpus: tuple[str, ...], flavour: str, package: str) -> None:
-    found = {r.id: r for r in resources("driver", with_gpus(*gpus), flavour=flavour)}
-    names = [p.name for p in found["packages:driver"].packages]  # type: ignore[attr-defined]
-    assert names == ["nvidia-driver-cuda", package]
-
-
 @pytest.mark.parametrize("role", ["driver", "toolkit", "docker"])
 def test_a_system_without_apt_is_refused(role: str) -> None:
     rhel = replace(H100, os="rhel", version="9.4", codename="", architecture="")
     with pytest.raises(Refusal, match=f"role {role} does not know rhel 9.4") as caught:
         resources(role, rhel)
     assert "README" in str(caught.value.hint)
-
-
-def test_a_system_without_known_driver_packages_is_refused() -> None:
-    with pytest.raises(Refusal, match="no driver packages known for debian 13 from source mirror"):
-        resources("driver", replace(H100, version="13"))
 
 
 def test_triton_without_gpus() -> None:
