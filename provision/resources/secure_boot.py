@@ -142,7 +142,7 @@ class SecureBoot(Resource):
 MAKE_KEY = (
     "make a key (Ubuntu: update-secureboot-policy --new-key; else dkms generate_mok, or with dkms before 3.1:"
     " openssl req -new -x509 -nodes -days 36500 -subj '/CN=DKMS module signing key/' -newkey rsa:2048"
-    " -keyout /var/lib/dkms/mok.key -outform DER -out /var/lib/dkms/mok.pub), mokutil --import its certificate"
+    " -keyout /var/lib/dkms/mok.key -outform DER -out /var/lib/dkms/mok.pub), mokutil --import that file"
 )
 """How DKMS comes to a key before its first build, where it would make one in the same way (dkms(8))."""
 
