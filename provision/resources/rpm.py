@@ -73,6 +73,9 @@ class RpmPackages(Resource):
     :ivar stream: ``MODULE:STREAM`` that has to be enabled, such as ``nvidia-driver:580-open``.
     :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
     :ivar others: names or globs of further packages whose version tells which branch is installed.
+    :ivar why: reason for these packages and no others; shown where one of them moves.
+    :ivar remarks: what an operator should know then, one line each.
+    :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
     """
 
     name: str
@@ -81,6 +84,9 @@ class RpmPackages(Resource):
     stream: str | None = None
     branch: int | None = None
     others: tuple[str, ...] = ()
+    why: str = ""
+    remarks: tuple[str, ...] = ()
+    proof: str = ""
     kind: ClassVar[str] = "rpm-packages"
 
     @property
@@ -162,7 +168,8 @@ class RpmPackages(Resource):
         action = action or ("switch" if switch else "hold")
         swap = branch_change(self.branch, self._branches(state)) if moved or switch else ""
         stream = f"module {self.module}: stream {state.stream or 'none'} → {self.stream}" if switch else ""
-        reasons = [r for r in (swap, stream, *(f"{p.name}: {moves[p]}" for p in moved)) if r]
+        why = self.why if moved or switch else ""
+        reasons = [r for r in (swap, why, stream, *(f"{p.name}: {moves[p]}" for p in moved)) if r]
         wanted = [*self._plugin(state), *(_selector(p) for p in moved)]
         named = [*([f"module {self.stream}"] if switch else []), *(_selector(p) for p in moved or loose)]
         return Change(
@@ -184,6 +191,11 @@ class RpmPackages(Resource):
         found = dnf.read(answer.out)
         approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
         return replace(change, simulation=found.text, script=approved + change.script)
+
+    def notes(self, state: RpmState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """The remarks, where a package moves."""
+        moves = any(_move(p, state.installed.get(p.name, ())) for p in self.packages)
+        return self.remarks if moves else ()
 
     def _plugin(self, state: RpmState) -> list[str]:
         return [PLUGIN] if self.hold and PLUGIN not in state.installed else []
@@ -217,7 +229,7 @@ class RpmPackages(Resource):
             checks.insert(0, f"stream_is {words(*self.stream.split(':', 1))}")
         if self.hold:
             checks += [f"rpm_locked {quote(p.name)}" for p in self.packages]
-        return " && ".join(checks)
+        return " && ".join(checks + ([self.proof] if self.proof else []))
 
     def _script(self, wanted: Sequence[str], *, switch: bool) -> str:
         names = words(*(p.name for p in self.packages))

@@ -149,15 +149,18 @@ def package_resource(
     stream: str | None = None,
     branch: int | None = None,
     others: tuple[str, ...] = (),
+    why: str = "",
+    remarks: tuple[str, ...] = (),
+    proof: str = "",
 ) -> Packages | RpmPackages:
     """Packages that are installed together, by the host's package manager.
 
     :param stream: ``MODULE:STREAM`` for dnf; apt has no such thing.
-    :param branch: see :class:`provision.resources.package.Packages`, and ``others`` likewise.
+    :param branch: see :class:`provision.resources.package.Packages`, and what follows likewise.
     """
     if facts.family == "rhel":
-        return RpmPackages(name, packages, hold, stream, branch, others)
-    return Packages(name, packages, hold, branch, others)
+        return RpmPackages(name, packages, hold, stream, branch, others, why, remarks, proof)
+    return Packages(name, packages, hold, branch, others, why, remarks, proof)
 
 
 def require_family(facts: Facts, role: str) -> None:
