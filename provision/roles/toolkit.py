@@ -11,11 +11,19 @@ from provision.resources.base import Resource
 from provision.resources.cdi import REFRESH, CdiSpec
 from provision.resources.file import File
 from provision.resources.handler import Handler
-from provision.resources.package import Package, Packages
+from provision.resources.other_sources import OtherSources
+from provision.resources.package import Package
 from provision.resources.toolkit_config import ConfigToml
 from provision.resources.toolkit_keys import Value, flat, wrong
-from provision.resources.toolkit_sources import OtherSources
-from provision.roles.base import ImpossibleError, Repo, Role, Settings, apt_source, require_apt
+from provision.roles.base import (
+    ImpossibleError,
+    Repo,
+    Role,
+    Settings,
+    package_resource,
+    package_source,
+    require_family,
+)
 
 PACKAGES = (
     "nvidia-container-toolkit",
@@ -24,6 +32,19 @@ PACKAGES = (
     "libnvidia-container1",
 )
 """All four at one version, or apt mixes releases (NVIDIA's installation guide)."""
+
+OLD_SOURCES = (
+    "nvidia-docker",
+    "nvidia-container-runtime",
+    "libnvidia-container",
+    "libnvidia-container-experimental",
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-experimental",
+)
+"""Names of the files of sources that NVIDIA's instructions of different years made."""
+
+OLD_REPOSITORIES = ("nvidia-docker", "nvidia-container-runtime", "libnvidia-container")
+"""Folders in the addresses of NVIDIA's repositories, and of mirrors that keep their layout."""
 
 MODE = "nvidia-container-runtime.mode"
 NO_CGROUPS = "nvidia-container-cli.no-cgroups"
@@ -35,7 +56,7 @@ class ToolkitSettings(Settings):
     """Settings under ``toolkit:``."""
 
     version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
-    """Exact version of all packages as Debian writes it (``1.20.0-1``)."""
+    """Exact version of all packages as the packages have it (``1.20.0-1``)."""
     repo: Repo
     """Where the packages come from: NVIDIA's repository or a mirror of it."""
     hold: bool = True
@@ -90,18 +111,32 @@ def declared(settings: ToolkitSettings, facts: Facts) -> dict[str, Value]:
 
 def resources(settings: ToolkitSettings, facts: Facts) -> list[Resource]:
     """No other source, repository, pin, config.toml, packages, and the CDI spec when all that is there."""
-    require_apt(facts, "toolkit")
-    source = apt_source(settings.repo, facts)
+    require_family(facts, "toolkit")
+    packages = tuple(Package(name, settings.version) for name in PACKAGES)
     pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version}\nPin-Priority: 1000\n"
-    own = tuple(file.path for file in source)
     return [
-        OtherSources("debian", settings.repo.uri, settings.repo.suite, facts.architecture, own),
-        *source,
-        File("/etc/apt/preferences.d/provision-toolkit", pin.encode()),
+        *_sources(settings.repo, facts),
+        *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if facts.is_apt else ()),
         ConfigToml(declared(settings, facts)),
-        Packages("toolkit", tuple(Package(p, settings.version) for p in PACKAGES), hold=settings.hold),
+        package_resource(facts, "toolkit", packages, hold=settings.hold),
         *(_cdi(settings) if settings.cdi and facts.gpus else ()),
     ]
+
+
+def _sources(repo: Repo, facts: Facts) -> list[Resource]:
+    """The repository, after every other one that brings the same packages is gone."""
+    files = package_source(repo, facts)
+    others = OtherSources(
+        name="toolkit",
+        family="rhel" if facts.family == "rhel" else "debian",
+        uri=repo.uri,
+        suite=repo.suite,
+        architecture=facts.architecture or facts.machine,
+        own=tuple(file.path for file in files),
+        parts=OLD_REPOSITORIES,
+        files=OLD_SOURCES,
+    )
+    return [others, *files]
 
 
 def _cdi(settings: ToolkitSettings) -> list[Resource]:

@@ -150,7 +150,7 @@ def test_the_golden_plan_of_a_bare_host() -> None:
 # --- single roles ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["driver", "toolkit", "docker"])
+@pytest.mark.parametrize("role", ["driver", "docker"])
 def test_a_system_without_apt_is_refused(role: str) -> None:
     rhel = replace(H100, os="rhel", version="9.4", codename="", architecture="")
     with pytest.raises(Refusal, match=f"role {role} does not know rhel 9.4") as caught:

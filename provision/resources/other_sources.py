@@ -1,8 +1,8 @@
-"""Sources of the toolkit's packages that are on a host besides ours: of earlier instructions, or of somebody.
+"""Sources on a host that say the same as ours, or that bring the same packages.
 
 Two sources of one repository with different keys stop apt for the whole host ("Conflicting values set for
-option Signed-By"), and a second repository mixes releases. They are found by what they say, since their
-files have any name.
+option Signed-By"), and a second repository of the same packages mixes releases. They are found by what they
+say, since their files have any name.
 """
 
 from __future__ import annotations
@@ -21,21 +21,9 @@ from provision.errors import Refusal
 from provision.resources.base import Change, Missing, Planned, Resource, unified
 from provision.resources.file import checksum
 
-NAMES = (
-    "nvidia-docker",
-    "nvidia-container-runtime",
-    "libnvidia-container",
-    "libnvidia-container-experimental",
-    "nvidia-container-toolkit",
-    "nvidia-container-toolkit-experimental",
-)
-"""Names of the files that NVIDIA's instructions of different years made."""
-
-_PARTS = ("/nvidia-docker", "/nvidia-container-runtime", "/libnvidia-container")
-"""Parts of the addresses of NVIDIA's repositories, and of mirrors that keep their layout."""
-
 _FOLDERS = {"debian": "/etc/apt/sources.list.d", "rhel": "/etc/yum.repos.d"}
 _ENDINGS = {"debian": ("list", "sources"), "rhel": ("repo",)}
+_MAIN = {"debian": ("/etc/apt/sources.list",), "rhel": ()}
 
 
 @dataclass(frozen=True)
@@ -73,54 +61,68 @@ class SourceFile:
         return tuple(_one_a_line(self.text))
 
     @property
-    def has_an_old_name(self) -> bool:
-        """Whether NVIDIA's instructions made it, going by its name."""
-        return self.path.rpartition("/")[2].rpartition(".")[0] in NAMES
+    def stem(self) -> str:
+        """The name of the file without folder and ending."""
+        return self.path.rpartition("/")[2].rpartition(".")[0]
 
 
 @dataclass(frozen=True)
 class OtherSources(Resource):
-    """No source of the toolkit's packages but ours.
+    """No other source of what a repository of ours brings.
 
     A file that holds nothing else is moved into the backups. One that holds other sources too, or apt's
     main file, is not touched: the plan refuses, with the line.
 
+    :ivar name: what the packages are called in plans.
     :ivar family: whose packages: apt's or dnf's.
     :ivar uri: address of our repository.
     :ivar suite: its suite.
     :ivar architecture: what ``$(ARCH)`` in addresses stands for.
     :ivar own: the files that we write.
+    :ivar parts: folders in the addresses of further repositories of the same packages.
+    :ivar files: names of files, without ending, that hold such repositories, whatever their address.
     """
 
+    name: str
     family: Literal["debian", "rhel"]
     uri: str
     suite: str
     architecture: str
     own: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
 
     @property
     def id(self) -> str:
-        """``other-sources:URI``."""
-        return f"other-sources:{self.uri}"
+        """``other-sources:NAME``."""
+        return f"other-sources:{self.name}"
 
     @classmethod
     def probe(cls, resources: Sequence[OtherSources]) -> Probe:
         """Print the files that name such a repository, or are named like one."""
-        main = ("/etc/apt/sources.list",) if resources[0].family == "debian" else ()
-        folder = _FOLDERS[resources[0].family]
-        globs = " ".join([f"{folder}/*.{ending}" for ending in _ENDINGS[resources[0].family]])
-        # An address can have a variable where ours has the architecture.
-        ours = [_bare(r.uri).partition(f"/{r.architecture}")[0] for r in resources]
-        named = words(*(f"{folder}/{n}.{e}" for n in NAMES for e in _ENDINGS[resources[0].family]))
-        asked = " ".join(f"-e {quote(text)}" for text in (*_PARTS, *ours))
+        family = resources[0].family
+        folder, endings = _FOLDERS[family], _ENDINGS[family]
+        asked = " ".join(f"-e {quote(text)}" for text in sorted({t for r in resources for t in r._texts()}))
+        among = " ".join([*_MAIN[family], *(f"{folder}/*.{ending}" for ending in endings)])
+        named = [
+            f"{folder}/{name}.{e}"
+            for name in sorted({n for r in resources for n in r.files})
+            for e in endings
+        ]
         return Probe(
             "other-sources",
-            f"""for f in $(grep -l -s -F {asked} {words(*main)} {globs}) {named}; do
+            f"""for f in $(grep -l -s -F {asked} {among}) {words(*named)}; do
   [ -f "$f" ] && printf '%s %s\\n' "$f" "$(base64 -w0 -- "$f")"
 done
 :""",
         )
+
+    def _texts(self) -> Iterator[str]:
+        """What a file must hold to be looked at."""
+        # An address can have a variable where ours has the architecture.
+        yield _bare(self.uri).partition(f"/{self.architecture}")[0]
+        yield from (f"/{part}" for part in self.parts)
 
     @classmethod
     def states(
@@ -162,22 +164,22 @@ done
     def _may_go(self, file: SourceFile) -> bool:
         """Whether a file is one to remove; False if nothing in it counts."""
         entries = file.entries
-        ours = [entry for entry in entries if file.has_an_old_name or self._is_the_same(entry)]
+        ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry)]
         if not ours:
             return False
         if len(ours) == len(entries) and file.path.startswith(_FOLDERS[self.family]):
             return True
         raise Refusal(
-            f"{file.path}:{ours[0].line}: another source of the toolkit's packages ({ours[0].uri}) among"
-            " sources that are not ours to touch",
+            f"{file.path}:{ours[0].line}: {ours[0].uri} is another source of what role"
+            f" {self.name} installs, among sources that are not ours to touch",
             hint="remove this entry by hand: with two keys for one repository apt stops for all of them",
         )
 
     def _is_the_same(self, entry: Source) -> bool:
-        """Whether it is our repository once more, or NVIDIA's own of the same packages."""
+        """Whether it is our repository once more, or another one of the same packages."""
         uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
         same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
-        return same or any(f"{part}/" in f"{uri}/" for part in _PARTS)
+        return same or any(f"/{part}/" in f"{uri}/" for part in self.parts)
 
 
 def _bare(uri: str) -> str:
