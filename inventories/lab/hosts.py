@@ -15,18 +15,27 @@ from typing import Any
 STATE = Path("/var/lib/provision-lab")
 
 
+def nvidia(lab: dict[str, Any]) -> dict[str, Any]:
+    """The lab's stand-in for NVIDIA's repository."""
+    return {**lab["repositories"]["nvidia"], "suite": "/"}
+
+
+def driver(lab: dict[str, Any], version: str) -> dict[str, Any]:
+    """The driver in one version."""
+    return {
+        "source": "mirror",
+        "branch": int(version.partition(".")[0]),
+        "version": version,
+        "repo": nvidia(lab),
+    }
+
+
 def settings(lab: dict[str, Any]) -> dict[str, Any]:
     """What the roles are told for every host of the lab."""
-    nvidia = {**lab["repositories"]["nvidia"], "suite": "/"}
     registry = lab["registry"]
     return {
-        "driver": {
-            "source": "mirror",
-            "branch": 580,
-            "version": "580.159.04-1",
-            "repo": nvidia,
-        },
-        "toolkit": {"version": "1.20.0-1", "repo": nvidia},
+        "driver": driver(lab, "580.159.04-1"),
+        "toolkit": {"version": "1.20.0-1", "repo": nvidia(lab)},
         # The lab's registry speaks plain HTTP.
         "docker": {"daemon": {"insecure-registries": [registry]}},
         "triton": {
@@ -55,6 +64,9 @@ def host_vars(lab: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
     }
     if host["sudo_password"] is not None:
         found["ansible_become_password"] = host["sudo_password"]
+    if host["suite"] == "trixie":
+        # NVIDIA's repository for Debian 13 begins with this branch.
+        found["driver"] = driver(lab, "590.48.01-1")
     return found
 
 
