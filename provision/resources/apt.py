@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from debian.debian_support import Version
 
 from provision.command import words
 from provision.resources.base import Planned
+
+HELD = "/var/lib/provision/held"
+"""File on a host with the packages that we hold, one name a line; every other hold is somebody else's."""
 
 NOT_YET = re.compile(
     r"Unable to locate package|Version '.*' for '.*' was not found|no installation candidate"
@@ -27,7 +31,7 @@ class Simulation:
     """The answer of ``apt-get -s install``.
 
     :ivar removed: packages that would go.
-    :ivar held: packages on hold that would move.
+    :ivar held: packages that somebody else holds, and that would move.
     :ivar text: a line for each package, removals first; or why there is no answer.
     """
 
@@ -43,8 +47,8 @@ def simulate(argv: Sequence[str], planned: Planned) -> str:
     with a copy of that folder in which they are written already.
     """
     files = [c for c in planned.changes if c.resource.startswith(("file:/etc/apt/", "no-file:/etc/apt/"))]
-    ask = f"apt-get -s -q -y {words('-o', 'APT::Color=0')}"
-    end = f"install --fix-broken --no-install-recommends --allow-change-held-packages {words(*argv)} 2>&1"
+    ask = f"sed 's/^/ours /' {HELD} 2>/dev/null\napt-get -s -q -y -o APT::Color=0 -o APT::Ignore-Hold=true"
+    end = f"install --no-install-recommends --allow-change-held-packages {words(*argv)} 2>&1"
     if not files:
         return f"{ask} {end}"
     return "\n".join(
@@ -70,7 +74,7 @@ def read(text: str, *, ok: bool) -> Simulation:
     removed = [match for match in found if match["verb"] == "Remv"]
     return Simulation(
         tuple(dict.fromkeys(match["name"] for match in removed)),
-        tuple(_held(text)),
+        _held_by_others(text),
         "".join(f"{_words(match)}\n" for match in [*removed, *(m for m in found if m["verb"] == "Inst")]),
     )
 
@@ -87,12 +91,9 @@ def _words(match: re.Match[str]) -> str:
     return f"{verb} {name} {old} → {new}"
 
 
-def _held(text: str) -> list[str]:
+def _held_by_others(text: str) -> tuple[str, ...]:
     """The names below ``The following held packages will be changed:``, which are indented."""
+    ours = {line.removeprefix("ours ") for line in text.splitlines() if line.startswith("ours ")}
     _, _, rest = text.partition("The following held packages will be changed:\n")
-    names: list[str] = []
-    for line in rest.splitlines():
-        if not line.startswith(" "):
-            break
-        names += line.split()
-    return names
+    lines = itertools.takewhile(lambda line: line.startswith(" "), rest.splitlines())
+    return tuple(name for line in lines for name in line.split() if name.partition(":")[0] not in ours)

@@ -13,10 +13,8 @@ from debian.debian_support import Version
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
 from provision.resources import apt
+from provision.resources.apt import HELD
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
-
-HELD = "/var/lib/provision/held"
-"""File on a host with the packages that we hold, one name a line; every other hold is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +151,10 @@ class Packages(Resource):
         :raises Refusal: if a package would move that somebody else holds.
         """
         found = apt.read(answer.out, ok=answer.ok)
-        if foreign := [name for name in found.held if name not in {p.name for p in self.packages}]:
+        if found.held:
+            names = " ".join(found.held)
             raise Refusal(
-                f"{' '.join(foreign)}: held by somebody, and apt would change it",
-                hint=f"apt-mark unhold {' '.join(foreign)}",
+                f"{names}: held by somebody, and apt would change it", hint=f"apt-mark unhold {names}"
             )
         approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
         return replace(change, simulation=found.text, script=approved + change.script)
@@ -177,10 +175,9 @@ class Packages(Resource):
         return " && ".join(checks + ([self.proof] if self.proof else []))
 
     def _script(self, argv: Sequence[str]) -> str:
-        names = [p.name for p in self.packages]
-        lines = [f"apt_install {quote(' '.join(names))} {words(*argv)}"] if argv else []
+        lines = [f"apt_install {words(*argv)}"] if argv else []
         if self.hold:
-            lines.append(f"hold_packages {words(*names)}")
+            lines.append(f"hold_packages {words(*(p.name for p in self.packages))}")
         return " && ".join(lines)
 
 

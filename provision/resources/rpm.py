@@ -10,8 +10,9 @@ from typing import ClassVar
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
 from provision.resources import dnf
+from provision.resources.apt import HELD
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.package import HELD, Package, branch_change, major
+from provision.resources.package import Package, branch_change, major
 
 LOCKS = "/etc/dnf/plugins/versionlock.list"
 """Where dnf's versionlock plugin keeps its locks, a line each: ``NAME-EPOCH:VERSION-RELEASE.*``."""

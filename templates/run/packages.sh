@@ -42,19 +42,25 @@ await_lock() {
   waited=$((waited + 2))
 }
 
-# apt_install "OURS..." [FLAG...] -- PACKAGE[=VERSION]...
-# Removes nothing but what $may_remove names, and moves no held package but ours.
+# apt_install [FLAG...] -- PACKAGE[=VERSION]...
 apt_install() {
-  ours=$1
-  shift
-  set -- install --fix-broken --no-install-recommends --allow-change-held-packages "$@"
+  broken=
   if [ -n "$(dpkg --audit)" ] || ls /var/lib/dpkg/updates/[0-9]* >/dev/null 2>&1; then
-    dpkg_configure || echo "dpkg --configure -a failed; apt may mend it"
+    dpkg_configure || broken=yes
   fi
   if [ ! -e "$run/apt-is-fresh" ]; then
     apt_get update -o APT::Update::Error-Mode=any || return
     : >"$run/apt-is-fresh"
   fi
+  # What apt can mend it mends only by itself, not along with an installation.
+  [ -z "$broken" ] || apt_approved --fix-broken || echo "apt could not mend what dpkg had left undone"
+  apt_approved "$@"
+}
+
+# apt_approved ARGUMENT...: installs, but removes nothing that $may_remove does not name, and moves no held package
+# whose hold is not ours. apt itself would keep to all holds, also to ours.
+apt_approved() {
+  set -- -o APT::Ignore-Hold=true install --no-install-recommends --allow-change-held-packages "$@"
   apt-get -s -q -y "$@" >"$run/simulation" || return
   # shellcheck disable=SC2013  # names of packages are words
   for name in $(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$run/simulation"); do
@@ -62,7 +68,8 @@ apt_install() {
   done
   # shellcheck disable=SC2013
   for name in $(sed -n '/^The following held packages/,/^[^ ]/s/^  *//p' "$run/simulation"); do
-    among "$name" "$ours" || fail "$name is held by somebody, and apt would change it: plan again" || return
+    grep -q -x -F -e "${name%:*}" /var/lib/provision/held 2>/dev/null ||
+      fail "$name is held by somebody, and apt would change it: apt-mark unhold $name" || return
   done
   apt_get "$@"
 }

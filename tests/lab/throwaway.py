@@ -96,8 +96,8 @@ class Root:
     def converge(self, *resources: Resource) -> Plan:
         """Plan, carry out, and see that a second plan has nothing to do; the first plan."""
         planned = self.plan(*resources)
-        failed = failure(self.carry_out(planned))
-        assert failed == ""
+        said = failure(self.carry_out(planned))
+        assert not said, said
         assert self.plan(*resources).changes == ()
         return planned
 

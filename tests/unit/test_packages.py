@@ -11,6 +11,8 @@ from provision.command import Output
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned
 from provision.resources.package import Package, Packages, PackageState
+from provision.roles.base import package_source
+from tests.unit.examples import H100, repo
 
 ANSWER = b"""\
 amd64
@@ -140,9 +142,7 @@ def test_a_set_that_is_right_needs_nothing() -> None:
 def test_only_packages_that_move_are_named_to_apt() -> None:
     change = DRIVER.change({"nvidia-driver-cuda": ABSENT, "nvidia-kernel-open-dkms": RIGHT}, Planned())
     assert change is not None
-    assert change.script.startswith(
-        "apt_install 'nvidia-driver-cuda nvidia-kernel-open-dkms' -- nvidia-driver-cuda=580.159.04-1 && "
-    )
+    assert change.script.startswith("apt_install -- nvidia-driver-cuda=580.159.04-1 && ")
     assert change.diff == "+nvidia-driver-cuda 580.159.04-1\n"
     assert change.signals == ("package:nvidia-driver-cuda:install",)
 
@@ -167,7 +167,7 @@ def test_any_version_will_do_and_nothing_is_held() -> None:
     assert engine.change({"docker.io": installed("20.10", held=False)}, Planned()) is None
     change = engine.change({"docker.io": ABSENT}, Planned())
     assert change is not None
-    assert (change.script, change.done) == ("apt_install docker.io -- docker.io", "package_is docker.io '*'")
+    assert (change.script, change.done) == ("apt_install -- docker.io", "package_is docker.io '*'")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,15 @@ def test_packages_of_other_branches_are_asked_for() -> None:
     assert found == {"a-570": PackageState("570.1", "installed", held=True, ours=False), "a-580": ABSENT}
 
 
+def test_one_repository_for_two_roles() -> None:
+    """With different components the files of one address stand beside each other."""
+    repos = [repo(suite="stable", components=[name]) for name in ("main", "contrib")]
+    files = {file.path for one in repos for file in package_source(one, H100)}
+    assert len(files) == 3
+
+
 SIMULATED = b"""\
+ours nvidia-driver-cuda
 Reading package lists...
 The following packages will be REMOVED:
   nvidia-utils-570
