@@ -19,11 +19,23 @@ HINTS: tuple[tuple[str, str], ...] = (
         "the module was not built for the running kernel: see dkms status, and install the kernel's headers",
     ),
     (
-        r"Could not get lock|is another process using it",
-        "another package operation has held the lock for 5 minutes: fuser -v /var/lib/dpkg/lock-frontend",
+        r"another package operation is under way|Could not get lock|is another process using it",
+        "let that process end, or look what it waits for, and run again",
     ),
     (
-        r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG",
+        r"which the plan did not show",
+        "look at the new plan: inv plan shows now what would be removed",
+    ),
+    (
+        r"is held by somebody",
+        "end the hold if the package may move, or choose a version that goes with it",
+    ),
+    (
+        r"SHA1 is not considered secure|Policy rejected",
+        "the system refuses this old kind of signature: use a repository that is signed with a newer one",
+    ),
+    (
+        r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG|Missing key|Bad GPG signature|GPG check FAILED",
         "the repository is signed by another key than the one in the settings: check key and fingerprint",
     ),
     (
@@ -31,19 +43,50 @@ HINTS: tuple[tuple[str, str], ...] = (
         "an older source file names the same repository: remove it",
     ),
     (
-        r"Hash Sum mismatch|File has unexpected size",
+        r"Release file .* (is expired|is not valid yet)",
+        "the mirror is no longer updated, or the host's clock is wrong: see timedatectl",
+    ),
+    (
+        r"Hash Sum mismatch|File has unexpected size|[Cc]hecksum doesn't match",
         "the mirror is being updated or broken: try again, or choose another",
     ),
     (
-        r"(Could not|Unable to) connect|Temporary failure resolving|Connection (refused|timed out)",
+        r"does not have a Release file|404 +Not Found|Status code: 404",
+        "the server has no such repository or file: check uri and suite in the settings",
+    ),
+    (
+        r"(Could not|Unable to|Couldn't) connect|Temporary failure resolving|Could(n't| not) resolve host|"
+        r"Connection (refused|timed out)|Timeout was reached",
         "the host cannot reach the server: check the mirror's address, the route and the proxy",
     ),
-    (r"No space left on device", "the disk is full: see df -h on the host"),
+    (
+        r"No space left on device|don't have enough free space|more space needed on the",
+        "the disk is full: see df -h on the host",
+    ),
+    (
+        r"needs to be reinstalled, but I can't find an archive",
+        "its installation was cut: dpkg --remove --force-remove-reinstreq PACKAGE, and run again",
+    ),
+    (
+        r"All matches were filtered out",
+        "a lock or another module stream hides it: see dnf versionlock list and dnf module list",
+    ),
     (
         r"Version '.*' for '.*' was not found",
         "the repository does not have this version: see apt-cache policy",
     ),
-    (r"Unable to locate package", "no configured repository has this package: check repo in the settings"),
+    (
+        r"Unable to locate package|no installation candidate|Unable to find a match|missing groups or modules",
+        "no configured repository has this package: check repo in the settings",
+    ),
+    (
+        r"[Uu]nmet dependencies|held broken packages|caused by held packages|conflicting requests",
+        "other versions stand in the way: see apt-cache policy, or dnf list, of the packages named",
+    ),
+    (
+        r"error processing package|scriptlet failed",
+        "a package's own script failed: what it printed is above, or in the log of the step on the host",
+    ),
     (
         r"manifest unknown|not found: manifest",
         "the registry does not have this tag: check the image in the settings",
