@@ -31,14 +31,13 @@ A folder of modules without a kernel is what DKMS leaves of one that was removed
 only when somebody asks for them.
 """
 
-HAS_MODULE = r"""has_module() {
-  [ -n "$(find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
+DRIVER_MODULE = r"""driver_module() {
+  find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
     "/lib/modules/$1/kernel" -type f -regextype posix-extended -regex \
-    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit \
-    2>/dev/null)" ]
+    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null
 }
 """
-"""A function of sh: whether a kernel has the driver's module, wherever packages put it.
+"""A function of sh that prints the file of the driver's module for a kernel, wherever packages put it.
 
 Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precompiled and weak modules;
 Ubuntu's signed ones (kernel). Debian names the module after the alternative that it is: ``nvidia-current``.
@@ -261,7 +260,10 @@ class NewestKernel(Resource):
     def probe(cls, resources: Sequence[NewestKernel]) -> Probe:
         """Look at headers, and for the module of the running kernel."""
         script = kernels_script(resources[0].family)
-        return Probe("newest-kernel", f'{script}{HAS_MODULE}if has_module "$running"; then echo module; fi')
+        return Probe(
+            "newest-kernel",
+            f'{script}{DRIVER_MODULE}if [ -n "$(driver_module "$running")" ]; then echo module; fi',
+        )
 
     @classmethod
     def states(cls, resources: Sequence[NewestKernel], answer: Output) -> Mapping[str, tuple[Kernels, bool]]:

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2154,SC2016,SC3013
 # (3013: every sh that we meet, dash, bash and busybox, knows -nt.)
-# Kernels: their headers, what is built for them, the initramfs, nouveau. $running and $newest and the functions
-# has_module and missing_nodes come with the steps that use them.
+# Kernels: their headers, what is built for them, the initramfs, nouveau. $running, $newest, driver_module
+# and missing_nodes come with the steps that use them.
 
 # headers_are_there KERNEL...
 headers_are_there() {
@@ -24,44 +24,51 @@ left_behind() {
   [ "$behind" != "$2" ] && ! headers_are_there "$behind" 2>/dev/null
 }
 
-# modules_are_there HOW VERSION KERNEL...: HOW is dkms, or what brings ready modules.
-modules_are_there() {
-  how=$1 wanted=$2
-  shift 2
-  for kernel in "$@"; do
-    if left_behind "$kernel" "$@"; then continue; fi
-    has_module "$kernel" || fail "kernel $kernel has no module of the driver" || return
-    [ "$how" != dkms ] || dkms_installed "$kernel" "$wanted" || return
+# module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it.
+module_is_there() {
+  file=$(driver_module "$1")
+  [ -n "$file" ] || fail "kernel $1 has no module of the driver" || return
+  found=$(modinfo -F version "$file" 2>/dev/null)
+  # shellcheck disable=SC2254  # the version is a pattern on purpose
+  case ${found:-$2} in $2) ;; *) fail "kernel $1 has the driver's module $found, wanted $2"; return ;; esac
+  built=$(dkms_versions "$1")
+  for found in $built; do
+    # shellcheck disable=SC2254
+    case $found in $2) return ;; esac
   done
+  [ -z "$built" ] || fail "dkms has installed $built for kernel $1, wanted $2"
 }
 
-# dkms_versions KERNEL: the versions of the driver that dkms says are installed. From version 3 on it separates name
-# and version by a slash.
+# dkms_versions KERNEL: the versions of the driver that dkms says are installed. Before 3.0 it put a comma between
+# name and version.
 dkms_versions() {
+  command -v dkms >/dev/null || return 0
   timeout 60 dkms status -k "$1" |
-    sed -n -e '/^nvidia-fs[/,]/d' -e '/^nvidia-peermem[/,]/d' -e 's/^nvidia[^,/]*[/,] *\([^,]*\), .*: installed.*/\1/p'
+    sed -n -e '/^nvidia-fs[/,]/d' -e '/^nvidia-peermem[/,]/d' \
+      -e 's/^nvidia[^,/]*[/,] *\([^,]*\), .*: installed.*/\1/p'
 }
 
-# dkms_installed KERNEL VERSION: what dkms says; nothing for modules that come from packages.
-dkms_installed() {
-  versions=$(dkms_versions "$1")
-  for version in $versions; do
-    # shellcheck disable=SC2254  # the version is a pattern on purpose
-    case $version in $2) return ;; esac
+# modules_are_there VERSION KERNEL...
+modules_are_there() {
+  wanted=$1
+  shift
+  for kernel in "$@"; do
+    left_behind "$kernel" "$@" || module_is_there "$kernel" "$wanted" || return
   done
-  [ -z "$versions" ] || fail "dkms has installed $versions for kernel $1, wanted $2"
 }
 
-# build_modules HOW VERSION KERNEL...
+# build_modules HOW VERSION KERNEL...: HOW is dkms, or the beginning of the packages' names that have ready modules.
 build_modules() {
   how=$1 wanted=$2
   shift 2
   for kernel in "$@"; do
     if left_behind "$kernel" "$@"; then
       echo "kernel $kernel has no headers: left as it is"
+    elif module_is_there "$kernel" "$wanted" 2>/dev/null; then
+      continue
     elif [ "$how" = dkms ]; then
       headers_are_there "$kernel" && dkms_build "$kernel" "$wanted" || return
-    elif ! has_module "$kernel"; then
+    else
       apt_install "$how-$kernel" -- "$how-$kernel" || return
     fi
   done
@@ -69,7 +76,6 @@ build_modules() {
 
 # dkms_build KERNEL VERSION
 dkms_build() {
-  if has_module "$1" && dkms_installed "$1" "$2" 2>/dev/null; then return; fi
   known=
   # shellcheck disable=SC2231  # the version is a pattern on purpose
   for folder in /var/lib/dkms/nvidia*/$2; do
@@ -80,8 +86,8 @@ dkms_build() {
   done
   if [ -z "$known" ]; then
     dkms autoinstall -k "$1"
-  elif [ -n "$(dkms_versions "$1")" ]; then
-    # Another version is there, which dkms replaces by an older one only when told to.
+  elif [ -n "$(driver_module "$1")" ]; then
+    # Without --force, dkms keeps a module that it finds there, and says that all is well.
     dkms install "$known" -k "$1" --force
   else
     dkms install "$known" -k "$1"
