@@ -76,7 +76,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         "the repository does not have this version: see apt-cache policy",
     ),
     (
-        r"Unable to locate package|no installation candidate|Unable to find a match|missing groups or modules",
+        r"Unable to locate package|no installation candidate|Unable to find a match|missing groups or mod",
         "no configured repository has this package: check repo in the settings",
     ),
     (
