@@ -26,13 +26,14 @@ class DriverPackages:
     :ivar beside: with versions of their own: prebuilt modules have their kernel's.
     :ivar proof: the package whose version is the driver's.
     :ivar modules: the kernel module packages among them.
-    :ivar dkms: whether the modules are built on the host, which takes the kernel's headers.
-    :ivar kernels: which kernels the prebuilt modules are for, or nothing.
+    :ivar prebuilt: what the names of packages with ready modules begin with, before a kernel's release;
+        empty where DKMS builds the modules on the host, which takes the kernel's headers.
+    :ivar kernels: the flavour of kernels that ready modules are for (``generic-hwe-24.04``), or nothing.
     :ivar stream: stream of the dnf module ``nvidia-driver``, or nothing.
     :ivar fabric_manager: the Fabric Manager of this branch, or nothing where the source has none.
     :ivar subnet_manager: what NVLink 5 needs beside it, or nothing where the source has none.
     :ivar components: of the distribution's archive that must be enabled.
-    :ivar caution: what an operator should know where no exact version is set.
+    :ivar caution: what an operator should know of these packages.
     :ivar document: where the names come from.
     """
 
@@ -41,7 +42,7 @@ class DriverPackages:
     beside: tuple[str, ...]
     proof: str
     modules: tuple[str, ...]
-    dkms: bool
+    prebuilt: str
     kernels: str
     stream: str
     fabric_manager: str
@@ -86,6 +87,7 @@ def package_set(
             hint="another branch, or source: cuda",
         )
     kernels = kernel_of_metapackage(facts) if prebuilt and row.prebuilt[index] else ""
+    prefix = ""
     if kernels:
         prefix = names(row.prebuilt[index])[0]
         userland, modules = userland + names(row.no_dkms[index]), ()
@@ -97,7 +99,7 @@ def package_set(
         beside=beside,
         proof=names(row.proof)[0],
         modules=modules or beside,
-        dkms=not kernels,
+        prebuilt=prefix,
         kernels=kernels,
         stream=row.stream[index].format(branch=branch),
         fabric_manager=(managers[0] if branch < ONE_NAME_FROM else managers[-1]) if managers else "",

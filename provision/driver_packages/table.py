@@ -36,7 +36,7 @@ class Row:
     :ivar fabric_manager: package with the Fabric Manager; empty where the source has none.
     :ivar subnet_manager: what NVLink 5 needs beside it.
     :ivar components: of the distribution's archive that must be enabled.
-    :ivar caution: what an operator should know where no exact version is set.
+    :ivar caution: what an operator should know of these packages.
     """
 
     systems: tuple[str, ...]
@@ -182,7 +182,8 @@ TABLE = (
         UBUNTU,
         "cuda",
         (535, 589),
-        userland="libnvidia-compute-{branch} nvidia-utils-{branch} nvidia-compute-utils-{branch}",
+        userland="libnvidia-compute-{branch} nvidia-utils-{branch} nvidia-compute-utils-{branch}"
+        " nvidia-modprobe",
         open="nvidia-dkms-{branch}-open",
         proprietary="nvidia-dkms-{branch}",
         proof="libnvidia-compute-{branch}",
@@ -196,7 +197,7 @@ TABLE = (
         UBUNTU,
         "cuda",
         (590, ANY),
-        userland="libnvidia-compute nvidia-persistenced",
+        userland="libnvidia-compute nvidia-persistenced nvidia-modprobe",
         open="nvidia-dkms-open",
         proprietary="nvidia-dkms",
         proof="libnvidia-compute",
@@ -204,13 +205,13 @@ TABLE = (
         fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
         subnet_manager="nvlsm",
         document=f"{GUIDE}, Ubuntu: compute-only system; Recent Updates: Ubuntu 590 package renames;"
-        " NVIDIA Fabric Manager User Guide (nvidia-persistenced: unconfirmed)",
+        " NVIDIA Fabric Manager User Guide (nvidia-persistenced, nvidia-modprobe: unconfirmed)",
     ),
     Row(
         RHEL,
         "cuda",
         (560, ANY),
-        userland="nvidia-driver-cuda nvidia-persistenced",
+        userland="nvidia-driver-cuda nvidia-persistenced nvidia-modprobe",
         open="kmod-nvidia-open-dkms",
         proprietary="kmod-nvidia-latest-dkms",
         proof="nvidia-driver-cuda",
@@ -219,6 +220,7 @@ TABLE = (
         subnet_manager="nvlsm",
         document=f"{GUIDE}, Red Hat Enterprise Linux 8 and 9: compute-only system, Kernel Modules;"
         " NVIDIA yum-packaging-dkms-nvidia, yum-packaging-fabric-manager",
+        caution="dkms comes from EPEL, which has to be enabled on the host or be part of the mirror",
     ),
 )
 """The table. Where ``fabric_manager`` has two names, the second one is that of branches from 580 on."""

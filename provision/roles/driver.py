@@ -21,17 +21,56 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.render import render
 from provision.resources.base import Resource
+from provision.resources.device_nodes import DeviceNodes
+from provision.resources.driver_modules import DriverModules
 from provision.resources.fabric_manager import FabricManager
 from provision.resources.file import File
 from provision.resources.handler import Handler
+from provision.resources.initramfs import Initramfs
+from provision.resources.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.resources.module import Module
-from provision.resources.package import Package, Packages
+from provision.resources.package import Package
 from provision.resources.reboot import Reboot, RebootPolicy
+from provision.resources.secure_boot import SecureBoot
 from provision.resources.service import Service
-from provision.roles.base import ImpossibleError, Repo, Role, Settings, apt_source, require_apt
+from provision.resources.unattended import left_alone
+from provision.roles.base import (
+    ImpossibleError,
+    Repo,
+    Role,
+    Settings,
+    package_resource,
+    package_source,
+    require_family,
+)
 
 PREFERENCES = "/etc/apt/preferences.d/provision-driver"
 BLACKLIST = "/etc/modprobe.d/provision-nouveau.conf"
+
+LEFT_ALONE = (
+    "nvidia-",
+    "libnvidia-",
+    "libcuda1",
+    "cuda-drivers",
+    "firmware-nvidia-",
+    "linux-modules-nvidia-",
+)
+"""Beginnings of names that unattended upgrades leave alone: the libraries must not overtake the module."""
+
+KERNELS = ("linux-generic", "linux-image-", "linux-headers-", "linux-modules-")
+"""The same for kernels, where modules come ready for each: a kernel without them has no GPU."""
+
+SIGNED = "source: archive with prebuilt: true has modules for Ubuntu's kernels that Canonical has signed"
+
+PERSISTENT = """# Written by provision: the driver stays initialised between jobs.
+[Unit]
+StopWhenUnneeded=no
+
+[Service]
+ExecStart=
+ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --persistence-mode --verbose
+"""
+"""Drop-in for Ubuntu's unit, which says ``--no-persistence-mode`` and ``StopWhenUnneeded=true``."""
 
 
 class DriverSettings(Settings):
@@ -44,7 +83,7 @@ class DriverSettings(Settings):
     branch: int = Field(default=580, ge=450, le=999)
     """Driver branch, the major version. 580 is the long-term branch (until June 2028)."""
     version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
-    """Exact version as the package has it (``580.159.04-1``); null: any version of the branch."""
+    """Exact version: ``580.159.04-1`` as apt has it, ``580.159.04`` for dnf; null: any of the branch."""
     flavour: Literal["auto", "open", "proprietary"] = "auto"
     """Kernel modules; ``auto``: by the GPUs of the host, and the branch where they leave a choice."""
     prebuilt: bool = True
@@ -87,27 +126,29 @@ class DriverSettings(Settings):
 
 
 def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
-    """Repository, pin, nouveau, headers, packages, reboot, modules, daemons."""
-    require_apt(facts, "driver")
+    """Repository, pin, nouveau, headers, packages, reboot, modules, device nodes, daemons."""
+    require_family(facts, "driver")
     chosen, flavour = packages_of(settings, facts)
+    manager = _fabric_manager(settings, facts, chosen)
     policy = RebootPolicy(
         facts.boot_id,
         allowed=settings.reboot == "allowed",
         timeout=settings.reboot_timeout,
-        causes=(f"file:{PREFERENCES}", "packages:driver"),
+        causes=(f"file:{PREFERENCES}", "packages:driver-pinning", "packages:driver", "fabric-manager"),
     )
-    manager = _fabric_manager(settings, facts, chosen)
     return [
-        *_sources(settings, facts),
+        *_sources(settings, facts, chosen),
         File(BLACKLIST, render("nouveau.conf.j2").encode()),
-        Handler("rebuild the initramfs", on=(f"file:{BLACKLIST}",), script="rebuild_initramfs"),
+        Initramfs(BLACKLIST),
         *_headers(settings, facts, chosen),
         *_packages(settings, facts, chosen, flavour, manager),
+        *_built(settings, facts, chosen, policy),
         Reboot(policy),
         Module("nvidia", settings.upstream, chosen.installed, policy),
         Module("nvidia-uvm"),
-        *([Service("nvidia-persistenced.service")] if settings.persistence else ()),
-        *([Service("nvidia-fabricmanager.service")] if manager else ()),
+        *_nodes(settings, facts, chosen),
+        *(_persistence(facts) if settings.persistence else ()),
+        *(_fabric(facts) if manager else ()),
     ]
 
 
@@ -127,53 +168,62 @@ def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages,
     return chosen, flavour
 
 
-def _sources(settings: DriverSettings, facts: Facts) -> list[Resource]:
-    """The repository, and apt's preference for this branch above all others, NVIDIA's own pins included."""
-    pin = f"Package: {' '.join(PINNED)}\nPin: version {settings.wanted}\nPin-Priority: 1001\n"
-    return [
-        *(apt_source(settings.repo, facts) if settings.repo else ()),
-        File(PREFERENCES, pin.encode()),
-    ]
+def _family(facts: Facts) -> Literal["debian", "rhel"]:
+    return "rhel" if facts.family == "rhel" else "debian"
+
+
+def _sources(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
+    """The repository; and for apt, this branch above all others, NVIDIA's own pins included."""
+    found: list[Resource] = list(package_source(settings.repo, facts)) if settings.repo else []
+    if facts.is_apt:
+        pin = f"Package: {' '.join(PINNED)}\nPin: version {settings.wanted}\nPin-Priority: 1001\n"
+        found.append(File(PREFERENCES, pin.encode()))
+        if settings.hold:
+            found.append(left_alone("driver", (*LEFT_ALONE, *(KERNELS if chosen.prebuilt else ()))))
+    return found
 
 
 def _headers(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
-    if not (settings.headers and chosen.dkms):
+    """Those of the kernels that are there, and what brings those of later ones."""
+    if not settings.headers or chosen.prebuilt:
         return []
-    return [Packages("kernel-headers", (Package(f"linux-headers-{facts.architecture}"),), hold=False)]
+    later = headers_of_later_kernels(facts.os, facts.version, facts.kernel, facts.architecture)
+    return [
+        package_resource(facts, "kernel-headers", tuple(map(Package, later)), hold=False),
+        KernelHeaders(_family(facts)),
+    ]
 
 
 def _packages(
     settings: DriverSettings, facts: Facts, chosen: DriverPackages, flavour: Flavour, manager: str
 ) -> list[Resource]:
     """The pinning package before all others; the rest in one go, so that versions stay in step."""
-    remarks = (unknown_gpus(facts.gpus), "" if settings.version else chosen.caution)
+    family = _family(facts)
+    exact = f"{settings.upstream}-*" if settings.version and family == "debian" else settings.upstream
     together = (
         *(Package(name, settings.wanted) for name in chosen.versioned),
         *(Package(name) for name in chosen.beside),
-        *(
-            [Package(manager, settings.wanted if "*" in settings.wanted else f"{settings.upstream}-*")]
-            if manager
-            else ()
-        ),
+        *([Package(manager, exact)] if manager else ()),
         *([Package(chosen.subnet_manager)] if manager and facts.nvlink5 else ()),
     )
+    kernels = "updates of the kernel wait for you: its ready-made modules are held with the driver"
+    remarks = (unknown_gpus(facts.gpus), chosen.caution, kernels if chosen.prebuilt and settings.hold else "")
+    pinning = tuple(map(Package, chosen.pinning))
     return [
-        *(
-            [Packages("driver-pinning", tuple(map(Package, chosen.pinning)), hold=False)]
-            if chosen.pinning
-            else ()
-        ),
-        Packages(
+        *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
+        package_resource(
+            facts,
             "driver",
             together,
             hold=settings.hold,
+            stream=f"nvidia-driver:{chosen.stream}" if chosen.stream else None,
             branch=settings.branch,
-            others=FAMILY["debian"],
+            others=FAMILY[family],
             why=flavour.reason,
             remarks=tuple(filter(None, remarks)),
             proof=f"driver_is_branch {settings.branch}",
         ),
-        FabricManager("debian", manager, chosen.proof, hold=settings.hold),
+        FabricManager(family, manager, chosen.proof, hold=settings.hold),
     ]
 
 
@@ -184,9 +234,9 @@ def _fabric_manager(settings: DriverSettings, facts: Facts, chosen: DriverPackag
     """
     if not facts.has_nvswitch or settings.fabric_manager == "off":
         return ""
-    lacks = "Fabric Manager" * (not chosen.fabric_manager) or "nvlsm" * (
-        facts.nvlink5 and not chosen.subnet_manager
-    )
+    lacks = "" if chosen.fabric_manager else "Fabric Manager"
+    if facts.nvlink5 and not chosen.subnet_manager:
+        lacks = lacks or "nvlsm"
     if lacks:
         raise Refusal(
             f"the GPUs are joined by NVSwitches, and source {settings.source} has no {lacks}"
@@ -194,6 +244,62 @@ def _fabric_manager(settings: DriverSettings, facts: Facts, chosen: DriverPackag
             hint="source: cuda or mirror; fabric_manager: off if you look after it yourself",
         )
     return chosen.fabric_manager
+
+
+def _built(
+    settings: DriverSettings, facts: Facts, chosen: DriverPackages, policy: RebootPolicy
+) -> list[Resource]:
+    """Modules for the running and the newest kernel, which the kernel will load."""
+    found: list[Resource] = [DriverModules(settings.upstream, chosen.modules, chosen.prebuilt)]
+    if chosen.prebuilt:
+        return found
+    if facts.secure_boot:
+        found.append(SecureBoot(chosen.modules, SIGNED if facts.os == "ubuntu" else ""))
+    return [*found, NewestKernel(_family(facts), policy, chosen.modules)]
+
+
+def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
+    """Device nodes now; and at boot, where nvidia-modprobe comes with the driver."""
+    if settings.source == "archive" and "nvidia-modprobe" not in chosen.installed:
+        return [DeviceNodes()]
+    unit = "provision-nvidia-nodes.service"
+    path = f"/etc/systemd/system/{unit}"
+    arguments = " ".join(["-u", *(f"-c={minor}" for minor in range(len(facts.gpus)))])
+    return [
+        DeviceNodes(),
+        File(path, render("provision-nvidia-nodes.service.j2", arguments=arguments).encode()),
+        Handler(
+            "reload systemd for the device nodes", on=(f"file:{path}",), script="systemctl daemon-reload"
+        ),
+        Service(unit),
+    ]
+
+
+def _persistence(facts: Facts) -> list[Resource]:
+    """The daemon. Ubuntu's unit starts it without persistence mode, and ends it when no GPU is plugged in."""
+    unit = "nvidia-persistenced.service"
+    if facts.os != "ubuntu":
+        return [Service(unit)]
+    path = f"/etc/systemd/system/{unit}.d/provision.conf"
+    return [
+        File(path, PERSISTENT.encode()),
+        Service(unit),
+        Handler(
+            f"restart {unit}",
+            on=(f"file:{path}",),
+            script=f"systemctl daemon-reload && restart_unit {unit} 60",
+            covered_by=(f"service:{unit}:start",),
+        ),
+    ]
+
+
+def _fabric(facts: Facts) -> list[Resource]:
+    """The daemon; NVLink 5 is managed through InfiniBand's management interface, which nothing else loads."""
+    umad: list[Resource] = [
+        File("/etc/modules-load.d/provision-fabric.conf", b"# Written by provision: for nvlsm.\nib_umad\n"),
+        Module("ib_umad"),
+    ]
+    return [*(umad if facts.nvlink5 else ()), Service("nvidia-fabricmanager.service")]
 
 
 ROLE = Role("driver", 10, DriverSettings, resources)

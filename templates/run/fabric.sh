@@ -27,7 +27,8 @@ match_fabric_manager() {
     apt_install "$1" --allow-downgrades -- "$1=$driver-*" || return
     [ -z "${3-}" ] || hold_packages "$1" || return
   else
-    dnf -q -y install "$1-$driver" || dnf -q -y downgrade "$1-$driver" || return
+    dnf_install "$1" "$1-$driver" || return
+    [ -z "${3-}" ] || lock_rpms "$1" || return
   fi
   # It works with one version of the driver only, so it is started anew with this one.
   if systemctl is-active --quiet nvidia-fabricmanager.service; then

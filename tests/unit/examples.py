@@ -10,13 +10,18 @@ from typing import Any
 from provision.facts import Facts, Gpu
 from provision.openpgp import fingerprints
 from provision.plan import Wanted
-from provision.resources.base import ABSENT, UNKNOWN
+from provision.resources.base import ABSENT, UNKNOWN, Resource
+from provision.resources.device_nodes import DeviceNodes
 from provision.resources.docker import DaemonLoaded, Image
+from provision.resources.driver_modules import DriverModules, KernelModules
 from provision.resources.fabric_manager import FabricManager, FabricState
 from provision.resources.handler import Handler
+from provision.resources.initramfs import Initramfs
+from provision.resources.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
 from provision.resources.leftover import NoOtherUnits
 from provision.resources.package import Packages
 from provision.resources.reboot import BootState, Reboot
+from provision.resources.rpm import RpmPackages, RpmState
 from provision.roles import all_roles
 from provision.roles.base import Repo, Settings
 
@@ -46,6 +51,9 @@ H100 = Facts(
     secure_boot=False,
     gpus=(Gpu("0000:18:00.0", GPUS["Hopper"]),),
 )
+
+KERNEL = Kernel(H100.kernel, f"linux-headers-{H100.kernel}", headers=False)
+"""The host's kernel, without headers."""
 
 IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
 
@@ -97,23 +105,29 @@ def wanted(facts: Facts = H100) -> list[Wanted]:
     ]
 
 
+BARE: dict[type[Resource], Any] = {
+    DaemonLoaded: UNKNOWN,
+    DeviceNodes: UNKNOWN,
+    DriverModules: (KernelModules(H100.kernel, ""),),
+    FabricManager: FabricState("", {}),
+    Handler: False,
+    Image: UNKNOWN,
+    Initramfs: (),
+    KernelHeaders: Kernels(KERNEL, KERNEL),
+    NewestKernel: (Kernels(KERNEL, KERNEL), False),
+    NoOtherUnits: (),
+    Reboot: BootState(),
+    RpmPackages: RpmState({}),
+}
+"""The state of what is not there, by kind of resource; of all others it is ABSENT."""
+
+
 def bare(items: Iterable[Wanted]) -> dict[str, Any]:
     """The states of a host that has nothing of what is wanted."""
-    found: dict[str, Any] = {}
-    for resource in (item.resource for item in items):
-        match resource:
-            case Packages():
-                found[resource.id] = dict.fromkeys((p.name for p in resource.packages), ABSENT)
-            case NoOtherUnits():
-                found[resource.id] = ()
-            case Handler():
-                found[resource.id] = False
-            case DaemonLoaded() | Image():
-                found[resource.id] = UNKNOWN
-            case FabricManager():
-                found[resource.id] = FabricState("", {})
-            case Reboot():
-                found[resource.id] = BootState()
-            case _:
-                found[resource.id] = ABSENT
-    return found
+    return {item.resource.id: _bare(item.resource) for item in items}
+
+
+def _bare(resource: Resource) -> Any:
+    if isinstance(resource, Packages):
+        return dict.fromkeys((p.name for p in resource.packages), ABSENT)
+    return BARE.get(type(resource), ABSENT)

@@ -331,7 +331,12 @@ def test_dkms_where_ubuntu_builds_nothing(facts: Facts, changes: dict[str, Any])
 
 def test_packages_without_a_branch_in_their_name_are_pinned_before_they_are_installed() -> None:
     found = role(NOBLE, branch=595)
-    assert names(found) == ["libnvidia-compute", "nvidia-persistenced", "nvidia-dkms-open"]
+    assert names(found) == [
+        "libnvidia-compute",
+        "nvidia-persistenced",
+        "nvidia-modprobe",
+        "nvidia-dkms-open",
+    ]
     order = list(found)
     assert [p.name for p in found["packages:driver-pinning"].packages] == ["nvidia-driver-pinning-595"]
     assert order.index("packages:driver-pinning") < order.index("packages:driver")

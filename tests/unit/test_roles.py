@@ -150,11 +150,11 @@ def test_the_golden_plan_of_a_bare_host() -> None:
 # --- single roles ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["driver", "docker"])
-def test_a_system_without_apt_is_refused(role: str) -> None:
-    rhel = replace(H100, os="rhel", version="9.4", codename="", architecture="")
-    with pytest.raises(Refusal, match=f"role {role} does not know rhel 9.4") as caught:
-        resources(role, rhel)
+@pytest.mark.parametrize("role", ["driver", "toolkit", "docker"])
+def test_a_system_of_no_known_family_is_refused(role: str) -> None:
+    arch = replace(H100, os="arch", version="", codename="", architecture="")
+    with pytest.raises(Refusal, match=f"role {role} does not know arch") as caught:
+        resources(role, arch)
     assert "README" in str(caught.value.hint)
 
 

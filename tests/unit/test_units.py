@@ -81,6 +81,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **unit_files(),
         "/usr/lib/systemd/system/docker.service": b"[Service]\nExecStart=/usr/bin/docker\n",
         "/usr/bin/docker": b"#!/bin/sh\n",
+        "/usr/bin/nvidia-modprobe": b"#!/bin/sh\n",
         "/usr/local/lib/provision/triton-gpu-gate": b"#!/bin/sh\n",
         "/usr/local/lib/provision/triton-wait-ready": b"#!/bin/sh\n",
     }
