@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +27,9 @@ from provision.verify import HostResult, VerifyResult
 from provision.verify.evidence import Evidence, Look
 from provision.verify.health import FIELDS
 from provision.verify.suite import judge
+from tests.unit.examples import REPO, repo
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
-ANY: Any = None
 UUID = "GPU-00000000-1111-2222-3333-444444444444"
 OTHER = "GPU-99999999-1111-2222-3333-444444444444"
 IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
@@ -142,6 +144,13 @@ def docker_info(**changed: Any) -> Output:
     return said(json.dumps(json.loads(capture("docker/I1_docker_info.txt").splitlines()[0]) | changed))
 
 
+def cdi_answer(driver: str = "580.159.04", *paths: str) -> Output:
+    """What a host with these CDI specs, which are all as captured, says of them."""
+    text = base64.b64encode(gzip.compress(capture("docker/nvidia.yaml").encode())).decode()
+    specs = "".join(f"spec {path}\ntext {text}\n" for path in paths or ("/var/run/cdi/nvidia.yaml",))
+    return said(f"driver {driver}\nuuid {UUID}\nminor 0\n{specs}")
+
+
 def healthy() -> dict[str, Output]:
     """What a healthy host answers to every probe of the suite."""
     packages = [line.split() for line in capture("docker/B2_versions.txt").splitlines()[:4]]
@@ -159,7 +168,11 @@ def healthy() -> dict[str, Output]:
         "driver libraries": said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.159.04\n"),
         "gpus": gpus(row()),
         "gpu health": health(),
-        "toolkit packages": said("".join(f"installed {name} {v}\n" for name, v, _ in packages)),
+        "toolkit packages": said("".join(f"installed {name} {v} hold\n" for name, v, _ in packages)),
+        "toolkit sources": said(f"{REPO['uri']}/\n"),
+        "config.toml": said("".join(capture("docker/B2_versions.txt").partition("#accept")[1:])),
+        "ldconfig": said("/sbin/ldconfig\n"),
+        "cdi": cdi_answer(),
         "nvidia-ctk": said("NVIDIA Container Toolkit CLI version 1.20.0\n"),
         "docker info": docker_info(DefaultRuntime="nvidia"),
         "docker unit": said("active\nenabled\n"),
@@ -196,7 +209,7 @@ FACTS = Facts(
 def target(name: str = "gpu-01", *, roles: str = "driver toolkit docker triton", **instance: Any) -> Target:
     settings = {
         "driver": DriverSettings(source="archive"),
-        "toolkit": ToolkitSettings.model_construct(version="1.20.0-1", repo=ANY),
+        "toolkit": ToolkitSettings.model_construct(version="1.20.0-1", repo=repo()),
         "docker": DockerSettings(),
         "triton": TritonSettings(
             instances={"llm": Instance(**{"image": IMAGE, "expect": ["gpu_probe"]} | instance)}
@@ -326,8 +339,55 @@ BROKEN: dict[str, Callable[[], Broken]] = {
         {"packages are of one version": "libnvidia-container-tools 1.19.0-1"},
     ),
     "toolkit half there": lambda: (
-        {"toolkit packages": said("installed libnvidia-container1 1.20.0-1\n")},
+        {"toolkit packages": said("installed libnvidia-container1 1.20.0-1 hold\n")},
         {"packages are of one version": "not installed: nvidia-container-toolkit,"},
+    ),
+    "toolkit not held": lambda: (
+        {"toolkit packages": said(healthy()["toolkit packages"].out.replace(" hold", " install", 1))},
+        {"packages are held": "may move libnvidia-container-tools: not held"},
+    ),
+    "sources with two keys": lambda: (
+        {"toolkit sources": said("E: Conflicting values set for option Signed-By regarding source x /\n")},
+        {"sources do not contradict": "apt cannot read its sources: Conflicting values set for option"},
+    ),
+    "a second repository": lambda: (
+        {"toolkit sources": said(f"{REPO['uri']}/\nhttps://x.example.org/libnvidia-container/stable/deb/\n")},
+        {"sources do not contradict": "another source: https://x.example.org/libnvidia-container"},
+    ),
+    "config.toml changed by hand": lambda: (
+        {"config.toml": said(healthy()["config.toml"].out.replace('"auto"', '"legacy"'))},
+        {"config is as declared": "another nvidia-container-runtime.mode than is declared"},
+    ),
+    "config.toml for rootless engines": lambda: (
+        {"config.toml": said("[nvidia-container-cli]\nno-cgroups = true\n")},
+        {"containers get access to devices": "no-cgroups is true, so containers see the GPUs"},
+    ),
+    "config.toml is none": lambda: (
+        {"config.toml": said("[nvidia-container-cli\n")},
+        {
+            "config is as declared": "config.toml:1: not TOML",
+            "containers get access to devices": "not TOML",
+            "ldconfig is there": "not TOML",
+        },
+    ),
+    "config.toml of another distribution": lambda: (
+        {"config.toml": said('[nvidia-container-cli]\nldconfig = "@/sbin/ldconfig.real"\n')},
+        {
+            "config is as declared": "another nvidia-container-cli.ldconfig",
+            "ldconfig is there": "names /sbin/ldconfig.real, which the host does not have",
+        },
+    ),
+    "CDI spec of an older driver": lambda: (
+        {"cdi": cdi_answer("590.48.01")},
+        {"cdi spec is of this driver": "stale: it is of driver 580.159.04 and 590.48.01 is loaded"},
+    ),
+    "no CDI spec": lambda: (
+        {"cdi": said("driver 580.159.04\n")},
+        {"cdi spec is of this driver": "there is no CDI spec"},
+    ),
+    "two CDI specs in one folder": lambda: (
+        {"cdi": cdi_answer("580.159.04", "/var/run/cdi/nvidia.yaml", "/var/run/cdi/copy.yaml")},
+        {"no other cdi spec contradicts": "/var/run/cdi/copy.yaml names the same devices"},
     ),
     "no nvidia-ctk": lambda: ({"nvidia-ctk": missing("nvidia-ctk")}, {"nvidia ctk answers": "not installed"}),
     "dockerd down": lambda: (
@@ -644,7 +704,7 @@ def test_expression_limits_what_is_asked() -> None:
         return {"gpu-01": Look(Evidence(FACTS, healthy()))}
 
     judge([target()], ask, expression="toolkit")
-    assert asked == ["toolkit packages", "nvidia-ctk"]
+    assert asked == ["toolkit packages", "toolkit sources", "nvidia-ctk", "config.toml", "ldconfig", "cdi"]
 
 
 def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:

@@ -1,43 +1,95 @@
-"""The NVIDIA Container Toolkit: four packages of one version, and its program answers."""
+"""The NVIDIA Container Toolkit: one version, its configuration, and a CDI spec of the GPUs that are there."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from provision.command import Probe, words
-from provision.roles.toolkit import PACKAGES, ToolkitSettings
-from provision.verify import Evidence, fail
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.resources import cdi
+from provision.resources.toolkit_config import CONFIG_TOML, differing, read
+from provision.resources.toolkit_keys import flat
+from provision.roles.toolkit import (
+    LDCONFIG,
+    NO_CGROUPS,
+    OLD_REPOSITORIES,
+    PACKAGES,
+    ToolkitSettings,
+    declared,
+)
+from provision.verify import Evidence, fail, skip, warn
 from provision.verify.causes import cause
 
 ROLE = "toolkit"
+AGAIN = "inv provision --hosts HOST --roles toolkit"
+
+DPKG = words(
+    "dpkg-query", "-W", "-f", r"${db:Status-Status} ${Package} ${Version} ${db:Status-Want}\n", *PACKAGES
+)
+RPM = words("rpm", "-q", "--qf", r"installed %{NAME} %{VERSION}-%{RELEASE}\n", *PACKAGES)
+LOCKS = "sed -n -E 's/^(.*)-[0-9]+:.*/installed \\1 locked hold/p' /etc/dnf/plugins/versionlock.list"
+INSTALLED = f"""if command -v dpkg-query >/dev/null; then {DPKG}
+else
+  {RPM} | grep ^installed
+  {LOCKS}
+fi 2>/dev/null || :"""
+
+SOURCES = "if command -v apt-get >/dev/null; then apt-get indextargets --format '$(REPO_URI)' 2>&1; fi"
+"""What apt makes of all files of sources; it reads them and fetches nothing."""
+
+LDCONFIGS = f"""named=$(sed -n 's/^ldconfig *= *"@\\([^"]*\\)".*/\\1/p' {CONFIG_TOML} 2>/dev/null)
+for p in /sbin/ldconfig $named; do [ ! -x "$p" ] || echo "$p"; done"""
 
 
 def probes(settings: ToolkitSettings) -> list[Probe]:
-    """Packages, and the program that makes the devices of containers known."""
-    form = "${db:Status-Status} ${Package} ${Version}\\n"
+    """Packages and their sources, the configuration, and what the CDI specs say."""
     return [
-        Probe("toolkit packages", f"{words('dpkg-query', '-W', '-f', form, *PACKAGES)} 2>/dev/null || :"),
+        Probe("toolkit packages", INSTALLED),
+        Probe("toolkit sources", SOURCES),
         Probe("nvidia-ctk", "timeout -k 5 30 nvidia-ctk --version"),
+        Probe("config.toml", f"[ ! -e {CONFIG_TOML} ] || cat {CONFIG_TOML}"),
+        Probe("ldconfig", LDCONFIGS),
+        cdi.QUESTION,
     ]
 
 
 def installed(evidence: Evidence) -> dict[str, str]:
     """Version of each installed package."""
     rows = (line.split() for line in evidence["toolkit packages"].out.splitlines())
-    return {row[1]: row[2] for row in rows if len(row) == 3 and row[0] == "installed"}
+    return {row[1]: row[2] for row in rows if len(row) >= 3 and row[0] == "installed" and row[2] != "locked"}
+
+
+def config(evidence: Evidence) -> dict[str, Any]:
+    """What config.toml says; the check fails if it is no TOML."""
+    try:
+        return read(evidence["config.toml"].stdout)
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
+
+
+def specs(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> cdi.CdiState:
+    """Driver and specs of the host; the check is skipped where there is nothing to say of them."""
+    if not settings.cdi:
+        skip("toolkit.cdi is false")
+    state = cdi.parse(evidence[cdi.QUESTION.name])
+    if not facts.gpus or not state.driver:
+        skip("the kernel module is not loaded" if facts.gpus else "the host has no GPU")
+    return state
 
 
 def test_packages_are_of_one_version(evidence: Evidence, settings: ToolkitSettings) -> None:
     found = installed(evidence)
-    again = "inv provision --hosts HOST --roles toolkit"
     if missing := [package for package in PACKAGES if package not in found]:
-        fail(f"not installed: {', '.join(missing)}", again)
+        fail(f"not installed: {', '.join(missing)}", AGAIN)
     if len(set(found.values())) > 1:
         fail(
             "its packages are of different versions: "
             + ", ".join(f"{package} {version}" for package, version in sorted(found.items())),
-            again,
+            AGAIN,
         )
     if (version := found[PACKAGES[0]]) != settings.version:
-        fail(f"version {version} is installed and {settings.version} is requested", again)
+        fail(f"version {version} is installed and {settings.version} is requested", AGAIN)
 
 
 def test_nvidia_ctk_answers(evidence: Evidence) -> None:
@@ -45,3 +97,69 @@ def test_nvidia_ctk_answers(evidence: Evidence) -> None:
     if not answer.ok or "version" not in answer.out:
         why, hint = cause(answer)
         fail(f"nvidia-ctk does not answer: {why}", hint)
+
+
+def test_packages_are_held(evidence: Evidence, settings: ToolkitSettings) -> None:
+    if not settings.hold:
+        skip("toolkit.hold is false")
+    rows = (line.split() for line in evidence["toolkit packages"].out.splitlines())
+    held = {row[1] for row in rows if row[3:] == ["hold"]}
+    if loose := [package for package in installed(evidence) if package not in held]:
+        fail(f"the next upgrade of the system may move {', '.join(loose)}: not held", AGAIN)
+
+
+def test_sources_do_not_contradict(evidence: Evidence, settings: ToolkitSettings) -> None:
+    answer = evidence["toolkit sources"]
+    lines = answer.out.splitlines()
+    if errors := [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]:
+        fail(f"apt cannot read its sources: {errors[0]}", AGAIN)
+    ours = settings.repo.uri.rstrip("/")
+    others = {
+        line.rstrip("/") for line in lines if any(f"/{part}/" in f"{line}/" for part in OLD_REPOSITORIES)
+    }
+    if strangers := sorted(others - {ours}):
+        fail(f"the toolkit's packages have another source: {strangers[0]}", AGAIN)
+
+
+def test_config_is_as_declared(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
+    try:
+        wrong = differing(config(evidence), declared(settings, facts))
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
+    if keys := [key for key in wrong if key != NO_CGROUPS]:
+        fail(f"config.toml has another {', '.join(keys)} than is declared", AGAIN)
+
+
+def test_containers_get_access_to_devices(evidence: Evidence) -> None:
+    if flat(config(evidence)).get(NO_CGROUPS):
+        fail(
+            f"{NO_CGROUPS} is true, so containers see the GPUs and may not use them (Unknown Error)",
+            AGAIN,
+        )
+
+
+def test_ldconfig_is_there(evidence: Evidence) -> None:
+    named = str(flat(config(evidence)).get(LDCONFIG, "@/sbin/ldconfig"))
+    there = evidence["ldconfig"].out.split()
+    if named.startswith("@") and named[1:] not in there:
+        fail(f"config.toml names {named[1:]}, which the host does not have", AGAIN)
+
+
+def test_cdi_spec_is_of_this_driver(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
+    state = specs(evidence, settings, facts)
+    if state.generated is None:
+        fail(f"there is no CDI spec at {cdi.GENERATED}", "on the host: systemctl restart nvidia-cdi-refresh")
+    if faults := state.faults(state.generated):
+        fail(f"{cdi.GENERATED} is stale: {faults[0]}", "on the host: systemctl restart nvidia-cdi-refresh")
+    if state.at_boot is False:
+        warn("nvidia-cdi-refresh is disabled: there is no CDI spec after a reboot", AGAIN)
+
+
+def test_no_other_cdi_spec_contradicts(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
+    state = specs(evidence, settings, facts)
+    remove = "remove it, or toolkit.other_cdi_specs: remove and inv provision"
+    if state.conflicts:
+        fail(f"{state.conflicts[0].path} names the same devices, so engines give neither", remove)
+    for spec in state.others:
+        if faults := state.faults(spec):
+            warn(f"{spec.path} is a stale CDI spec: {faults[0]}", remove)
