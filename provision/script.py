@@ -91,16 +91,16 @@ if pid=$(cat "{SPOOL}/$run/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null; then
 class Event:
     """One line that a host wrote about its run.
 
-    :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, or ``end`` of the run.
+    :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, ``say`` for a remark, ``end`` of the run.
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
     :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
         ``interrupted`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
-    :ivar output: for ``fail`` the last lines that it printed.
+    :ivar output: for ``fail`` the last lines that it printed, for ``say`` the remark.
     """
 
-    kind: Literal["start", "skip", "ok", "fail", "end"]
+    kind: Literal["start", "skip", "ok", "fail", "say", "end"]
     index: int = -1
     resource: str = ""
     status: str = ""
@@ -124,6 +124,8 @@ def parse_event(line: str) -> Event:
             return Event(
                 "fail", int(index), status=status, milliseconds=int(took), output=_decode("".join(output))
             )
+        case ["say", remark]:
+            return Event("say", output=_decode(remark))
         case ["end", status]:
             return Event("end", status=status)
     raise ValueError(f"not an event of a run: {line!r}")

@@ -88,6 +88,8 @@ class Progress:
                 self._line(host, event)
             elif event.kind == "start":
                 self._running[host] = (event.resource, time.monotonic(), time.monotonic())
+            elif event.kind == "say":
+                self._line(host, event.output)
             elif event.kind != "end":
                 resource, _, _ = self._running.pop(host, ("", 0.0, 0.0))
                 self._step(host, event, resource)

@@ -37,7 +37,7 @@ await_lock() {
     fail "another package operation is under way, and did not end within $waited s: process ${holder:-unknown} ($command)"
     return
   fi
-  [ "$waited" -gt 0 ] || echo "waiting for process ${holder:-unknown} ($command): $lock"
+  [ "$waited" -gt 0 ] || say "waiting for another package operation: process ${holder:-unknown} ($command)"
   sleep 2
   waited=$((waited + 2))
 }
@@ -72,6 +72,12 @@ apt_approved() {
       fail "$name is held by somebody, and apt would change it: apt-mark unhold $name" || return
   done
   apt_get "$@"
+}
+
+# say TEXT: to whoever follows the run.
+say() {
+  echo "$1"
+  event say "$(printf '%s' "$1" | encode)"
 }
 
 # among WORD "WORD..."

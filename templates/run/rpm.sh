@@ -10,7 +10,7 @@ dnf_run() {
     dnf -y --color=never --setopt=exit_on_lock=True --setopt=install_weak_deps=False "$@" 2>"$run/stderr"
     code=$?
     if [ "$code" -ne 200 ] || [ "$waited" -ge 120 ]; then break; fi
-    [ "$waited" -gt 0 ] || echo "waiting for another dnf: $(dnf_holder)"
+    [ "$waited" -gt 0 ] || say "waiting for another package operation: $(dnf_holder)"
     sleep 2
     waited=$((waited + 2))
   done

@@ -187,6 +187,7 @@ def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, 
     began = time.monotonic()
     events = root.carry_out(planned, before=f"/usr/bin/python3 {SHARED}/hold.py & sleep 1\n")
     assert failure(events) == ""
+    assert any("waiting for another package operation" in e.output for e in events if e.kind == "say")
     assert time.monotonic() - began > 4
     assert f"/usr/bin/python3 {SHARED}/hold.py" in root.log(len(planned.changes) - 1)
     assert root.plan(*wanted).changes == ()
