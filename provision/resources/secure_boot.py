@@ -119,12 +119,12 @@ class SecureBoot(Resource):
         raise Refusal(f"Secure Boot is on, and {_why(state)}", hint=self._hint(state))
 
     def notes(self, state: SecureBootState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """That Secure Boot asks for nothing, or what the next driver will need."""
+        """That Secure Boot asks for nothing, or what stands in the way of the next driver."""
         if not state.enforced:
             return ("Secure Boot is on, but the kernel loads unsigned modules: validation is off in shim",)
         if state.enrolment in ("enrolled", "unknown"):
             return ()
-        return (f"the next driver will not load under Secure Boot: {_why(state)}",)
+        return (f"Secure Boot: {_why(state)}",)
 
     def _hint(self, state: SecureBootState) -> str:
         at_boot = "reboot and confirm on the console (Enroll MOK)"
