@@ -105,7 +105,7 @@ def package_set(
         fabric_manager=(managers[0] if branch < ONE_NAME_FROM else managers[-1]) if managers else "",
         subnet_manager=row.subnet_manager,
         components=names(row.components),
-        caution=row.caution,
+        caution=row.caution[index],
         document=row.document,
     )
 

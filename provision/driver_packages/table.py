@@ -36,7 +36,7 @@ class Row:
     :ivar fabric_manager: package with the Fabric Manager; empty where the source has none.
     :ivar subnet_manager: what NVLink 5 needs beside it.
     :ivar components: of the distribution's archive that must be enabled.
-    :ivar caution: what an operator should know of these packages.
+    :ivar caution: what an operator should know of these packages, both flavours likewise.
     """
 
     systems: tuple[str, ...]
@@ -55,7 +55,10 @@ class Row:
     fabric_manager: str = ""
     subnet_manager: str = ""
     components: str = ""
-    caution: str = ""
+    caution: tuple[str, str] = ("", "")
+
+
+EPEL = "dkms comes from EPEL, which has to be enabled on the host or be part of the mirror"
 
 
 def _server(tail: str) -> tuple[str, str]:
@@ -79,8 +82,11 @@ TABLE = (
         proof="libcuda1",
         components="contrib non-free non-free-firmware",
         document="Debian package listings, bookworm: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules",
-        caution="Debian 12's security updates raise nvidia-kernel-dkms and the libraries, not"
-        " nvidia-open-kernel-dkms: with open modules set version, so that both stay the same",
+        caution=(
+            "Debian's security updates raise the libraries and not nvidia-open-kernel-dkms:"
+            " set driver.version to one that both have",
+            "",
+        ),
     ),
     Row(
         ("debian 12",),
@@ -220,7 +226,7 @@ TABLE = (
         subnet_manager="nvlsm",
         document=f"{GUIDE}, Red Hat Enterprise Linux 8 and 9: compute-only system, Kernel Modules;"
         " NVIDIA yum-packaging-dkms-nvidia, yum-packaging-fabric-manager",
-        caution="dkms comes from EPEL, which has to be enabled on the host or be part of the mirror",
+        caution=(EPEL, EPEL),
     ),
 )
 """The table. Where ``fabric_manager`` has two names, the second one is that of branches from 580 on."""

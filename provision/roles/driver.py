@@ -207,7 +207,12 @@ def _packages(
         *([Package(chosen.subnet_manager)] if manager and facts.nvlink5 else ()),
     )
     kernels = "updates of the kernel wait for you: its ready-made modules are held with the driver"
-    remarks = (unknown_gpus(facts.gpus), chosen.caution, kernels if chosen.prebuilt and settings.hold else "")
+    remarks = (
+        unknown_gpus(facts.gpus),
+        chosen.caution,
+        f"the packages are in the archive's {', '.join(chosen.components)}" if chosen.components else "",
+        kernels if chosen.prebuilt and settings.hold else "",
+    )
     pinning = tuple(map(Package, chosen.pinning))
     return [
         *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
