@@ -6,8 +6,9 @@ import re
 
 HINTS: tuple[tuple[str, str], ...] = (
     (
-        r"Key was rejected by service|module verification failed",
-        "Secure Boot refuses the unsigned module: use signed packages, or enrol a key with mokutil",
+        r"Key was rejected by service|Required key not available|module verification failed",
+        "Secure Boot refuses the module: take signed packages, or mokutil --import /var/lib/dkms/mok.pub,"
+        " reboot and confirm on the console",
     ),
     (
         r"reboot needed: kernel module",
@@ -17,6 +18,32 @@ HINTS: tuple[tuple[str, str], ...] = (
     (
         r"modprobe: FATAL: Module nvidia not found",
         "the module was not built for the running kernel: see dkms status, and install the kernel's headers",
+    ),
+    (
+        r"Unable to locate package \w+-headers-|No match for argument: kernel-\S*devel|"
+        r"Unable to find a match: kernel-\S*devel",
+        "no repository has the headers of this kernel any more: install the newest kernel, reboot into it,"
+        " and run again",
+    ),
+    (
+        r"the headers of kernel \S+ are missing|kernel headers for kernel \S+ cannot be found",
+        "install the headers of that kernel, or boot one that has them: modules are built against headers",
+    ),
+    (
+        r"gcc(-\d+)?: (command )?not found|gcc-\d+: No such file",
+        "the kernel was built with a compiler that the host lacks: install that version of gcc",
+    ),
+    (
+        r"GPL-incompatible module \S+ uses GPL-only symbol",
+        "the proprietary modules cannot be built for this kernel: flavour: open, or a newer version",
+    ),
+    (
+        r"Bad return status for module build|bad exit status: \d+",
+        "the driver does not compile for this kernel: take a newer version of its branch, or an older kernel",
+    ),
+    (
+        r"/boot/\S+ is older than",
+        "the initramfs is not rebuilt here: see update-initramfs.conf(5), and whether /boot can be written",
     ),
     (
         r"another package operation is under way|Could not get lock|is another process using it",
