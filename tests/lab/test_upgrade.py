@@ -106,7 +106,7 @@ def test_without_permission_nothing_is_touched_and_the_host_serves_on(
     answer = change(*flags)
     assert answer.code == 1, str(answer)
     error = answer.host(NAME)["error"]
-    assert says in f"{error["message"]}\n{error["hint"]}", str(answer)
+    assert says in f"{error['message']}\n{error['hint']}", str(answer)
     assert shell(machine, INSTALLED) == before
     assert machine.boot_id() == boot
     assert shell(machine, READY).strip() == "200"
