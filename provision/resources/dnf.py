@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from debian.debian_support import Version
 
-from provision.command import words
+from provision.command import quote, words
+
+STREAMS = "/etc/dnf/modules.d"
+"""Where dnf keeps which stream of a module is enabled, a file for each module."""
 
 SECTION = re.compile(r"(Install|Upgrad|Downgrad|Reinstall|Remov)ing\b[^:]*:$", re.ASCII)
 """The head of a part of dnf's table: ``Installing dependencies:``, ``Removing dependent packages:``."""
@@ -26,13 +29,31 @@ class Simulation:
     text: str = ""
 
 
-def simulate(selectors: Sequence[str]) -> str:
+def simulate(selectors: Sequence[str], stream: str = "") -> str:
     """Sh text that asks dnf what ``install SELECTORS`` would do, as if there were no locks.
 
     Without locks, because those that are ours are lifted before the packages are moved.
+
+    :param stream: ``MODULE:STREAM`` that will be enabled before. It is, for this question alone: in a mount
+        namespace of its own.
     """
     options = "--assumeno --color=never --disableplugin=versionlock --setopt=install_weak_deps=False"
-    return f"dnf {options} install --allowerasing {words(*selectors)} 2>&1"
+    ask = f"dnf {options} install --allowerasing {words(*selectors)} 2>&1"
+    if not stream:
+        return ask
+    module, _, name = stream.partition(":")
+    text = f"[{module}]\nname={module}\nstream={name}\nprofiles=\nstate=enabled\n"
+    lines = "\n".join(
+        (
+            "set -e",
+            "mount -t tmpfs tmpfs /mnt",
+            f"cp -a {STREAMS}/. /mnt",
+            f"printf %s {quote(text)} >/mnt/{module}.module",
+            f"mount --move /mnt {STREAMS}",
+            f"exec {ask}",
+        )
+    )
+    return f"unshare --mount sh -c {quote(lines)}"
 
 
 def read(text: str) -> Simulation:

@@ -17,9 +17,6 @@ from provision.resources.package import Package, branch_change, major
 LOCKS = "/etc/dnf/plugins/versionlock.list"
 """Where dnf's versionlock plugin keeps its locks, a line each: ``NAME-EPOCH:VERSION-RELEASE.*``."""
 
-STREAMS = "/etc/dnf/modules.d"
-"""Where dnf keeps which stream of a module is enabled, a file for each module."""
-
 PLUGIN = "python3-dnf-plugin-versionlock"
 """The package that makes dnf heed the locks."""
 
@@ -105,7 +102,7 @@ class RpmPackages(Resource):
         """Ask rpm for every package of every set at once; locks and streams are files."""
         names = sorted({PLUGIN, *(n for r in resources for n in (*(p.name for p in r.packages), *r.others))})
         form = r"%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"
-        modules = words(*sorted({f"{STREAMS}/{r.module}.module" for r in resources if r.module}))
+        modules = words(*sorted({f"{dnf.STREAMS}/{r.module}.module" for r in resources if r.module}))
         return Probe(
             "rpm-packages",
             f"echo machine $(uname -m)\n"
@@ -177,14 +174,13 @@ class RpmPackages(Resource):
             resource=self.id,
             action=action,
             summary=f"{action} {' '.join(named)}",
-            reason="; ".join(reasons) or "not locked",
+            reason="; ".join(reasons) if moved or switch else "not locked",
             diff="".join(_lines(p, state.installed.get(p.name, ())) for p in moved),
             signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
             done=self._done(),
             script=self._script(wanted, switch=switch),
             needs="branch-change" if swap else "",
-            look=dnf.simulate(wanted) if wanted and not switch else "",
-            simulation="known after apply\n" if wanted and switch else "",
+            look=dnf.simulate(wanted, str(self.stream) if switch else "") if wanted else "",
         )
 
     def looked(self, change: Change, answer: Output) -> Change:
@@ -233,12 +229,15 @@ class RpmPackages(Resource):
         return " && ".join(checks + ([self.proof] if self.proof else []))
 
     def _script(self, wanted: Sequence[str], *, switch: bool) -> str:
-        names = words(*(p.name for p in self.packages))
-        lines = [f"switch_stream {words(*str(self.stream).split(':', 1))}"] if switch else []
+        names = [p.name for p in self.packages]
+        stream = str(self.stream) if switch else ""
+        lines = []
         if wanted:
-            lines.append(f"dnf_install {quote(' '.join(p.name for p in self.packages))} {words(*wanted)}")
+            lines.append(f"dnf_install {quote(stream)} {quote(' '.join(names))} {words(*wanted)}")
+        elif switch:
+            lines.append(f"switch_stream {quote(stream)}")
         if self.hold:
-            lines.append(f"lock_rpms {names}")
+            lines.append(f"lock_rpms {words(*names)}")
         return " && ".join(lines)
 
 

@@ -28,26 +28,31 @@ dnf_holder() {
   echo "process unknown"
 }
 
-# switch_stream MODULE STREAM
+# switch_stream MODULE:STREAM
 switch_stream() {
-  dnf_run module reset "$1" && dnf_run module enable "$1:$2"
+  dnf_run module reset "${1%%:*}" && dnf_run module enable "$1"
 }
 
-# dnf_install "OURS..." PACKAGE[-VERSION]...: removes nothing but what $may_remove names.
+# dnf_install MODULE:STREAM "OURS..." PACKAGE[-VERSION]...: the stream may be empty.
+# Removes nothing but what $may_remove names. After a failure, locks and stream are as they were.
 # shellcheck disable=SC2086  # names of packages are words
 dnf_install() {
-  ours=$1
-  shift
+  stream=$1
+  ours=$2
+  shift 2
   if [ ! -e "$run/dnf-is-fresh" ]; then
     dnf_run makecache --refresh || return
     : >"$run/dnf-is-fresh"
   fi
-  cp -p "$locks" "$run/locks" 2>/dev/null || : >"$run/locks"
-  unlock_rpms $ours || return
-  dnf_approved "$@" && dnf_run install --allowerasing "$@"
+  module=/etc/dnf/modules.d/${stream%%:*}.module
+  rm -f "$run/locks" "$run/module"
+  [ ! -e "$locks" ] || cp -p "$locks" "$run/locks" || return
+  [ ! -e "$module" ] || cp -p "$module" "$run/module" || return
+  unlock_rpms $ours && { [ -z "$stream" ] || switch_stream "$stream"; } &&
+    dnf_approved "$@" && dnf_run install --allowerasing "$@" && return
   code=$?
-  # After a failure the packages stay locked as they were.
-  [ "$code" -eq 0 ] || [ ! -e "$locks" ] || cat "$run/locks" >"$locks"
+  [ ! -e "$run/locks" ] || cat "$run/locks" >"$locks"
+  if [ -e "$run/module" ]; then cp -p "$run/module" "$module"; elif [ -n "$stream" ]; then rm -f "$module"; fi
   return "$code"
 }
 
