@@ -14,7 +14,7 @@ headers_are_there() {
 install_headers_debian() { apt_install "$*" -- "$@"; }
 
 # install_headers_rhel PACKAGE...
-install_headers_rhel() { dnf -q -y install "$@"; }
+install_headers_rhel() { dnf_install "" "$*" "$@"; }
 
 # left_behind KERNEL KERNEL...: nothing can be built for it, and it is not the one that the host boots next, which
 # is the last.
@@ -78,10 +78,12 @@ build_modules() {
 dkms_build() {
   known=
   # shellcheck disable=SC2231  # the version is a pattern on purpose
-  for folder in /var/lib/dkms/nvidia*/$2; do
+  for folder in /usr/src/nvidia*-$2/dkms.conf /var/lib/dkms/nvidia*/$2; do
+    [ -e "$folder" ] || continue
     case $folder in
-      */nvidia-fs/* | */nvidia-peermem/*) ;;
-      *) [ ! -d "$folder" ] || known=${folder#/var/lib/dkms/} ;;
+      */nvidia-fs[-/]* | */nvidia-peermem[-/]*) ;;
+      /usr/src/*) folder=${folder%/*} folder=${folder##*/} known=${folder%-*}/${folder##*-} ;;
+      *) known=${folder#/var/lib/dkms/} ;;
     esac
   done
   if [ -z "$known" ]; then

@@ -71,7 +71,7 @@ apt_approved() {
     grep -q -x -F -e "${name%:*}" /var/lib/provision/held 2>/dev/null ||
       fail "$name is held by somebody, and apt would change it: apt-mark unhold $name" || return
   done
-  apt_get "$@"
+  apt_get "$@" || { build_errors; return "$code"; }
 }
 
 # say TEXT: to whoever follows the run.

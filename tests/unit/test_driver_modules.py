@@ -197,17 +197,23 @@ def test_what_the_packages_built_is_only_proven(root: FakeRoot) -> None:
 @pytest.mark.parametrize(
     ("added", "there", "call"),
     [
-        (True, "", f"dkms install nvidia/{V} -k {NEW}"),
-        (True, "575.57.08", f"dkms install nvidia/{V} -k {NEW} --force"),
-        (False, "", f"dkms autoinstall -k {NEW}"),
+        ("/var/lib/dkms/nvidia/{V}/source/dkms.conf", "", f"dkms install nvidia/{V} -k {NEW}"),
+        (
+            "/var/lib/dkms/nvidia/{V}/source/dkms.conf",
+            "575.57.08",
+            f"dkms install nvidia/{V} -k {NEW} --force",
+        ),
+        ("/usr/src/nvidia-current-{V}/dkms.conf", "", f"dkms install nvidia-current/{V} -k {NEW}"),
+        ("", "", f"dkms autoinstall -k {NEW}"),
     ],
 )
-def test_what_is_missing_is_built(root: FakeRoot, added: bool, there: str, call: str) -> None:
+def test_what_is_missing_is_built(root: FakeRoot, added: str, there: str, call: str) -> None:
     """Without --force dkms would keep a module of another version."""
     module(root, OLD)
     if added:
-        root.write(f"/var/lib/dkms/nvidia/{V}/source/dkms.conf")
+        root.write(added.replace("{V}", V))
         root.write(f"/var/lib/dkms/nvidia-fs/{V}/source/dkms.conf")
+        root.write(f"/usr/src/nvidia-fs-{V}/dkms.conf")
     if there:
         module(root, NEW, there)
     root.program("dkms", DKMS)
@@ -284,3 +290,18 @@ def test_ready_modules_are_installed_for_the_kernel_that_lacks_them(root: FakeRo
     package = f"linux-modules-nvidia-580-server-open-{OLD}"
     output = root.words(f'apt_install() {{ echo "apt $*"; }}\n{change.script}')
     assert output.out == f"apt {package} -- {package}\n"
+
+
+def test_a_build_that_fails_in_apt_is_quoted_too(root: FakeRoot) -> None:
+    """The package's own script calls dkms, so its failure is one of apt's."""
+    root.program("dpkg")
+    root.program(
+        "apt-get",
+        f"""case $* in *" -s "* | "-s "*) exit ;; esac
+mkdir -p /var/lib/dkms/nvidia/{V}/build/
+echo "nv.c:3:1: error: unknown type name" >/var/lib/dkms/nvidia/{V}/build/make.log
+exit 100""",
+    )
+    output = root.words(': >"$run/apt-is-fresh"; apt_install "" -- nvidia-kernel-open-dkms')
+    assert output.exit_code == 100
+    assert "nv.c:3:1: error: unknown type name" in output.out
