@@ -14,6 +14,7 @@ from tests.lab import aptrepo
 from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
 from tests.lab.host import LabHost
 from tests.lab.lab import Lab
+from tests.lab.standins.packages import newer_kernel
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
 
 pytestmark = pytest.mark.lab
@@ -224,6 +225,25 @@ def test_a_module_that_does_not_build_is_told_with_its_log(converged: Lab) -> No
         assert hint
     finally:
         machine.break_gpus()
+    repair("gpu-02")
+
+
+def test_a_newer_kernel_gets_headers_and_the_driver_before_it_is_booted(converged: Lab) -> None:
+    machine = host(converged, "gpu-02")
+    newer = newer_kernel()
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y"
+    shell(machine, f"{apt} update && {apt} install linux-image-{newer}")
+    try:
+        assert machine.run(["modinfo", "-k", newer, "nvidia"]).returncode != 0
+        answer = provision("--roles", "driver", pattern="gpu-02")
+        assert answer.code == 0, str(answer)
+        assert answer.host("gpu-02")["reboots"] == 0
+        assert shell(machine, f"modinfo -k {newer} -F version nvidia").strip() == "580.159.04"
+        assert shell(machine, "modinfo -F version nvidia").strip() == "580.159.04"
+        assert inv("plan", "--hosts", "gpu-02", "--roles", "driver").code == 0
+    finally:
+        shell(machine, f"dkms remove nvidia/580.159.04 -k {newer}")
+        shell(machine, f"{apt} purge linux-image-{newer} linux-headers-{newer}; rm -rf /lib/modules/{newer}")
     repair("gpu-02")
 
 

@@ -141,6 +141,7 @@ def test_a_host_is_bare_and_whole(lab: Lab) -> None:
 
 
 def test_gpus_are_on_the_bus_before_any_driver(lab: Lab) -> None:
+    lab.hosts[0].reset()
     found = inside(
         lab.hosts[0],
         "cd /sys/bus/pci/devices; for d in *; do echo $d $(cat $d/vendor $d/device $d/class); done",
@@ -148,6 +149,14 @@ def test_gpus_are_on_the_bus_before_any_driver(lab: Lab) -> None:
     nvidia = [line for line in found.splitlines() if "0x10de" in line]
     assert nvidia == ["0000:18:00.0 0x10de 0x2330 0x030200", "0000:3b:00.0 0x10de 0x2330 0x030200"]
     assert len(found.splitlines()) > len(nvidia), "a server has other devices too"
+
+
+def test_nvswitches_are_on_the_bus_where_they_are_put_in(changed: LabHost) -> None:
+    changed.add_nvswitches(4)
+    switches = "grep -l 0x068000 /sys/bus/pci/devices/*/class | wc -l"
+    assert inside(changed, switches) == "4"
+    changed.reset()
+    assert inside(changed, switches) == "0"
 
 
 def test_every_gpu_has_its_own_uuid(lab: Lab) -> None:
@@ -251,6 +260,33 @@ def test_an_unreachable_host_is_silent_and_comes_back(lab: Lab) -> None:
         assert inside(host, "hostname") == host.name
     host.wait()
     assert ssh(host, "true").returncode == 0
+
+
+def test_a_host_can_refuse_to_come_back_from_a_reboot(changed: LabHost) -> None:
+    before = changed.boot_id()
+    changed.refuse_boot()
+    changed.run(["systemctl", "reboot"])
+    deadline = time.monotonic() + 30
+    while changed.boot_id() is not None:
+        assert time.monotonic() < deadline, "it did not go down"
+        time.sleep(0.1)
+    with pytest.raises(ProvisionError, match="nobody can log in on gpu-02 after 3 s"):
+        changed.wait(seconds=3)
+    changed.refuse_boot(False)
+    changed.wait(after=before)
+
+
+def test_nouveau_is_loaded_at_boot_unless_it_is_blacklisted(changed: LabHost) -> None:
+    changed.break_gpus("nouveau")
+    for script, loaded in (
+        ("true", True),
+        ("echo blacklist nouveau >/etc/modprobe.d/b.conf", False),
+    ):
+        inside(changed, script)
+        before = changed.boot_id()
+        changed.run(["systemctl", "reboot"])
+        changed.wait(after=before)
+        assert (changed.run(["test", "-d", "/sys/module/nouveau"]).returncode == 0) is loaded
 
 
 def test_gpus_can_break_and_go_and_a_reset_repairs_them(changed: LabHost) -> None:

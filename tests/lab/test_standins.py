@@ -18,6 +18,7 @@ from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 from tests.lab.layout import cache_root
 from tests.lab.standins.build import build_packages
+from tests.lab.standins.packages import newer_kernel
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -150,6 +151,7 @@ def docker_host(lab: Lab, image: str) -> Iterator[LabHost]:
 @pytest.fixture(scope="module")
 def driver_host(docker_host: LabHost) -> LabHost:
     """The same with the driver."""
+    must(docker_host, "apt-get install -q -y linux-headers-amd64")
     install(docker_host, "580.159.04-1", DRIVER)
     return docker_host
 
@@ -311,6 +313,47 @@ def test_a_gpu_can_fall_off_the_bus_while_the_module_is_loaded(driver_host: LabH
     finally:
         driver_host.break_gpus()
         must(driver_host, "/usr/lib/nvidia-standin/module refresh nvidia")
+
+
+def test_the_fabric_manager_needs_nvswitches_and_the_drivers_version(driver_host: LabHost) -> None:
+    fabric = "nvidia-smi --query-gpu=fabric.state --format=csv,noheader"
+    install(driver_host, "580.159.04-1", ("nvidia-fabricmanager",))
+    start = "systemctl start nvidia-fabricmanager || journalctl -u nvidia-fabricmanager -n 20 -o cat"
+    assert "[NV_WARN_NOTHING_TO_DO]" in must(driver_host, start)
+    driver_host.add_nvswitches(4)
+    try:
+        reload_module(driver_host)
+        assert must(driver_host, fabric) == "In Progress\n" * 2
+        must(driver_host, "systemctl start nvidia-fabricmanager")
+        assert must(driver_host, fabric) == "Completed\n" * 2
+        must(driver_host, "DEBIAN_FRONTEND=noninteractive apt-get purge -q -y nvidia-fabricmanager")
+        install(driver_host, "570.211.01-1", ("nvidia-fabricmanager-570",))
+        assert (
+            "fabric manager NVIDIA GPU driver interface version 570.211.01 don't match with driver version"
+            " 580.159.04." in must(driver_host, start)
+        )
+    finally:
+        must(driver_host, "DEBIAN_FRONTEND=noninteractive apt-get purge -q -y 'nvidia-fabricmanager*'")
+        driver_host.add_nvswitches(0)
+        reload_module(driver_host)
+
+
+def test_dkms_builds_for_kernels_with_headers_and_says_why_it_does_not(driver_host: LabHost) -> None:
+    newer = newer_kernel()
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y"
+    driver_host.break_gpus("dkms-build")
+    try:
+        must(driver_host, f"{apt} install linux-image-{newer}")
+        assert newer not in must(driver_host, "dkms status")
+        code, text = sh(driver_host, f"{apt} install linux-headers-{newer}")
+        assert code == 100
+        assert f"Error! Bad return status for module build on kernel: {newer} (x86_64)" in text
+        driver_host.break_gpus()
+        must(driver_host, "dpkg --configure -a")
+        assert f"nvidia/580.159.04, {newer}, x86_64: installed" in must(driver_host, "dkms status")
+    finally:
+        driver_host.break_gpus()
+        must(driver_host, f"dkms remove nvidia/580.159.04 -k {newer}; {apt} purge 'linux-*-{newer}'")
 
 
 def test_the_driver_is_there_after_a_reboot(driver_host: LabHost) -> None:
