@@ -11,7 +11,7 @@ from provision.command import Output, Probe, quote, words
 from provision.resources.base import Change, Planned, Resource
 from provision.resources.kernel import DRIVER_MODULE, KERNELS
 
-BUILT = """for k in "$running" "$newest"; do
+BUILT = """for k in $kernels; do
   file=$(driver_module "$k") version=- headers=no built=
   if [ -n "$file" ]; then version=$(timeout 10 modinfo -F version "$file" 2>/dev/null); fi
   if [ -e "/lib/modules/$k/build/Makefile" ]; then headers=yes; fi
@@ -79,15 +79,15 @@ class DriverModules(Resource):
     ) -> Mapping[str, tuple[KernelModules, ...]]:
         """The running kernel, then the newest if that is another one.
 
-        :raises ValueError: if the answer is not about two kernels.
+        :raises ValueError: if the answer is not about one or two kernels.
         """
         rows = [line.split(" ") for line in answer.out.splitlines()]
-        if len(rows) != 2 or any(len(row) < 3 for row in rows):
-            raise ValueError(f"not a line for each of two kernels: {answer.err.strip()}")
+        if len(rows) not in (1, 2) or any(len(row) < 3 for row in rows):
+            raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
         found = [
             KernelModules(row[0], row[1].removeprefix("-"), row[2] == "yes", tuple(row[3:])) for row in rows
         ]
-        return dict.fromkeys((r.id for r in resources), tuple(dict.fromkeys(found)))
+        return dict.fromkeys((r.id for r in resources), tuple(found))
 
     def change(self, state: tuple[KernelModules, ...], planned: Planned) -> Change | None:
         """Build or install what is missing. After its packages it is a proof, as they build modules too."""

@@ -35,12 +35,10 @@ class Initramfs(Resource):
             "initramfs",
             f"""{KERNELS}for file in {words(*(r.path for r in resources))}; do
   stale=
-  for image in "/boot/initrd.img-$running" "/boot/initrd.img-$newest" \\
-    "/boot/initramfs-$running.img" "/boot/initramfs-$newest.img"; do
-    [ ! -e "$image" ] || [ ! "$file" -nt "$image" ] || case " $stale " in
-      *" $image "*) ;;
-      *) stale="$stale $image" ;;
-    esac
+  for k in $kernels; do
+    for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
+      if [ -e "$image" ] && [ "$file" -nt "$image" ]; then stale="$stale $image"; fi
+    done
   done
   echo "$stale"
 done

@@ -18,14 +18,21 @@ from provision.resources.reboot import USERS, RebootPolicy, Users, users
 Family = Literal["debian", "rhel"]
 
 KERNELS = """read -r running </proc/sys/kernel/osrelease
-newest=$(for k in /lib/modules/*/; do
+set --
+for k in /lib/modules/*/; do
   k=${k%/} k=${k##*/}
   case $k in *+debug) continue ;; esac
-  if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then echo "$k"; fi
-done | sort -V | tail -n 1)
-[ -n "$newest" ] || newest=$running
+  if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then set -- "$@" "$k"; fi
+done
+case $# in
+  0) newest=$running ;;
+  1) newest=$1 ;;
+  *) newest=$(printf '%s\\n' "$@" | sort -V | tail -n 1) ;;
+esac
+kernels=$running
+if [ "$newest" != "$running" ]; then kernels="$running $newest"; fi
 """
-"""Sh text that sets ``running`` and ``newest``.
+"""Sh text that sets ``running``, ``newest``, and ``kernels`` to both of them, or to the one that they are.
 
 A folder of modules without a kernel is what DKMS leaves of one that was removed. Debug kernels are booted
 only when somebody asks for them.
@@ -45,7 +52,7 @@ Ubuntu's signed ones (kernel). Debian names the module after the alternative tha
 
 _PACKAGES = {
     "debian": """headers_of() {
-  case $1 in *-pve) echo "proxmox-headers-$1" ;; *) echo "linux-headers-$1" ;; esac
+  case $1 in *-pve) package=proxmox-headers-$1 ;; *) package=linux-headers-$1 ;; esac
 }
 packaged() { grep -l -s -x -F "/boot/vmlinuz-$1" /var/lib/dpkg/info/*"$1"*.list; }
 offered() {
@@ -59,9 +66,9 @@ offered() {
 """,
     "rhel": """headers_of() {
   case $1 in
-    *uek*) echo "kernel-uek-devel-$1" ;;
-    *+*) echo "kernel-${1#*+}-devel-${1%%+*}" ;;
-    *) echo "kernel-devel-$1" ;;
+    *uek*) package=kernel-uek-devel-$1 ;;
+    *+*) package=kernel-${1#*+}-devel-${1%%+*} ;;
+    *) package=kernel-devel-$1 ;;
   esac
 }
 packaged() { timeout 20 rpm -qf "/lib/modules/$1/vmlinuz" 2>/dev/null; }
@@ -159,12 +166,12 @@ class Kernels:
 
 def kernels_script(family: Family) -> str:
     """Sh text that tells of both kernels, for :func:`kernels`. Package tools run only where headers miss."""
-    return f"""{KERNELS}{_PACKAGES[family]}for k in "$running" "$newest"; do
-  name=$(headers_of "$k")
-  if [ -e "/lib/modules/$k/build/Makefile" ]; then echo "$k $name yes - -"; continue; fi
+    return f"""{KERNELS}{_PACKAGES[family]}for k in $kernels; do
+  headers_of "$k"
+  if [ -e "/lib/modules/$k/build/Makefile" ]; then echo "$k $package yes - -"; continue; fi
   own=no
   [ -z "$(packaged "$k")" ] || own=yes
-  echo "$k $name no $own $(offered "$name")"
+  echo "$k $package no $own $(offered "$package")"
 done
 """
 
@@ -175,16 +182,16 @@ def kernels(answer: Output) -> Kernels:
     :raises ValueError: if it is none.
     """
     lines = [line.split(" ") for line in answer.out.splitlines()]
-    if len(lines) != 2 or any(len(line) != 5 for line in lines):
-        raise ValueError(f"not a line for each of two kernels: {answer.err.strip()}")
+    if len(lines) not in (1, 2) or any(len(line) != 5 for line in lines):
+        raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
     told = {"yes": True, "no": False}
-    running, newest = (
+    found = [
         Kernel(release, package)
         if headers == "yes"
         else Kernel(release, package, False, own == "yes", told.get(offered))
         for release, package, headers, own, offered in lines
-    )
-    return Kernels(running, newest)
+    ]
+    return Kernels(found[0], found[-1])
 
 
 @dataclass(frozen=True)
@@ -258,16 +265,18 @@ class NewestKernel(Resource):
 
     @classmethod
     def probe(cls, resources: Sequence[NewestKernel]) -> Probe:
-        """Look at headers, and for the module of the running kernel."""
+        """Look at headers, and for the module of a running kernel that has none."""
         script = kernels_script(resources[0].family)
         return Probe(
             "newest-kernel",
-            f'{script}{DRIVER_MODULE}if [ -n "$(driver_module "$running")" ]; then echo module; fi',
+            f"""{script}{DRIVER_MODULE}if [ ! -e "/lib/modules/$running/build/Makefile" ] &&
+  [ -n "$(driver_module "$running")" ]; then echo module; fi
+""",
         )
 
     @classmethod
     def states(cls, resources: Sequence[NewestKernel], answer: Output) -> Mapping[str, tuple[Kernels, bool]]:
-        """Both kernels, and whether the running one has the driver's module."""
+        """Both kernels, and whether the running one has the driver's module although it has no headers."""
         text, mark, _ = answer.stdout.partition(b"module\n")
         found = kernels(Output(answer.exit_code, text, answer.stderr))
         return dict.fromkeys((r.id for r in resources), (found, bool(mark)))

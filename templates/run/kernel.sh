@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2154,SC2016,SC3013
 # (3013: every sh that we meet, dash, bash and busybox, knows -nt.)
-# Kernels: their headers, what is built for them, the initramfs, nouveau. $running, $newest, driver_module
-# and missing_nodes come with the steps that use them.
+# Kernels: their headers, what is built for them, the initramfs, nouveau. $kernels, driver_module and
+# missing_nodes come with the steps that use them.
 
 # headers_are_there KERNEL...
 headers_are_there() {
@@ -86,6 +86,7 @@ dkms_build() {
       *) known=${folder#/var/lib/dkms/} ;;
     esac
   done
+  say "building the driver for kernel $1, which takes minutes"
   if [ -z "$known" ]; then
     dkms autoinstall -k "$1"
   elif [ -n "$(driver_module "$1")" ]; then
@@ -117,12 +118,13 @@ rebuild_initramfs() {
 
 # initramfs_is_newer FILE
 initramfs_is_newer() {
-  for image in "/boot/initrd.img-$running" "/boot/initrd.img-$newest" \
-    "/boot/initramfs-$running.img" "/boot/initramfs-$newest.img"; do
-    if [ -e "$image" ] && [ "$1" -nt "$image" ]; then
-      fail "$image is older than $1"
-      return
-    fi
+  for kernel in $kernels; do
+    for image in "/boot/initrd.img-$kernel" "/boot/initramfs-$kernel.img"; do
+      if [ -e "$image" ] && [ "$1" -nt "$image" ]; then
+        fail "$image is older than $1"
+        return
+      fi
+    done
   done
 }
 

@@ -94,7 +94,7 @@ def test_what_repositories_have(root: FakeRoot, policy: str, lists: bool, offere
     if lists:
         root.write("/var/lib/apt/lists/mirror_Packages", "Package: hello\n")
     assert asked(root).running == Kernel(OLD, headers(OLD), False, True, offered)
-    assert root.calls == [f"apt-cache policy {headers(OLD)}"] * 2
+    assert root.calls == [f"apt-cache policy {headers(OLD)}"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_proxmox_calls_headers_by_its_own_name(root: FakeRoot) -> None:
 
 
 def test_half_an_answer_is_refused() -> None:
-    with pytest.raises(ValueError, match="two kernels: sort: not found"):
+    with pytest.raises(ValueError, match="one or two kernels: sort: not found"):
         KernelHeaders.states([KernelHeaders("debian")], Output(0, b"", b"sort: not found\n"))
 
 
@@ -240,12 +240,13 @@ def test_when_the_newest_kernel_must_be_booted(
 
 @pytest.mark.parametrize("module", [True, False])
 def test_the_module_of_the_running_kernel_is_found(root: FakeRoot, module: bool) -> None:
-    kernel(root, OLD, headers=True)
+    kernel(root, OLD)
     if module:
         root.write(f"/lib/modules/{OLD}/updates/dkms/nvidia.ko.xz")
+    root.program("apt-cache")
     wanted = [NewestKernel("debian", POLICY)]
     found = NewestKernel.states(wanted, root.sh(NewestKernel.probe(wanted).script))
-    assert found == {"newest-kernel": (Kernels(HERE, HERE), module)}
+    assert found == {"newest-kernel": (Kernels(UNLISTED, UNLISTED), module)}
 
 
 @pytest.mark.parametrize(
