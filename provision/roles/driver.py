@@ -129,7 +129,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
     """Repository, pin, nouveau, headers, packages, reboot, modules, device nodes, daemons."""
     require_family(facts, "driver")
     chosen, flavour = packages_of(settings, facts)
-    manager = _fabric_manager(settings, facts, chosen)
+    manager = fabric_manager_of(settings, facts, chosen)
     policy = RebootPolicy(
         facts.boot_id,
         allowed=settings.reboot == "allowed",
@@ -232,7 +232,7 @@ def _packages(
     ]
 
 
-def _fabric_manager(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> str:
+def fabric_manager_of(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> str:
     """The package with the Fabric Manager; empty where the host has no use for it.
 
     :raises Refusal: where it is needed and the source has none.

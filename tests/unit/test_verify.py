@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,7 +21,7 @@ from provision.facts import Facts, Gpu
 from provision.login import Login
 from provision.roles import choose
 from provision.roles.docker import DockerSettings
-from provision.roles.driver import DriverSettings
+from provision.roles.driver import LEFT_ALONE, DriverSettings
 from provision.roles.toolkit import ToolkitSettings
 from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings
 from provision.verify import HostResult, VerifyResult
@@ -151,6 +152,14 @@ def cdi_answer(driver: str = "580.159.04", *paths: str) -> Output:
     return said(f"driver {driver}\nuuid {UUID}\nminor 0\n{specs}")
 
 
+def driver_packages(*more: str, **versions: str) -> Output:
+    """What the package manager has installed; words of a name are joined by ``-`` for keys with ``_``."""
+    held = {"nvidia-driver-cuda": "580.159.04-1", "nvidia-kernel-open-dkms": "580.159.04-1"}
+    held |= {name.replace("_", "-"): version for name, version in versions.items()}
+    lines = [f"installed {name} {version} hold" for name, version in held.items()]
+    return said("\n".join([*lines, *more]) + "\n")
+
+
 def healthy() -> dict[str, Output]:
     """What a healthy host answers to every probe of the suite."""
     packages = [line.split() for line in capture("docker/B2_versions.txt").splitlines()[:4]]
@@ -166,6 +175,11 @@ def healthy() -> dict[str, Output]:
         "module version": said("580.159.04\n"),
         "driver version": said(version.group(1)),
         "driver libraries": said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.159.04\n"),
+        "driver packages": driver_packages(),
+        "driver pins": said("pin 580.*\n" + "".join(f"alone {name}\n" for name in LEFT_ALONE)),
+        "driver-modules": said("6.18.44 580.159.04 yes nvidia/580.159.04\n" * 2),
+        "module signer": said(""),
+        "fabric": said("inactive\n0, [N/A], [N/A]\n"),
         "gpus": gpus(row()),
         "gpu health": health(),
         "toolkit packages": said("".join(f"installed {name} {v} hold\n" for name, v, _ in packages)),
@@ -208,7 +222,7 @@ FACTS = Facts(
 
 def target(name: str = "gpu-01", *, roles: str = "driver toolkit docker triton", **instance: Any) -> Target:
     settings = {
-        "driver": DriverSettings(source="archive"),
+        "driver": DriverSettings(repo=repo()),
         "toolkit": ToolkitSettings.model_construct(version="1.20.0-1", repo=repo()),
         "docker": DockerSettings(),
         "triton": TritonSettings(
@@ -300,6 +314,42 @@ BROKEN: dict[str, Callable[[], Broken]] = {
             "all parts are of one version": "different versions",
             "version is the one requested": "driver 570.1 is loaded and branch 580 is requested",
         },
+    ),
+    "package of another version": lambda: (
+        {"driver packages": driver_packages(nvidia_driver_cuda="580.95.05-1")},
+        {"all parts are of one version": r"package nvidia-driver-cuda 580\.95\.05"},
+    ),
+    "driver not held": lambda: (
+        {"driver packages": said(driver_packages().out.replace(" hold", " install", 1))},
+        {"packages are held": "may move nvidia-driver-cuda: not held"},
+    ),
+    "driver half there": lambda: (
+        {"driver packages": said("installed nvidia-driver-cuda 580.159.04-1 hold\n")},
+        {"packages are held": "not installed: nvidia-kernel-open-dkms"},
+    ),
+    "no pin": lambda: (
+        {"driver pins": said("")},
+        {"branch is pinned": r"apt is pinned to nothing, wanted 580\.\*"},
+    ),
+    "pin of another branch": lambda: (
+        {"driver pins": said("pin 570.*\n")},
+        {"branch is pinned": r"apt is pinned to 570\.\*, wanted 580\.\*"},
+    ),
+    "unattended upgrades move the driver": lambda: (
+        {"driver pins": said("pin 580.*\nalone nvidia-\n")},
+        {"branch is pinned": r"unattended-upgrades may move libnvidia-\*"},
+    ),
+    "proprietary modules": lambda: (
+        {"driver version": said("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  x\n")},
+        {"modules are of the flavour": "the proprietary modules are loaded, and wanted are: open modules"},
+    ),
+    "newest kernel without a module": lambda: (
+        {"driver-modules": said("6.18.44 580.159.04 yes nvidia/580.159.04\n6.19.1 - no\n")},
+        {"modules are there for the kernels": r"kernel 6\.19\.1 has no module of the driver"},
+    ),
+    "kernels cannot be told": lambda: (
+        {"driver-modules": said("")},
+        {"modules are there for the kernels": "the kernels of the host cannot be told"},
     ),
     "nouveau": lambda: ({"loaded modules": said("nouveau\n")}, {"nouveau is not loaded": "nouveau"}),
     "persistence off": lambda: (
@@ -514,6 +564,62 @@ def test_broken_host_fails_the_checks_that_it_should(name: str) -> None:
     assert all("\n" not in message for message in failures.values())
     hints = {check.name for check in result.checks if check.verdict == "fail" and check.hint}
     assert hints == failures.keys()
+
+
+SWITCHED = replace(FACTS, nvswitches=4)
+FABRIC = {
+    "driver packages": driver_packages(nvidia_fabricmanager="580.159.04-1"),
+    "fabric": said("active\n0, Completed, Success\n"),
+}
+
+
+def test_a_host_with_switches_is_healthy_with_its_fabric_manager() -> None:
+    assert found(verdicts(FABRIC, facts=SWITCHED), "fail") == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "check", "says"),
+    [
+        (
+            {"driver packages": driver_packages()},
+            "fabric manager is where the switches are",
+            "CUDA error 802",
+        ),
+        ({"fabric": said("failed\n")}, "fabric manager is where the switches are", "service is failed"),
+        (
+            {"fabric": said("active\n0, In Progress, N/A\n")},
+            "fabric manager is where the switches are",
+            "GPU 0 has not joined the fabric",
+        ),
+        (
+            {"driver packages": driver_packages(nvidia_fabricmanager="580.95.05-1")},
+            "all parts are of one version",
+            r"package nvidia-fabricmanager 580\.95\.05",
+        ),
+        (
+            {"driver packages": driver_packages("installed nvidia-fabricmanager 580.159.04-1 install")},
+            "packages are held",
+            "may move nvidia-fabricmanager",
+        ),
+    ],
+)
+def test_a_host_with_switches_needs_its_fabric_manager(
+    changed: dict[str, Output], check: str, says: str
+) -> None:
+    failures = found(verdicts(FABRIC | changed, facts=SWITCHED), "fail")
+    assert re.search(says, failures[check])
+
+
+def test_a_fabric_manager_without_switches_is_a_concern() -> None:
+    result = verdicts({"driver packages": FABRIC["driver packages"]})
+    assert found(result, "fail") == {}
+    assert "no NVSwitch" in found(result, "warn")["fabric manager is where the switches are"]
+
+
+@pytest.mark.parametrize(("signer", "verdict"), [("Canonical\n", "pass"), ("", "warn")])
+def test_secure_boot_and_who_signed_the_module(signer: str, verdict: str) -> None:
+    result = verdicts({"module signer": said(signer)}, facts=replace(FACTS, secure_boot=True))
+    assert "module is signed where that is needed" in found(result, verdict)
 
 
 def test_version_mismatch_is_named() -> None:

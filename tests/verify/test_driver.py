@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import re
 
-from provision.command import Probe
+from provision.command import Probe, words
+from provision.driver_packages import DriverPackages, Flavour
+from provision.errors import Refusal
 from provision.facts import Facts
-from provision.roles.driver import DriverSettings
+from provision.resources.base import Planned
+from provision.resources.driver_modules import DriverModules
+from provision.roles.driver import LEFT_ALONE, PREFERENCES, DriverSettings, fabric_manager_of, packages_of
 from provision.verify import Evidence, fail, skip, warn
 from provision.verify.causes import cause
 from provision.verify.health import HEALTH, Reading, readings
 from provision.verify.nvidia import GPUS, Card, cards
 
 ROLE = "driver"
+AGAIN = "inv provision --hosts HOST --roles driver"
 
 LIBRARIES = """found=$(ldconfig -p | sed -n 's/^[[:space:]]*libnvidia-ml\\.so\\.1 .*=> //p')
 for library in $found; do readlink -f "$library"; done"""
+
+
+DPKG = words(
+    "dpkg-query",
+    "-W",
+    "-f",
+    r"${db:Status-Status} ${Package} ${Version} ${db:Status-Want}\n",
+    *("nvidia-*", "libnvidia-*", "libcuda1", "firmware-nvidia-*", "linux-modules-nvidia-*", "nvlsm"),
+)
+RPM = words(
+    "rpm", "-qa", "--qf", r"installed %{NAME} %{VERSION}-%{RELEASE}\n", "nvidia*", "kmod-nvidia*", "nvlsm"
+)
+LOCKS = "sed -n -E 's/^(.*)-[0-9]+:.*/installed \\1 locked hold/p' /etc/dnf/plugins/versionlock.list"
+INSTALLED = f"""if command -v dpkg-query >/dev/null; then {DPKG}
+else
+  {RPM}
+  {LOCKS}
+fi 2>/dev/null || :"""
+
+PINS = f"""if command -v apt-config >/dev/null; then
+  sed -n 's/^Pin: version /pin /p' {PREFERENCES}
+  apt-config dump Unattended-Upgrade::Package-Blacklist | sed -n 's/^[^"]*:: "\\(.*\\)";$/alone \\1/p'
+fi 2>/dev/null || :"""
+
+SIGNER = "if [ -d /sys/module/nvidia ]; then timeout 10 modinfo -F signer nvidia; fi 2>/dev/null || :"
+
+FABRIC = """systemctl show -p ActiveState --value nvidia-fabricmanager.service
+timeout -k 5 30 nvidia-smi --query-gpu=index,fabric.state,fabric.status --format=csv,noheader"""
+"""The driver tells the state of each GPU's fabric from Hopper on; before, it is N/A."""
 
 
 def probes(settings: DriverSettings) -> list[Probe]:
@@ -26,9 +60,40 @@ def probes(settings: DriverSettings) -> list[Probe]:
         Probe("module version", "cat /sys/module/nvidia/version"),
         Probe("driver version", "cat /proc/driver/nvidia/version"),
         Probe("driver libraries", LIBRARIES),
+        Probe("driver packages", INSTALLED),
+        Probe("driver pins", PINS),
+        DriverModules.probe(()),
+        Probe("module signer", SIGNER),
+        Probe("fabric", FABRIC),
         GPUS,
         HEALTH,
     ]
+
+
+def chosen(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages, Flavour]:
+    """What the role gives this host; the check is skipped where that is nothing."""
+    try:
+        return packages_of(settings, facts)
+    except Refusal as refusal:
+        skip(refusal.message)
+
+
+def manager(settings: DriverSettings, facts: Facts) -> str:
+    """The Fabric Manager's package; the check is skipped where the host has none."""
+    try:
+        return fabric_manager_of(settings, facts, chosen(settings, facts)[0])
+    except Refusal as refusal:
+        skip(refusal.message)
+
+
+def installed(evidence: Evidence) -> dict[str, str]:
+    """Version of each installed package, without epoch and packaging suffix."""
+    rows = (line.split() for line in evidence["driver packages"].out.splitlines())
+    return {
+        row[1]: upstream(row[2])
+        for row in rows
+        if len(row) >= 3 and row[0] == "installed" and row[2] != "locked"
+    }
 
 
 def answering(evidence: Evidence) -> list[Card]:
@@ -78,8 +143,97 @@ def test_nouveau_is_not_loaded(evidence: Evidence) -> None:
         )
 
 
-def test_all_parts_are_of_one_version(evidence: Evidence) -> None:
-    found = versions(evidence)
+def test_modules_are_of_the_flavour(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
+    text = evidence["driver version"].out
+    if "Kernel Module" not in text:
+        skip("the kernel module is not loaded")
+    loaded = "open" if "Open Kernel Module" in text else "proprietary"
+    _, flavour = chosen(settings, facts)
+    if loaded != flavour.modules:
+        fail(f"the {loaded} modules are loaded, and wanted are: {flavour.reason}", AGAIN)
+
+
+def test_modules_are_there_for_the_kernels(
+    evidence: Evidence, settings: DriverSettings, facts: Facts
+) -> None:
+    """The running kernel has the module, and so has the newest one, which the host boots next."""
+    packages, _ = chosen(settings, facts)
+    resource = DriverModules(settings.upstream, packages.modules, packages.prebuilt)
+    try:
+        state = resource.states([resource], evidence["driver-modules"])[resource.id]
+    except ValueError as error:
+        fail(f"the kernels of the host cannot be told: {error}", "on the host: ls /lib/modules; dkms status")
+    change = resource.change(state, Planned())
+    if wrong := [change.reason] if change else list(resource.notes(state, Planned())):
+        fail("; ".join(wrong), f"{AGAIN}; on the host: dkms status")
+
+
+def test_module_is_signed_where_that_is_needed(evidence: Evidence, facts: Facts) -> None:
+    if not facts.secure_boot:
+        return
+    if not evidence["module version"].out.strip():
+        skip("the kernel module is not loaded")
+    if not evidence["module signer"].out.strip():
+        warn(
+            "Secure Boot is on, and the module that is loaded is not signed: validation is off in shim",
+            "a kernel that validates will not load it; on the host: mokutil --sb-state",
+        )
+
+
+def test_packages_are_held(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
+    if not settings.hold:
+        skip("driver.hold is false")
+    packages, _ = chosen(settings, facts)
+    wanted = (*packages.versioned, *packages.beside, *filter(None, [manager(settings, facts)]))
+    there = installed(evidence)
+    if missing := [name for name in wanted if name not in there]:
+        fail(f"not installed: {', '.join(missing)}", AGAIN)
+    rows = (line.split() for line in evidence["driver packages"].out.splitlines())
+    held = {row[1] for row in rows if row[3:] == ["hold"]}
+    if loose := [name for name in wanted if name not in held]:
+        fail(f"the next upgrade of the system may move {', '.join(loose)}: not held", AGAIN)
+
+
+def test_branch_is_pinned(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
+    if not facts.is_apt:
+        skip("dnf keeps to the branch by the module's stream and the locks")
+    lines = evidence["driver pins"].out.splitlines()
+    pins = [line.removeprefix("pin ") for line in lines if line.startswith("pin ")]
+    if pins != [settings.wanted]:
+        fail(f"apt is pinned to {', '.join(pins) or 'nothing'}, wanted {settings.wanted}", AGAIN)
+    alone = {line.removeprefix("alone ") for line in lines if line.startswith("alone ")}
+    if settings.hold and (open_ := [name for name in LEFT_ALONE if name not in alone]):
+        fail(f"unattended-upgrades may move {', '.join(f'{name}*' for name in open_)}", AGAIN)
+
+
+def test_fabric_manager_is_where_the_switches_are(
+    evidence: Evidence, settings: DriverSettings, facts: Facts
+) -> None:
+    there = [name for name in installed(evidence) if re.fullmatch(r"nvidia-fabric-?manager(-\d+)?", name)]
+    state, *rows = evidence["fabric"].out.splitlines() or [""]
+    if settings.fabric_manager == "off":
+        skip("driver.fabric_manager is off")
+    if not facts.has_nvswitch:
+        if there:
+            warn(f"{', '.join(there)} is installed, and the host has no NVSwitch", "remove it on the host")
+        return
+    if not there:
+        fail("the GPUs are joined by NVSwitches, and there is no Fabric Manager: CUDA error 802", AGAIN)
+    if state != "active":
+        fail(
+            f"nvidia-fabricmanager.service is {state or 'not there'}: CUDA programs end with error 802",
+            "on the host: journalctl -u nvidia-fabricmanager.service",
+        )
+    waiting = [row for row in rows if re.search(r", (Not Started|In Progress)\b", row)]
+    if waiting:
+        fail(
+            f"GPU {', '.join(row.partition(',')[0] for row in waiting)} has not joined the fabric",
+            "on the host: journalctl -u nvidia-fabricmanager.service; nvidia-smi -q | grep -A3 Fabric",
+        )
+
+
+def test_all_parts_are_of_one_version(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
+    found = versions(evidence) | packaged(evidence, settings, facts)
     if missing := [part for part, version in found.items() if not version]:
         fail(f"no version can be read of {', '.join(missing)}", "inv provision --hosts HOST --roles driver")
     if len(set(found.values())) > 1:
@@ -145,6 +299,17 @@ def test_gpus_are_healthy(evidence: Evidence) -> None:
 def told(found: list[Reading]) -> str:
     """Readings in one sentence."""
     return "; ".join(f"GPU {reading.gpu}: {reading.message}" for reading in found)
+
+
+def packaged(evidence: Evidence, settings: DriverSettings, facts: Facts) -> dict[str, str]:
+    """What the packages say: the one that tells the driver's version, and every Fabric Manager."""
+    there = installed(evidence)
+    told = {f"package {name}": v for name, v in there.items() if re.match("nvidia-fabric-?manager", name)}
+    try:
+        proof = packages_of(settings, facts)[0].proof
+    except Refusal:
+        return told
+    return told | ({f"package {proof}": there[proof]} if proof in there else {})
 
 
 def versions(evidence: Evidence) -> dict[str, str]:
