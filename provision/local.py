@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from provision.converge import Target, wanted_of
 from provision.errors import UsageError
 from provision.facts import Facts, Gpu
-from provision.resources.docker import DAEMON_JSON, DaemonJson, as_text
+from provision.resources.daemon_json import DaemonJson
+from provision.resources.daemon_json_text import DAEMON_JSON
 from provision.resources.file import File
 
 CODENAMES = {"debian:12": "bookworm", "debian:13": "trixie", "ubuntu:22.04": "jammy", "ubuntu:24.04": "noble"}
@@ -44,4 +45,4 @@ def rendered(target: Target, facts: Facts) -> Iterator[tuple[str, bytes, str]]:
         if isinstance(item.resource, File):
             yield item.resource.path, item.resource.content, item.resource.mode
         elif isinstance(item.resource, DaemonJson):
-            yield DAEMON_JSON, as_text(item.resource.wanted), "0644"
+            yield DAEMON_JSON, item.resource.alone, "0644"

@@ -1,6 +1,11 @@
 # shellcheck shell=sh disable=SC2154,SC2016
 # Docker.
 
+# What dockerd ran with before daemon.json was written, until dockerd is seen to run with the new one.
+docker_before=/var/lib/provision/docker/before
+docker_memory=/var/lib/provision/docker/daemon.json.ours
+daemon_json=/etc/docker/daemon.json
+
 # docker_knows DEFAULT RUNTIME...: the running dockerd has these runtimes and this default.
 docker_knows() {
   default=$1
@@ -12,12 +17,144 @@ docker_knows() {
   done
 }
 
-reload_docker() { systemctl reload docker.service && wait_until 30 docker_knows "$@"; }
+docker_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-# validate_daemon_json, the document on standard input: asks dockerd, where there is one that can tell.
+containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}')" = true ]; }
+
+# validate_daemon_json, the document in base64 on standard input: asks dockerd, where there is one that can tell.
 validate_daemon_json() {
-  cat >"$run/daemon.json" || return
+  base64 -d >"$run/daemon.json" || return
   if dockerd --help 2>/dev/null | grep -q -- --validate; then
-    dockerd --validate --config-file "$run/daemon.json"
+    timeout 60 dockerd --validate --config-file "$run/daemon.json"
   fi
+}
+
+# keep_working_daemon_json: what is there now, unless an older one is kept because this one is not proven.
+keep_working_daemon_json() {
+  [ ! -d "$docker_before" ] || return 0
+  rm -rf "$docker_before.new" && mkdir -p "$docker_before.new" || return
+  for kept in "$daemon_json" "$docker_memory"; do
+    [ ! -e "$kept" ] || cp -L -p -- "$kept" "$docker_before.new/" || return
+  done
+  mv -T -- "$docker_before.new" "$docker_before"
+}
+
+daemon_json_is_proven() { [ ! -d "$docker_before" ]; }
+
+# put_back_daemon_json: the file and the memory as they were; the refused file stays in the backups.
+put_back_daemon_json() {
+  at=$(readlink -m -- "$daemon_json") || return
+  refused=/var/backups/provision/${run##*/}$daemon_json.refused
+  [ ! -e "$at" ] || { mkdir -p -- "${refused%/*}" && cp -p -- "$at" "$refused"; } || return
+  put_back "$docker_before/daemon.json" "$at" && put_back "$docker_before/${docker_memory##*/}" "$docker_memory" &&
+    rm -rf -- "$docker_before" "$docker_memory.new"
+}
+
+# put_back COPY PATH: the copy is moved there; without a copy there is nothing there.
+put_back() {
+  if [ -e "$1" ]; then
+    cp -p -- "$1" "$2.provision" && mv -f -T -- "$2.provision" "$2"
+  else
+    rm -f -- "$2"
+  fi
+}
+
+# start_docker DEFAULT RUNTIME...
+start_docker() { bring_up_docker start "$@"; }
+
+# restart_docker DEFAULT RUNTIME...; with $outlive, dockerd first learns that containers outlive it.
+restart_docker() {
+  if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
+    if ! { systemctl reload docker.service && wait_until 30 containers_outlive_docker; }; then
+      back_to_the_previous reload "$@"
+      return
+    fi
+  fi
+  bring_up_docker restart "$@"
+}
+
+# adopt_docker DEFAULT RUNTIME...: after the engine's package moved; most packages restart dockerd themselves.
+adopt_docker() {
+  installed=$(dockerd --version) || return
+  running=$(timeout 20 docker version --format '{{.Server.Version}}' 2>/dev/null)
+  case $installed in *" version $running,"*) [ -z "$running" ] || return 0 ;; esac
+  restart_docker "$@"
+}
+
+# bring_up_docker VERB DEFAULT RUNTIME...
+bring_up_docker() {
+  verb=$1
+  shift
+  if run_unit "$verb" docker.service 120 && wait_until 30 docker_knows "$@"; then
+    rm -rf -- "$docker_before"
+  else
+    back_to_the_previous restart "$@"
+  fi
+}
+
+# reload_docker DEFAULT RUNTIME...
+reload_docker() {
+  since=$(date +%s)
+  if systemctl reload docker.service && wait_until 30 docker_knows "$@" && reload_was_taken; then
+    rm -rf -- "$docker_before"
+  else
+    back_to_the_previous reload "$@"
+  fi
+}
+
+# reload_was_taken: dockerd answers a reload that it refuses in its journal alone.
+reload_was_taken() {
+  ! journalctl --no-pager -o cat -u docker.service --since "@$since" |
+    grep -E 'level=(error|fatal)' | grep -i -E 'reload|config'
+}
+
+# back_to_the_previous VERB DEFAULT RUNTIME...: dockerd does not run with the new daemon.json. Always fails.
+back_to_the_previous() {
+  verb=$1
+  if daemon_json_is_proven; then
+    fail "docker.service did not come up; its daemon.json is the one that it ran with before"
+    return
+  fi
+  put_back_daemon_json || return
+  systemctl reset-failed docker.service docker.socket 2>/dev/null
+  if run_unit "$verb" docker.service 120 >"$run/docker-again" 2>&1 && wait_until 30 docker_answers; then
+    # A restart did what was owed, and the reload of the new file is owed no more.
+    [ "$verb" = reload ] || rm -f "$owed/restart-docker.service"
+    rm -f "$owed/reload-docker.service"
+    fail "dockerd does not run with the new $daemon_json: the previous one is back, and docker runs with it"
+  else
+    cat "$run/docker-again"
+    fail "dockerd does not run with the new $daemon_json, nor with the previous one, which is back"
+  fi
+}
+
+# sees_gpus CONTAINER: 0 if it does, 1 if not, 2 if it has no program to tell.
+sees_gpus() {
+  timeout 20 docker exec "$1" nvidia-smi -L >/dev/null 2>&1
+  case $? in
+    0) return 0 ;;
+    126 | 127) ;;
+    *) return 1 ;;
+  esac
+  said=$(timeout 20 docker exec "$1" sh -c ': </dev/nvidiactl' 2>&1)
+  case $? in 0) return 0 ;; 126 | 127) return 2 ;; esac
+  case $said in *"not permitted"*) return 1 ;; *) return 2 ;; esac
+}
+
+# gpus_are_still_seen [CONTAINER...]: by every running container with GPUs but these, which saw none before.
+gpus_are_still_seen() {
+  lost=
+  for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \
+    /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/*; do
+    pid=
+    read -r pid 2>/dev/null <"$task/init.pid" || [ -n "$pid" ] || continue
+    [ -e "/proc/$pid/root/dev/nvidiactl" ] || continue
+    id=${task##*/}
+    case " $* " in *" $id "*) continue ;; esac
+    sees_gpus "$id"
+    [ $? -eq 1 ] || continue
+    name=$(timeout 20 docker inspect --format '{{.Name}} ({{.Config.Image}})' "$id") || continue
+    lost="$lost ${name#/}"
+  done
+  [ -z "$lost" ] || fail "containers that no longer see their GPUs:$lost; re-create them, with --runtime=nvidia"
 }
