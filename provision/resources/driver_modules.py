@@ -13,7 +13,7 @@ from provision.resources.kernel import DRIVER_MODULE, KERNELS
 
 BUILT = """for k in $kernels; do
   file=$(driver_module "$k") version=- headers=no built=
-  if [ -n "$file" ]; then version=$(timeout 10 modinfo -F version "$file" 2>/dev/null); fi
+  if [ -n "$file" ]; then version=$(modinfo -F version "$file" 2>/dev/null); fi
   if [ -e "/lib/modules/$k/build/Makefile" ]; then headers=yes; fi
   for folder in /var/lib/dkms/nvidia*/*/"$k"/*/; do
     [ -d "$folder" ] || continue
