@@ -273,7 +273,7 @@ class CdiSpec(Resource):
             summary=", ".join(summary),
             reason="; ".join(reasons),
             done=" && ".join(
-                [*(f"[ ! -e {quote(path)} ]" for path in paths), *(["cdi_is_fresh"] if why else [])]
+                [*(f"[ ! -e {quote(path)} ]" for path in paths), *(["cdi_was_refreshed"] if why else [])]
             ),
             script=" && ".join(
                 [f"remove_cdi_specs {words(*paths)}"] * bool(paths) + ["refresh_cdi_spec"] * bool(why)

@@ -20,6 +20,9 @@ cdi_is_fresh() {
   nvidia-ctk cdi list 2>&1 | grep -q -x 'nvidia\.com/gpu=all' || fail "nvidia-ctk cdi list does not show nvidia.com/gpu=all"
 }
 
+# cdi_was_refreshed: by this run. Not everything that makes a spec stale shows in what cdi_is_fresh looks at.
+cdi_was_refreshed() { [ -e "$run/before-cdi" ] && cdi_is_fresh; }
+
 # refresh_cdi_spec: by the toolkit's own unit where that works, else by hand.
 refresh_cdi_spec() {
   if [ ! -d /sys/module/nvidia ]; then

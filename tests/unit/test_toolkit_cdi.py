@@ -96,7 +96,7 @@ def test_what_makes_a_spec_stale(state: CdiState, says: str) -> None:
     assert (change.action, change.summary) == ("refresh", REFRESH)
     assert says in change.reason
     assert change.script == "refresh_cdi_spec"
-    assert change.done == "cdi_is_fresh"
+    assert change.done == "cdi_was_refreshed"
 
 
 @pytest.mark.parametrize(

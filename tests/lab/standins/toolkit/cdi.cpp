@@ -1,6 +1,7 @@
 #include "toolkit.hpp"
 
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 namespace fs = std::filesystem;
@@ -37,8 +38,9 @@ std::string mount_yaml(const std::string &path) {
              "            - rprivate\n";
 }
 
-void names_of(const fs::path &file, std::vector<std::string> &names) {
+std::vector<std::string> names_of(const fs::path &file) {
     std::istringstream lines(read_file(file));
+    std::vector<std::string> names;
     std::string kind;
     for (std::string line; std::getline(lines, line);) {
         if (starts_with(line, "kind: "))
@@ -46,6 +48,7 @@ void names_of(const fs::path &file, std::vector<std::string> &names) {
         if (starts_with(line, "    - name: "))
             names.push_back(kind + "=" + replace_all(line.substr(12), "\"", ""));
     }
+    return names;
 }
 
 }  // namespace
@@ -72,14 +75,22 @@ std::string cdi_yaml(const Driver &driver) {
     return text;
 }
 
+/* The later folder wins; a name that two files of one folder have is resolved by neither. */
 std::vector<std::string> cdi_names() {
-    std::vector<std::string> names;
+    std::map<std::string, bool> resolved;
     for (const char *directory : {"/etc/cdi", "/var/run/cdi"}) {
-        if (!fs::is_directory(directory))
-            continue;
-        for (const auto &entry : fs::directory_iterator(directory))
-            if (entry.path().extension() == ".yaml")
-                names_of(entry.path(), names);
+        std::map<std::string, int> files;
+        if (fs::is_directory(directory))
+            for (const auto &entry : fs::directory_iterator(directory))
+                if (entry.path().extension() == ".yaml")
+                    for (const auto &name : names_of(entry.path()))
+                        files[name]++;
+        for (const auto &[name, count] : files)
+            resolved[name] = count == 1;
     }
+    std::vector<std::string> names;
+    for (const auto &[name, unambiguous] : resolved)
+        if (unambiguous)
+            names.push_back(name);
     return names;
 }

@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
@@ -187,6 +188,17 @@ int runtime_configure(const Arguments &arguments) {
 
 /* ---- config */
 
+/* Comments do not survive; the defaults that nvidia-ctk itself writes as comments do. */
+std::string without_comments(const std::string &text) {
+    const auto kept = split(kDefaultSettings, '\n');
+    std::istringstream lines(text);
+    std::string result;
+    for (std::string line; std::getline(lines, line);)
+        if (!starts_with(line, "#") || std::find(kept.begin(), kept.end(), line) != kept.end())
+            result += line + "\n";
+    return result;
+}
+
 int config_command(const Arguments &arguments) {
     std::string path = "/etc/nvidia-container-runtime/config.toml";
     std::vector<std::string> changes;
@@ -206,7 +218,7 @@ int config_command(const Arguments &arguments) {
                            equals == std::string::npos ? "true" : change.substr(equals + 1));
     }
     if (in_place)
-        write_file(path, text);
+        write_file(path, without_comments(text));
     else
         std::cout << text;
     return 0;
@@ -249,6 +261,8 @@ int cdi_list() {
 }
 
 int dispatch(const Arguments &arguments) {
+    if (!arguments.empty() && arguments[0] == "--quiet")
+        return dispatch(Arguments(arguments.begin() + 1, arguments.end()));
     const std::string first = arguments.empty() ? "" : arguments[0], second = arguments.size() > 1 ? arguments[1] : "";
     const Arguments rest(arguments.begin() + std::min<long>(2, static_cast<long>(arguments.size())), arguments.end());
     if (first == "--version" || first == "-v") {
