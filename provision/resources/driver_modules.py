@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from provision.command import Output, Probe, quote, words
+from provision.command import Output, Probe, words
 from provision.resources.base import Change, Planned, Resource
 from provision.resources.kernel import DRIVER_MODULE, KERNELS
 
@@ -97,7 +97,7 @@ class DriverModules(Resource):
         lacking = [k for k in state if not self._right(k) and self._can_be_built(k, state, bool(headers))]
         if not moves and not lacking:
             return None
-        releases = words(*(k.kernel for k in (state if moves else lacking)))
+        kernels = words(*(k.kernel for k in state))
         said = " and ".join(k.kernel for k in (state if moves else lacking))
         how = self.prebuilt or "dkms"
         return Change(
@@ -106,8 +106,8 @@ class DriverModules(Resource):
             summary=f"kernel modules {self.version} for {said}"
             + (", as far as the packages did not build them" if moves else ""),
             reason="its packages change" if moves else "; ".join(self._wrong(k) for k in lacking),
-            done=f"{DRIVER_MODULE}modules_are_there {quote(self.version)} {releases}",
-            script=f"{DRIVER_MODULE}build_modules {words(how, self.version)} {releases}",
+            done=f"{DRIVER_MODULE}modules_are_there {words(how, self.version)} {kernels}",
+            script=f"{DRIVER_MODULE}build_modules {words(how, self.version)} {kernels}",
         )
 
     def notes(self, state: tuple[KernelModules, ...], planned: Planned) -> Sequence[str]:

@@ -112,22 +112,22 @@ class Kernel:
     """A kernel of a host.
 
     :ivar release: as uname(1) says it.
-    :ivar package: the package that has its headers.
-    :ivar headers: whether what modules are built against is there.
-    :ivar packaged: whether a package of the host brought it. Asked only where headers are missing.
-    :ivar offered: whether a repository that the host knows has its headers; None if its lists are empty.
-        Asked only where headers are missing.
+    :ivar package: the package that has its headers, or ready modules for it.
+    :ivar ready: whether those are there.
+    :ivar packaged: whether a package of the host brought the kernel. Asked only where it is not ready.
+    :ivar offered: whether a repository that the host knows has the package; None if its lists are empty.
+        Asked only where it is not ready.
     """
 
     release: str
     package: str
-    headers: bool = True
+    ready: bool = True
     packaged: bool = True
     offered: bool | None = True
 
     @property
     def foreign(self) -> bool:
-        """Whether it came from elsewhere, so that no repository can be expected to have its headers."""
+        """Whether it came from elsewhere, so that no repository can be expected to have the package."""
         return not self.packaged and not self.offered
 
 
@@ -145,17 +145,17 @@ class Kernels:
 
     @property
     def left_behind(self) -> str:
-        """Why the newest kernel has to be booted; empty unless modules can be built for that one only."""
+        """Why the newest kernel has to be booted; empty unless the driver can be had for that one only."""
         if (
             self.running.release == self.newest.release
-            or self.running.headers
+            or self.running.ready
             or self.running.offered is not False
-            or not (self.newest.headers or self.newest.offered)
+            or not (self.newest.ready or self.newest.offered)
         ):
             return ""
         return (
-            f"no repository has the headers of the running kernel {self.running.release} any more:"
-            f" the driver can only be built for {self.newest.release}"
+            f"no repository has {self.running.package} for the running kernel:"
+            f" the driver can only be had for {self.newest.release}"
         )
 
     def named(self, kernel: Kernel) -> str:
@@ -164,11 +164,16 @@ class Kernels:
         return f"the {'running' if running else 'newest'} kernel {kernel.release}"
 
 
-def kernels_script(family: Family) -> str:
-    """Sh text that tells of both kernels, for :func:`kernels`. Package tools run only where headers miss."""
-    return f"""{KERNELS}{_PACKAGES[family]}for k in $kernels; do
-  headers_of "$k"
-  if [ -e "/lib/modules/$k/build/Makefile" ]; then echo "$k $package yes - -"; continue; fi
+def kernels_script(family: Family, prebuilt: str = "") -> str:
+    """Sh text that tells of both kernels, for :func:`kernels`. Package tools run only where something misses.
+
+    :param prebuilt: ask for ready modules instead of headers; the beginning of their packages' names.
+    """
+    is_there = '[ -n "$(driver_module "$k")" ]' if prebuilt else '[ -e "/lib/modules/$k/build/Makefile" ]'
+    package = f"package={prebuilt}-$k" if prebuilt else 'headers_of "$k"'
+    return f"""{KERNELS}{DRIVER_MODULE}{_PACKAGES[family]}for k in $kernels; do
+  {package}
+  if {is_there}; then echo "$k $package yes - -"; continue; fi
   own=no
   [ -z "$(packaged "$k")" ] || own=yes
   echo "$k $package no $own $(offered "$package")"
@@ -187,9 +192,9 @@ def kernels(answer: Output) -> Kernels:
     told = {"yes": True, "no": False}
     found = [
         Kernel(release, package)
-        if headers == "yes"
+        if ready == "yes"
         else Kernel(release, package, False, own == "yes", told.get(offered))
-        for release, package, headers, own, offered in lines
+        for release, package, ready, own, offered in lines
     ]
     return Kernels(found[0], found[-1])
 
@@ -221,7 +226,7 @@ class KernelHeaders(Resource):
 
     def change(self, state: Kernels, planned: Planned) -> Change | None:  # noqa: ARG002
         """Install what is missing and can be had; the running kernel's may be gone where a newer one is."""
-        missing = [k for k in state.all if not k.headers and not k.foreign]
+        missing = [k for k in state.all if not k.ready and not k.foreign]
         if state.left_behind:
             missing = [k for k in missing if k is not state.running]
         if not missing:
@@ -242,20 +247,22 @@ class KernelHeaders(Resource):
         return tuple(
             f"{state.named(k)} is not a package of this host: its headers cannot be installed"
             for k in state.all
-            if not k.headers and k.foreign
+            if not k.ready and k.foreign
         )
 
 
 @dataclass(frozen=True)
 class NewestKernel(Resource):
-    """The newest kernel runs, where no module can be built for an older one any more.
+    """The newest kernel runs, where the driver's module cannot be had for an older one any more.
 
     :ivar packages: names of the packages whose move takes a module away that the running kernel has.
+    :ivar prebuilt: as in :class:`~provision.resources.driver_modules.DriverModules`; empty for DKMS.
     """
 
     family: Family
     policy: RebootPolicy
     packages: tuple[str, ...] = ()
+    prebuilt: str = ""
     kind: ClassVar[str] = "newest-kernel"
 
     @property
@@ -265,11 +272,11 @@ class NewestKernel(Resource):
 
     @classmethod
     def probe(cls, resources: Sequence[NewestKernel]) -> Probe:
-        """Look at headers, and for the module of a running kernel that has none."""
-        script = kernels_script(resources[0].family)
+        """Look at headers or ready modules, and for the module of a running kernel that has no headers."""
+        script = kernels_script(resources[0].family, resources[0].prebuilt)
         return Probe(
             "newest-kernel",
-            f"""{script}{DRIVER_MODULE}if [ ! -e "/lib/modules/$running/build/Makefile" ] &&
+            f"""{script}if [ ! -e "/lib/modules/$running/build/Makefile" ] &&
   [ -n "$(driver_module "$running")" ]; then echo module; fi
 """,
         )

@@ -16,12 +16,19 @@ install_headers_debian() { apt_install "$*" -- "$@"; }
 # install_headers_rhel PACKAGE...
 install_headers_rhel() { dnf_install "" "$*" "$@"; }
 
-# left_behind KERNEL KERNEL...: nothing can be built for it, and it is not the one that the host boots next, which
-# is the last.
+# left_behind HOW KERNEL KERNEL...: the driver cannot be had for it, and it is not the one that the host boots next,
+# which is the last.
 left_behind() {
-  behind=$1
-  while [ $# -gt 2 ]; do shift; done
-  [ "$behind" != "$2" ] && ! headers_are_there "$behind" 2>/dev/null
+  how=$1 behind=$2
+  shift 2
+  while [ $# -gt 1 ]; do shift; done
+  [ "$behind" != "$1" ] || return
+  if [ "$how" = dkms ]; then ! headers_are_there "$behind" 2>/dev/null; else ! has_candidate "$how-$behind"; fi
+}
+
+# has_candidate PACKAGE: some repository has it.
+has_candidate() {
+  case $(apt-cache policy "$1") in *"Candidate: (none)"*) return 1 ;; *Candidate:*) ;; *) return 1 ;; esac
 }
 
 # module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it.
@@ -48,28 +55,33 @@ dkms_versions() {
       -e 's/^nvidia[^,/]*[/,] *\([^,]*\), .*: installed.*/\1/p'
 }
 
-# modules_are_there VERSION KERNEL...
+# modules_are_there HOW VERSION KERNEL...: HOW is dkms, or the beginning of the names of packages with ready modules.
 modules_are_there() {
-  wanted=$1
-  shift
+  how=$1 wanted=$2
+  shift 2
   for kernel in "$@"; do
-    left_behind "$kernel" "$@" || module_is_there "$kernel" "$wanted" || return
+    module_is_there "$kernel" "$wanted" || left_behind "$how" "$kernel" "$@" || return
   done
 }
 
-# build_modules HOW VERSION KERNEL...: HOW is dkms, or the beginning of the packages' names that have ready modules.
+# build_modules HOW VERSION KERNEL...
 build_modules() {
   how=$1 wanted=$2
   shift 2
   for kernel in "$@"; do
-    if left_behind "$kernel" "$@"; then
-      echo "kernel $kernel has no headers: left as it is"
-    elif module_is_there "$kernel" "$wanted" 2>/dev/null; then
+    if module_is_there "$kernel" "$wanted" 2>/dev/null; then
       continue
+    elif left_behind "$how" "$kernel" "$@"; then
+      echo "the driver cannot be had for kernel $kernel any more: it stays without"
     elif [ "$how" = dkms ]; then
       headers_are_there "$kernel" && dkms_build "$kernel" "$wanted" || return
-    else
-      apt_install "$how-$kernel" -- "$how-$kernel" || return
+    elif ! apt_install "$how-$kernel" -- "$how-$kernel"; then
+      for other in /lib/modules/*/; do
+        other=${other%/} other=${other##*/}
+        [ -z "$(driver_module "$other")" ] ||
+          fail "reboot needed: $how-$kernel cannot be installed, but kernel $other has the driver" || return
+      done
+      return 1
     fi
   done
 }

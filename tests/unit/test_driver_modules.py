@@ -105,7 +105,7 @@ BEHIND = KernelModules(OLD, "", False)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "state", "planned", "kernels", "reason"),
+    ("wanted", "state", "planned", "said", "reason"),
     [
         (WANTED, (RIGHT,), (), "", ""),
         (WANTED, (RIGHT, RIGHT_NEW), (), "", ""),
@@ -127,8 +127,8 @@ BEHIND = KernelModules(OLD, "", False)
             OLD,
             f"kernel {OLD} has the driver's module ? (dkms: nvidia/575.57.08)",
         ),
-        (WANTED, (RIGHT, RIGHT_NEW), (INSTALL,), f"{OLD} {NEW}", "its packages change"),
-        (WANTED, (NONE, NONE_NEW), (INSTALL,), f"{OLD} {NEW}", "its packages change"),
+        (WANTED, (RIGHT, RIGHT_NEW), (INSTALL,), f"{OLD} and {NEW}", "its packages change"),
+        (WANTED, (NONE, NONE_NEW), (INSTALL,), f"{OLD} and {NEW}", "its packages change"),
         # Nothing can be built for a kernel without headers, unless they come or there is no other.
         (WANTED, (BEHIND, RIGHT_NEW), (), "", ""),
         (WANTED, (BEHIND, RIGHT_NEW), (HEADERS,), OLD, f"kernel {OLD} has no module of the driver"),
@@ -140,15 +140,17 @@ def test_what_is_planned(
     wanted: DriverModules,
     state: tuple[KernelModules, ...],
     planned: tuple[Change, ...],
-    kernels: str,
+    said: str,
     reason: str,
 ) -> None:
     change = wanted.change(state, Planned(planned))
     assert (change.reason if change else "") == reason
     if change:
         how = wanted.prebuilt or "dkms"
+        kernels = " ".join(kernel.kernel for kernel in state)
+        assert change.summary.startswith(f"kernel modules 580.* for {said}")
         assert change.script.endswith(f"build_modules {how} '580.*' {kernels}")
-        assert change.done.endswith(f"modules_are_there '580.*' {kernels}")
+        assert change.done.endswith(f"modules_are_there {how} '580.*' {kernels}")
 
 
 def test_what_cannot_be_built_is_noted() -> None:
@@ -249,7 +251,7 @@ def test_a_kernel_that_is_left_behind_is_left_as_it_is(root: FakeRoot) -> None:
     root.program("dkms", DKMS)
     output = carried_out(root, WANTED.change((NONE, NONE_NEW), Planned((INSTALL,))))
     assert output.ok, output
-    assert f"kernel {OLD} has no headers: left as it is" in output.out
+    assert f"the driver cannot be had for kernel {OLD} any more" in output.out
     assert [c for c in root.calls if "install" in c] == [f"dkms autoinstall -k {NEW}"]
 
 
@@ -283,13 +285,34 @@ def test_what_dkms_says_is_the_proof(root: FakeRoot, status: str, right: bool) -
     assert root.words(change.done).ok == right
 
 
-def test_ready_modules_are_installed_for_the_kernel_that_lacks_them(root: FakeRoot) -> None:
+PACKAGE = f"{READY.prebuilt}-{OLD}"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "installs", "done"),
+    [("  Candidate: 6.1.0-9.9+1", True, False), ("  Candidate: (none)", False, True), ("", False, True)],
+)
+def test_ready_modules_for_the_running_kernel(
+    root: FakeRoot, candidate: str, installs: bool, done: bool
+) -> None:
+    """Where they are gone from the repositories, the newest kernel's have to do."""
     root.write(f"/lib/modules/{NEW}/kernel/nvidia-580srv-open/nvidia.ko", V)
+    root.program("apt-cache", f"echo '{candidate}'")
     change = READY.change(asked(root), Planned())
     assert change
-    package = f"linux-modules-nvidia-580-server-open-{OLD}"
     output = root.words(f'apt_install() {{ echo "apt $*"; }}\n{change.script}')
-    assert output.out == f"apt {package} -- {package}\n"
+    assert output.ok
+    assert (output.out == f"apt {PACKAGE} -- {PACKAGE}\n") == installs
+    assert root.words(change.done).ok == done
+
+
+def test_a_kernel_that_came_with_its_modules_in_this_run_has_to_be_booted(root: FakeRoot) -> None:
+    root.write(f"/lib/modules/{NEW}/kernel/nvidia-580srv-open/nvidia.ko", V)
+    change = READY.change((NONE,), Planned())
+    assert change
+    output = root.words(f"apt_install() {{ return 100; }}\n{change.script}")
+    assert not output.ok
+    assert f"reboot needed: {PACKAGE} cannot be installed, but kernel {NEW} has the driver" in output.err
 
 
 def test_a_build_that_fails_in_apt_is_quoted_too(root: FakeRoot) -> None:

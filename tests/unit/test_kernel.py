@@ -136,10 +136,7 @@ MISSING = Kernel(OLD, headers(OLD), False)
 NEWER_MISSING = Kernel(NEW, headers(NEW), False)
 GONE = Kernel(OLD, headers(OLD), False, True, False)
 UNLISTED = Kernel(OLD, headers(OLD), False, True, None)
-BEHIND = (
-    f"no repository has the headers of the running kernel {OLD} any more:"
-    f" the driver can only be built for {NEW}"
-)
+BEHIND = f"no repository has linux-headers-{OLD} for the running kernel: the driver can only be had for {NEW}"
 
 
 @pytest.mark.parametrize(
