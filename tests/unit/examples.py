@@ -52,7 +52,7 @@ H100 = Facts(
     gpus=(Gpu("0000:18:00.0", GPUS["Hopper"]),),
 )
 
-KERNEL = Kernel(H100.kernel, f"linux-headers-{H100.kernel}", headers=False)
+KERNEL = Kernel(H100.kernel, f"linux-headers-{H100.kernel}", ready=False)
 """The host's kernel, without headers."""
 
 IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"

@@ -120,12 +120,12 @@ def told(facts: Facts, wanted: DriverSettings) -> Iterator[str]:
 def own_kernel(facts: Facts) -> dict[str, Any]:
     """The states of a host that runs its only kernel, without headers."""
     headers = "kernel-devel" if facts.family == "rhel" else "linux-headers"
-    kernel = Kernel(facts.kernel, f"{headers}-{facts.kernel}", headers=False)
+    kernel = Kernel(facts.kernel, f"{headers}-{facts.kernel}", ready=False)
     both = Kernels(kernel, kernel)
     return {
         "kernel-headers": both,
         "newest-kernel": (both, False),
-        "driver-modules": (KernelModules(facts.kernel, "", headers=False),),
+        "driver-modules": (KernelModules(facts.kernel, "", ready=False),),
     }
 
 
