@@ -26,6 +26,14 @@ HINTS: tuple[tuple[str, str], ...] = (
         " and run again",
     ),
     (
+        r"reboot needed: \S+ cannot be installed",
+        "run again with --reboot: the driver is there for the kernel that the host boots next",
+    ),
+    (
+        r"Unable to locate package linux-modules-nvidia-",
+        "the repository has no ready modules for this kernel: install the newest kernel, or set prebuilt: false",
+    ),
+    (
         r"the headers of kernel \S+ are missing|kernel headers for kernel \S+ cannot be found",
         "install the headers of that kernel, or boot one that has them: modules are built against headers",
     ),

@@ -21,6 +21,9 @@ SAMPLES = {
     "E: Unable to locate package linux-headers-6.1.0-18-amd64": "install the newest kernel",
     "Error: Unable to find a match: kernel-devel-5.14.0-362.el9.x86_64": "install the newest kernel",
     "the headers of kernel 6.1.0-18-amd64 are missing": "install the headers",
+    "E: Unable to locate package linux-modules-nvidia-580-server-open-6.8.0-31-generic": "prebuilt: false",
+    "reboot needed: linux-modules-nvidia-580-server-open-6.8.0-31-generic cannot be installed, but kernel"
+    " 6.8.0-90-generic has the driver": "--reboot",
     "Error! Your kernel headers for kernel 6.1.0-99-amd64 cannot be found": "install the headers",
     "/bin/sh: 1: gcc-12: not found": "version of gcc",
     "make[3]: x86_64-linux-gnu-gcc-13: No such file or directory": "version of gcc",
