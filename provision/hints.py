@@ -31,7 +31,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Unable to locate package linux-modules-nvidia-",
-        "the repository has no ready modules for this kernel: install the newest kernel, or set prebuilt: false",
+        "the repository has no ready modules for this kernel: install the newest, or set prebuilt: false",
     ),
     (
         r"the headers of kernel \S+ are missing|kernel headers for kernel \S+ cannot be found",

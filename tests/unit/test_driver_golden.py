@@ -125,7 +125,7 @@ def own_kernel(facts: Facts) -> dict[str, Any]:
     return {
         "kernel-headers": both,
         "newest-kernel": (both, False),
-        "driver-modules": (KernelModules(facts.kernel, "", ready=False),),
+        "driver-modules": (KernelModules(facts.kernel, "", headers=False),),
     }
 
 
