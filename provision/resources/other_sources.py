@@ -73,7 +73,7 @@ class OtherSources(Resource):
     A file that holds nothing else is moved into the backups. One that holds other sources too, or apt's
     main file, is not touched: the plan refuses, with the line.
 
-    :ivar name: what the packages are called in plans.
+    :ivar name: tells it from others on the host.
     :ivar family: whose packages: apt's or dnf's.
     :ivar uri: address of our repository.
     :ivar suite: its suite.
@@ -170,8 +170,8 @@ done
         if len(ours) == len(entries) and file.path.startswith(_FOLDERS[self.family]):
             return True
         raise Refusal(
-            f"{file.path}:{ours[0].line}: {ours[0].uri} is another source of what role"
-            f" {self.name} installs, among sources that are not ours to touch",
+            f"{file.path}:{ours[0].line}: {ours[0].uri} is a source of the same packages as ours,"
+            " and stands among sources that are not ours to touch",
             hint="remove this entry by hand: with two keys for one repository apt stops for all of them",
         )
 

@@ -14,6 +14,7 @@ from provision.facts import Facts
 from provision.openpgp import fingerprints
 from provision.resources.base import Resource
 from provision.resources.file import File
+from provision.resources.other_sources import OtherSources
 from provision.resources.package import Package, Packages
 from provision.resources.rpm import RpmPackages
 
@@ -99,6 +100,20 @@ def package_source(repo: Repo, facts: Facts) -> list[File]:
     :raises Refusal: where the host's kind of package manager has no such repository.
     """
     return _dnf_source(repo, facts) if facts.family == "rhel" else apt_source(repo, facts)
+
+
+def repository(repo: Repo, facts: Facts) -> list[Resource]:
+    """``repo`` for the host's package manager, in place of what others have written for the same repository.
+
+    Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
+
+    :raises Refusal: see :func:`package_source`.
+    """
+    files = package_source(repo, facts)
+    if facts.family == "rhel":
+        return list(files)
+    own = tuple(file.path for file in files)
+    return [OtherSources(repo.slug, "debian", repo.uri, repo.suite, facts.architecture, own), *files]
 
 
 def apt_source(repo: Repo, facts: Facts) -> list[File]:

@@ -26,7 +26,7 @@ from provision.roles.base import (
     Role,
     Settings,
     package_resource,
-    package_source,
+    repository,
     require_family,
 )
 from provision.roles.toolkit import PACKAGES as TOOLKIT
@@ -142,7 +142,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
     runtimes = tuple(daemon.wanted["runtimes"])
     return [
         Engine(tuple(name for name in names if name in ENGINES)),
-        *(package_source(settings.repo, facts) if settings.repo else ()),
+        *(repository(settings.repo, facts) if settings.repo else ()),
         daemon,
         *([package_resource(facts, "docker", packages, hold=settings.hold)] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),

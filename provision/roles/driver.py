@@ -40,7 +40,7 @@ from provision.roles.base import (
     Role,
     Settings,
     package_resource,
-    package_source,
+    repository,
     require_family,
 )
 
@@ -174,7 +174,7 @@ def _family(facts: Facts) -> Literal["debian", "rhel"]:
 
 def _sources(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
     """The repository; and for apt, this branch above all others, NVIDIA's own pins included."""
-    found: list[Resource] = list(package_source(settings.repo, facts)) if settings.repo else []
+    found = repository(settings.repo, facts) if settings.repo else []
     if facts.is_apt:
         pin = f"Package: {' '.join(PINNED)}\nPin: version {settings.wanted}\nPin-Priority: 1001\n"
         found.append(File(PREFERENCES, pin.encode()))

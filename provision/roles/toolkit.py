@@ -22,6 +22,7 @@ from provision.roles.base import (
     Settings,
     package_resource,
     package_source,
+    repository,
     require_family,
 )
 
@@ -136,7 +137,7 @@ def _sources(repo: Repo, facts: Facts) -> list[Resource]:
         parts=OLD_REPOSITORIES,
         files=OLD_SOURCES,
     )
-    return [others, *files]
+    return [others, *repository(repo, facts)]
 
 
 def _cdi(settings: ToolkitSettings) -> list[Resource]:

@@ -16,8 +16,9 @@ from provision.resources.other_sources import OtherSources
 from provision.resources.package import Packages
 from provision.resources.rpm import RpmPackages
 from provision.resources.toolkit_config import ConfigToml
+from provision.roles import all_roles
 from provision.roles.toolkit import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
-from tests.unit.examples import H100, settings_of, with_gpus
+from tests.unit.examples import H100, REPO, settings_of, with_gpus
 
 UBUNTU = replace(H100, os="ubuntu", version="24.04", codename="noble")
 ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
@@ -25,6 +26,11 @@ ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
 
 def found(facts: Facts = H100, **changes: Any) -> list[Any]:
     return list(ROLE.resources(settings_of("toolkit", **changes), facts))
+
+
+def others(facts: Facts = H100, **changes: Any) -> OtherSources:
+    """What is to go because it brings the toolkit's packages."""
+    return next(r for r in found(facts, **changes) if r.id == "other-sources:toolkit")  # type: ignore[no-any-return]
 
 
 def only(kind: type[Any], facts: Facts = H100, **changes: Any) -> Any:
@@ -78,18 +84,18 @@ def test_rhel_has_the_same_but_apts_pin() -> None:
     packages = only(RpmPackages, ROCKY)
     assert [(p.name, p.version) for p in packages.packages] == [(name, "1.20.0-1") for name in PACKAGES]
     assert packages.hold
-    others = only(OtherSources, ROCKY)
-    assert (others.family, others.architecture) == ("rhel", "x86_64")
+    gone = others(ROCKY)
+    assert (gone.family, gone.architecture) == ("rhel", "x86_64")
     files = [resource.path for resource in found(ROCKY) if isinstance(resource, File)]
     assert not [path for path in files if path.startswith("/etc/apt")]
-    assert set(others.own) <= set(files)
+    assert set(gone.own) <= set(files)
 
 
 def test_other_sources_go_before_ours_comes_and_config_before_packages() -> None:
     kinds = [type(resource) for resource in found()]
-    assert kinds[0] is OtherSources
+    assert kinds[:2] == [OtherSources, OtherSources]
     assert kinds.index(ConfigToml) < kinds.index(Packages) < kinds.index(Handler) < kinds.index(CdiSpec)
-    assert set(only(OtherSources).own) == {r.path for r in found() if isinstance(r, File)} - {
+    assert set(others().own) == {r.path for r in found() if isinstance(r, File)} - {
         "/etc/apt/preferences.d/provision-toolkit"
     }
 
@@ -109,3 +115,21 @@ def test_the_spec_is_made_anew_after_the_driver() -> None:
     } <= set(handler.on)
     assert only(CdiSpec, other_cdi_specs="remove").remove_others
     assert not only(CdiSpec).remove_others
+
+
+@pytest.mark.parametrize(
+    ("role", "changes"),
+    [
+        ("driver", {}),
+        ("toolkit", {}),
+        ("docker", {"source": "docker", "repo": {**REPO, "suite": "x", "components": ["y"]}}),
+    ],
+)
+def test_every_role_replaces_other_sources_of_its_repository(role: str, changes: dict[str, Any]) -> None:
+    wanted = settings_of(role, **changes)
+    resources = list(next(known for known in all_roles() if known.name == role).resources(wanted, H100))
+    slug = wanted.repo.slug  # type: ignore[attr-defined]
+    ids = [resource.id for resource in resources]
+    source = f"file:/etc/apt/sources.list.d/{slug}.sources"
+    assert ids.index(f"other-sources:{slug}") < ids.index(source)
+    assert source.removeprefix("file:") in next(r for r in resources if r.id == f"other-sources:{slug}").own  # type: ignore[attr-defined]
