@@ -9,9 +9,22 @@ from dataclasses import dataclass
 from debian.debian_support import Version
 
 from provision.command import quote, words
+from provision.resources.apt import HELD
 
 STREAMS = "/etc/dnf/modules.d"
 """Where dnf keeps which stream of a module is enabled, a file for each module."""
+
+LOCKS = "/etc/dnf/plugins/versionlock.list"
+"""Where dnf's versionlock plugin keeps its locks, a line each: ``NAME-EPOCH:VERSION-RELEASE.*``."""
+
+OTHERS = (
+    f'BEGIN {{ while ((getline name <"{HELD}") > 0) ours[name] }} '
+    '{ name = $0; sub(/-[^-]*-[^-]*$/, "", name) } !(name in ours)'
+)
+"""awk's words for the locks that are not ours."""
+
+NOT_YET = re.compile(r"Unable to find a match|no enabled repositories")
+"""What dnf says where an earlier step of the plan, or fresh metadata, has to come first."""
 
 SECTION = re.compile(r"(Install|Upgrad|Downgrad|Reinstall|Remov)ing\b[^:]*:$", re.ASCII)
 """The head of a part of dnf's table: ``Installing dependencies:``, ``Removing dependent packages:``."""
@@ -30,37 +43,38 @@ class Simulation:
 
 
 def simulate(selectors: Sequence[str], stream: str = "") -> str:
-    """Sh text that asks dnf what ``install SELECTORS`` would do, as if there were no locks.
+    """Sh text that asks dnf what ``install SELECTORS`` would do once our own locks are lifted.
 
-    Without locks, because those that are ours are lifted before the packages are moved.
-
-    :param stream: ``MODULE:STREAM`` that will be enabled before. It is, for this question alone: in a mount
-        namespace of its own.
+    :param stream: ``MODULE:STREAM`` that will be enabled before. It is, like the locks, for this question
+        alone: in a mount namespace of its own.
     """
-    options = "--assumeno --color=never --disableplugin=versionlock --setopt=install_weak_deps=False"
-    ask = f"dnf {options} install --allowerasing {words(*selectors)} 2>&1"
-    if not stream:
-        return ask
+    options = "--assumeno --color=never --setopt=install_weak_deps=False"
     module, _, name = stream.partition(":")
     text = f"[{module}]\nname={module}\nstream={name}\nprofiles=\nstate=enabled\n"
-    lines = "\n".join(
-        (
-            "set -e",
-            "mount -t tmpfs tmpfs /mnt",
-            f"cp -a {STREAMS}/. /mnt",
-            f"printf %s {quote(text)} >/mnt/{module}.module",
-            f"mount --move /mnt {STREAMS}",
-            f"exec {ask}",
-        )
+    streams = (
+        f"mkdir /mnt/streams && cp -a {STREAMS}/. /mnt/streams",
+        f"printf %s {quote(text)} >/mnt/streams/{module}.module",
+        f"mount --bind /mnt/streams {STREAMS}",
     )
-    return f"unshare --mount sh -c {quote(lines)}"
+    lines = (
+        "set -e",
+        "mount -t tmpfs tmpfs /mnt",
+        *(streams if stream else ()),
+        f"if [ -e {LOCKS} ]; then",
+        f"  awk {quote(OTHERS)} {LOCKS} >/mnt/locks && mount --bind /mnt/locks {LOCKS}",
+        "fi",
+        "umount /mnt",
+        f"exec dnf {options} install --allowerasing {words(*selectors)}",
+    )
+    joined = "\n".join(lines)
+    return f"unshare --mount sh -c {quote(joined)} 2>&1"
 
 
 def read(text: str) -> Simulation:
     """Read the answer to :func:`simulate`; dnf exits with 1 whatever it says."""
     if "Dependencies resolved." not in text and "Nothing to do." not in text:
         said = [line for line in text.splitlines() if line.startswith(("Error", " Problem", "  - "))]
-        if not said or "Unable to find a match" in text:
+        if not said or NOT_YET.search(text):
             return Simulation(text="known after apply\n")
         return Simulation(text="known after apply\n" + "".join(f"dnf now says: {line}\n" for line in said))
     removed: list[str] = []

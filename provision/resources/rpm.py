@@ -14,9 +14,6 @@ from provision.resources.apt import HELD
 from provision.resources.base import Change, Planned, Resource
 from provision.resources.package import Package, branch_change, major
 
-LOCKS = "/etc/dnf/plugins/versionlock.list"
-"""Where dnf's versionlock plugin keeps its locks, a line each: ``NAME-EPOCH:VERSION-RELEASE.*``."""
-
 PLUGIN = "python3-dnf-plugin-versionlock"
 """The package that makes dnf heed the locks."""
 
@@ -107,7 +104,7 @@ class RpmPackages(Resource):
             "rpm-packages",
             f"echo machine $(uname -m)\n"
             f"sed 's/^/ours /' {HELD} 2>/dev/null\n"
-            f"sed 's/^/lock /' {LOCKS} 2>/dev/null\n"
+            f"sed 's/^/lock /' {dnf.LOCKS} 2>/dev/null\n"
             + (f"sed 's/^/module /' {modules} 2>/dev/null\n" if modules else "")
             + f"rpm -qa --qf {quote('rpm ' + form)} {words(*names)}",
         )

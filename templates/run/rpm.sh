@@ -48,7 +48,7 @@ dnf_install() {
   rm -f "$run/locks" "$run/module"
   [ ! -e "$locks" ] || cp -p "$locks" "$run/locks" || return
   [ ! -e "$module" ] || cp -p "$module" "$run/module" || return
-  unlock_rpms $ours && { [ -z "$stream" ] || switch_stream "$stream"; } &&
+  unlock_rpms $ours ${may_remove-} && { [ -z "$stream" ] || switch_stream "$stream"; } &&
     dnf_approved "$@" && dnf_run install --allowerasing "$@" && return
   code=$?
   [ ! -e "$run/locks" ] || cat "$run/locks" >"$locks"
