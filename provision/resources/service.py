@@ -28,10 +28,13 @@ class Service(Resource):
     """A unit that is enabled and active. Starting waits until the unit says that it is up.
 
     :ivar timeout: seconds that a start may take, its own gates included.
+    :ivar after: ids of resources whose changes may stop or disable it, as packages do that take the place of
+        others; then it is looked at again.
     """
 
     unit: str
     timeout: int = 120
+    after: tuple[str, ...] = ()
     kind: ClassVar[str] = "service"
 
     @property
@@ -56,37 +59,38 @@ class Service(Resource):
             raise ValueError(f"{len(blocks)} answers for {len(resources)} units: {answer.err.strip()}")
         return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
 
-    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Enable and start the unit where it is not.
+    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
+        """Enable and start the unit where it is not, or may not be after what is planned.
 
         :raises Refusal: if somebody masked it.
         """
-        unit = quote(self.unit)
         if isinstance(state, Missing):
-            enable, start, reason = True, True, "the unit is not there yet"
-        elif state.enabled.startswith("masked"):
+            return self._bring_up("start", f"enable and start {self.unit}", "the unit is not there yet")
+        if state.enabled.startswith("masked"):
             raise Refusal(
                 f"{self.unit} is masked on the host",
                 hint=f"if it may run again: systemctl unmask {self.unit}",
             )
-        else:
-            enable = state.enabled != "enabled" and state.enabled not in NOT_ENABLEABLE
-            start = state.active != "active"
-            reason = "; ".join(
-                text
-                for wrong, text in (
-                    (start, f"it is {state.active} ({state.sub})"),
-                    (enable, f"it is {state.enabled or 'not enabled'}"),
-                )
-                if wrong
-            )
+        enable = state.enabled != "enabled" and state.enabled not in NOT_ENABLEABLE
+        start = state.active != "active"
+        causes = planned.positions(self.after)
         if not enable and not start:
-            return None
-        verbs = [v for v, wanted in (("enable", enable), ("start", start)) if wanted]
+            if not causes:
+                return None
+            after = ", ".join(dict.fromkeys(planned.at(i).resource for i in causes))
+            return self._bring_up("keep", f"keep {self.unit} enabled and running", f"after {after}")
+        reasons = [f"it is {state.active} ({state.sub})"] * start
+        reasons += [f"it is {state.enabled or 'not enabled'}"] * enable
+        verbs = ["enable"] * enable + ["start"] * start
+        action = "start" if start else "enable"
+        return self._bring_up(action, f"{' and '.join(verbs)} {self.unit}", "; ".join(reasons))
+
+    def _bring_up(self, action: str, summary: str, reason: str) -> Change:
+        unit = quote(self.unit)
         return Change(
             resource=self.id,
-            action="start" if start else "enable",
-            summary=f"{' and '.join(verbs)} {self.unit}",
+            action=action,
+            summary=summary,
             reason=reason,
             done=f"unit_is_up {unit}",
             script=f"enable_unit {unit} && start_unit {unit} {self.timeout}",

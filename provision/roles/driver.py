@@ -283,12 +283,13 @@ def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> li
 def _persistence(facts: Facts) -> list[Resource]:
     """The daemon. Ubuntu's unit starts it without persistence mode, and ends it when no GPU is plugged in."""
     unit = "nvidia-persistenced.service"
+    service = Service(unit, after=("packages:driver",))
     if facts.os != "ubuntu":
-        return [Service(unit)]
+        return [service]
     path = f"/etc/systemd/system/{unit}.d/provision.conf"
     return [
         File(path, PERSISTENT.encode()),
-        Service(unit),
+        service,
         Handler(
             f"restart {unit}",
             on=(f"file:{path}",),
@@ -304,7 +305,8 @@ def _fabric(facts: Facts) -> list[Resource]:
         File("/etc/modules-load.d/provision-fabric.conf", b"# Written by provision: for nvlsm.\nib_umad\n"),
         Module("ib_umad"),
     ]
-    return [*(umad if facts.nvlink5 else ()), Service("nvidia-fabricmanager.service")]
+    daemon = Service("nvidia-fabricmanager.service", after=("packages:driver", "fabric-manager"))
+    return [*(umad if facts.nvlink5 else ()), daemon]
 
 
 ROLE = Role("driver", 10, DriverSettings, resources)

@@ -6,7 +6,7 @@ import pytest
 
 from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Missing, Planned
+from provision.resources.base import ABSENT, Change, Missing, Planned
 from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
 
 ANSWER = b"""\
@@ -38,6 +38,30 @@ UnitFileState=masked
 
 UNITS = ["docker.service", "triton@main.service", "triton@none.service", "nvidia-persistenced.service"]
 UP = UnitState("active", "running", "enabled")
+
+
+INSTALLED = Planned((Change("packages:driver", "upgrade", "upgrade", "", ""),))
+
+
+@pytest.mark.parametrize(
+    ("after", "planned", "action"),
+    [
+        (("packages:driver",), INSTALLED, "keep"),
+        (("packages:driver",), Planned(), None),
+        (("packages:other",), INSTALLED, None),
+        ((), INSTALLED, None),
+    ],
+)
+def test_a_unit_is_looked_at_again_after_what_may_stop_it(
+    after: tuple[str, ...], planned: Planned, action: str | None
+) -> None:
+    """A package that takes the place of another disables and stops what both have."""
+    change = Service("a.service", after=after).change(UP, planned)
+    assert (change.action if change else None) == action
+    if change:
+        assert change.reason == "after packages:driver"
+        assert change.done == "unit_is_up a.service"
+        assert "start_unit a.service" in change.script
 
 
 def unit(active: str = "active", sub: str = "running", enabled: str = "enabled") -> UnitState:
