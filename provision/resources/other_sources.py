@@ -133,18 +133,15 @@ done
         files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
-    def change(
-        self,
-        state: tuple[SourceFile, ...] | Missing,
-        planned: Planned,  # noqa: ARG002
-    ) -> Change | None:
-        """Move away the files that hold nothing else.
+    def change(self, state: tuple[SourceFile, ...] | Missing, planned: Planned) -> Change | None:
+        """Move away the files that hold nothing else and that no earlier change moves away.
 
         :raises Refusal: if a source stands among others.
         """
         if isinstance(state, Missing):
             return None
-        files = [file for file in state if self._may_go(file)]
+        left = [file for file in state if not planned.positions((_gone(file.path),))]
+        files = [file for file in left if self._may_go(file)]
         if not files:
             return None
         paths = [file.path for file in files]
@@ -159,6 +156,7 @@ done
             guard=" && ".join(f"holds {quote(file.path)} {checksum(file.content)}" for file in files),
             done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
             script=f"remove_sources {words(*paths)}",
+            signals=tuple(map(_gone, paths)),
         )
 
     def _may_go(self, file: SourceFile) -> bool:
@@ -180,6 +178,11 @@ done
         uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
         same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
         return same or any(f"/{part}/" in f"{uri}/" for part in self.parts)
+
+
+def _gone(path: str) -> str:
+    """The signal of a change that moves a file away."""
+    return f"gone:{path}"
 
 
 def _bare(uri: str) -> str:

@@ -132,3 +132,13 @@ def test_a_clean_host_needs_nothing() -> None:
     assert APT.states([APT], Output(0, b"")) == {APT.id: ()}
     assert APT.change((), Planned()) is None
     assert APT.change(ABSENT, Planned()) is None
+
+
+def test_a_file_that_another_role_removes_is_removed_once() -> None:
+    file = SourceFile(f"{LISTS}/any.list", f"deb {URI} /\n".encode())
+    first = replace(APT, name="driver", parts=(), files=()).change((file,), Planned())
+    assert first is not None
+    assert APT.change((file,), Planned((first,))) is None
+    more = APT.change((file, SourceFile(f"{LISTS}/old.list", f"deb {OLD} /\n".encode())), Planned((first,)))
+    assert more is not None
+    assert more.summary == f"remove {LISTS}/old.list (kept in the backups)"
