@@ -73,7 +73,8 @@ def simulate(selectors: Sequence[str], stream: str = "") -> str:
 def read(text: str) -> Simulation:
     """Read the answer to :func:`simulate`; dnf exits with 1 whatever it says."""
     if "Dependencies resolved." not in text and "Nothing to do." not in text:
-        said = [line for line in text.splitlines() if line.startswith(("Error", " Problem", "  - "))]
+        wrong = [line for line in text.splitlines() if line.startswith(("Error:", " Problem", "  - "))]
+        said = [line.strip() for line in wrong if line.strip() != "Error:"]
         if not said or NOT_YET.search(text):
             return Simulation(text="known after apply\n")
         return Simulation(text="known after apply\n" + "".join(f"dnf now says: {line}\n" for line in said))

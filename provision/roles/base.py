@@ -99,7 +99,7 @@ def package_source(repo: Repo, facts: Facts) -> list[File]:
 
     :raises Refusal: where the host's kind of package manager has no such repository.
     """
-    return _dnf_source(repo, facts) if facts.family == "rhel" else apt_source(repo, facts)
+    return _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
 
 
 def repository(repo: Repo, facts: Facts) -> list[Resource]:
@@ -116,7 +116,7 @@ def repository(repo: Repo, facts: Facts) -> list[Resource]:
     return [OtherSources(repo.slug, "debian", repo.uri, repo.suite, facts.architecture, own), *files]
 
 
-def apt_source(repo: Repo, facts: Facts) -> list[File]:
+def _apt_source(repo: Repo, facts: Facts) -> list[File]:
     """The files that make apt trust and use ``repo``: its key, and a source bound to that key."""
     key = f"/etc/apt/keyrings/{repo.key_name}.asc"
     lines = [
@@ -184,19 +184,6 @@ def require_family(facts: Facts, role: str) -> None:
     :raises Refusal: naming the system.
     """
     if not facts.family:
-        raise _unknown(facts, role)
-
-
-def require_apt(facts: Facts, role: str) -> None:
-    """Refuse a system whose packages are not Debian's kind.
-
-    :raises Refusal: naming the system.
-    """
-    if not facts.is_apt:
-        raise _unknown(facts, role)
-
-
-def _unknown(facts: Facts, role: str) -> Refusal:
-    return Refusal(
-        f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
-    )
+        raise Refusal(
+            f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
+        )

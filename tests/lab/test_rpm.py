@@ -258,7 +258,7 @@ def test_a_lock_on_a_dependency_is_in_the_way(root: Root, keys: Keys) -> None:
     root.converge(*driver(key, "570.10"))
     root.must("echo 'nvidia-driver-cuda-libs-3:570.10-1.el9.*' >>/etc/dnf/plugins/versionlock.list")
     planned = root.plan(*driver(key, "580.20"))
-    assert "dnf now says: Error:" in last(planned)
+    assert "dnf now says: " in last(planned)
     assert "nvidia-driver-cuda-libs" in last(planned)
     said = failure(root.carry_out(planned))
     assert "nvidia-driver-cuda-libs" in said
