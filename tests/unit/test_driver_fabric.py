@@ -1,0 +1,195 @@
+"""The Fabric Manager in the driver's version, and libraries of the branch: decisions, and words of scripts."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.command import Output
+from provision.resources.base import Change, Planned
+from provision.resources.fabric_manager import FabricManager, FabricState, upstream
+from provision.script import WORDS
+from tests.unit.sandbox import SHELLS
+
+needs_apt = pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="dpkg-query is not installed")
+
+MANAGER = FabricManager("debian", "nvidia-fabricmanager", "nvidia-driver-cuda")
+ANSWER = b"""\
+nvidia-driver-cuda\t1:580.159.04-1ubuntu1\tinstalled
+nvidia-fabricmanager\t580.159.04-1\tinstalled
+nvidia-fabricmanager-570\t570.211.01-1\tconfig-files
+"""
+
+
+def planned(*signals: str) -> Planned:
+    return Planned((Change("packages:driver", "upgrade", "", "", "", signals=signals),))
+
+
+def test_versions_are_read_without_epoch_and_suffix() -> None:
+    state = FabricManager.states([MANAGER], Output(0, ANSWER))["fabric-manager"]
+    assert state == FabricState("580.159.04", {"nvidia-fabricmanager": "580.159.04"})
+    rows = b"nvidia-driver-cuda\t580.159.04\nnvidia-fabric-manager\t580.95.05\n"
+    rhel = FabricManager("rhel", "nvidia-fabric-manager", "nvidia-driver-cuda")
+    assert FabricManager.states([rhel], Output(0, rows))["fabric-manager"] == FabricState(
+        "580.159.04", {"nvidia-fabric-manager": "580.95.05"}
+    )
+    assert FabricManager.states([MANAGER], Output(0, b""))["fabric-manager"] == FabricState("", {})
+
+
+@pytest.mark.parametrize(
+    ("managers", "driver", "before", "reason"),
+    [
+        ({"nvidia-fabricmanager": "580.1"}, "580.1", Planned(), None),
+        ({"nvidia-fabricmanager": "580.1"}, "580.2", Planned(), "is at 580.1, the driver at 580.2"),
+        ({}, "580.2", Planned(), "is at no version, the driver at 580.2"),
+        (
+            {"nvidia-fabricmanager": "580.1"},
+            "580.1",
+            planned("package:nvidia-driver-cuda:upgrade"),
+            "driver or Fabric Manager change",
+        ),
+        ({"nvidia-fabricmanager": "580.1"}, "580.1", planned("package:nvidia-smi:upgrade"), None),
+    ],
+)
+def test_it_is_made_equal_where_it_is_not(
+    managers: Mapping[str, str], driver: str, before: Planned, reason: str | None
+) -> None:
+    change = MANAGER.change(FabricState(driver, managers), before)
+    assert (reason is None) == (change is None)
+    if change and reason:
+        assert reason in change.reason
+        assert change.done == "fabric_manager_matches nvidia-fabricmanager nvidia-driver-cuda"
+        assert change.script.endswith(" hold")
+
+
+def test_one_that_nobody_wants_is_told_and_left() -> None:
+    unwanted = FabricManager("debian", "", "nvidia-driver-cuda")
+    state = FabricState("580.1", {"nvidia-fabricmanager-570": "570.1"})
+    assert unwanted.change(state, Planned()) is None
+    assert "nvidia-fabricmanager-570 is installed" in unwanted.notes(state, Planned())[0]
+    assert unwanted.notes(FabricState("580.1", {}), Planned()) == ()
+    assert MANAGER.notes(state, Planned()) == ()
+
+
+@pytest.mark.parametrize("family", ["debian", "rhel"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_probe_answers_where_nothing_is_installed(shell: str, family: Any) -> None:
+    script = FabricManager.probe([FabricManager(family, "", "nvidia-driver-cuda")]).script
+    ran = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("580.159.04-1", "580.159.04"),
+        ("1:580.95.05-0ubuntu0.24.04.2", "580.95.05"),
+        ("580.95.05", "580.95.05"),
+        ("", ""),
+    ],
+)
+def test_nvidias_version_in_that_of_a_package(version: str, expected: str) -> None:
+    assert upstream(version) == expected
+
+
+STUBS = """
+fail() { echo "$*" >&2; return 1; }
+package_state() {
+  version=$MANAGER
+  if [ -e installed ]; then version=580.2-1; fi
+  if [ "$1" = nvidia-driver-cuda ]; then version=$DRIVER; fi
+  [ -z "$version" ] || echo "installed hold $version"
+}
+apt_install() { echo "apt_install $*"; : >installed; }
+hold_packages() { echo "hold_packages $*"; }
+systemctl() { echo "systemctl $*"; }
+"""
+
+
+def words(shell: str, folder: Path, script: str, **environment: str) -> tuple[int, str, str]:
+    """Run words of fabric.sh with stubs for the words of other files."""
+    text = (WORDS / "fabric.sh").read_text("utf-8") + STUBS + script
+    ran = subprocess.run(
+        [shell, "-c", text],
+        cwd=folder,
+        env={"PATH": f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@needs_apt
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("driver", "manager", "says"),
+    [
+        ("580.2-1", "580.2-1", ""),
+        ("1:580.2-0ubuntu1", "580.2-1", ""),
+        ("580.2-1", "580.1-1", "is at 580.1, the driver at 580.2"),
+        ("580.2-1", "", "is at no version, the driver at 580.2"),
+        ("", "", "is at no version, the driver at none"),
+    ],
+)
+def test_the_word_that_compares(shell: str, tmp_path: Path, driver: str, manager: str, says: str) -> None:
+    script = "fabric_manager_matches nvidia-fabricmanager nvidia-driver-cuda"
+    code, _, err = words(shell, tmp_path, script, DRIVER=driver, MANAGER=manager)
+    assert (code == 0) == (not says)
+    assert says in err
+
+
+@needs_apt
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_word_that_makes_equal_installs_exactly_the_drivers_version(shell: str, tmp_path: Path) -> None:
+    script = (
+        "match_fabric_manager nvidia-fabricmanager nvidia-driver-cuda hold"
+        " && fabric_manager_matches nvidia-fabricmanager nvidia-driver-cuda"
+    )
+    code, out, err = words(shell, tmp_path, script, DRIVER="580.2-1", MANAGER="580.1-1")
+    assert (code, err) == (0, "")
+    assert "apt_install nvidia-fabricmanager --allow-downgrades -- nvidia-fabricmanager=580.2-*\n" in out
+    assert "hold_packages nvidia-fabricmanager\n" in out
+    assert "systemctl restart nvidia-fabricmanager.service\n" in out
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("library", "says"),
+    [
+        ("libnvidia-ml.so.580.173.02", ""),
+        ("libnvidia-ml.so.565.57.01", "branch 580 was asked for, and the driver 565.57.01 is installed"),
+        ("libnvidia-ml.so.5800.1", "branch 580 was asked for, and the driver 5800.1"),
+        ("", "libnvidia-ml.so.1 is not installed"),
+    ],
+)
+def test_packages_that_bring_another_branch_fail_the_step(
+    shell: str, tmp_path: Path, library: str, says: str
+) -> None:
+    """As transitional packages of Ubuntu's archive do: their own version is the one that was asked for."""
+    if library:
+        (tmp_path / library).touch()
+        (tmp_path / "libnvidia-ml.so.1").symlink_to(library)
+        listed = f"\tlibnvidia-ml.so.1 (libc6,x86-64) => {tmp_path}/libnvidia-ml.so.1"
+    else:
+        listed = "\tlibc.so.6 (libc6,x86-64) => /lib/libc.so.6"
+    program = tmp_path / "ldconfig"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}\nEND\n")
+    program.chmod(0o755)
+    text = (WORDS / "fabric.sh").read_text(
+        "utf-8"
+    ) + 'fail() { echo "$*" >&2; return 1; }\ndriver_is_branch 580'
+    ran = subprocess.run(
+        [shell, "-c", text],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode == 0) == (not says), ran.stderr
+    assert says in ran.stderr
