@@ -1,4 +1,4 @@
-"""The Fabric Manager in the driver's version, and libraries of the branch: decisions, and words of scripts."""
+"""The Fabric Manager in the driver's version, and libraries of the branch: decisions, words of scripts."""
 
 from __future__ import annotations
 
