@@ -33,11 +33,10 @@ QUESTION = Probe(
     "cdi",
     f"""v=; [ -r /sys/module/nvidia/version ] && read -r v </sys/module/nvidia/version
 echo "driver $v"
-c=/etc/systemd/system/multi-user.target.wants/{UNIT}
-if [ ! -e /usr/lib/systemd/system/{UNIT}.service ] && [ ! -e /lib/systemd/system/{UNIT}.service ]; then
-  echo 'boot never'
-elif [ ! -e $c.service ] || [ ! -e $c.path ]; then echo 'boot disabled'
-fi
+boot=never wants=/etc/systemd/system/multi-user.target.wants/{UNIT}
+for d in /etc /usr/lib /lib; do [ ! -e $d/systemd/system/{UNIT}.service ] || boot=disabled; done
+[ ! -e $wants.service ] || [ ! -e $wants.path ] || boot=enabled
+echo "boot $boot"
 timeout 10 sed -n -e 's/^GPU UUID:[[:space:]]*/uuid /p' -e 's/^Device Minor:[[:space:]]*/minor /p' \\
   /proc/driver/nvidia/gpus/*/information 2>/dev/null
 c=/proc/driver/nvidia/capabilities
@@ -51,7 +50,7 @@ for f in /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json
   echo "spec $f"
   echo "text $(gzip -c -- "$f" | base64 -w0)"
   sed -n -E 's/^[^#]*[pP]ath"?:[[:space:]]*"?([^",]*)"?,?[[:space:]]*$/\\1/p' -- "$f" |
-    while IFS= read -r p; do [ -e "$p" ] || [ -L "$p" ] || echo "gone $p"; done
+    while IFS= read -r p; do [ -e "$p" ] || echo "gone $p"; done
 done""",
 )
 """What the specs of a host say, and what is there; nothing of NVIDIA's is run for it."""
@@ -136,7 +135,6 @@ def parse(answer: Output) -> CdiState:
     for word, text in lines:
         told.setdefault(word, []).append(text)
     caps = [text.rsplit(maxsplit=1) for text in told.get("cap", [])]
-    boot = told.get("boot", [""])[0]
     return CdiState(
         driver=told["driver"][0],
         uuids=frozenset(told.get("uuid", [])),
@@ -144,7 +142,7 @@ def parse(answer: Output) -> CdiState:
         mig=frozenset(map(int, told.get("mig", []))),
         instances=frozenset(int(minor) for name, minor in caps if "/ci" in name),
         capabilities=frozenset(int(minor) for _, minor in caps),
-        at_boot=None if boot == "never" else boot != "disabled",
+        at_boot={"enabled": True, "disabled": False}.get(told.get("boot", ["never"])[0]),
         specs=tuple(_specs(lines)),
     )
 

@@ -483,6 +483,37 @@ def test_modes(toolkit_host: LabHost, image: str, mode: str, code: int) -> None:
         must(toolkit_host, change + "auto")
 
 
+def test_cdi_refresh_writes_the_spec_and_does_nothing_where_modules_dep_has_no_driver(
+    toolkit_host: LabHost,
+) -> None:
+    """J1, B3: both end well."""
+    spec, dep = "/var/run/cdi/nvidia.yaml", "/lib/modules/$(uname -r)/modules.dep"
+    must(toolkit_host, f"rm -f {spec}; systemctl start nvidia-cdi-refresh.service && grep -q ^kind: {spec}")
+    must(
+        toolkit_host, f"mv {dep} /root/dep && rm {spec} && systemctl reset-failed nvidia-cdi-refresh.service"
+    )
+    try:
+        must(toolkit_host, f"systemctl restart nvidia-cdi-refresh.service && [ ! -e {spec} ]")
+        shown = must(toolkit_host, "systemctl show -p Result nvidia-cdi-refresh.service")
+        assert shown == "Result=exec-condition\n"
+    finally:
+        must(toolkit_host, f"mv /root/dep {dep}")
+
+
+def test_a_name_in_two_specs_of_one_folder_is_resolved_by_neither(toolkit_host: LabHost) -> None:
+    """The rules of CDI: the later folder wins, and within one folder there is no winner."""
+    must(toolkit_host, "nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml")
+    listed = "nvidia-ctk cdi list 2>/dev/null"
+    names = must(toolkit_host, listed)
+    try:
+        must(toolkit_host, "mkdir -p /etc/cdi && cp /var/run/cdi/nvidia.yaml /etc/cdi/")
+        assert must(toolkit_host, listed) == names
+        must(toolkit_host, "cp /var/run/cdi/nvidia.yaml /var/run/cdi/copy.yaml")
+        assert must(toolkit_host, listed) == ""
+    finally:
+        must(toolkit_host, "rm -f /etc/cdi/nvidia.yaml /var/run/cdi/copy.yaml")
+
+
 def test_daemon_reload_takes_the_gpus_from_the_legacy_hook_only(toolkit_host: LabHost, image: str) -> None:
     """L1, L2: the device rules behind the hook are not systemd's; those of jit-cdi are in the unit."""
     start = "docker run -d --name"
@@ -556,7 +587,7 @@ def test_another_branch_mismatches_until_the_module_is_loaded_again(
         reload_module(toolkit_host)
 
 
-# ---- nvidia-ctk runtime configure, on this machine
+# ---- nvidia-ctk, on this machine
 
 
 @pytest.fixture(scope="module")
@@ -646,3 +677,16 @@ def test_runtime_configure(  # noqa: PLR0917 - pytest passes them by name
     else:
         assert result in done.stderr
         assert config.read_text(encoding="utf-8") == given
+
+
+def test_config_in_place_keeps_values_and_drops_comments(ctk: Path, tmp_path: Path) -> None:
+    """What the package does each time that it is configured ("nvidia-ctk config", api/config/v1/toml.go)."""
+    config = tmp_path / "config.toml"
+    argv = [str(ctk), "--quiet", "config", f"--config-file={config}", "--in-place"]
+    subprocess.run(argv, check=True)
+    packaged = config.read_text(encoding="utf-8")
+    assert "#no-cgroups = false\n" in packaged
+    changed = packaged.replace('mode = "auto"', 'mode = "legacy"')
+    config.write_text("# of the user\n" + changed, encoding="utf-8")
+    subprocess.run(argv, check=True)
+    assert config.read_text(encoding="utf-8") == changed
