@@ -256,11 +256,9 @@ def _built(
 ) -> list[Resource]:
     """Modules for the running and the newest kernel, which the kernel will load."""
     found: list[Resource] = [DriverModules(settings.upstream, chosen.modules, chosen.prebuilt)]
-    if chosen.prebuilt:
-        return found
-    if facts.secure_boot:
+    if facts.secure_boot and not chosen.prebuilt:
         found.append(SecureBoot(chosen.modules, SIGNED if facts.os == "ubuntu" else ""))
-    return [*found, NewestKernel(_family(facts), policy, chosen.modules)]
+    return [*found, NewestKernel(_family(facts), policy, chosen.modules, chosen.prebuilt)]
 
 
 def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:

@@ -12,6 +12,7 @@ from provision.resources.base import Change, Planned
 from provision.resources.initramfs import Initramfs
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
+from tests.verify.test_driver import INITRAMFS
 
 OLD, NEW = "6.1.0-9-amd64", "6.1.0-32-amd64"
 BLACKLIST = "/etc/modprobe.d/provision-nouveau.conf"
@@ -116,3 +117,13 @@ def test_a_host_without_initramfs_has_nothing_to_rebuild(root: FakeRoot) -> None
     change = WANTED.change((), Planned((FILE,)))
     assert change
     assert root.words(change.done).ok
+
+
+@pytest.mark.parametrize("program", ["lsinitramfs", "lsinitrd"])
+def test_what_is_in_an_image_is_verified(root: FakeRoot, program: str) -> None:
+    """An image that cannot be read says nothing."""
+    for release, text in ((OLD, "etc/modprobe.d/provision-nouveau.conf\n"), (NEW, "etc/modprobe.d/x.conf\n")):
+        root.write(f"/boot/initrd.img-{release}", f"init\n{text}")
+    root.write(f"/boot/initramfs-{OLD}.img", "unreadable")
+    root.program(program, 'grep -q -v unreadable "$1" && cat "$1"')
+    assert root.sh(INITRAMFS).out.split() == [f"{root.folder}/boot/initrd.img-{NEW}"]

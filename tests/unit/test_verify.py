@@ -179,6 +179,7 @@ def healthy() -> dict[str, Output]:
         "driver pins": said("pin 580.*\n" + "".join(f"alone {name}\n" for name in LEFT_ALONE)),
         "driver-modules": said("6.18.44 580.159.04 yes nvidia/580.159.04\n" * 2),
         "module signer": said(""),
+        "initramfs contents": said(""),
         "fabric": said("inactive\n0, [N/A], [N/A]\n"),
         "gpus": gpus(row()),
         "gpu health": health(),
@@ -620,6 +621,13 @@ def test_a_fabric_manager_without_switches_is_a_concern() -> None:
 def test_secure_boot_and_who_signed_the_module(signer: str, verdict: str) -> None:
     result = verdicts({"module signer": said(signer)}, facts=replace(FACTS, secure_boot=True))
     assert "module is signed where that is needed" in found(result, verdict)
+
+
+def test_an_initramfs_without_the_blacklist_is_a_concern() -> None:
+    result = verdicts({"initramfs contents": said("/boot/initrd.img-6.1.0-9-amd64\n")})
+    assert found(result, "warn")["nouveau is kept out at boot"].startswith(
+        "/boot/initrd.img-6.1.0-9-amd64 without /etc/modprobe.d/provision-nouveau.conf"
+    )
 
 
 def test_version_mismatch_is_named() -> None:

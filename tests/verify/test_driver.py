@@ -10,7 +10,15 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.base import Planned
 from provision.resources.driver_modules import DriverModules
-from provision.roles.driver import LEFT_ALONE, PREFERENCES, DriverSettings, fabric_manager_of, packages_of
+from provision.resources.kernel import KERNELS
+from provision.roles.driver import (
+    BLACKLIST,
+    LEFT_ALONE,
+    PREFERENCES,
+    DriverSettings,
+    fabric_manager_of,
+    packages_of,
+)
 from provision.verify import Evidence, fail, skip, warn
 from provision.verify.causes import cause
 from provision.verify.health import HEALTH, Reading, readings
@@ -45,6 +53,16 @@ PINS = f"""if command -v apt-config >/dev/null; then
   apt-config dump Unattended-Upgrade::Package-Blacklist | sed -n 's/^[^"]*:: "\\(.*\\)";$/alone \\1/p'
 fi 2>/dev/null || :"""
 
+INITRAMFS = f"""{KERNELS}for k in $kernels; do
+  for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
+    [ -e "$image" ] || continue
+    if command -v lsinitramfs >/dev/null; then set -- lsinitramfs; else set -- lsinitrd; fi
+    files=$(timeout 30 "$@" "$image" 2>/dev/null) || continue
+    case $files in *"{BLACKLIST.lstrip("/")}"*) ;; *) echo "$image" ;; esac
+  done
+done"""
+"""Prints the images without our blacklist; those that cannot be read are left out."""
+
 SIGNER = "if [ -d /sys/module/nvidia ]; then timeout 10 modinfo -F signer nvidia; fi 2>/dev/null || :"
 
 FABRIC = """systemctl show -p ActiveState --value nvidia-fabricmanager.service
@@ -64,6 +82,7 @@ def probes(settings: DriverSettings) -> list[Probe]:
         Probe("driver pins", PINS),
         DriverModules.probe(()),
         Probe("module signer", SIGNER),
+        Probe("initramfs contents", INITRAMFS),
         Probe("fabric", FABRIC),
         GPUS,
         HEALTH,
@@ -139,7 +158,16 @@ def test_nouveau_is_not_loaded(evidence: Evidence) -> None:
     if "nouveau" in evidence["loaded modules"].out.split():
         fail(
             "nouveau is loaded and holds the GPUs",
-            "reboot the host; if it comes back, rebuild the initramfs: update-initramfs -u",
+            "reboot the host; if it comes back, rebuild the initramfs: update-initramfs -u -k all",
+        )
+
+
+def test_nouveau_is_kept_out_at_boot(evidence: Evidence) -> None:
+    """The initramfs loads drivers before the root file system with our blacklist is there."""
+    if without := evidence["initramfs contents"].out.split():
+        warn(
+            f"{' and '.join(without)} without {BLACKLIST}: nouveau may take the GPUs at the next boot",
+            "on the host: update-initramfs -u -k all, or dracut --force --regenerate-all",
         )
 
 
