@@ -44,17 +44,23 @@ await_lock() {
 
 # apt_install [FLAG...] -- PACKAGE[=VERSION]...
 apt_install() {
-  broken=
-  if [ -n "$(dpkg --audit)" ] || ls /var/lib/dpkg/updates/[0-9]* >/dev/null 2>&1; then
-    dpkg_configure || broken=yes
-  fi
   if [ ! -e "$run/apt-is-fresh" ]; then
     apt_get update -o APT::Update::Error-Mode=any || return
     : >"$run/apt-is-fresh"
   fi
-  # What apt can mend it mends only by itself, not along with an installation.
-  [ -z "$broken" ] || apt_approved --fix-broken || echo "apt could not mend what dpkg had left undone"
+  if [ -n "$(dpkg --audit)" ] || ls /var/lib/dpkg/updates/[0-9]* >/dev/null 2>&1; then
+    apt_mend || echo "what dpkg had left undone could not all be mended"
+  fi
   apt_approved "$@"
+}
+
+# apt_mend: ends what an earlier run of dpkg did not. apt does none of this along with an installation.
+apt_mend() {
+  dpkg_configure && unmended= || unmended=$?
+  half=$(dpkg-query -W -f '${db:Status-Status} ${binary:Package}\n' | sed -n 's/^half-installed //p')
+  # shellcheck disable=SC2086  # names of packages are words
+  [ -z "$half" ] || apt_approved --reinstall -- $half || unmended=$?
+  [ -z "$unmended" ] || apt_approved --fix-broken
 }
 
 # apt_approved ARGUMENT...: installs, but removes nothing that $may_remove does not name, and moves no held package

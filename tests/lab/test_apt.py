@@ -172,6 +172,19 @@ def test_what_dpkg_left_undone_is_mended(root: Root, key: SigningKey) -> None:
     assert "nvidia-driver-cuda: repair, dpkg left it unpacked" in planned.changes[-1].reason
 
 
+def test_what_was_cut_while_it_was_unpacked_is_installed_again(root: Root, key: SigningKey) -> None:
+    root.converge(*driver(key, "580.20-1"))
+    root.must(
+        'awk \'$1 == "Package:" { name = $2 }'
+        ' $1 == "Status:" && name == "nvidia-driver-cuda" { $0 = "Status: hold reinstreq half-installed" }'
+        ' $1 == "Status:" && name == "libnvidia-ml1" { $0 = "Status: install reinstreq half-installed" }'
+        " { print }' /var/lib/dpkg/status >/status && mv /status /var/lib/dpkg/status"
+    )
+    planned = root.converge(*driver(key, "580.20-1"))
+    assert planned.changes[-1].reason == "nvidia-driver-cuda: repair, dpkg left it half-installed"
+    assert root.must("dpkg --audit") == ""
+
+
 @pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
 def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, lock: str) -> None:
     (root.shared / "hold.py").write_text(
