@@ -95,33 +95,19 @@ def locked(machine: LabHost, file: str, seconds: int) -> Iterator[None]:
         machine.run(["sh", "-c", "systemctl stop holder.service; rm /run/holder*"])
 
 
-@pytest.mark.parametrize("seconds", [8, pytest.param(30, marks=pytest.mark.slow)])
-def test_a_lock_that_another_program_holds_is_waited_for(converged: Lab, small: Path, seconds: int) -> None:
+def test_a_lock_that_another_program_holds_is_waited_for(converged: Lab, small: Path) -> None:
     first, second = host(converged, "gpu-01"), host(converged, "gpu-03")
     for machine in (first, second):
         shell(machine, WITHOUT_TREE)
     began = time.monotonic()
     with (
-        locked(first, "/var/lib/dpkg/lock-frontend", seconds),
-        locked(second, "/var/lib/apt/lists/lock", seconds),
+        locked(first, "/var/lib/dpkg/lock-frontend", 8),
+        locked(second, "/var/lib/apt/lists/lock", 8),
     ):
         answer = provision("--roles", "docker", pattern="gpu-01,gpu-03", inventory=small)
         assert answer.code == 0, str(answer)
-        assert time.monotonic() - began >= seconds - 1
+        assert time.monotonic() - began >= 7
     repair("gpu-01", "gpu-03", roles="docker", inventory=small)
-
-
-@pytest.mark.slow
-def test_a_lock_that_is_never_released_is_told_with_its_holder(converged: Lab, small: Path) -> None:
-    machine = host(converged, "gpu-01")
-    shell(machine, WITHOUT_TREE)
-    with locked(machine, "/var/lib/dpkg/lock-frontend", 1000):
-        holder = shell(machine, "systemctl show -p MainPID --value holder.service").strip()
-        said, hint = failed(provision("--roles", "docker", pattern="gpu-01", inventory=small), "gpu-01")
-        assert f"process {holder} (" in said
-        assert "perl" in said
-        assert hint
-    repair("gpu-01", roles="docker", inventory=small)
 
 
 # ---- mirrors
@@ -268,28 +254,6 @@ def test_a_reboot_is_done_where_it_is_allowed_and_the_run_goes_on(converged: Lab
     assert answer.host("gpu-03")["reboots"] == 1
     assert machine.boot_id() not in (before, None)
     assert inv("plan", "--hosts", "gpu-03", inventory=small).code == 0
-
-
-@pytest.mark.slow
-def test_a_host_that_does_not_come_back_from_its_reboot_is_unreachable(
-    converged: Lab, tmp_path: Path
-) -> None:
-    document = lab_inventory()
-    document["gpu-nodes"]["vars"]["driver"] |= {"reboot": "allowed", "reboot_timeout": 30}
-    source = write_inventory(tmp_path, document)
-    machine = host(converged, "gpu-03")
-    shell(machine, NOUVEAU)
-    machine.refuse_boot()
-    try:
-        answer = provision(pattern="gpu-03", inventory=source)
-        said, hint = failed(answer, "gpu-03")
-        assert "did not come back" in said, str(answer)
-        assert "30 s" in said
-        assert hint
-    finally:
-        machine.refuse_boot(False)
-        machine.wait()
-    repair("gpu-03")
 
 
 def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:
