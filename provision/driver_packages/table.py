@@ -269,6 +269,12 @@ FAMILY = {
         "nvidia-tesla-*kernel-dkms",
         "nvidia-utils-*",
     ),
-    "rhel": ("nvidia-driver*", "kmod-nvidia*", "nvidia-kmod-common"),
+    "rhel": (
+        "nvidia-driver",
+        "nvidia-driver-cuda*",
+        "nvidia-driver-libs",
+        "kmod-nvidia*",
+        "nvidia-kmod-common",
+    ),
 }
 """Globs that find the installed driver of any branch and source, by family; their version is the driver's."""

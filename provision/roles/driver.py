@@ -31,6 +31,7 @@ from provision.resources.kernel import KernelHeaders, NewestKernel, headers_of_l
 from provision.resources.module import Module
 from provision.resources.package import Package
 from provision.resources.reboot import Reboot, RebootPolicy
+from provision.resources.run_file import NoRunFile
 from provision.resources.secure_boot import SecureBoot
 from provision.resources.service import Service
 from provision.resources.unattended import left_alone
@@ -57,7 +58,7 @@ LEFT_ALONE = (
 )
 """Beginnings of names that unattended upgrades leave alone: the libraries must not overtake the module."""
 
-KERNELS = ("linux-generic", "linux-image-", "linux-headers-", "linux-modules-")
+KERNELS = ("linux-image-", "linux-headers-", "linux-modules-")
 """The same for kernels, where modules come ready for each: a kernel without them has no GPU."""
 
 SIGNED = "source: archive with prebuilt: true has modules for Ubuntu's kernels that Canonical has signed"
@@ -137,6 +138,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
         causes=(f"file:{PREFERENCES}", "packages:driver-pinning", "packages:driver", "fabric-manager"),
     )
     return [
+        NoRunFile(),
         *_sources(settings, facts, chosen),
         File(BLACKLIST, render("nouveau.conf.j2").encode()),
         Initramfs(BLACKLIST),
@@ -179,7 +181,9 @@ def _sources(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> 
         pin = f"Package: {' '.join(PINNED)}\nPin: version {settings.wanted}\nPin-Priority: 1001\n"
         found.append(File(PREFERENCES, pin.encode()))
         if settings.hold:
-            found.append(left_alone("driver", (*LEFT_ALONE, *(KERNELS if chosen.prebuilt else ()))))
+            meta = f"linux-{chosen.kernels.partition('-')[0]}"
+            kernels = (meta, *KERNELS) if chosen.prebuilt else ()
+            found.append(left_alone("driver", (*LEFT_ALONE, *kernels)))
     return found
 
 

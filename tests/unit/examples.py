@@ -22,6 +22,7 @@ from provision.resources.leftover import NoOtherUnits
 from provision.resources.package import Packages
 from provision.resources.reboot import BootState, Reboot
 from provision.resources.rpm import RpmPackages, RpmState
+from provision.resources.run_file import NoRunFile
 from provision.roles import all_roles
 from provision.roles.base import Repo, Settings
 
@@ -116,6 +117,7 @@ BARE: dict[type[Resource], Any] = {
     KernelHeaders: Kernels(KERNEL, KERNEL),
     NewestKernel: (Kernels(KERNEL, KERNEL), False),
     NoOtherUnits: (),
+    NoRunFile: None,
     Reboot: BootState(),
     RpmPackages: RpmState({}),
 }

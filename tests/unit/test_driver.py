@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.command import Output
 from provision.driver_packages import (
     FAMILY,
     TABLE,
@@ -38,6 +39,8 @@ from provision.gpus import (
 )
 from provision.resources.base import ABSENT, Planned
 from provision.resources.package import Packages, PackageState
+from provision.resources.rpm import RpmPackages
+from provision.resources.run_file import NoRunFile
 from provision.roles.driver import DriverSettings, resources
 from tests.unit.examples import H100, REPO, settings_of
 
@@ -353,6 +356,76 @@ def test_what_was_installed_must_be_of_the_branch() -> None:
     assert role()["packages:driver"].proof == "driver_is_branch 580"
 
 
+# --- other drivers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("answer", "version"), [(b"", None), (b"575.57.08\n", "575.57.08"), (b"\n", "")])
+def test_a_driver_of_the_run_file_is_left_and_refused(answer: bytes, version: str | None) -> None:
+    state = NoRunFile.states([NoRunFile()], Output(0, answer))["run-file"]
+    assert state == version
+    if version is None:
+        assert NoRunFile().change(state, Planned()) is None
+        return
+    with pytest.raises(Refusal, match=r"NVIDIA's \.run installer has put a driver on the host") as caught:
+        NoRunFile().change(state, Planned())
+    assert "nvidia-uninstall" in str(caught.value.hint)
+
+
+def test_looking_for_a_run_file_comes_first() -> None:
+    assert next(iter(role())) == "run-file"
+
+
+# --- RHEL -----------------------------------------------------------------------------------------
+
+ROCKY = replace(H100, os="rocky", version="9.5", codename="", architecture="", kernel="5.14.0-503.el9.x86_64")
+
+
+@pytest.mark.parametrize(
+    ("generation", "branch", "stream", "module"),
+    [
+        (0x2330, 580, "nvidia-driver:580-open", "kmod-nvidia-open-dkms"),
+        (0x1DB4, 580, "nvidia-driver:580-dkms", "kmod-nvidia-latest-dkms"),
+        (0x2901, 595, "nvidia-driver:595-open", "kmod-nvidia-open-dkms"),
+    ],
+)
+@pytest.mark.parametrize("system", ["rhel 9.4", "rocky 9.5", "almalinux 9.5", "rocky 8.10", "rhel 8.10"])
+def test_module_streams(system: str, generation: int, branch: int, stream: str, module: str) -> None:
+    os, version = system.split()
+    found = role(replace(ROCKY, os=os, version=version, gpus=gpus(generation)), branch=branch)
+    packages = found["packages:driver"]
+    assert isinstance(packages, RpmPackages)
+    assert packages.stream == stream
+    assert module in names(found)
+    assert not [resource for resource in found if "apt" in resource]
+
+
+@pytest.mark.parametrize(
+    ("facts", "changes", "says"),
+    [
+        ({"os": "rhel", "version": "10.1"}, {}, "rhel 10 has no streams of the module nvidia-driver"),
+        ({}, {"source": "archive", "repo": None}, "rocky 9 has no NVIDIA driver in its own repositories"),
+        (
+            {"gpus": gpus(0x20B0)},
+            {"branch": 535},
+            "source mirror has no branch 535 for rocky 9; it has 560 and",
+        ),
+    ],
+)
+def test_what_rhel_does_not_have(facts: dict[str, Any], changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refusal, match=says):
+        role(replace(ROCKY, **facts), **changes)
+
+
+def test_a_fabric_manager_on_rhel_has_the_drivers_version() -> None:
+    hgx = replace(ROCKY, nvswitches=4)
+    for branch, version, name, wanted in (
+        (580, "580.159.04", "nvidia-fabricmanager", "580.159.04"),
+        (570, None, "nvidia-fabric-manager", "570.*"),
+    ):
+        found = role(hgx, branch=branch, version=version)
+        assert {p.name: p.version for p in found["packages:driver"].packages}[name] == wanted
+
+
 # --- branches -------------------------------------------------------------------------------------
 
 
@@ -381,10 +454,13 @@ def test_another_branch_needs_permission(installed: dict[str, str], branch: int,
     assert "open modules: Hopper (0x2330)" in change.reason
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if "rhel 9" not in row.systems], ids=lambda r: r.proof)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.systems[0]} {row.source} {row.branches[0]}")
 def test_every_driver_of_the_table_would_be_found(row: Row) -> None:
     """The package by which a row tells its version is among those that tell the installed branch."""
-    assert any(fnmatchcase(row.proof.format(branch=570), glob) for glob in FAMILY["debian"])
+    family = FAMILY["rhel" if "rhel 9" in row.systems else "debian"]
+    assert any(fnmatchcase(row.proof.format(branch=570), glob) for glob in family)
+    others = ("nvidia-driver-assistant", "nvidia-driver-pinning-570", "nvidia-container-toolkit", "nvidia-fs")
+    assert not [name for name in others for glob in family if fnmatchcase(name, glob)]
 
 
 # --- Fabric Manager -------------------------------------------------------------------------------
