@@ -13,7 +13,10 @@ from provision.resources.kernel import DRIVER_MODULE, KERNELS
 
 BUILT = """for k in $kernels; do
   file=$(driver_module "$k") version=- headers=no built=
-  if [ -n "$file" ]; then version=$(modinfo -F version "$file" 2>/dev/null); fi
+  if [ -n "$file" ]; then version=$(modinfo -F version "$file" 2>/dev/null)
+  elif [ "$k" = "$running" ] && [ -e /sys/module/nvidia/version ] && [ ! -e /sys/module/nvidia/refcnt ]; then
+    read -r version </sys/module/nvidia/version
+  fi
   if [ -e "/lib/modules/$k/build/Makefile" ]; then headers=yes; fi
   for folder in /var/lib/dkms/nvidia*/*/"$k"/*/; do
     [ -d "$folder" ] || continue
@@ -30,6 +33,7 @@ done
 
 DKMS is read from where it keeps its books: ``dkms status`` takes 0.2 to 0.4 s for two versions and kernels.
 Of several versions that are built, a link ``kernel-RELEASE-ARCH`` marks the one that is installed.
+What is built into a kernel has no reference count in sysfs.
 """
 
 

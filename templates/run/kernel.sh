@@ -31,11 +31,17 @@ has_candidate() {
   case $(apt-cache policy "$1") in *"Candidate: (none)"*) return 1 ;; *Candidate:*) ;; *) return 1 ;; esac
 }
 
-# module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it.
+# module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it; or in the kernel.
 module_is_there() {
   file=$(driver_module "$1")
-  [ -n "$file" ] || fail "kernel $1 has no module of the driver" || return
-  found=$(modinfo -F version "$file" 2>/dev/null)
+  if [ -n "$file" ]; then
+    found=$(modinfo -F version "$file" 2>/dev/null)
+  elif [ "$1" = "$(uname -r)" ] && [ -e /sys/module/nvidia/version ] && [ ! -e /sys/module/nvidia/refcnt ]; then
+    read -r found </sys/module/nvidia/version
+  else
+    fail "kernel $1 has no module of the driver"
+    return
+  fi
   # shellcheck disable=SC2254  # the version is a pattern on purpose
   case ${found:-$2} in $2) ;; *) fail "kernel $1 has the driver's module $found, wanted $2"; return ;; esac
   built=$(dkms_versions "$1")
@@ -162,7 +168,7 @@ make_nodes() {
     nvidia-modprobe -u $(printf ' -c=%s' ${minors:-0})
     return
   fi
-  timeout 120 modprobe -- nvidia-uvm || return
+  [ -d /sys/module/nvidia_uvm ] || timeout 120 modprobe -- nvidia-uvm || return
   for minor in $minors 255; do
     name=/dev/nvidia$minor
     if [ "$minor" = 255 ]; then name=/dev/nvidiactl; fi

@@ -90,6 +90,17 @@ def test_a_module_that_tells_no_version(root: FakeRoot) -> None:
     assert asked(root)[0] == KernelModules(OLD, "?", True)
 
 
+@pytest.mark.parametrize("builtin", [True, False])
+def test_a_driver_that_is_built_into_the_kernel(root: FakeRoot, builtin: bool) -> None:
+    """A module that is loaded from nowhere would be gone after a reboot; what is in the kernel is not."""
+    root.write("/sys/module/nvidia/version", f"{V}\n")
+    if not builtin:
+        root.write("/sys/module/nvidia/refcnt", "0\n")
+    root.program("uname", f"echo {OLD}")
+    assert asked(root)[0] == KernelModules(OLD, V if builtin else "", True)
+    assert root.words(f"driver_module() {{ :; }}; module_is_there {OLD} '580.*'").ok == builtin
+
+
 def test_half_an_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="one or two kernels: find: not found"):
         DriverModules.states([WANTED], Output(0, b"", b"find: not found\n"))
