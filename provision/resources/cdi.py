@@ -13,7 +13,7 @@ import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
@@ -224,63 +224,73 @@ def _nodes(minors: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
-class CdiSpec(Resource):
-    """The generated spec is of the driver that is loaded, names every GPU, and nothing contradicts it.
+class CdiSpecs(Resource):
+    """What holds of a part of the specs on a host.
 
-    :ivar remove_others: move other specs of the GPUs into the backups; otherwise they are only named,
-        unless they contradict the generated one.
+    :ivar which: ``generated``: the spec of :data:`GENERATED` is of the driver that is loaded and names
+        every GPU; ``others``: no further spec of the GPUs contradicts it.
+    :ivar remove: move the others into the backups; without it they are only named, unless they contradict.
     """
 
-    remove_others: bool = False
+    which: Literal["generated", "others"]
+    remove: bool = False
     kind: ClassVar[str] = "cdi"
 
     @property
     def id(self) -> str:
-        """There is one such spec on a host."""
-        return f"cdi:{KIND}"
+        """``cdi:WHICH``."""
+        return f"cdi:{self.which}"
 
     @classmethod
-    def probe(cls, resources: Sequence[CdiSpec]) -> Probe:  # noqa: ARG003
+    def probe(cls, resources: Sequence[CdiSpecs]) -> Probe:  # noqa: ARG003
         """Read driver and specs."""
         return QUESTION
 
     @classmethod
-    def states(cls, resources: Sequence[CdiSpec], answer: Output) -> Mapping[str, CdiState]:
-        """State by id."""
-        return {r.id: parse(answer) for r in resources}
+    def states(cls, resources: Sequence[CdiSpecs], answer: Output) -> Mapping[str, CdiState]:
+        """State by id; it is the same for both parts."""
+        state = parse(answer)
+        return {r.id: state for r in resources}
 
     def change(self, state: CdiState | Missing, planned: Planned) -> Change | None:
-        """Remove what is too many, and make the spec where it is missing or stale.
+        """Make the spec where it is missing or stale, or remove the others.
 
         :raises Refusal: if another spec makes the names ambiguous and may not be removed.
         """
         if isinstance(state, Missing):
             return None
-        if state.conflicts and not self.remove_others:
-            raise _ambiguous(state.conflicts[0])
-        others = state.others if self.remove_others else ()
+        if self.which == "others":
+            return self._without_others(state)
         why = () if planned.positions((f"handler:{REFRESH}",)) else _reasons(state)
-        if not others and not why:
+        if not why:
             return None
-        paths = [spec.path for spec in others]
-        summary = [*(f"remove {path} (kept in the backups)" for path in paths), *([REFRESH] if why else [])]
-        reasons = [*why, *(f"{path} is a second spec of the same devices" for path in paths)]
         return Change(
             resource=self.id,
-            action="refresh" if why else "remove",
-            summary=", ".join(summary),
-            reason="; ".join(reasons),
-            done=" && ".join(
-                [*(f"[ ! -e {quote(path)} ]" for path in paths), *(["cdi_was_refreshed"] if why else [])]
-            ),
-            script=" && ".join(
-                [f"remove_cdi_specs {words(*paths)}"] * bool(paths) + ["refresh_cdi_spec"] * bool(why)
-            ),
+            action="refresh",
+            summary=REFRESH,
+            reason="; ".join(why),
+            done="cdi_was_refreshed",
+            script="refresh_cdi_spec",
+        )
+
+    def _without_others(self, state: CdiState) -> Change | None:
+        if state.conflicts and not self.remove:
+            raise _ambiguous(state.conflicts[0])
+        if not state.others or not self.remove:
+            return None
+        paths = [spec.path for spec in state.others]
+        return Change(
+            resource=self.id,
+            action="remove",
+            summary=f"remove {', '.join(paths)} (kept in the backups)",
+            reason=f"{GENERATED} names the same devices",
+            done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
+            script=f"remove_cdi_specs {words(*paths)}",
         )
 
     def notes(self, state: CdiState | Missing, planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """Specs that stay beside the generated one, with what is wrong with them."""
-        if isinstance(state, Missing) or self.remove_others:
+        if isinstance(state, Missing) or self.which == "generated" or self.remove:
             return ()
         return tuple(_note(state, spec) for spec in state.others)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from provision.facts import Facts
 from provision.resources.base import Resource
-from provision.resources.cdi import REFRESH, CdiSpec
+from provision.resources.cdi import REFRESH, CdiSpecs
 from provision.resources.file import File
 from provision.resources.handler import Handler
 from provision.resources.other_sources import OtherSources
@@ -105,7 +105,7 @@ def _no_trap(keys: dict[str, Value]) -> None:
 
 def declared(settings: ToolkitSettings, facts: Facts) -> dict[str, Value]:
     """What must hold of config.toml on a host: what its system needs, and the settings over it."""
-    # Ubuntu's /sbin/ldconfig is a script around the program, which no container has the shell for.
+    # On Ubuntu /sbin/ldconfig is a wrapper of the program.
     ldconfig = "@/sbin/ldconfig.real" if facts.os == "ubuntu" else "@/sbin/ldconfig"
     return {MODE: "auto", NO_CGROUPS: False, LDCONFIG: ldconfig, **flat(settings.config)}
 
@@ -149,8 +149,9 @@ def _cdi(settings: ToolkitSettings) -> list[Resource]:
         *(f"package:nvidia-container-toolkit-base:{verb}" for verb in moved),
     )
     return [
+        CdiSpecs("others", remove=settings.other_cdi_specs == "remove"),
         Handler(REFRESH, on=causes, script="refresh_cdi_spec"),
-        CdiSpec(remove_others=settings.other_cdi_specs == "remove"),
+        CdiSpecs("generated"),
     ]
 
 

@@ -64,7 +64,7 @@ def test_the_spec_names_what_nvidia_smi_shows(machine: LabHost) -> None:
 def test_a_spec_that_is_not_right_is_made_anew(machine: LabHost, harm: str) -> None:
     before = shell(machine, f"cat {SPEC}")
     shell(machine, harm)
-    assert repair() == {("cdi:nvidia.com/gpu", "refresh")}
+    assert repair() == {("cdi:generated", "refresh")}
     assert shell(machine, f"cat {SPEC}") == before
     shell(machine, "systemctl is-enabled nvidia-cdi-refresh.service")
     shell(machine, "[ ! -e /root/modules.dep ] || mv /root/modules.dep /lib/modules/$(uname -r)/")
@@ -81,7 +81,7 @@ def test_a_hand_made_spec_is_named_and_removed_where_that_is_wanted(machine: Lab
     document = lab_inventory()
     document["gpu-nodes"]["vars"]["toolkit"] |= {"other_cdi_specs": "remove"}
     answer = provision(*ROLES, pattern=NAME, inventory=write_inventory(tmp_path, document))
-    assert changes(answer) == {("cdi:nvidia.com/gpu", "remove")}
+    assert changes(answer) == {("cdi:others", "remove")}
     shell(
         machine,
         "[ ! -e /etc/cdi/by-hand.yaml ] && find /var/backups/provision -name by-hand.yaml | grep -q .",

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from provision.facts import Facts
-from provision.resources.cdi import REFRESH, CdiSpec
+from provision.resources.cdi import REFRESH, CdiSpecs
 from provision.resources.file import File
 from provision.resources.handler import Handler
 from provision.resources.other_sources import OtherSources
@@ -94,7 +94,7 @@ def test_rhel_has_the_same_but_apts_pin() -> None:
 def test_other_sources_go_before_ours_comes_and_config_before_packages() -> None:
     kinds = [type(resource) for resource in found()]
     assert kinds[:2] == [OtherSources, OtherSources]
-    assert kinds.index(ConfigToml) < kinds.index(Packages) < kinds.index(Handler) < kinds.index(CdiSpec)
+    assert kinds.index(ConfigToml) < kinds.index(Packages) < kinds.index(CdiSpecs)
     assert set(others().own) == {r.path for r in found() if isinstance(r, File)} - {
         "/etc/apt/preferences.d/provision-toolkit"
     }
@@ -102,7 +102,7 @@ def test_other_sources_go_before_ours_comes_and_config_before_packages() -> None
 
 @pytest.mark.parametrize(("facts", "changes"), [(with_gpus(), {}), (H100, {"cdi": False})])
 def test_no_spec_where_there_is_nothing_to_describe(facts: Facts, changes: dict[str, Any]) -> None:
-    assert not [r for r in found(facts, **changes) if isinstance(r, CdiSpec | Handler)]
+    assert not [r for r in found(facts, **changes) if isinstance(r, CdiSpecs | Handler)]
 
 
 def test_the_spec_is_made_anew_after_the_driver() -> None:
@@ -113,8 +113,13 @@ def test_the_spec_is_made_anew_after_the_driver() -> None:
         "module:nvidia",
         "package:nvidia-container-toolkit-base:install",
     } <= set(handler.on)
-    assert only(CdiSpec, other_cdi_specs="remove").remove_others
-    assert not only(CdiSpec).remove_others
+    ids = [resource.id for resource in found()]
+    assert ids[-3:] == ["cdi:others", handler.id, "cdi:generated"]
+
+
+@pytest.mark.parametrize(("choice", "remove"), [("keep", False), ("remove", True)])
+def test_other_specs_stay_or_go(choice: str, remove: bool) -> None:
+    assert CdiSpecs("others", remove=remove) in found(other_cdi_specs=choice)
 
 
 @pytest.mark.parametrize(

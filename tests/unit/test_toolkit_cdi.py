@@ -15,7 +15,7 @@ import yaml
 from provision.command import Output
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.cdi import GENERATED, KIND, QUESTION, REFRESH, CdiSpec, CdiState, Spec, parse
+from provision.resources.cdi import GENERATED, KIND, QUESTION, REFRESH, CdiSpecs, CdiState, Spec, parse
 from tests.unit.sandbox import SHELLS
 
 CAPTURED = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia.yaml"
@@ -23,7 +23,9 @@ DRIVER = "580.159.04"
 UUID = "GPU-00000000-1111-2222-3333-444444444444"
 HAND_MADE = "/etc/cdi/nvidia.yaml"
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libcuda.so."
-WANTED = CdiSpec()
+WANTED = CdiSpecs("generated")
+OTHERS = CdiSpecs("others")
+REMOVE = CdiSpecs("others", remove=True)
 
 
 def answer(*specs: tuple[str, bytes], driver: str = DRIVER, more: str = "") -> CdiState:
@@ -43,7 +45,7 @@ def changed(state: CdiState = RIGHT, **spec: object) -> CdiState:
     return replace(state, specs=(replace(state.generated, **spec), *state.others))  # type: ignore[arg-type]
 
 
-def change_of(state: CdiState, wanted: CdiSpec = WANTED) -> Change:
+def change_of(state: CdiState, wanted: CdiSpecs = WANTED) -> Change:
     change = wanted.change(state, Planned())
     assert change is not None
     return change
@@ -59,7 +61,8 @@ def test_the_spec_of_a_real_host_is_right() -> None:
     assert {"/dev/nvidia0", "/dev/nvidiactl", LIBRARY + DRIVER, "/usr/bin/nvidia-cdi-hook"} <= spec.paths
     assert RIGHT.faults(spec) == []
     assert WANTED.change(RIGHT, Planned()) is None
-    assert WANTED.notes(RIGHT, Planned()) == ()
+    assert OTHERS.change(RIGHT, Planned()) is None
+    assert OTHERS.notes(RIGHT, Planned()) == ()
 
 
 def paths(*add: str, drop: str = "-") -> frozenset[str]:
@@ -125,6 +128,8 @@ def test_specs_that_are_as_right(state: CdiState) -> None:
 @pytest.mark.parametrize("state", [ABSENT, CdiState(), replace(RIGHT, driver="", specs=())])
 def test_without_a_driver_there_is_nothing_to_describe(state: CdiState) -> None:
     assert WANTED.change(state, Planned()) is None
+    assert OTHERS.change(state, Planned()) is None
+    assert OTHERS.notes(state, Planned()) == ()
 
 
 def test_the_handler_does_the_same_work() -> None:
@@ -139,39 +144,37 @@ def test_the_handler_does_the_same_work() -> None:
 def test_a_second_spec_is_named_and_kept() -> None:
     second = answer((GENERATED, CAPTURED.read_bytes()), (HAND_MADE, CAPTURED.read_bytes()))
     assert WANTED.change(second, Planned()) is None
-    (note,) = WANTED.notes(second, Planned())
+    assert OTHERS.change(second, Planned()) is None
+    (note,) = OTHERS.notes(second, Planned())
     assert note.startswith(f"{HAND_MADE}, a second CDI spec of {KIND}, is kept up to date by nobody")
 
 
 def test_a_stale_second_spec_is_named_with_what_is_stale() -> None:
     old = CAPTURED.read_bytes().replace(b".so.580.159.04", b".so.535.261.03")
     state = answer((GENERATED, CAPTURED.read_bytes()), (HAND_MADE, old), more=f"gone {LIBRARY}535.261.03\n")
-    (note,) = WANTED.notes(state, Planned())
+    (note,) = OTHERS.notes(state, Planned())
     assert "is stale: it is of driver 535.261.03 and 580.159.04 is loaded" in note
     assert "other_cdi_specs: remove" in note
 
 
 def test_a_second_spec_is_removed_where_that_is_wanted() -> None:
     state = answer((GENERATED, CAPTURED.read_bytes()), (HAND_MADE, CAPTURED.read_bytes()))
-    remove = CdiSpec(remove_others=True)
-    change = change_of(state, remove)
+    change = change_of(state, REMOVE)
     assert change.action == "remove"
     assert change.script == f"remove_cdi_specs {HAND_MADE}"
     assert change.done == f"[ ! -e {HAND_MADE} ]"
-    assert remove.notes(state, Planned()) == ()
-    both = change_of(replace(state, driver="570.211.01"), remove)
-    assert both.script == f"remove_cdi_specs {HAND_MADE} && refresh_cdi_spec"
+    assert REMOVE.notes(state, Planned()) == ()
 
 
 def test_two_specs_of_one_folder_are_refused_if_they_share_names() -> None:
     twin = GENERATED.replace("nvidia.yaml", "by-hand.json")
     state = answer((GENERATED, CAPTURED.read_bytes()), (twin, CAPTURED.read_bytes()))
     with pytest.raises(Refusal, match=re.escape(f"{twin} names devices of {KIND}")) as caught:
-        WANTED.change(state, Planned())
+        OTHERS.change(state, Planned())
     assert "other_cdi_specs: remove" in str(caught.value.hint)
-    assert change_of(state, CdiSpec(remove_others=True)).action == "remove"
+    assert change_of(state, REMOVE).action == "remove"
     apart = replace(state, specs=(state.specs[0], Spec(twin, frozenset({"mine"}))))
-    assert WANTED.change(apart, Planned()) is None
+    assert OTHERS.change(apart, Planned()) is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_two_specs_of_one_folder_are_refused_if_they_share_names() -> None:
 def test_specs_that_nobody_can_read_are_named(text: bytes, problem: str) -> None:
     state = answer((GENERATED, CAPTURED.read_bytes()), (HAND_MADE, text))
     assert any(spec.problem.startswith(problem) for spec in state.others)
-    (note,) = WANTED.notes(state, Planned())
+    (note,) = OTHERS.notes(state, Planned())
     assert "is stale: it cannot be read" in note
 
 
