@@ -71,6 +71,7 @@ UBUNTU = ("ubuntu 22.04", "ubuntu 24.04")
 
 TABLE = (
     # ── Debian's own: libcuda1 and its like carry the driver's version, the daemons one of their own.
+    # nvidia-persistenced takes libnvidia-cfg1 of the newest branch, whose alternative would hide an older one.
     Row(
         ("debian 12",),
         "archive",
@@ -81,7 +82,8 @@ TABLE = (
         beside="nvidia-persistenced nvidia-modprobe",
         proof="libcuda1",
         components="contrib non-free non-free-firmware",
-        document="Debian package listings, bookworm: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules",
+        document="Debian package listings, bookworm: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
+        " apt resolves them",
         caution=(
             "Debian's security updates raise the libraries and not nvidia-open-kernel-dkms:"
             " set driver.version to one that both have",
@@ -92,13 +94,13 @@ TABLE = (
         ("debian 12",),
         "archive",
         (470, 470),
-        userland="nvidia-tesla-470-smi libnvidia-tesla-470-cuda1",
+        userland="nvidia-tesla-470-smi libnvidia-tesla-470-cuda1 libnvidia-tesla-470-cfg1",
         open="",
         proprietary="nvidia-tesla-470-kernel-dkms",
         beside="nvidia-persistenced nvidia-modprobe",
         proof="libnvidia-tesla-470-cuda1",
         components="contrib non-free",
-        document="Debian package listings, bookworm: nvidia-graphics-drivers-tesla-470 (unconfirmed)",
+        document="Debian package listings, bookworm: nvidia-graphics-drivers-tesla-470; apt resolves them",
     ),
     Row(
         ("debian 13",),
@@ -110,20 +112,21 @@ TABLE = (
         beside="nvidia-persistenced nvidia-modprobe",
         proof="libcuda1",
         components="contrib non-free non-free-firmware",
-        document="Debian package listings, trixie: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules",
+        document="Debian package listings, trixie: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
+        " apt resolves them",
     ),
     Row(
         ("debian 13",),
         "archive",
         (535, 535),
-        userland="nvidia-tesla-535-smi libnvidia-tesla-535-cuda1 firmware-nvidia-tesla-535-gsp",
-        open="nvidia-tesla-535-open-kernel-dkms",
+        userland="nvidia-tesla-535-smi libnvidia-tesla-535-cuda1 libnvidia-tesla-535-cfg1"
+        " firmware-nvidia-tesla-535-gsp",
+        open="",
         proprietary="nvidia-tesla-535-kernel-dkms",
         beside="nvidia-persistenced nvidia-modprobe",
         proof="libnvidia-tesla-535-cuda1",
         components="contrib non-free non-free-firmware",
-        document="Debian package listings, trixie: nvidia-graphics-drivers-tesla-535"
-        " (its open modules are named by the description of nvidia-tesla-535-driver)",
+        document="Debian package listings, trixie: nvidia-graphics-drivers-tesla-535; apt resolves them",
     ),
     # ── Ubuntu's own: the "server" packages; signed modules of every kernel first, DKMS where there are none.
     Row(
