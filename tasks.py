@@ -286,14 +286,20 @@ def render(
             terminal.say(f"written below {out}")
 
 
-@task(help={"count": "number of hosts"})
-def lab_up(c: Context, count: int = 2) -> None:
+@task(
+    help={
+        "count": "number of hosts",
+        "suite": "Debian release of new hosts, bookworm or trixie; given more than once: in turn",
+    },
+    iterable=["suite"],
+)
+def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
     """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
     from provision import terminal
     from tests.lab.lab import Lab
 
     with terminal.sentences():
-        Lab("lab").up(count=count, say=terminal.say)
+        Lab("lab").up(count=count, say=terminal.say, suites=suite or ("bookworm",))
 
 
 @task
