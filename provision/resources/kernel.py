@@ -295,7 +295,9 @@ class NewestKernel(Resource):
         moves = planned.positions([f"package:{name}:{verb}" for name in self.packages for verb in verbs])
         if not found.left_behind or (has_module and not moves):
             return None
-        return replace(self.policy.change(self.id, found.left_behind, Users()), look=USERS)
+        # A driver that works now must not lose its module before the reboot is allowed.
+        causes = self.policy.causes if has_module else ()
+        return replace(self.policy.change(self.id, found.left_behind, Users(), causes=causes), look=USERS)
 
     def looked(self, change: Change, answer: Output) -> Change:
         """Say who is in the way."""

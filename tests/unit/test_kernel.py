@@ -199,7 +199,7 @@ def test_headers_of_later_kernels(system: str, kernel: str, packages: str) -> No
 
 # --- the newest kernel ----------------------------------------------------------------------------
 
-POLICY = RebootPolicy("0a0a", timeout=600)
+POLICY = RebootPolicy("0a0a", timeout=600, causes=("packages:driver",))
 UPGRADE = Change("packages:driver", "upgrade", "", "", "", signals=("package:nvidia-driver-cuda:upgrade",))
 
 
@@ -229,6 +229,7 @@ def test_when_the_newest_kernel_must_be_booted(
             600,
         )
         assert change.reason == BEHIND
+        assert change.causes == (("packages:driver",) if module else ())
         assert (
             "container web (image) stops"
             in wanted.looked(change, Output(0, b"container 0123 image web\n")).impact

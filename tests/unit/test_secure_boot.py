@@ -77,7 +77,7 @@ def test_what_the_kernel_enforces(
         (f"{OWN} is already in the built-in trusted keyring", "enrolled"),
         (f"{OWN} is already in the enrollment request", "requested"),
         (f"{OWN} is not enrolled", "refused"),
-        (f"{OWN} is blocked in MokListX", "refused"),
+        (f"{OWN} is blocked in MokListXRT", "refused"),
         ("EFI variables are not supported on this system", "unknown"),
         ("", "unknown"),
     ],
