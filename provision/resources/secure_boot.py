@@ -68,7 +68,7 @@ def secure_boot(answer: Output) -> SecureBootState:
 def _enrolment(said: str) -> Literal["enrolled", "requested", "refused", "unknown"]:
     """The meaning of mokutil's sentence.
 
-    Its exit code is 1 for an enrolled key in version 0.6 and 0 in later ones, and the same for a mere request.
+    Its exit code is 1 for an enrolled key in version 0.6 and 0 in later ones, as it is for a mere request.
     """
     if re.search(r"is already (enrolled|in db|in the built-in trusted keyring)", said):
         return "enrolled"
