@@ -71,7 +71,7 @@ UBUNTU = ("ubuntu 22.04", "ubuntu 24.04")
 
 TABLE = (
     # ── Debian's own: libcuda1 and its like carry the driver's version, the daemons one of their own.
-    # nvidia-persistenced takes libnvidia-cfg1 of the newest branch, whose alternative would hide an older one.
+    # nvidia-persistenced takes libnvidia-cfg1 of the newest branch, which hides an older one from modprobe.
     Row(
         ("debian 12",),
         "archive",
