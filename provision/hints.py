@@ -111,7 +111,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         "the repository does not have this version: see apt-cache policy",
     ),
     (
-        r"Unable to locate package|no installation candidate|Unable to find a match|missing groups or mod",
+        r"Unable to locate package|no installation candidate|Unable to find a match|"
+        r"missing groups or modules",
         "no configured repository has this package: check repo in the settings",
     ),
     (

@@ -17,6 +17,8 @@ from provision.roles.base import Repo, package_source
 from tests.lab import prerequisites
 from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
 from tests.lab.execute import execute
+from tests.lab.layout import cache_root
+from tests.lab.rootfs import build_rootfs
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
@@ -55,10 +57,12 @@ def repository(key: SigningKey, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return flat_repository(tmp_path_factory.mktemp("cache"), "nvidia", folder.glob("*.deb"), key)
 
 
-@pytest.fixture
-def root(repository: Path, tmp_path: Path) -> Root:
-    """A root whose only source is the repository, once it is set up."""
-    root = Root.make(tmp_path / "root")
+@pytest.fixture(params=["here", "trixie"])
+def root(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Root:
+    """A root whose only source is the repository, once it is set up: this machine's, and one with apt 3."""
+    here = request.param == "here"
+    lower = Path("/") if here else build_rootfs(request.param, cache_root(), lambda _: None).root
+    root = Root.make(tmp_path / "root", lower)
     execute("cp", "--recursive", f"{repository}/.", str(root.shared / "apt"))
     execute("chmod", "--recursive", "a+rX", str(root.shared))
     root.must("rm -rf /etc/apt/sources.list /etc/apt/*.d/* /etc/apt/preferences /var/lib/apt/lists/*")
@@ -187,22 +191,20 @@ def test_what_was_cut_while_it_was_unpacked_is_installed_again(root: Root, key: 
 
 @pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
 def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, lock: str) -> None:
-    (root.shared / "hold.py").write_text(
-        f"import fcntl, pathlib, time\n"
-        f"file = open({lock!r}, 'w')\n"
-        f"fcntl.lockf(file, fcntl.LOCK_EX)\n"
-        f"pathlib.Path('{SHARED}/held').touch()\n"
-        f"time.sleep(5)\n",
+    (root.shared / "hold.pl").write_text(
+        "use Fcntl; open(my $file, '>>', $ARGV[0]) or die;"
+        " my $lock = pack('s s x4 q q l x4', F_WRLCK, 0, 0, 0, 0);"
+        " fcntl($file, F_SETLK, $lock) or die; sleep 5;",
         "utf-8",
     )
     wanted = driver(key, "580.20-1")
     planned = root.plan(*wanted)
     began = time.monotonic()
-    events = root.carry_out(planned, before=f"/usr/bin/python3 {SHARED}/hold.py & sleep 1\n")
+    events = root.carry_out(planned, before=f"perl {SHARED}/hold.pl {lock} & sleep 1\n")
     assert failure(events) == ""
     assert any("waiting for another package operation" in e.output for e in events if e.kind == "say")
     assert time.monotonic() - began > 4
-    assert f"/usr/bin/python3 {SHARED}/hold.py" in root.log(len(planned.changes) - 1)
+    assert f"perl {SHARED}/hold.pl {lock}" in root.log(len(planned.changes) - 1)
     assert root.plan(*wanted).changes == ()
 
 

@@ -27,7 +27,8 @@ SHARED = "/srv/test"
 """Where the root's folder :attr:`Root.shared` is seen from inside."""
 
 ENTER = """\
-mount -t overlay overlay -o lowerdir=/,upperdir="$0/upper",workdir="$0/work" "$0/root" || exit 77
+lower=$(cat "$0/lower")
+mount -t overlay overlay -o lowerdir="$lower",upperdir="$0/upper",workdir="$0/work" "$0/root" || exit 77
 mount -t proc proc "$0/root/proc" && mount --bind /dev "$0/root/dev" && mkdir -p "$0/root/srv/test" &&
   mount --bind "$0/shared" "$0/root/srv/test" && exec chroot "$0/root" /bin/sh /srv/test/script
 """
@@ -43,13 +44,14 @@ class Root:
     folder: Path
 
     @staticmethod
-    def make(folder: Path) -> Root:
-        """Make one; skip the test where there can be none."""
+    def make(folder: Path, lower: Path = Path("/")) -> Root:
+        """Make one on top of ``lower``; skip the test where there can be none."""
         if os.geteuid() != 0 or shutil.which("unshare") is None:
             pytest.skip("a throw-away root needs root and unshare (package util-linux)")
         for name in ("upper", "work", "root", "shared"):
             (folder / name).mkdir(parents=True)
         (folder / "shared").chmod(0o755)
+        (folder / "lower").write_text(str(lower), "utf-8")
         root = Root(folder)
         if (tried := root.sh("true")).exit_code == 77:
             pytest.skip(f"no overlay file systems here: {tried.err.strip()}")
