@@ -240,8 +240,10 @@ class KernelHeaders(Resource):
             script=f"install_headers_{self.family} {words(*(k.package for k in missing))}",
         )
 
-    def notes(self, state: Kernels, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """Kernels whose headers cannot be had."""
+    def notes(self, state: Kernels, planned: Planned) -> Sequence[str]:
+        """Kernels whose headers cannot be had, as far as that can be told before new packages come."""
+        if planned.positions(("packages:kernel-headers",)):
+            return ()
         if state.left_behind:
             return (state.left_behind,)
         return tuple(

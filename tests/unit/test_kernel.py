@@ -77,6 +77,8 @@ def test_without_an_installed_kernel_there_is_the_running_one(root: FakeRoot) ->
     assert KernelHeaders("debian").notes(found, Planned()) == (
         f"the running kernel {OLD} is not a package of this host: its headers cannot be installed",
     )
+    coming = Planned((Change("packages:kernel-headers", "install", "", "", ""),))
+    assert KernelHeaders("debian").notes(found, coming) == ()
 
 
 @pytest.mark.parametrize(
