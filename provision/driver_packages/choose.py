@@ -33,6 +33,7 @@ class DriverPackages:
     :ivar fabric_manager: the Fabric Manager of this branch, or nothing where the source has none.
     :ivar subnet_manager: what NVLink 5 needs beside it, or nothing where the source has none.
     :ivar components: of the distribution's archive that must be enabled.
+    :ivar exact: why an exact version has to be set; empty where it need not be.
     :ivar caution: what an operator should know of these packages.
     :ivar document: where the names come from.
     """
@@ -48,6 +49,7 @@ class DriverPackages:
     fabric_manager: str
     subnet_manager: str
     components: tuple[str, ...]
+    exact: str
     caution: str
     document: str
 
@@ -105,6 +107,7 @@ def package_set(
         fabric_manager=(managers[0] if branch < ONE_NAME_FROM else managers[-1]) if managers else "",
         subnet_manager=row.subnet_manager,
         components=names(row.components),
+        exact=row.exact[index],
         caution=row.caution[index],
         document=row.document,
     )

@@ -36,6 +36,7 @@ class Row:
     :ivar fabric_manager: package with the Fabric Manager; empty where the source has none.
     :ivar subnet_manager: what NVLink 5 needs beside it.
     :ivar components: of the distribution's archive that must be enabled.
+    :ivar exact: why an exact version has to be set, both flavours likewise; empty where it need not be.
     :ivar caution: what an operator should know of these packages, both flavours likewise.
     """
 
@@ -55,6 +56,7 @@ class Row:
     fabric_manager: str = ""
     subnet_manager: str = ""
     components: str = ""
+    exact: tuple[str, str] = ("", "")
     caution: tuple[str, str] = ("", "")
 
 
@@ -84,9 +86,9 @@ TABLE = (
         components="contrib non-free non-free-firmware",
         document="Debian package listings, bookworm: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
         " apt resolves them",
-        caution=(
-            "Debian's security updates raise the libraries and not nvidia-open-kernel-dkms:"
-            " set driver.version to one that both have",
+        exact=(
+            "Debian 12's security updates have raised the libraries and not the open modules, so that apt"
+            " has to be told a version that both have",
             "",
         ),
     ),
@@ -252,7 +254,7 @@ PINNED = (
     "libnvidia-*",
     "libcuda*",
     "libnvcuvid*",
-    "firmware-nvidia-gsp",
+    "firmware-nvidia-*",
     "xserver-xorg-video-nvidia*",
     "cuda-drivers*",
 )

@@ -167,6 +167,10 @@ def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages,
         refuse_foreign_repository(facts, settings.repo.uri)
     flavour = choose_flavour(settings.flavour, settings.branch, facts.gpus)
     chosen = package_set(facts, settings.source, settings.branch, flavour, prebuilt=settings.prebuilt)
+    if chosen.exact and not settings.version:
+        raise Refusal(
+            chosen.exact, hint=f"driver.version: what apt-cache policy {chosen.modules[0]} shows on the host"
+        )
     return chosen, flavour
 
 

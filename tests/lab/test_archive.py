@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 SUITES = {"debian 12": "bookworm", "debian 13": "trixie"}
 ROWS = [
-    pytest.param(system, row.branches[0], flavour, bool(caution), id=f"{system} {row.branches[0]} {flavour}")
+    pytest.param(system, row.branches[0], flavour, bool(exact), id=f"{system} {row.branches[0]} {flavour}")
     for row in TABLE
     if row.source == "archive"
     for system in row.systems
     if system in SUITES
-    for flavour, modules, caution in zip(
-        ("open", "proprietary"), (row.open, row.proprietary), row.caution, strict=True
+    for flavour, modules, exact in zip(
+        ("open", "proprietary"), (row.open, row.proprietary), row.exact, strict=True
     )
     if modules
 ]
@@ -76,7 +76,7 @@ def test_apt_resolves_the_packages_of_the_table(
     opened: Opened, system: str, branch: int, flavour: str, needs_version: bool
 ) -> None:
     archive = opened(SUITES[system])
-    # What the row's caution tells an operator to do.
+    # What the role tells an operator to set.
     version = archive.versions("nvidia-open-kernel-dkms")[0] if needs_version else None
     wanted = role(system, branch, flavour, version)
     come = resolved(archive, wanted)

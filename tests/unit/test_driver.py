@@ -243,6 +243,16 @@ def test_no_two_rows_answer_for_one_host() -> None:
             "NVIDIA's repository for debian 13 has no packages for aarch64",
         ),
         ({"gpus": ()}, {}, "no NVIDIA GPU on the PCI bus"),
+        (
+            {},
+            {"source": "archive", "repo": None, "branch": 535, "flavour": "open"},
+            "Debian 12's security updates have raised the libraries and not the open modules",
+        ),
+        (
+            {"version": "13"},
+            {"source": "archive", "repo": None, "branch": 535, "flavour": "open"},
+            "source archive has no open modules of branch 535 for debian 13",
+        ),
     ],
 )
 def test_hosts_without_packages(facts: dict[str, Any], changes: dict[str, Any], says: str) -> None:
@@ -305,6 +315,13 @@ def test_repositories_of_other_systems(facts: dict[str, Any], uri: str, says: st
 )
 def test_ubuntu_kernels_and_their_metapackages(version: str, kernel: str, expected: str) -> None:
     assert kernel_of_metapackage(replace(NOBLE, version=version, kernel=kernel)) == expected
+
+
+def test_open_modules_of_debian_12_with_an_exact_version() -> None:
+    found = archive(H100, branch=535, flavour="open", version="535.261.03-1")
+    versions = {p.name: p.version for p in found["packages:driver"].packages}
+    assert versions["nvidia-open-kernel-dkms"] == versions["libcuda1"] == "535.261.03-1"
+    assert versions["nvidia-modprobe"] is None
 
 
 def test_signed_modules_come_before_dkms_on_ubuntu() -> None:
