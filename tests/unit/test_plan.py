@@ -311,7 +311,7 @@ def test_a_saved_plan_is_read_back(plans: list[Plan]) -> None:
 
 
 ROW = asdict(Change("r", "a", "s", "x", "d"))
-PLAN = {"changes": [], "notes": [], "granted": []}
+PLAN: dict[str, Any] = {"changes": [], "notes": [], "granted": []}
 
 
 @pytest.mark.parametrize(
@@ -343,8 +343,8 @@ PLAN = {"changes": [], "notes": [], "granted": []}
             )
         ),
         *(
-            json.dumps({"schema": 2, "plans": {"h": {**PLAN, **wrong}}})
-            for wrong in ({"changes": {}}, {"notes": "x"}, {"granted": [1]}, {"granted": None})
+            json.dumps({"schema": 2, "plans": {"h": {**PLAN, name: wrong}}})
+            for name, wrong in (("changes", {}), ("notes", "x"), ("granted", [1]), ("granted", None))
         ),
         "[" * 100_000,
     ],
