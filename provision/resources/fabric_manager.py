@@ -16,6 +16,9 @@ from provision.resources.base import Change, Planned, Resource
 NAMES = ("nvidia-fabricmanager", "nvidia-fabricmanager-[0-9]*", "nvidia-fabric-manager")
 """What its packages are called, of all branches and systems."""
 
+PROGRAM = "/usr/bin/nv-fabricmanager"
+"""What all of them bring."""
+
 Family = Literal["debian", "rhel"]
 
 
@@ -53,15 +56,17 @@ class FabricManager(Resource):
 
     @classmethod
     def probe(cls, resources: Sequence[FabricManager]) -> Probe:
-        """Ask for the versions of the driver and of all Fabric Managers."""
+        """Ask for the versions of the driver and of all Fabric Managers, where there is any."""
         (resource,) = resources
         if resource.family == "rhel":
             form = "%{NAME}\\t%{VERSION}\\n"
             asked = words(resource.proof, *(n for n in NAMES if "[" not in n))
-            return Probe("fabric-manager", f"rpm -q --qf {quote(form)} {asked} | grep -F '\t' || :")
+            ask = f"rpm -q --qf {quote(form)} {asked} | grep -F '\t'"
+            return Probe("fabric-manager", f"if [ -e {PROGRAM} ]; then {ask}; fi || :")
         form = r"${Package}\t${Version}\t${db:Status-Status}\n"
         asked = words(resource.proof, *NAMES)
-        return Probe("fabric-manager", f"dpkg-query -W -f {quote(form)} {asked} 2>/dev/null || :")
+        ask = f"dpkg-query -W -f {quote(form)} {asked} 2>/dev/null"
+        return Probe("fabric-manager", f"if [ -e {PROGRAM} ]; then {ask}; fi || :")
 
     @classmethod
     def states(cls, resources: Sequence[FabricManager], answer: Output) -> Mapping[str, FabricState]:
@@ -86,8 +91,10 @@ class FabricManager(Resource):
         now = state.managers.get(self.package, "")
         if moves:
             reason = "driver or Fabric Manager change"
+        elif not now:
+            reason = f"{self.package} is not installed"
         elif now != state.driver:
-            reason = f"{self.package} is at {now or 'no version'}, the driver at {state.driver or 'none'}"
+            reason = f"{self.package} is at {now}, the driver at {state.driver or 'no version'}"
         else:
             return None
         hold = " hold" if self.hold else ""

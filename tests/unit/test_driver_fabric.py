@@ -46,7 +46,7 @@ def test_versions_are_read_without_epoch_and_suffix() -> None:
     [
         ({"nvidia-fabricmanager": "580.1"}, "580.1", Planned(), None),
         ({"nvidia-fabricmanager": "580.1"}, "580.2", Planned(), "is at 580.1, the driver at 580.2"),
-        ({}, "580.2", Planned(), "is at no version, the driver at 580.2"),
+        ({}, "", Planned(), "nvidia-fabricmanager is not installed"),
         (
             {"nvidia-fabricmanager": "580.1"},
             "580.1",
