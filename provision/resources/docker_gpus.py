@@ -81,12 +81,12 @@ class GpusInContainers(Resource):
         if isinstance(state, Missing) or not state or not reloading:
             return None
         mark = f'"$run"/{quote(f"gpus-seen-{self.name}")}'
-        number = "1 container" if len(state) == 1 else f"{len(state)} containers"
+        who = "1 container still sees its" if len(state) == 1 else f"{len(state)} containers still see their"
         return Change(
             resource=self.id,
             action="check",
-            summary=f"check that {number} still see their GPUs",
-            reason=f"systemd reloads its units, as after {reloading[0].resource}",
+            summary=f"check that {who} GPUs",
+            reason="systemd reloads its units, or dockerd restarts",
             look=_LOOK,
             script=f"gpus_are_still_seen && : >{mark}",
             done=f"[ -e {mark} ]",

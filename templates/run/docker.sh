@@ -65,6 +65,7 @@ start_docker() { bring_up_docker start "$@"; }
 # restart_docker DEFAULT RUNTIME...; with $outlive, dockerd first learns that containers outlive it.
 restart_docker() {
   if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
+    dependents=
     if ! { systemctl reload docker.service && wait_until 30 containers_outlive_docker; }; then
       back_to_the_previous reload "$@"
       return
@@ -81,10 +82,18 @@ adopt_docker() {
   restart_docker "$@"
 }
 
+# running_with_docker: units that systemd stops with docker.service, and would not start again by itself.
+running_with_docker() {
+  for unit in $(systemctl show -p ConsistsOf --value docker.service); do
+    case $unit in *.service) ! systemctl is-active --quiet -- "$unit" || echo "$unit" ;; esac
+  done
+}
+
 # bring_up_docker VERB DEFAULT RUNTIME...
 bring_up_docker() {
   verb=$1
   shift
+  dependents=$(running_with_docker)
   if run_unit "$verb" docker.service 120 && wait_until 30 docker_knows "$@"; then
     rm -rf -- "$docker_before"
   else
@@ -94,7 +103,8 @@ bring_up_docker() {
 
 # reload_docker DEFAULT RUNTIME...
 reload_docker() {
-  since=$(date +%s)
+  dependents=
+  since=$(journalctl --no-pager -q -n 0 --show-cursor -u docker.service | sed -n 's/^-- cursor: //p')
   if systemctl reload docker.service && wait_until 30 docker_knows "$@" && reload_was_taken; then
     rm -rf -- "$docker_before"
   else
@@ -102,10 +112,17 @@ reload_docker() {
   fi
 }
 
-# reload_was_taken: dockerd answers a reload that it refuses in its journal alone.
+# reload_was_taken: dockerd tells in its journal alone what it makes of a reload.
 reload_was_taken() {
-  ! journalctl --no-pager -o cat -u docker.service --since "@$since" |
-    grep -E 'level=(error|fatal)' | grep -i -E 'reload|config'
+  patience=10
+  while [ "$patience" -gt 0 ]; do
+    journalctl --no-pager -q -o cat -u docker.service ${since:+"--after-cursor=$since"} >"$run/reload"
+    if grep -q 'Reloaded configuration' "$run/reload"; then return 0; fi
+    if grep -E 'level=(error|fatal)' "$run/reload" | grep -i -E 'reload|config'; then return 1; fi
+    patience=$((patience - 1))
+    sleep 1
+  done
+  # With a log level above info it says nothing of one that went well.
 }
 
 # back_to_the_previous VERB DEFAULT RUNTIME...: dockerd does not run with the new daemon.json. Always fails.
@@ -121,6 +138,8 @@ back_to_the_previous() {
     # A restart did what was owed, and the reload of the new file is owed no more.
     [ "$verb" = reload ] || rm -f "$owed/restart-docker.service"
     rm -f "$owed/reload-docker.service"
+    # shellcheck disable=SC2086  # names of units
+    [ -z "$dependents" ] || systemctl start --no-block -- $dependents
     fail "dockerd does not run with the new $daemon_json: the previous one is back, and docker runs with it"
   else
     cat "$run/docker-again"
