@@ -65,35 +65,46 @@ def _gpg(home: Path, *arguments: str) -> str:
         execute("gpgconf", "--homedir", str(home), "--kill", "all", check=False)
 
 
-def debian_mirror(cache: Path, systems: Sequence[Rootfs], key: SigningKey) -> Path:
-    """A repository with one suite for each system, holding that system's packages.
+def debian_mirror(cache: Path, systems: Sequence[Rootfs], key: SigningKey, name: str = "debian") -> Path:
+    """A repository with one suite for each system, holding that system's packages in Debian's components.
 
+    :param name: what it is called in the cache; the older ones of a name go.
     :returns: the folder to serve; the same one as long as nothing changes.
     """
     packages = {system.suite: sorted(system.debs.glob("*.deb")) for system in systems}
-    place = _place(cache, "debian", key, packages)
+    place = _place(cache, name, key, packages)
     if place.exists():
         return place
-    fresh = _fresh(cache, "debian")
+    fresh = _fresh(cache, name)
     architecture = execute("dpkg", "--print-architecture").stdout.strip()
     for suite, debs in packages.items():
-        pool = fresh / "pool" / suite
-        _link(debs, pool)
-        index = f"main/binary-{architecture}/Packages"
         folder = fresh / "dists" / suite
-        _write_index(fresh, f"pool/{suite}", folder / index)
+        components = _by_component(debs)
+        for component, its in components.items():
+            pool = f"pool/{suite}/{component}"
+            _link(its, fresh / pool)
+            _write_index(fresh, pool, folder / f"{component}/binary-{architecture}/Packages")
         fields = {
             "Origin": "Debian",
             "Label": "Debian",
             "Suite": suite,
             "Codename": suite,
-            "Components": "main",
+            "Components": " ".join(components),
             "Architectures": architecture,
         }
         _sign(folder, fields, key)
     fresh.rename(place)
     _prune(place)
     return place
+
+
+def _by_component(debs: Iterable[Path]) -> dict[str, list[Path]]:
+    """Packages by the component that their section names: ``non-free/kernel``, and ``net`` in main."""
+    found: dict[str, list[Path]] = {"main": []}
+    for deb in debs:
+        section = execute("dpkg-deb", "--field", str(deb), "Section").stdout.strip()
+        found.setdefault(section.rpartition("/")[0] or "main", []).append(deb)
+    return found
 
 
 def flat_repository(cache: Path, name: str, debs: Iterable[Path], key: SigningKey) -> Path:
