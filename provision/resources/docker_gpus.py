@@ -76,9 +76,12 @@ class GpusInContainers(Resource):
         return {r.id: found for r in resources}
 
     def change(self, state: tuple[str, ...] | Missing, planned: Planned) -> Change | None:
-        """A check, if there are such containers and the plan makes systemd reload its units."""
-        reloading = [c for c in planned.changes if c.resource.startswith(RELOADING)]
-        if isinstance(state, Missing) or not state or not reloading:
+        """A check, if there are such containers and systemd reloads its units after the last such check."""
+        if isinstance(state, Missing) or not state:
+            return None
+        checks = [i for i, c in enumerate(planned.changes) if c.resource.startswith(f"{self.kind}:")]
+        last = checks[-1] + 1 if checks else 0
+        if not any(change.resource.startswith(RELOADING) for change in planned.changes[last:]):
             return None
         mark = f'"$run"/{quote(f"gpus-seen-{self.name}")}'
         who = "1 container still sees its" if len(state) == 1 else f"{len(state)} containers still see their"
@@ -87,15 +90,19 @@ class GpusInContainers(Resource):
             action="check",
             summary=f"check that {who} GPUs",
             reason="systemd reloads its units, or dockerd restarts",
-            look=_LOOK,
+            look=f"echo told\n{_LOOK}" if checks else _LOOK,
             script=f"gpus_are_still_seen && : >{mark}",
             done=f"[ -e {mark} ]",
         )
 
     def looked(self, change: Change, answer: Output) -> Change:
-        """Warn of those that lose their GPUs; those that do not see them now are not held against the run."""
-        impact, blind = [], []
-        for line in answer.out.splitlines():
+        """Warn once of those that lose their GPUs; those that see none now are not held against the run."""
+        impact: list[str] = []
+        blind: list[str] = []
+        lines = answer.out.splitlines()
+        for line in lines:
+            if line == "told":
+                continue
             id_, devices, sees, name, image = (line.split(" ") + [""] * 5)[:5]
             container = f"container {name.removeprefix('/')} ({image})"
             if sees == "no":
@@ -109,4 +116,4 @@ class GpusInContainers(Resource):
         script = change.script.replace(
             "gpus_are_still_seen", f"gpus_are_still_seen {words(*blind)}".strip(), 1
         )
-        return replace(change, impact=tuple(impact), script=script)
+        return replace(change, impact=() if "told" in lines else tuple(impact), script=script)

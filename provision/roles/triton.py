@@ -13,6 +13,7 @@ from provision.facts import Facts
 from provision.render import render
 from provision.resources.base import Resource
 from provision.resources.docker import Image
+from provision.resources.docker_gpus import GpusInContainers
 from provision.resources.file import Directory, File
 from provision.resources.handler import Handler
 from provision.resources.leftover import NoOtherUnits
@@ -150,7 +151,7 @@ def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
     """No other instance; what all share, the files of each, one reload of systemd, then each server."""
     found: list[Resource] = [NoOtherUnits("triton", tuple(map(unit_of, settings.instances)))]
     if not settings.instances:
-        return found
+        return [*found, GpusInContainers("triton")]
     found += _shared(any(instance.canary for instance in settings.instances.values()))
     for name, instance in settings.instances.items():
         if instance.gpus != "none" and not facts.gpus:
@@ -163,7 +164,7 @@ def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload"))
     for name, instance in settings.instances.items():
         found += _server(name, instance)
-    return found
+    return [*found, GpusInContainers("triton")]
 
 
 def _shared(canary: bool) -> Iterator[Resource]:
