@@ -18,9 +18,11 @@ NETWORKS = {
     "lab": ("plab0", "10.213.77"),
     "test": ("ptest0", "10.213.78"),
     "spare": ("pspare0", "10.213.79"),
-    "archive": ("parchive0", "10.213.82"),
+    "real": ("preal0", "10.213.80"),
 }
-"""Lab name → bridge and the first three numbers of its /24. They can be up at the same time."""
+"""Lab name → bridge and the first three numbers of its /24. They can be up at the same time.
+
+A name has at most five letters, as those of network interfaces are short."""
 
 
 def cache_root() -> Path:
