@@ -20,16 +20,32 @@ CONFIG = "/etc/nvidia-container-runtime/config.toml"
 OLDER = "s/580[.]159[.]04/535.261.03/"
 """The edit that makes a spec one of an older driver."""
 
+LISTS = "/etc/apt/sources.list.d"
+REMARK = "of the user"
+BY_HAND = (
+    '[nvidia-container-cli]\\nno-cgroups = true\\n\\n[nvidia-container-runtime]\\nlog-level = "warning"\\n'
+)
+
 LISTED = "nvidia-ctk cdi list 2>/dev/null"
 NAMES = "nvidia-smi --query-gpu=index,uuid --format=csv,noheader | tr -d ' ' | tr , '\\n'; echo all"
 
 
 @pytest.fixture(scope="module")
 def machine(lab: Lab) -> LabHost:
-    """A host with driver and toolkit as they are wanted."""
+    """A host that somebody began to set up by hand, and that was provisioned then."""
+    bare = host(lab, NAME)
+    bare.reset()
+    uri = repository()
+    shell(bare, f"echo 'deb [signed-by=/usr/share/keyrings/old.gpg] {uri} /' >{LISTS}/gpu.list")
+    shell(bare, f"mkdir -p {CONFIG.rpartition('/')[0]} && printf '# {REMARK}\\n{BY_HAND}' >{CONFIG}")
     answer = provision(*ROLES, pattern=NAME)
     assert answer.code == 0, str(answer)
-    return host(lab, NAME)
+    return bare
+
+
+def repository() -> str:
+    """The address of the lab's stand-in for NVIDIA's repository."""
+    return str(lab_inventory()["gpu-nodes"]["vars"]["toolkit"]["repo"]["uri"])
 
 
 def changes(answer: Answer) -> set[tuple[str, str]]:
@@ -41,6 +57,16 @@ def changes(answer: Answer) -> set[tuple[str, str]]:
 def repair() -> set[tuple[str, str]]:
     """Provision; what that changed."""
     return changes(provision(*ROLES, pattern=NAME))
+
+
+def test_what_was_there_before_is_in_order(machine: LabHost) -> None:
+    assert shell(machine, f"ls {LISTS} | grep -v ^provision-").split() == ["debian.sources"]
+    text = shell(machine, f"cat {CONFIG}")
+    assert "no-cgroups = false" in text
+    assert 'log-level = "warning"' in text
+    kept = shell(machine, f"grep -l -r '{REMARK}' /var/backups/provision")
+    assert kept.endswith(f"{CONFIG}\n")
+    assert shell(machine, "dpkg-query -W -f '${Version}' nvidia-container-toolkit-base") == "1.20.0-1"
 
 
 def test_the_spec_names_what_nvidia_smi_shows(machine: LabHost) -> None:
@@ -89,27 +115,26 @@ def test_a_hand_made_spec_is_named_and_removed_where_that_is_wanted(machine: Lab
 
 
 def test_a_second_source_with_another_key_stops_apt_and_is_removed(machine: LabHost) -> None:
-    uri = lab_inventory()["gpu-nodes"]["vars"]["toolkit"]["repo"]["uri"]
-    file = "/etc/apt/sources.list.d/gpu.list"
-    shell(machine, f"echo 'deb [signed-by=/usr/share/keyrings/old.gpg] {uri} /' >{file}")
+    shell(machine, f"echo 'deb [signed-by=/usr/share/keyrings/old.gpg] {repository()} /' >{LISTS}/gpu.list")
     stopped = machine.run(["apt-get", "-q", "update"])
     assert "Conflicting values set for option Signed-By" in stopped.stderr
-    ((resource, action),) = repair()
-    assert resource.startswith("other-sources:")
-    assert action == "remove"
-    shell(machine, f"[ ! -e {file} ] && apt-get -q update")
+    shell(machine, f"echo 'deb https://packages.example.org/deb /' >{LISTS}/nvidia-docker.list")
+    assert {action for resource, action in repair() if resource.startswith("other-sources:")} == {"remove"}
+    assert shell(machine, f"ls {LISTS} | grep -v ^provision-").split() == ["debian.sources"]
+    shell(machine, "apt-get -q update")
 
 
 def test_config_is_repaired_and_the_rest_of_it_kept(machine: LabHost) -> None:
     shell(
         machine,
-        f"sed -i -e 's/^mode = .*/mode = \"legacy\" # why not/' -e 's/^#no-cgroups.*/no-cgroups = true/'"
-        f" -e 's/^log-level = .*/log-level = \"debug\"/' {CONFIG}",
+        "sed -i -e 's/^no-cgroups = false/no-cgroups = true # why not/'"
+        " -e 's/^log-level = .*/log-level = \"debug\"/'"
+        f" -e '/^.nvidia-container-runtime.$/a mode = \"legacy\"' {CONFIG}",
     )
     assert repair() == {(f"file:{CONFIG}", "update")}
     text = shell(machine, f"cat {CONFIG}")
-    assert 'mode = "auto" # why not' in text
-    assert "no-cgroups = false" in text
+    assert "no-cgroups = false # why not" in text
+    assert '[nvidia-container-runtime]\nmode = "auto"\n' in text
     assert 'log-level = "debug"' in text
 
 
