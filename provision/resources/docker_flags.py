@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from provision.errors import Refusal
@@ -171,8 +172,7 @@ def _words(file: str, command: str, variables: Mapping[str, tuple[str, str]]) ->
 
 
 def _flags(listed: Iterator[tuple[str, str]]) -> Iterator[Flag]:
-    found = list(listed)
-    for (file, word), (_, following) in zip(found, [*found[1:], ("", "")], strict=True):
+    for (file, word), (_, following) in pairwise([*listed, ("", "")]):
         written, equals, value = word.partition("=")
         value = value if equals else following
         if written.startswith("--"):

@@ -1,0 +1,206 @@
+"""Which Docker a host has, and which of them are refused."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from provision.command import Output
+from provision.errors import Refusal, SettingsError
+from provision.facts import Facts
+from provision.resources.base import ABSENT, Planned
+from provision.resources.docker_engine import Engine, EngineState
+from provision.roles.docker import DockerSettings, packages_of
+from provision.settings import read
+from provision.sources import load
+from tests.unit.examples import H100, REPO, settings_of
+
+ARCHIVE = Engine(("docker.io",))
+NONE = Engine(())
+PACKAGE = "package docker.io 20.10.24+dfsg1-1+deb12u1+b6 installed\ndockerd /usr/sbin/dockerd\n"
+CE = "package docker-ce 5:27.3.1-1~debian.12~bookworm installed\ndockerd /usr/bin/dockerd\n"
+MOBY = "package moby-engine 25.0.3-1 installed\n"
+
+
+def state(text: str) -> EngineState:
+    return Engine.states([ARCHIVE], Output(0, text.encode()))[ARCHIVE.id]
+
+
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        (ARCHIVE, ""),
+        (ARCHIVE, PACKAGE),
+        (ARCHIVE, "package docker.io 20.10 config-files\npackage docker-ce 5:27 not-installed\n"),
+        (ARCHIVE, PACKAGE + 'running /run/docker\ncontext "currentContext": "default"\n'),
+        (ARCHIVE, PACKAGE + "running /run/user/1000/docker\nrunning /run/docker\n"),
+        (NONE, CE),
+        (NONE, MOBY),
+        (NONE, "dockerd /usr/local/bin/dockerd\n"),
+        (Engine(("docker-ce",)), CE),
+    ],
+)
+def test_engines_that_are_right(engine: Engine, text: str) -> None:
+    assert engine.change(state(text), Planned()) is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "says", "hint"),
+    [
+        (ARCHIVE, CE, "docker-ce 5:27.3.1-1~debian.12~bookworm is installed here", "docker.source: none"),
+        (ARCHIVE, CE, "the settings want docker.io: to replace it would stop its containers", "by hand"),
+        (Engine(("docker-ce",)), PACKAGE, "docker.io 20.10.24", "docker.source: none"),
+        (ARCHIVE, "dockerd /usr/local/bin/dockerd\n", "no known package brought", "docker.source: none"),
+        (NONE, "", "there is no Docker Engine here, and docker.source is none", "archive or docker"),
+        (ARCHIVE, "snap /snap/docker/current\n", "installed as a snap (/snap/docker/current)", "snap remove"),
+        (NONE, PACKAGE + "snap /snap/docker/current\n", "installed as a snap", "snap remove"),
+        (ARCHIVE, "podman /usr/bin/docker\n", "/usr/bin/docker is podman", "podman-docker"),
+        (ARCHIVE, "running /run/user/1000/docker\n", "rootless here (user 1000)", "systemctl --user"),
+        (ARCHIVE, PACKAGE + 'context "currentContext": "desktop-linux"\n', "'desktop-linux'", "context use"),
+    ],
+)
+def test_engines_that_are_refused(engine: Engine, text: str, says: str, hint: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        engine.change(state(text), Planned())
+    assert says in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+def test_a_host_that_nobody_asked_is_not_refused() -> None:
+    assert NONE.change(ABSENT, Planned()) is None
+    assert NONE.notes(ABSENT, Planned()) == ()
+
+
+def test_a_rootless_engine_beside_the_hosts_own_is_told() -> None:
+    found = state(PACKAGE + "running /run/user/1000/docker\nrunning /run/docker\n")
+    (note,) = ARCHIVE.notes(found, Planned())
+    assert note.startswith("user 1000 also runs a Docker of its own (rootless)")
+
+
+def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
+    """The script finds what lies at its places, here below another root."""
+    script = Engine.probe([ARCHIVE]).script
+    for path in (
+        "/snap/docker/",
+        "/run/user/",
+        "/run/docker",
+        "/usr/bin/docker",
+        "/root/.docker",
+        "/proc/$pid",
+    ):
+        script = script.replace(f" {path}", f" {tmp_path}{path}").replace(f'"{path}', f'"{tmp_path}{path}')
+    for path, text in {
+        "snap/docker/current": "",
+        "run/user/1000/docker.pid": "17",
+        "run/user/1001/docker.pid": "18\n",
+        "usr/bin/docker": '#!/bin/sh\nexec /usr/bin/podman "$@"\n',
+        "root/.docker/config.json": '{\n\t"auths": {},\n\t"currentContext": "far away"\n}\n',
+        "proc/17/comm": "dockerd",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    found = state(ran.stdout)
+    assert ran.stderr == ""
+    assert found.snap == f"{tmp_path}/snap/docker/current"
+    assert found.rootless == (f"{tmp_path}/run/user/1000",)
+    assert found.podman == f"{tmp_path}/usr/bin/docker"
+    assert found.context == "far away"
+
+
+def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
+    """A binary that holds the word is not taken for the script."""
+    (tmp_path / "docker").write_bytes(b"\x7fELF\x02\0\0" + b"podman\n" * 9)
+    script = Engine.probe([ARCHIVE]).script.replace("podman /usr/bin/docker", f"podman {tmp_path}/docker")
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert state(ran.stdout).podman == ""
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+DEBIAN13 = replace(H100, version="13", codename="trixie")
+NOBLE = replace(H100, os="ubuntu", version="24.04", codename="noble")
+ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
+CE_SET = ["docker-ce", "docker-ce-cli", "containerd.io"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "changes", "names"),
+    [
+        (H100, {}, ["docker.io", "tini"]),
+        (NOBLE, {}, ["docker.io", "tini"]),
+        (DEBIAN13, {}, ["docker.io", "docker-cli", "tini"]),
+        (H100, {"source": "docker", "repo": REPO}, CE_SET),
+        (ROCKY, {"source": "docker", "repo": REPO}, CE_SET),
+        (H100, {"source": "none"}, []),
+        (ROCKY, {"source": "none"}, []),
+        (H100, {"packages": {"moby-engine": "25.*"}}, ["moby-engine"]),
+        (H100, {"packages": {}}, []),
+    ],
+)
+def test_packages_of_the_engine(facts: Facts, changes: dict[str, Any], names: list[str]) -> None:
+    settings = settings_of("docker", **changes)
+    assert isinstance(settings, DockerSettings)
+    assert list(packages_of(settings, facts)) == names
+
+
+def test_rhel_has_no_engine_of_its_own() -> None:
+    settings = settings_of("docker")
+    assert isinstance(settings, DockerSettings)
+    with pytest.raises(Refusal, match=r"rocky 9\.4 has no Docker Engine of its own") as caught:
+        packages_of(settings, ROCKY)
+    assert "docker.source: docker" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": "docker"}, "source docker without a repo"),
+        ({"repo": REPO}, "source archive with a repo"),
+        ({"source": "none", "repo": REPO}, "source none with a repo"),
+        ({"source": "none", "packages": {"docker.io": None}}, "source none with packages"),
+        ({"restart": "always"}, "'allowed' or 'when-idle'"),
+        ({"daemon": {"log_driver": "local"}}, "dockerd spells it 'log-driver'"),
+        ({"daemon": {"Debug": True}}, "dockerd spells it 'debug'"),
+        ({"daemon": {"debug": "yes"}}, "dockerd wants true or false for debug"),
+        ({"daemon": {"mtu": True}}, "dockerd wants a whole number for mtu"),
+        ({"daemon": {"mtu": 1.5}}, "dockerd wants a whole number for mtu"),
+        ({"daemon": {"dns": "10.0.0.1"}}, "dockerd wants a list for dns"),
+        ({"daemon": {"runtimes": []}}, "dockerd wants a mapping for runtimes"),
+        ({"daemon": {"log-opts": {"max-file": 3}}}, "dockerd wants text for options of logs"),
+    ],
+)
+def test_settings_that_no_dockerd_takes(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings_of("docker", **changes)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        {"a-key-of-tomorrow": [1, {"x": None}]},
+        {"default-shm-size": "64M"},
+        {"default-shm-size": 67108864},
+        {"bip": None},
+        {"log-opts": {"max-size": "10m"}},
+        {"live-restore": True, "default-ulimits": {}, "dns": [], "mtu": 1500, "data-root": "/d"},
+    ],
+)
+def test_keys_that_dockerd_may_know(daemon: dict[str, Any]) -> None:
+    assert settings_of("docker", daemon=daemon)
+
+
+def test_a_wrong_key_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.yml"
+    file.write_text(
+        "all:\n  hosts:\n    h1:\n      docker:\n        daemon:\n          mtu: 1\n          log_level: x\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        read(DockerSettings, load([str(file)]).hosts["h1"], "docker")
+    assert caught.value.message == f"{file}:7: docker.daemon.log_level: dockerd spells it 'log-level'"

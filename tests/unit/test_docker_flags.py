@@ -1,0 +1,111 @@
+"""Flags that units start dockerd with, and the keys of daemon.json that they collide with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.resources.docker_flags import Flag, conflict, flags
+
+UNIT = """== unit /lib/systemd/system/docker.service
+[Unit]
+Description=Docker Application Container Engine
+[Service]
+Type=notify
+EnvironmentFile=-/etc/default/docker
+# ExecStart=/usr/sbin/dockerd --debug
+ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock $DOCKER_OPTS
+ExecReload=/bin/kill -s HUP $MAINPID
+
+"""
+DROPIN = "== unit /etc/systemd/system/docker.service.d/override.conf\n[Service]\nExecStart=\n"
+DEFAULTS = "== environment /etc/default/docker\n"
+
+
+def keys(answer: str) -> list[tuple[str, str]]:
+    return [(flag.key, flag.file.rpartition("/")[2]) for flag in flags(answer)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("", []),
+        (UNIT, [("hosts", "docker.service"), ("containerd", "docker.service")]),
+        (
+            UNIT + DEFAULTS + '#DOCKER_OPTS="--debug"\nDOCKER_OPTS="--dns 8.8.8.8 --bip=10.0.0.1/24"\n',
+            [
+                ("hosts", "docker.service"),
+                ("containerd", "docker.service"),
+                ("dns", "docker"),
+                ("bip", "docker"),
+            ],
+        ),
+        (UNIT + DROPIN + "ExecStart=/usr/bin/dockerd --debug\n", [("debug", "override.conf")]),
+        (
+            UNIT + DROPIN + "ExecStart=/usr/bin/dockerd -D \\\n  -l info\n",
+            [("debug", "override.conf"), ("log-level", "override.conf")],
+        ),
+        (UNIT + DROPIN, []),
+        (
+            UNIT + DROPIN + 'Environment="OPTS=--mtu=9000" X=y\nExecStart=-/usr/bin/dockerd ${OPTS}\n',
+            [("mtu", "override.conf")],
+        ),
+        (UNIT + DROPIN + "ExecStart=/usr/bin/dockerd $NOWHERE_SET\n", []),
+        (
+            UNIT
+            + DROPIN
+            + "ExecStart=/usr/bin/dockerd --log-opt max-size=1m --exec-opt=native.cgroupdriver=systemd\n",
+            [("log-opts", "override.conf"), ("exec-opts", "override.conf")],
+        ),
+    ],
+)
+def test_flags_of_a_unit(answer: str, expected: list[tuple[str, str]]) -> None:
+    assert keys(answer) == expected
+
+
+def test_a_flag_knows_its_value() -> None:
+    answer = (
+        UNIT
+        + DROPIN
+        + "ExecStart=/usr/bin/dockerd --add-runtime nvidia=/usr/bin/n --default-runtime=nvidia\n"
+    )
+    file = "/etc/systemd/system/docker.service.d/override.conf"
+    assert flags(answer) == [
+        Flag("--add-runtime", "runtimes", "nvidia=/usr/bin/n", file),
+        Flag("--default-runtime", "default-runtime", "nvidia", file),
+    ]
+
+
+OURS: dict[str, Any] = {"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "n"}}}
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted", "says"),
+    [
+        ("-H fd://", OURS, None),
+        ("-H fd://", {**OURS, "hosts": ["fd://"]}, "with -H, and /etc/docker/daemon.json is to set hosts"),
+        ("--host=fd://", {"hosts": []}, "with --host"),
+        (
+            "--add-runtime=nvidia=/usr/bin/n",
+            OURS,
+            "with --add-runtime, and /etc/docker/daemon.json is to set runtime nvidia",
+        ),
+        ("--add-runtime nvidia=/usr/bin/n", OURS, "set runtime nvidia"),
+        ("--add-runtime=kata=/usr/bin/kata", OURS, None),
+        ("--default-runtime=runc", OURS, "set default-runtime"),
+        ("--data-root=/data", OURS, None),
+        ("-g /data", {"data-root": "/d"}, "with -g"),
+        ("--log-driver=local", {"log-driver": "local"}, "with --log-driver"),
+        ("--label a=b", {"labels": []}, "with --label"),
+        ("--registry-mirror=x", {"registry-mirrors": []}, "with --registry-mirror"),
+    ],
+)
+def test_conflicts(command: str, wanted: dict[str, Any], says: str | None) -> None:
+    found = conflict(UNIT + DROPIN + f"ExecStart=/usr/bin/dockerd {command}\n", wanted)
+    assert (found is not None) == (says is not None)
+    if found is not None:
+        assert str(says) in found.message
+        assert "/etc/systemd/system/docker.service.d/override.conf starts dockerd" in found.message
+        assert "dockerd does not start" in found.message
+        assert str(found.hint).startswith("take -")

@@ -1,0 +1,212 @@
+"""Restarts of dockerd: when, whom they stop, and who has to allow it; GPUs of running containers."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.command import Output
+from provision.resources.base import ABSENT, Change, Missing, Planned
+from provision.resources.docker_gpus import GpusInContainers
+from provision.resources.docker_restart import DockerRestart, DockerService
+from provision.resources.service import UnitState
+from provision.roles.docker import DockerSettings, resources
+from tests.unit.examples import H100, settings_of
+
+FILE = "file:/etc/docker/daemon.json"
+RESTART = DockerRestart(
+    "restart docker.service",
+    on=("package:nvidia-container-toolkit:install", "docker:restart"),
+    script="restart_docker nvidia nvidia",
+    covered_by=("service:docker.service:start",),
+    holds_back=(FILE,),
+)
+TOOLKIT = Change(
+    "packages:toolkit", "install", "", "", "", signals=("package:nvidia-container-toolkit:install",)
+)
+
+
+def written(*signals: str) -> Change:
+    return Change(FILE, "update", "", "", "", signals=signals)
+
+
+def change(*earlier: Change, owed: bool = False) -> Change:
+    found = RESTART.change(owed, Planned(earlier))
+    assert found is not None
+    return found
+
+
+ACTIVE = "active\n"
+IDLE = "outlive as now\n" + ACTIVE + "live-restore false\n"
+OTHER = "container /other busybox:1 no \n"
+ALWAYS = "container /web nginx:1 always \n"
+TRITON = "unit triton@main.service\ncontainer /triton-main triton:1 no main\n"
+STOPS = "container other (busybox:1) stops, and stays stopped"
+KEEPS = "container other (busybox:1) keeps running (live-restore)"
+OF_TRITON = "container triton-main (triton:1) stops, and triton@main.service starts it again"
+
+
+@pytest.mark.parametrize(
+    ("answer", "impact", "needs"),
+    [
+        ("outlive as now\n", (), ""),
+        (IDLE, (), ""),
+        (IDLE + OTHER, (STOPS,), "docker-restart"),
+        (IDLE + ALWAYS, ("container web (nginx:1) stops, and Docker starts it again",), "docker-restart"),
+        (IDLE + TRITON, (OF_TRITON,), "docker-restart"),
+        ("outlive as now\n" + ACTIVE + "live-restore true\n" + OTHER, (KEEPS,), ""),
+        ("outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER, (KEEPS,), ""),
+        ("outlive no\n" + ACTIVE + "live-restore true\n" + OTHER, (STOPS,), "docker-restart"),
+        (
+            "outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER + TRITON,
+            (OF_TRITON, KEEPS),
+            "docker-restart",
+        ),
+        (
+            IDLE + "unit nvidia-dcgm-exporter.service\n",
+            ("nvidia-dcgm-exporter.service is restarted, as it is part of docker.service",),
+            "docker-restart",
+        ),
+        (
+            "outlive as now\nactive\nunknown 0123456789abcdef\n",
+            ("container 0123456789ab stops (dockerd does not answer)",),
+            "docker-restart",
+        ),
+    ],
+)
+def test_what_a_restart_stops(answer: str, impact: tuple[str, ...], needs: str) -> None:
+    found = RESTART.looked(change(TOOLKIT), Output(0, answer.encode()))
+    assert (found.impact, found.needs) == (impact, needs)
+
+
+def test_with_permission_it_still_tells() -> None:
+    allowed = DockerRestart("r", on=(TOOLKIT.resource,), script="", allowed=True)
+    found = allowed.change(False, Planned((TOOLKIT,)))
+    assert found is not None
+    told = allowed.looked(found, Output(0, (IDLE + OTHER).encode()))
+    assert (told.impact, told.needs) == ((STOPS,), "")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "outlive"),
+    [
+        ([TOOLKIT], "as now"),
+        ([written("docker:restart")], "no"),
+        ([written("docker:restart", "docker:live-restore")], "yes"),
+        ([written("docker:reload"), TOOLKIT], "no"),
+    ],
+)
+def test_whether_containers_outlive_it(earlier: list[Change], outlive: str) -> None:
+    found = change(*earlier)
+    quoted = f"'{outlive}'" if " " in outlive else outlive
+    assert found.script == f"outlive={quoted}\nrestart_docker nvidia nvidia"
+    assert found.look.startswith("echo 'outlive ")
+    assert outlive in found.look.splitlines()[0]
+
+
+def test_a_file_that_takes_a_restart_is_not_written_without_it() -> None:
+    assert change(written("docker:restart"), TOOLKIT).causes == (FILE,)
+    assert change(written("docker:reload"), TOOLKIT).causes == ()
+    assert change(owed=True).causes == ()
+
+
+def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
+    start = Change("service:docker.service", "start", "", "", "")
+    assert RESTART.change(True, Planned((TOOLKIT, start))) is None
+
+
+UP = UnitState("active", "running", "enabled")
+SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
+
+
+@pytest.mark.parametrize(
+    ("state", "script", "done"),
+    [
+        (UP, None, ""),
+        (
+            UnitState("active", "running", "disabled"),
+            "enable_unit docker.service",
+            "unit_is_up docker.service",
+        ),
+        (
+            UnitState("inactive", "dead", "enabled"),
+            "enable_unit docker.service && start_docker nvidia nvidia kata",
+            "unit_is_up docker.service && daemon_json_is_proven",
+        ),
+        (
+            ABSENT,
+            "enable_unit docker.service && start_docker nvidia nvidia kata",
+            "unit_is_up docker.service && daemon_json_is_proven",
+        ),
+    ],
+)
+def test_a_start_proves_daemon_json(state: UnitState | Missing, script: str | None, done: str) -> None:
+    found = SERVICE.change(state, Planned())
+    assert (found.script if found else None, found.done if found else "") == (script, done)
+    assert SERVICE.id == "service:docker.service"
+
+
+def test_a_moved_engine_waits_for_permission_with_its_packages() -> None:
+    settings = settings_of("docker")
+    assert isinstance(settings, DockerSettings)
+    adopt = next(r for r in resources(settings, H100) if r.id == "handler:run the new Docker Engine")
+    assert isinstance(adopt, DockerRestart)
+    upgrade = Change("packages:docker", "upgrade", "", "", "")
+    found = adopt.change(False, Planned((upgrade,)))
+    assert found is not None
+    assert found.causes == ("packages:docker",)
+    assert adopt.change(False, Planned((Change("packages:docker", "install", "", "", ""),))) is None
+
+
+# --- GPUs of running containers -------------------------------------------------------------------
+
+CHECK = GpusInContainers("docker")
+LATER = GpusInContainers("triton")
+RELOAD = Change("handler:reload systemd", "run", "", "", "")
+IDS = ("0a" * 32, "0b" * 32)
+
+
+@pytest.mark.parametrize(
+    ("state", "earlier", "checks"),
+    [
+        (ABSENT, [RELOAD], False),
+        ((), [RELOAD], False),
+        (IDS, [], False),
+        (IDS, [Change("file:/etc/docker/daemon.json", "update", "", "", "")], False),
+        (IDS, [RELOAD], True),
+        (IDS, [TOOLKIT], True),
+        (IDS, [Change("file:/etc/systemd/system/x.service", "create", "", "", "")], True),
+        (IDS, [Change("handler:restart docker.service", "run", "", "", "")], True),
+    ],
+)
+def test_when_containers_are_asked_for_their_gpus(
+    state: tuple[str, ...] | Missing, earlier: list[Change], checks: bool
+) -> None:
+    assert (CHECK.change(state, Planned(tuple(earlier))) is not None) == checks
+
+
+def test_one_check_is_enough_until_systemd_reloads_again() -> None:
+    first = CHECK.change(IDS, Planned((TOOLKIT,)))
+    assert first is not None
+    assert LATER.change(IDS, Planned((TOOLKIT, first))) is None
+    second = LATER.change(IDS, Planned((TOOLKIT, first, RELOAD)))
+    assert second is not None
+    assert LATER.looked(second, Output(0, f"told\n{IDS[0]} lost yes /leg img:1\n".encode())).impact == ()
+
+
+def test_the_plan_warns_of_containers_that_lose_their_gpus() -> None:
+    planned = CHECK.change(IDS, Planned((RELOAD,)))
+    assert planned is not None
+    answer = f"{IDS[0]} lost yes /leg img:1\n{IDS[1]} lost no /blind img:2\n{'0c' * 32} kept yes /cdi img:3\n"
+    found = CHECK.looked(planned, Output(0, answer.encode()))
+    assert found.impact == (
+        "container leg (img:1) loses its GPUs when systemd reloads its units (legacy hook):"
+        " re-create it with --runtime=nvidia",
+        "container blind (img:2) does not see its GPUs even now: re-create it",
+    )
+    assert f"gpus_are_still_seen {IDS[1]} && " in found.script
+    assert planned.script.startswith("gpus_are_still_seen && ")
+
+
+def test_containers_with_gpus_by_their_ids() -> None:
+    assert CHECK.states([CHECK, LATER], Output(0, "\n".join(IDS).encode())) == {CHECK.id: IDS, LATER.id: IDS}
+    assert "docker " not in CHECK.probe([CHECK]).script, "a run with nothing to do starts no process for this"
