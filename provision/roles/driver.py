@@ -275,10 +275,9 @@ def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> li
         return [DeviceNodes()]
     unit = "provision-nvidia-nodes.service"
     path = f"/etc/systemd/system/{unit}"
-    arguments = " ".join(["-u", *(f"-c={minor}" for minor in range(len(facts.gpus)))])
     return [
         DeviceNodes(),
-        File(path, render("provision-nvidia-nodes.service.j2", arguments=arguments).encode()),
+        File(path, render("provision-nvidia-nodes.service.j2", gpus=len(facts.gpus)).encode()),
         Handler(
             "reload systemd for the device nodes", on=(f"file:{path}",), script="systemctl daemon-reload"
         ),

@@ -105,6 +105,7 @@ def test_templates_quote_what_they_print(path: Path) -> None:
         "limit",
         "value",
         "stop_timeout",
+        "minor",
         "start_timeout",
         "unit_stop_timeout",
         "instance.shm_size",
