@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from provision.command import Output
-from provision.render import render
 from provision.resources.base import UNKNOWN, Change, Missing, Planned
 from provision.resources.device_nodes import DeviceNodes
+from provision.resources.file import File
+from tests.unit.examples import wanted, with_gpus
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -120,6 +121,10 @@ def test_without_nvidia_modprobe_they_are_made_by_hand(root: FakeRoot) -> None:
 
 
 def test_the_unit_makes_all_of_them_at_boot() -> None:
-    text = render("provision-nvidia-nodes.service.j2", arguments="-u -c=0 -c=1")
-    assert "\nExecStart=/usr/bin/nvidia-modprobe -u -c=0 -c=1\n" in text
+    path = "/etc/systemd/system/provision-nvidia-nodes.service"
+    facts = with_gpus("Hopper", "Hopper", "Hopper")
+    unit = next(w.resource for w in wanted(facts) if w.resource.id == f"file:{path}")
+    assert isinstance(unit, File)
+    text = unit.content.decode()
+    assert "\nExecStart=/usr/bin/nvidia-modprobe -u -c=0 -c=1 -c=2\n" in text
     assert "\nBefore=docker.service" in text
