@@ -100,7 +100,9 @@ def replan(connection: Connection, wanted: Sequence[Wanted], granted: tuple[str,
 
 
 def wanted_of(target: Target, facts: Facts) -> tuple[Wanted, ...]:
-    """All resources of all roles of a host. Two roles may want the very same thing, never different ones.
+    """All resources of all roles of a host, in the order written, except for what has to come first.
+
+    Two roles may want the very same thing, never different ones.
 
     :raises RefusedError: if a role refuses the host, or two roles disagree.
     """
@@ -116,7 +118,8 @@ def wanted_of(target: Target, facts: Facts) -> tuple[Wanted, ...]:
                 raise RefusedError(
                     target.name, f"roles {other} and {role.name} want different things of {resource.id}"
                 )
-    return tuple(Wanted(role, resource) for role, resource in found.values())
+    wanted = [Wanted(role, resource) for role, resource in found.values()]
+    return tuple(sorted(wanted, key=lambda item: not item.resource.first))
 
 
 @dataclass

@@ -14,6 +14,10 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"reboot needed: kernel module",
         "stop what uses the GPUs and run again, or reboot: until then module and libraries do not fit",
     ),
+    (
+        r"[Dd]river/library version mismatch",
+        "the module that runs is of another version than the libraries: inv plan shows the reload or reboot",
+    ),
     (r"nouveau is loaded", "reboot the host: nouveau is blacklisted now, and its initramfs rebuilt"),
     (
         r"modprobe: FATAL: Module nvidia not found",

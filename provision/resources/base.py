@@ -128,9 +128,14 @@ class Planned:
 
 
 class Resource(ABC):
-    """A wanted state of one thing on a host."""
+    """A wanted state of one thing on a host.
+
+    :cvar first: whether it comes before everything else of all roles: what is in the way of every package
+        operation has to be gone before the first role has one.
+    """
 
     kind: ClassVar[str]
+    first: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -92,6 +92,7 @@ class OtherSources(Resource):
     parts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
+    first: ClassVar[bool] = True
 
     @property
     def id(self) -> str:

@@ -17,8 +17,9 @@ from provision.login import Login
 from provision.plan import Plan
 from provision.resources.base import Change
 from provision.result import Result
+from provision.roles import all_roles
 from provision.script import Event
-from tests.unit.examples import H100
+from tests.unit.examples import H100, settings_of
 
 
 def step(name: str, action: str = "update", **values: Any) -> Change:
@@ -177,3 +178,12 @@ def test_what_another_run_left_must_not_go_beyond_the_approval(carried_out: Any)
 def test_a_host_that_is_not_right_after_all_failed(carried_out: Any) -> None:
     result, _ = carried_out(Played([(step("a"),), (step("a"),)]))
     assert told(result) == "not converged: update a is still to be done (a is wrong)"
+
+
+def test_what_stops_every_package_operation_comes_first() -> None:
+    roles = [role for role in all_roles() if role.name in ("driver", "toolkit")]
+    target = Target("h", Played([]).login, {role: settings_of(role.name) for role in roles})
+    kinds = [item.resource.kind for item in converge.wanted_of(target, H100)]
+    others = kinds.count("other-sources")
+    assert others > 0
+    assert set(kinds[:others]) == {"other-sources"}

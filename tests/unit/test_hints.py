@@ -15,6 +15,7 @@ LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process
 SAMPLES = {
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
+    "Failed to initialize NVML: Driver/library version mismatch": "another version",
     "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot": "reboot",
     "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.1.0-32-amd64": "dkms status",
     "modprobe: ERROR: could not insert 'nvidia': Required key not available": "Secure Boot",
