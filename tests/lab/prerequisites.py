@@ -30,6 +30,11 @@ PACKAGES = {
 LIBEXEC = ("/usr/lib/gnupg",)
 
 
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHERS = 8192
+"""Inotify instances for root: a host's systemd and dockerd take some ten, and all hosts share the machine's."""
+
+
 def unfit() -> str | None:
     """Why this machine cannot hold a lab; None when it can."""
     if os.geteuid() != 0:
@@ -61,6 +66,7 @@ def ensure(say: Callable[[str], None]) -> None:
     hint = f"apt-get install {' '.join(wanted)}" if wanted else None
     if (reason := unfit()) is not None:
         raise UsageError(reason, hint=hint)
+    _allow_watchers()
     if not wanted:
         return
     say(f"installing {', '.join(wanted)}")
@@ -75,3 +81,9 @@ def ensure(say: Callable[[str], None]) -> None:
     )
     if still := missing():
         raise UsageError(f"packages are missing: {', '.join(still)}", hint=hint)
+
+
+def _allow_watchers() -> None:
+    """Raise the machine's limit where it would end with "Too many open files" on hosts."""
+    if int(INOTIFY.read_text(encoding="ascii")) < WATCHERS:
+        INOTIFY.write_text(f"{WATCHERS}\n", encoding="ascii")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import aptrepo
-from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
+from tests.lab.cli import INVENTORY, Answer, inv, start
 from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 from tests.lab.standins.packages import newer_kernel
@@ -25,21 +25,7 @@ HEADERS = f"linux-headers-{platform.release().replace('_', '-').lower()}"
 WITHOUT_HEADERS = (
     f"DEBIAN_FRONTEND=noninteractive apt-get -q -y purge linux-headers-amd64 {HEADERS} && apt-get clean"
 )
-"""A small thing for the role driver to repair, from NVIDIA's repository."""
-
-WITHOUT_TREE = "dpkg --purge tree && apt-get clean"
-"""The same for the role docker as :func:`small` has it, from the distribution's mirror."""
-
-
-@pytest.fixture
-def small(converged: Lab, tmp_path: Path) -> Path:
-    """An inventory in which the role docker finds its engine there, and installs the package tree."""
-    document = lab_inventory()
-    document["gpu-nodes"]["vars"]["docker"]["packages"] = {"tree": None}
-    source = write_inventory(tmp_path / "small", document)
-    assert provision("--roles", "docker", inventory=source).code == 0
-    return source
-
+"""A small thing for the role driver to repair."""
 
 TOOLKIT = (
     "nvidia-container-toolkit",
@@ -95,36 +81,36 @@ def locked(machine: LabHost, file: str, seconds: int) -> Iterator[None]:
         machine.run(["sh", "-c", "systemctl stop holder.service; rm /run/holder*"])
 
 
-def test_a_lock_that_another_program_holds_is_waited_for(converged: Lab, small: Path) -> None:
+def test_a_lock_that_another_program_holds_is_waited_for(converged: Lab) -> None:
     first, second = host(converged, "gpu-01"), host(converged, "gpu-03")
     for machine in (first, second):
-        shell(machine, WITHOUT_TREE)
+        shell(machine, WITHOUT_HEADERS)
     began = time.monotonic()
     with (
         locked(first, "/var/lib/dpkg/lock-frontend", 8),
         locked(second, "/var/lib/apt/lists/lock", 8),
     ):
-        answer = provision("--roles", "docker", pattern="gpu-01,gpu-03", inventory=small)
+        answer = provision("--roles", "driver", pattern="gpu-01,gpu-03")
         assert answer.code == 0, str(answer)
         assert time.monotonic() - began >= 7
-    repair("gpu-01", "gpu-03", roles="docker", inventory=small)
+    repair("gpu-01", "gpu-03", roles="driver")
 
 
 # ---- mirrors
 
 
-def test_a_mirror_that_is_down_is_told(converged: Lab, small: Path) -> None:
+def test_a_mirror_that_is_down_is_told(converged: Lab) -> None:
     machine = host(converged, "gpu-01")
-    shell(machine, WITHOUT_TREE)
+    shell(machine, WITHOUT_HEADERS)
     rule = "OUTPUT --protocol tcp --dport 8081 --jump REJECT --reject-with tcp-reset"
     shell(machine, f"iptables --insert {rule}")
     try:
-        said, hint = failed(provision("--roles", "docker", pattern="gpu-01", inventory=small), "gpu-01")
+        said, hint = failed(provision("--roles", "driver", pattern="gpu-01"), "gpu-01")
         assert "Could not connect to" in said or "Unable to connect to" in said
         assert "the host cannot reach the server" in hint
     finally:
         shell(machine, f"iptables --delete {rule}")
-    repair("gpu-01", roles="docker", inventory=small)
+    repair("gpu-01", roles="driver")
 
 
 def test_a_package_with_other_bytes_is_refused(converged: Lab, tmp_path: Path) -> None:
@@ -156,24 +142,27 @@ def test_a_repository_that_another_key_signed_is_refused(converged: Lab, tmp_pat
 # ---- packages
 
 
-def test_a_full_disk_is_told(converged: Lab, small: Path) -> None:
+def test_a_full_disk_is_told(converged: Lab) -> None:
     machine = host(converged, "gpu-01")
-    shell(machine, f"{WITHOUT_TREE}; mkdir -p /usr/share/doc/tree")
-    shell(machine, "mount -t tmpfs -o size=4k tmpfs /usr/share/doc/tree")
+    place = f"/usr/src/linux-headers-{platform.release()}"
+    shell(machine, f"{WITHOUT_HEADERS}; mkdir -p {place} && mount -t tmpfs -o size=4k tmpfs {place}")
+    machine.run(["dd", "if=/dev/zero", f"of={place}/full"])
     try:
-        said, hint = failed(provision("--roles", "docker", pattern="gpu-01", inventory=small), "gpu-01")
+        said, hint = failed(provision("--roles", "driver", pattern="gpu-01"), "gpu-01")
         assert "No space left on device" in said
         assert "the disk is full" in hint
     finally:
-        shell(machine, "umount /usr/share/doc/tree")
-    repair("gpu-01", roles="docker", inventory=small)
+        shell(machine, f"umount {place}")
+    repair("gpu-01", roles="driver")
 
 
-def test_what_dpkg_left_half_done_is_finished(converged: Lab, small: Path) -> None:
+def test_what_dpkg_left_half_done_is_finished(converged: Lab) -> None:
     machine = host(converged, "gpu-03")
-    shell(machine, f"{WITHOUT_TREE}; cd /tmp && apt-get download -q tree && dpkg --unpack tree_*.deb")
-    assert "tree" in shell(machine, "dpkg --audit")
-    repair("gpu-03", roles="docker", inventory=small)
+    shell(
+        machine, f"{WITHOUT_HEADERS}; cd /tmp && apt-get download -q {HEADERS} && dpkg --unpack {HEADERS}_*"
+    )
+    assert HEADERS in shell(machine, "dpkg --audit")
+    repair("gpu-03", roles="driver")
     assert shell(machine, "dpkg --audit") == ""
 
 
@@ -239,21 +228,23 @@ NOUVEAU = "mkdir -p /sys/module/nouveau && echo 1 >/sys/module/nouveau/refcnt"
 """What the kernel shows where it has loaded nouveau; gone at the next boot, as the blacklist is there."""
 
 
-def test_a_reboot_is_done_where_it_is_allowed_and_the_run_goes_on(converged: Lab, small: Path) -> None:
+def test_a_reboot_is_done_where_it_is_allowed_and_the_run_goes_on(converged: Lab) -> None:
     machine = host(converged, "gpu-03")
-    shell(machine, f"{NOUVEAU}; {WITHOUT_TREE}")
+    later = "/usr/local/lib/provision/triton-gpu-gate"
+    shell(machine, f"{NOUVEAU}; chmod 700 {later}")
     before = machine.boot_id()
 
-    said, _ = failed(provision(pattern="gpu-03", inventory=small), "gpu-03")
+    said, _ = failed(provision(pattern="gpu-03"), "gpu-03")
     assert said.startswith("reboot needed: nouveau is loaded")
     assert machine.boot_id() == before
-    assert machine.run(["dpkg", "-s", "tree"]).returncode != 0, "what comes after the reboot was done"
+    assert shell(machine, f"stat -c %a {later}") == "700\n", "what comes after the reboot was done"
 
-    answer = provision("--reboot", pattern="gpu-03", inventory=small)
+    answer = provision("--reboot", pattern="gpu-03")
     assert answer.code == 0, str(answer)
     assert answer.host("gpu-03")["reboots"] == 1
     assert machine.boot_id() not in (before, None)
-    assert inv("plan", "--hosts", "gpu-03", inventory=small).code == 0
+    assert shell(machine, f"stat -c %a {later}") == "755\n"
+    assert inv("plan", "--hosts", "gpu-03").code == 0
 
 
 def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:

@@ -121,9 +121,14 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         "systemctl is-active docker.service triton@main.service",
     ),
     "the toolkit removed": (
-        "DEBIAN_FRONTEND=noninteractive apt-get -q -y --allow-change-held-packages"
-        " remove nvidia-container-toolkit",
-        {("packages:toolkit", "install"), ("handler:restart docker.service", "run")},
+        # Docker has to be restarted then, which it is only where no container runs.
+        "systemctl stop triton@main.service; DEBIAN_FRONTEND=noninteractive apt-get -q -y"
+        " --allow-change-held-packages remove nvidia-container-toolkit",
+        {
+            ("packages:toolkit", "install"),
+            ("handler:restart docker.service", "run"),
+            ("service:triton@main.service", "start"),
+        },
         "dpkg -s nvidia-container-toolkit | grep -q 'Status: hold ok installed'",
     ),
     "the blacklist deleted": (
@@ -163,7 +168,7 @@ def test_drift_is_planned_and_repaired(converged: Lab, name: str) -> None:
 def test_a_users_keys_in_daemon_json_stay(converged: Lab) -> None:
     machine = host(converged, "gpu-01")
     shell(machine, 'sed -i \'1a \\    "log-opts": {"max-size": "10m"},\' /etc/docker/daemon.json')
-    shell(machine, 'sed -i \'s/"nvidia"/"runc"/\' /etc/docker/daemon.json')
+    shell(machine, 'sed -i \'/default-runtime/s/"nvidia"/"runc"/\' /etc/docker/daemon.json')
     assert provision(pattern="gpu-01").code == 0
     text = shell(machine, "cat /etc/docker/daemon.json")
     assert '"max-size": "10m"' in text
