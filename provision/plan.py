@@ -16,8 +16,8 @@ from provision.resources.handler import Handler
 SCHEMA = 2
 LISTS = ("owes", "settles", "signals", "causes", "impact")
 """Fields of a change that hold several texts."""
-AFTER_A_REBOOT = ("load", "start", "run")
-"""Actions that bring back up what a reboot has stopped: who allows a reboot allows them."""
+AFTER_A_REBOOT = ("load", "make", "refresh", "start", "run", "check")
+"""Actions that bring back what a reboot has taken, or only look: who allows a reboot allows them."""
 
 
 @dataclass(frozen=True)

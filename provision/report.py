@@ -10,7 +10,15 @@ from provision.resources.base import PERMISSIONS, Change
 from provision.result import Result
 
 SCHEMA = 1
-SIGNS = {"create": "+", "install": "+", "pull": "+", "load": "+", "remove": "-", "downgrade": "-"}
+SIGNS = {
+    "create": "+",
+    "install": "+",
+    "pull": "+",
+    "load": "+",
+    "make": "+",
+    "remove": "-",
+    "downgrade": "-",
+}
 """What stands in front of a change; anything else changes something that is there: ``~``."""
 
 

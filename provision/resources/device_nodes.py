@@ -74,7 +74,7 @@ class DeviceNodes(Resource):
             return None
         return Change(
             resource=self.id,
-            action="create",
+            action="make",
             summary="make the driver's device nodes",
             reason=reason,
             done=f"{MISSING_NODES}nodes_are_there",
