@@ -32,7 +32,7 @@ _TASKS = """for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \\
   [ -e "/proc/$pid/root/dev/nvidiactl" ] || continue
   id=${task##*/}"""
 
-_LOOK = f"""sees() {{
+LOOK = f"""sees() {{
   timeout 20 docker exec "$1" nvidia-smi -L >/dev/null 2>&1
   case $? in 0) echo yes ;; 126 | 127) echo unknown ;; *) echo no ;; esac
 }}
@@ -47,6 +47,34 @@ _LOOK = f"""sees() {{
   timeout 20 docker inspect --format "$form" "$id" 2>/dev/null
 done
 :"""
+"""Sh text that asks running containers whether they see their GPUs, and systemd whether they keep them."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A running container that was given GPUs.
+
+    :ivar fragile: whether systemd takes them away when it reloads its units.
+    :ivar blind: whether it does not see them even now.
+    """
+
+    id: str
+    name: str
+    image: str
+    fragile: bool
+    blind: bool
+
+    def __str__(self) -> str:
+        return f"container {self.name} ({self.image})"
+
+
+def seen(answer: Output) -> list[Seen]:
+    """Read the answer to :data:`LOOK`."""
+    rows = (line.split(" ") for line in answer.out.splitlines())
+    return [
+        Seen(id_, name.removeprefix("/"), image, devices == "lost", sees == "no")
+        for id_, devices, sees, name, image in (row for row in rows if len(row) == 5)
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,30 +118,24 @@ class GpusInContainers(Resource):
             action="check",
             summary=f"check that {who} GPUs",
             reason="systemd reloads its units, or dockerd restarts",
-            look=f"echo told\n{_LOOK}" if checks else _LOOK,
+            look=f"echo told\n{LOOK}" if checks else LOOK,
             script=f"gpus_are_still_seen && : >{mark}",
             done=f"[ -e {mark} ]",
         )
 
     def looked(self, change: Change, answer: Output) -> Change:
         """Warn once of those that lose their GPUs; those that see none now are not held against the run."""
-        impact: list[str] = []
-        blind: list[str] = []
-        lines = answer.out.splitlines()
-        for line in lines:
-            if line == "told":
-                continue
-            id_, devices, sees, name, image = (line.split(" ") + [""] * 5)[:5]
-            container = f"container {name.removeprefix('/')} ({image})"
-            if sees == "no":
-                blind.append(id_)
-                impact.append(f"{container} does not see its GPUs even now: re-create it")
-            elif devices == "lost":
-                impact.append(
-                    f"{container} loses its GPUs when systemd reloads its units (legacy hook):"
-                    " re-create it with --runtime=nvidia"
-                )
+        containers = seen(answer)
+        blind = [container.id for container in containers if container.blind]
+        impact = [
+            f"{container} does not see its GPUs even now: re-create it"
+            if container.blind
+            else f"{container} loses its GPUs when systemd reloads its units (legacy hook):"
+            " re-create it with --runtime=nvidia"
+            for container in containers
+            if container.blind or container.fragile
+        ]
         script = change.script.replace(
             "gpus_are_still_seen", f"gpus_are_still_seen {words(*blind)}".strip(), 1
         )
-        return replace(change, impact=() if "told" in lines else tuple(impact), script=script)
+        return replace(change, impact=() if answer.out.startswith("told\n") else tuple(impact), script=script)

@@ -122,6 +122,14 @@ def packages_of(settings: DockerSettings, facts: Facts) -> dict[str, str | None]
     return dict.fromkeys(("docker.io", *(["docker-cli"] if split else []), "tini"))
 
 
+def engine_of(settings: DockerSettings, facts: Facts) -> Engine:
+    """The engine that a host may have.
+
+    :raises Refusal: where the distribution has none of its own.
+    """
+    return Engine(tuple(name for name in packages_of(settings, facts) if name in ENGINES))
+
+
 def daemon_of(settings: DockerSettings) -> DaemonJson:
     """daemon.json with the keys of the settings and the NVIDIA runtime."""
     path = "nvidia-container-runtime"
@@ -141,7 +149,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
     daemon = daemon_of(settings)
     runtimes = tuple(daemon.wanted["runtimes"])
     return [
-        Engine(tuple(name for name in names if name in ENGINES)),
+        engine_of(settings, facts),
         *(repository(settings.repo, facts) if settings.repo else ()),
         daemon,
         *([package_resource(facts, "docker", packages, hold=settings.hold)] if packages else ()),

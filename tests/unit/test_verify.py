@@ -192,7 +192,9 @@ def healthy() -> dict[str, Output]:
         "docker info": docker_info(DefaultRuntime="nvidia"),
         "docker unit": said("active\nenabled\n"),
         "nvidia runtime": said("/usr/bin/nvidia-container-runtime\n"),
-        "daemon.json": said('{"default-runtime": "nvidia"}'),
+        "daemon.json": said('{"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "x"}}}'),
+        "docker engine": said("running /run/docker\npackage docker.io 26.1.5 installed\n"),
+        "gpus in containers": said("0a0a kept yes /triton-llm image:1\n"),
         "llm unit": unit(),
         "llm ports": ports(),
         "llm gpus": said(capture("nvidia-smi/smi_L.txt")),
@@ -456,6 +458,26 @@ BROKEN: dict[str, Callable[[], Broken]] = {
     "runtime not registered": lambda: (
         {"docker info": docker_info(DefaultRuntime="nvidia", Runtimes={"runc": {}})},
         {"nvidia runtime is registered": "only runc"},
+    ),
+    "another engine": lambda: (
+        {"docker engine": said("running /run/docker\npackage docker-ce 5:27.3.1 installed\n")},
+        {"engine is the one of the settings": "docker-ce 5:27.3.1 is installed here, and the settings want"},
+    ),
+    "docker as a snap": lambda: (
+        {"docker engine": said("snap /snap/docker/current\n")},
+        {"engine is the one of the settings": "Docker is installed as a snap"},
+    ),
+    "not restarted since": lambda: (
+        {"daemon.json": said('{"default-runtime": "nvidia", "runtimes": {}, "log-driver": "journald"}')},
+        {"loaded configuration is the one on disk": "'json-file', and daemon.json says 'journald'"},
+    ),
+    "a key is gone": lambda: (
+        {"daemon.json": said('{"default-runtime": "nvidia"}')},
+        {"loaded configuration is the one on disk": "daemon.json lacks runtimes"},
+    ),
+    "a container lost its gpus": lambda: (
+        {"gpus in containers": said("0a0a lost no /legacy image:1\n0b0b kept yes /triton-llm image:1\n")},
+        {"running containers keep their gpus": r"no longer sees its GPUs: container legacy \(image:1\)$"},
     ),
     "runtime not installed": lambda: (
         {

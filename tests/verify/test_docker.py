@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 from provision.command import Probe
-from provision.roles.docker import DockerSettings
-from provision.verify import Evidence, fail, skip
+from provision.errors import Refusal
+from provision.resources.base import Planned
+from provision.resources.docker_engine import Engine
+from provision.resources.docker_gpus import LOOK, seen
+from provision.roles.docker import DockerSettings, daemon_of, engine_of
+from provision.verify import Evidence, fail, skip, warn
 from provision.verify.causes import cause
 from provision.verify.docker import INFO, loaded
 
@@ -21,6 +25,8 @@ def probes(settings: DockerSettings) -> list[Probe]:
         Probe("docker unit", "systemctl is-active docker.service; systemctl is-enabled docker.service"),
         Probe("nvidia runtime", "command -v nvidia-container-runtime"),
         Probe("daemon.json", "cat /etc/docker/daemon.json"),
+        Probe("docker engine", Engine.probe(()).script),
+        Probe("gpus in containers", LOOK),
     ]
 
 
@@ -36,6 +42,15 @@ def test_engine_answers(evidence: Evidence) -> None:
     if loaded(evidence) is None:
         why, hint = cause(evidence[INFO.name])
         fail(f"dockerd does not answer: {why}", hint or "on the host: journalctl -u docker.service -n 50")
+
+
+def test_engine_is_the_one_of_the_settings(evidence: Evidence, settings: DockerSettings) -> None:
+    """No snap, no rootless engine, no podman in its place, and no other engine than the wanted one."""
+    try:
+        engine = engine_of(settings, evidence.facts)
+        engine.change(Engine.states([engine], evidence["docker engine"])[engine.id], Planned())
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
 
 
 def test_engine_starts_at_boot(evidence: Evidence) -> None:
@@ -76,10 +91,53 @@ def test_nvidia_runtime_is_installed(evidence: Evidence) -> None:
         )
 
 
-def on_disk(evidence: Evidence) -> str | None:
-    """The default runtime in daemon.json, or None if it names none or cannot be read."""
+def test_loaded_configuration_is_the_one_on_disk(evidence: Evidence, settings: DockerSettings) -> None:
+    """Keys that need a restart can stand in daemon.json for long before one comes."""
+    found, document = info(evidence), daemon_json(evidence)
+    for key, name in TOLD.items():
+        if key in document and key != "default-runtime" and found.get(name) != document[key]:
+            fail(
+                f"dockerd runs with {key} {found.get(name)!r}, and daemon.json says {document[key]!r}",
+                "on the host: systemctl restart docker.service, which stops containers without live-restore",
+            )
+    missing = [key for key in daemon_of(settings).wanted if key not in document]
+    if missing:
+        fail(f"daemon.json lacks {', '.join(missing)}", "inv provision --hosts HOST --roles docker")
+
+
+def test_running_containers_keep_their_gpus(evidence: Evidence) -> None:
+    """Those of the legacy hook lose them at the next daemon-reload, which any package may bring."""
+    containers = seen(evidence["gpus in containers"])
+    if blind := [str(container) for container in containers if container.blind]:
+        fail(f"no longer sees its GPUs: {', '.join(blind)}", "re-create it, with --runtime=nvidia")
+    if fragile := [str(container) for container in containers if container.fragile]:
+        warn(
+            f"loses its GPUs when systemd reloads its units: {', '.join(fragile)}",
+            "re-create it with --runtime=nvidia, which does not use the legacy hook",
+        )
+
+
+TOLD = {
+    "data-root": "DockerRootDir",
+    "debug": "Debug",
+    "default-runtime": "DefaultRuntime",
+    "live-restore": "LiveRestoreEnabled",
+    "log-driver": "LoggingDriver",
+    "storage-driver": "Driver",
+}
+"""Keys of daemon.json whose values ``docker info`` tells, and by which names."""
+
+
+def daemon_json(evidence: Evidence) -> dict[str, Any]:
+    """The document on disk; empty if it cannot be read."""
     try:
         document = json.loads(evidence["daemon.json"].out)
-        return str(document["default-runtime"])
-    except (ValueError, LookupError, TypeError):
-        return None
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def on_disk(evidence: Evidence) -> str | None:
+    """The default runtime in daemon.json, or None if it names none or cannot be read."""
+    name = daemon_json(evidence).get("default-runtime")
+    return None if name is None else str(name)
