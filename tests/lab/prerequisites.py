@@ -32,7 +32,7 @@ LIBEXEC = ("/usr/lib/gnupg",)
 
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 WATCHERS = 8192
-"""Inotify instances for root: a host's systemd and dockerd take some ten, and all hosts share the machine's."""
+"""Inotify instances for root: systemd and dockerd take some ten a host, and all hosts share the machine's."""
 
 
 def unfit() -> str | None:

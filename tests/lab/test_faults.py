@@ -247,24 +247,6 @@ def test_a_reboot_is_done_where_it_is_allowed_and_the_run_goes_on(converged: Lab
     assert inv("plan", "--hosts", "gpu-03").code == 0
 
 
-def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:
-    machine = host(lab, "gpu-02")
-    machine.reset()
-    before = machine.boot_id()
-    process = start("provision", "--hosts", "gpu-02", "--yes", "--json")
-    wait_for(lambda: running(machine))
-    time.sleep(1)
-    machine.kill()
-    machine.boot()
-    out, err = process.communicate(timeout=120)
-    answer = Answer(process.returncode, out, err)
-    said, hint = failed(answer, "gpu-02")
-    assert "boot" in said, str(answer)
-    assert hint
-    assert machine.boot_id() != before
-    repair("gpu-02")
-
-
 def test_pending_modes_of_gpus_are_reasons_to_reboot(converged: Lab) -> None:
     machine = host(converged, "gpu-01")
     refresh = "/usr/lib/nvidia-standin/module refresh nvidia"
@@ -279,3 +261,20 @@ def test_pending_modes_of_gpus_are_reasons_to_reboot(converged: Lab) -> None:
         machine.break_gpus()
         shell(machine, refresh)
     assert inv("plan", "--hosts", "gpu-01").code == 0
+
+
+def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:
+    machine = host(lab, "gpu-02")
+    machine.reset()
+    before = machine.boot_id()
+    process = start("provision", "--hosts", "gpu-02", "--yes", "--json", "--roles", "driver")
+    wait_for(lambda: running(machine))
+    machine.kill()
+    machine.boot()
+    out, err = process.communicate(timeout=120)
+    answer = Answer(process.returncode, out, err)
+    said, hint = failed(answer, "gpu-02")
+    assert "boot" in said, str(answer)
+    assert hint
+    assert machine.boot_id() != before
+    repair("gpu-02", roles="driver")

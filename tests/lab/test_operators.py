@@ -20,7 +20,8 @@ __all__ = ["converged"]
 def test_an_interrupt_ends_the_command_and_not_the_run(lab: Lab) -> None:
     machine = host(lab, "gpu-02")
     machine.reset()
-    process = start("provision", "--hosts", "gpu-02", "--yes")
+    roles = ("--roles", "driver,toolkit")
+    process = start("provision", "--hosts", "gpu-02", "--yes", *roles)
     wait_for(lambda: running(machine))
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
@@ -28,7 +29,7 @@ def test_an_interrupt_ends_the_command_and_not_the_run(lab: Lab) -> None:
     assert "the next run attaches to them" in err
     assert "Traceback" not in err
     assert running(machine)
-    assert provision(pattern="gpu-02").code == 0
+    assert provision(*roles, pattern="gpu-02").code == 0
 
 
 def test_two_operators_at_once_both_end_well(lab: Lab) -> None:

@@ -135,7 +135,7 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         "rm /etc/modprobe.d/provision-nouveau.conf",
         {
             ("file:/etc/modprobe.d/provision-nouveau.conf", "create"),
-            ("handler:rebuild the initramfs", "run"),
+            ("initramfs:/etc/modprobe.d/provision-nouveau.conf", "rebuild"),
         },
         "grep -q '^blacklist nouveau' /etc/modprobe.d/provision-nouveau.conf",
     ),
@@ -193,17 +193,18 @@ def running(machine: LabHost) -> bool:
 def test_a_killed_controller_interrupts_nothing(lab: Lab) -> None:
     machine = host(lab, "gpu-02")
     machine.reset()
-    process = start("provision", "--hosts", "gpu-02", "--yes")
+    roles = ("--roles", "driver,toolkit")
+    process = start("provision", "--hosts", "gpu-02", "--yes", *roles)
     wait_for(lambda: running(machine))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert running(machine), "the run ended with its controller"
 
-    answer = provision(pattern="gpu-02")
+    answer = provision(*roles, pattern="gpu-02")
 
     assert "attached to it" in answer.err
     assert answer.code == 0, str(answer)
-    assert provision(pattern="gpu-02").host("gpu-02")["changes"] == []
+    assert provision(*roles, pattern="gpu-02").host("gpu-02")["changes"] == []
     runs = shell(machine, "ls /run/provision").split()
     assert len(runs) <= 2, f"the plan was carried out more than once: {runs}"
 
@@ -318,7 +319,8 @@ def test_an_instance_that_the_settings_no_longer_name_goes(converged: Lab, tmp_p
     shell(machine, "systemctl is-active triton@main.service triton@other.service")
     one = provision(pattern="gpu-01")
     assert [(row["resource"], row["action"]) for row in one.host("gpu-01")["changes"]] == [
-        ("no-other-units:triton", "remove")
+        ("no-other-units:triton", "remove"),
+        ("gpus-in-containers:triton", "check"),
     ]
     shell(machine, "! systemctl is-active triton@other.service && ! docker inspect triton-other")
     shell(machine, "systemctl is-active triton@main.service")
