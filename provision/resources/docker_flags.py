@@ -84,6 +84,12 @@ class Flag:
 def conflict(answer: str, wanted: Mapping[str, Any]) -> Refusal | None:
     """Why dockerd would not start with the keys ``wanted``, from the answer to :data:`LOOK`."""
     for flag in flags(answer):
+        if flag.key == "config-file" and flag.value != DAEMON_JSON:
+            return Refusal(
+                f"{flag.file} starts dockerd with {flag.written} {flag.value}:"
+                f" it does not read {DAEMON_JSON}",
+                hint=f"move its content to {DAEMON_JSON}, and take {flag.written} out of {flag.file}",
+            )
         if flag.key == "runtimes":
             name = flag.value.partition("=")[0]
             if name not in (wanted.get("runtimes") or {}):

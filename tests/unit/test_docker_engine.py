@@ -15,7 +15,8 @@ from provision.errors import Refusal, SettingsError
 from provision.facts import Facts
 from provision.resources.base import ABSENT, Planned
 from provision.resources.docker_engine import Engine, EngineState
-from provision.roles.docker import DockerSettings, packages_of
+from provision.resources.rpm import RpmPackages
+from provision.roles.docker import DockerSettings, packages_of, resources
 from provision.settings import read
 from provision.sources import load
 from tests.unit.examples import H100, REPO, settings_of
@@ -147,6 +148,17 @@ def test_packages_of_the_engine(facts: Facts, changes: dict[str, Any], names: li
     settings = settings_of("docker", **changes)
     assert isinstance(settings, DockerSettings)
     assert list(packages_of(settings, facts)) == names
+
+
+def test_rhel_takes_dockers_repository() -> None:
+    settings = settings_of("docker", source="docker", repo=REPO, hold=True)
+    assert isinstance(settings, DockerSettings)
+    found = {r.id: r for r in resources(settings, ROCKY)}
+    assert "file:/etc/yum.repos.d/provision-packages-example-org-nvidia.repo" in found
+    packages = found["packages:docker"]
+    assert isinstance(packages, RpmPackages)
+    assert ([p.name for p in packages.packages], packages.hold) == (CE_SET, True)
+    assert next(iter(found)) == "docker:engine"
 
 
 def test_rhel_has_no_engine_of_its_own() -> None:

@@ -99,6 +99,7 @@ OURS: dict[str, Any] = {"default-runtime": "nvidia", "runtimes": {"nvidia": {"pa
         ("--log-driver=local", {"log-driver": "local"}, "with --log-driver"),
         ("--label a=b", {"labels": []}, "with --label"),
         ("--registry-mirror=x", {"registry-mirrors": []}, "with --registry-mirror"),
+        ("--config-file=/etc/docker/daemon.json", OURS, None),
     ],
 )
 def test_conflicts(command: str, wanted: dict[str, Any], says: str | None) -> None:
@@ -109,3 +110,11 @@ def test_conflicts(command: str, wanted: dict[str, Any], says: str | None) -> No
         assert "/etc/systemd/system/docker.service.d/override.conf starts dockerd" in found.message
         assert "dockerd does not start" in found.message
         assert str(found.hint).startswith("take -")
+
+
+def test_another_configuration_file() -> None:
+    found = conflict(UNIT + DROPIN + "ExecStart=/usr/bin/dockerd --config-file /data/docker.json\n", OURS)
+    assert found is not None
+    assert found.message.endswith(
+        "starts dockerd with --config-file /data/docker.json: it does not read /etc/docker/daemon.json"
+    )

@@ -639,6 +639,13 @@ def test_a_fabric_manager_without_switches_is_a_concern() -> None:
     assert "no NVSwitch" in found(result, "warn")["fabric manager is where the switches are"]
 
 
+def test_a_container_that_will_lose_its_gpus_is_a_concern() -> None:
+    result = verdicts({"gpus in containers": said("0a0a lost yes /legacy image:1\n")})
+    assert found(result, "fail") == {}
+    said_of_it = found(result, "warn")["running containers keep their gpus"]
+    assert said_of_it == "loses its GPUs when systemd reloads its units: container legacy (image:1)"
+
+
 @pytest.mark.parametrize(("signer", "verdict"), [("Canonical\n", "pass"), ("", "warn")])
 def test_secure_boot_and_who_signed_the_module(signer: str, verdict: str) -> None:
     result = verdicts({"module signer": said(signer)}, facts=replace(FACTS, secure_boot=True))
