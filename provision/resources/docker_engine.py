@@ -25,8 +25,8 @@ done
 for file in /usr/bin/dockerd /usr/sbin/dockerd /usr/local/bin/dockerd; do
   if [ -x "$file" ]; then echo "dockerd $file"; fi
 done
-grep -l -s -I -m 1 podman /usr/bin/docker | sed 's/^/podman /'
-grep -o -s '"currentContext": *"[^"]*"' /root/.docker/config.json | sed 's/^/context /'
+if grep -q -s -I podman /usr/bin/docker; then echo "podman /usr/bin/docker"; fi
+grep -o -s '"currentContext": *"[^"]*"' /root/.docker/config.json
 if command -v dpkg-query >/dev/null; then
   form='package ${Package} ${Version} ${db:Status-Status}\n'
   dpkg-query -W -f "$form" docker.io docker-ce moby-engine 2>/dev/null
@@ -160,7 +160,7 @@ def _state(text: str) -> EngineState:
         found.setdefault(key, []).append(value)
     running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
     packages = [value.split(" ") for value in found.get("package", ())]
-    context = re.fullmatch(r'"currentContext": *"([^"]*)"', "".join(found.get("context", ())[:1]))
+    context = re.search(r'^"currentContext": *"([^"]*)"$', text, re.MULTILINE)
     name = context[1] if context else ""
     return EngineState(
         packages={name: version for name, version, status in packages if status == "installed"},

@@ -99,6 +99,26 @@ def test_a_file_that_dockerd_refuses_goes_back(machine: LabHost, tmp_path: Path)
     assert shell(machine, f"cat {DAEMON_JSON}") == before
 
 
+def test_dockerd_that_does_not_come_back_is_told(machine: LabHost, tmp_path: Path) -> None:
+    """Whatever it reads: the previous file is there, and once the cause is gone the next run converges."""
+    before = shell(machine, f"cat {DAEMON_JSON}")
+    folder = "/etc/systemd/system/docker.service.d"
+    shell(
+        machine, f"mkdir -p {folder} && printf '[Service]\\nExecStartPre=/bin/false\\n' >{folder}/broken.conf"
+    )
+    shell(machine, "systemctl daemon-reload")
+    inventory = settings(tmp_path, "allowed", log_opts={"max-size": "7m"})
+    said, _ = error_of(run(inventory))
+    assert "Control process exited, code=exited, status=1/FAILURE" in said
+    assert "nor with the previous one, which is back" in said
+    assert shell(machine, f"cat {DAEMON_JSON}") == before
+    shell(machine, f"rm -r {folder} && systemctl daemon-reload")
+    again = run(inventory)
+    assert again.code == 0, str(again)
+    shell(machine, "systemctl is-active docker.service triton@main.service")
+    assert document(machine)["log-opts"] == {"max-size": "7m"}
+
+
 def test_a_reload_that_dockerd_refuses_goes_back(machine: LabHost, tmp_path: Path) -> None:
     started = shell(machine, "systemctl show -p ExecMainStartTimestampMonotonic docker.service")
     before = shell(machine, f"cat {DAEMON_JSON}")

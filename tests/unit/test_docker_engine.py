@@ -38,7 +38,7 @@ def state(text: str) -> EngineState:
         (ARCHIVE, ""),
         (ARCHIVE, PACKAGE),
         (ARCHIVE, "package docker.io 20.10 config-files\npackage docker-ce 5:27 not-installed\n"),
-        (ARCHIVE, PACKAGE + 'running /run/docker\ncontext "currentContext": "default"\n'),
+        (ARCHIVE, PACKAGE + 'running /run/docker\n"currentContext": "default"\n'),
         (ARCHIVE, PACKAGE + "running /run/user/1000/docker\nrunning /run/docker\n"),
         (NONE, CE),
         (NONE, MOBY),
@@ -62,7 +62,7 @@ def test_engines_that_are_right(engine: Engine, text: str) -> None:
         (NONE, PACKAGE + "snap /snap/docker/current\n", "installed as a snap", "snap remove"),
         (ARCHIVE, "podman /usr/bin/docker\n", "/usr/bin/docker is podman", "podman-docker"),
         (ARCHIVE, "running /run/user/1000/docker\n", "rootless here (user 1000)", "systemctl --user"),
-        (ARCHIVE, PACKAGE + 'context "currentContext": "desktop-linux"\n', "'desktop-linux'", "context use"),
+        (ARCHIVE, PACKAGE + '"currentContext": "desktop-linux"\n', "'desktop-linux'", "context use"),
     ],
 )
 def test_engines_that_are_refused(engine: Engine, text: str, says: str, hint: str) -> None:
@@ -117,7 +117,7 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
 def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
     """A binary that holds the word is not taken for the script."""
     (tmp_path / "docker").write_bytes(b"\x7fELF\x02\0\0" + b"podman\n" * 9)
-    script = Engine.probe([ARCHIVE]).script.replace("podman /usr/bin/docker", f"podman {tmp_path}/docker")
+    script = Engine.probe([ARCHIVE]).script.replace("/usr/bin/docker;", f"{tmp_path}/docker;")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert state(ran.stdout).podman == ""
 
