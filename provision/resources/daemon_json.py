@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -18,6 +19,11 @@ from provision.resources.docker_keys import needs_restart
 from provision.resources.file import DANGLING, File, FileState, checksum, parse_paths, read_paths
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)
+
+_SECRETS = re.compile(
+    r"""(://)[^/"\s]+(@)|("[^"\n]*(?:token|secret|password)[^"\n]*": ")[^"\n]+(")""", re.IGNORECASE
+)
+"""What a diff does not show: credentials in addresses of proxies, and secret options of log drivers."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class DaemonJson(Resource):
         return replace(
             write,
             resource=self.id,
+            diff=_SECRETS.sub(r"\1\3(not shown)\2\4", write.diff),
             summary=f"{' and '.join(verbs) or 'write an object'} in {DAEMON_JSON}",
             reason="other keys stay as they are" if existing else write.reason,
             script=_in_turn(steps),

@@ -1,7 +1,7 @@
 """Three versions of daemon.json made one: what is there, what we set earlier, and what is wanted now.
 
 What we set is remembered, each key with what was there before. So a key that is no longer wanted goes, or
-gets back the value that it had; and a value that its owner changed after us is his.
+gets back the value that it had; and a value that its owner changed after us stays as it is.
 
 Objects are merged key by key. Everything else, lists too, is replaced as a whole: two lists of registries
 cannot be told into whose entries are whose once they are one list. The list that was there is remembered.
@@ -77,13 +77,13 @@ def merge(
 
 
 def without(existing: Mapping[str, Any], earlier: Sequence[Setting]) -> dict[str, Any]:
-    """The document as its owner has it: what we set is gone, unless he changed it since."""
+    """The document as its owner has it: what we set is gone, unless they changed it since."""
     document: dict[str, Any] = copy.deepcopy(dict(existing))
     changed: set[Path] = set()
     for setting in reversed(earlier):
         parent = at(document, setting.path[:-1])
         key = setting.path[-1]
-        # An object that we made for our keys is his as soon as he changed one of them.
+        # An object that we made for our keys is theirs as soon as they changed one of them.
         if setting.path in changed or not equal(at(parent, (key,)), setting.ours):
             changed |= {setting.path[:depth] for depth in range(1, len(setting.path))}
         elif setting.before is NOTHING:

@@ -33,8 +33,12 @@ _TASKS = """for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \\
   id=${task##*/}"""
 
 LOOK = f"""sees() {{
-  timeout 20 docker exec "$1" nvidia-smi -L >/dev/null 2>&1
-  case $? in 0) echo yes ;; 126 | 127) echo unknown ;; *) echo no ;; esac
+  said=$(timeout 20 docker exec "$1" nvidia-smi -L 2>&1)
+  case "$? $said" in
+    "0 "*) echo yes ;;
+    124* | 126* | 127* | *"Error response from daemon"*) echo unknown ;;
+    *) echo no ;;
+  esac
 }}
 {_TASKS}
   scope=$(systemctl show -p DevicePolicy,DeviceAllow "docker-$id.scope" 2>/dev/null)

@@ -95,7 +95,7 @@ class DockerRestart(Handler):
         causes = {planned.at(index).resource for index in planned.positions(self.on)}
         return replace(
             change,
-            script=f"outlive={quote(outlive)}\n{self.script}",
+            script=f"outlive={quote(outlive)}\nallowed={'yes' if self.allowed else 'no'}\n{self.script}",
             causes=tuple(name for name in self.holds_back if name in causes),
             look=f"echo {quote(f'outlive {outlive}')}\n{_LOOK}",
         )

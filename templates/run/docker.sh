@@ -62,8 +62,22 @@ put_back() {
 # start_docker DEFAULT RUNTIME...
 start_docker() { bring_up_docker start "$@"; }
 
-# restart_docker DEFAULT RUNTIME...; with $outlive, dockerd first learns that containers outlive it.
+# nothing_stops: the plan found no container that a restart would stop; there may be some by now.
+nothing_stops() {
+  systemctl is-active --quiet docker.service || return 0
+  names=$(running_with_docker)
+  if [ "$outlive" != yes ] && { [ "$outlive" = no ] || ! containers_outlive_docker; }; then
+    names="$names $(timeout 20 docker ps --format '{{.Names}}')"
+  fi
+  # shellcheck disable=SC2086  # names in a row
+  set -- $names
+  [ $# -eq 0 ] || fail "dockerd is not restarted: since the plan was made, these were started: $*"
+}
+
+# restart_docker DEFAULT RUNTIME...; $allowed is whether containers may stop, $outlive whether they outlive
+# dockerd: yes, no, or as now.
 restart_docker() {
+  [ "$allowed" = yes ] || nothing_stops || return
   if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
     dependents=
     if ! { systemctl reload docker.service && wait_until 30 containers_outlive_docker; }; then
@@ -147,17 +161,19 @@ back_to_the_previous() {
   fi
 }
 
-# sees_gpus CONTAINER: 0 if it does, 1 if not, 2 if it has no program to tell.
+# sees_gpus CONTAINER: 0 if it does, 1 if not, 2 if nobody can tell, as it stops or has no program to ask.
 sees_gpus() {
-  timeout 20 docker exec "$1" nvidia-smi -L >/dev/null 2>&1
-  case $? in
-    0) return 0 ;;
-    126 | 127) ;;
+  said=$(timeout 20 docker exec "$1" nvidia-smi -L 2>&1)
+  case "$? $said" in
+    "0 "*) return 0 ;;
+    126* | 127*) ;;
+    124* | *"Error response from daemon"*) return 2 ;;
     *) return 1 ;;
   esac
-  said=$(timeout 20 docker exec "$1" sh -c ': </dev/nvidiactl' 2>&1)
-  case $? in 0) return 0 ;; 126 | 127) return 2 ;; esac
-  case $said in *"not permitted"*) return 1 ;; *) return 2 ;; esac
+  case $(timeout 20 docker exec "$1" sh -c ': </dev/nvidiactl' 2>&1) in
+    *"not permitted"*) return 1 ;;
+    *) return 2 ;;
+  esac
 }
 
 # gpus_are_still_seen [CONTAINER...]: by every running container with GPUs but these, which saw none before.

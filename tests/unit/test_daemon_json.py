@@ -160,21 +160,21 @@ def test_without_our_settings_it_means_what_it_meant(existing: Any, wanteds: lis
 
 @settings(max_examples=80, deadline=None)
 @given(existing=DOCUMENTS, first=DOCUMENTS, edited=DOCUMENTS, second=DOCUMENTS)
-def test_what_its_owner_wrote_after_us_is_his(existing: Any, first: Any, edited: Any, second: Any) -> None:
-    """As soon as we no longer want it, it is as he wrote it. Of an object, that goes for each key in it."""
+def test_what_its_owner_wrote_after_us_is_theirs(existing: Any, first: Any, edited: Any, second: Any) -> None:
+    """As soon as we no longer want it, it is as they wrote it. Of an object, that goes for each key in it."""
     host = Host.having(written(existing, None, True))
     host.apply(first)
-    his = {
+    theirs = {
         key: value
         for key, value in edited.items()
         if not equal(host.document.get(key), value)
         and not (isinstance(value, dict) and isinstance(host.document.get(key), dict))
     }
-    host.state = replace(host.state, file=file(written({**host.document, **his}, None, True)))
+    host.state = replace(host.state, file=file(written({**host.document, **theirs}, None, True)))
     host.apply(second)
-    assert lost(his, host.document, second) == []
+    assert lost(theirs, host.document, second) == []
     host.apply({})
-    assert all(equal(host.document[key], value) for key, value in his.items())
+    assert all(equal(host.document[key], value) for key, value in theirs.items())
 
 
 @settings(max_examples=80, deadline=None)
@@ -226,7 +226,7 @@ def test_keys_that_we_set_and_no_longer_want_go() -> None:
     assert host.document == {"log-driver": "local", "labels": ["a"]}
 
 
-def test_a_key_that_its_owner_changed_after_us_is_his() -> None:
+def test_a_key_that_its_owner_changed_after_us_is_theirs() -> None:
     host = Host.having(b"{}")
     host.apply({"debug": True, "log-opts": {"max-size": "1m"}})
     host.edit({"debug": False, "log-opts": {"max-size": "1m", "max-file": "2"}})
@@ -473,3 +473,15 @@ def test_taking_back_what_was_never_there_does_nothing() -> None:
     documents: list[dict[str, Any]] = [{}, {"a": 1}, {"a": []}, {"a": {"b": 2}}, {"a": {}, "c": 1}]
     for document in documents:
         assert without(document, earlier) == document
+
+
+def test_a_diff_shows_no_secrets() -> None:
+    existing = {"proxies": {"http-proxy": "http://me:pw1@proxy:1", "no-proxy": "a@b"}}
+    logs = {"splunk-token": "pw2", "splunk-url": "https://splunk:8088"}
+    change = Host.having(text(existing)).plan({"log-driver": "splunk", "log-opts": logs})
+    assert change is not None
+    assert "pw" not in change.diff
+    assert '"http-proxy": "http://(not shown)@proxy:1"' in change.diff
+    assert '"splunk-token": "(not shown)"' in change.diff
+    assert '"splunk-url": "https://splunk:8088"' in change.diff
+    assert '"no-proxy": "a@b"' in change.diff

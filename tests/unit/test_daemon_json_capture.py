@@ -144,7 +144,7 @@ DIFFERENCES: dict[str, tuple[str, Callable[[Any], Any]]] = {
         go_numbers,
     ),
     "features": ("the other features are its owner's; the tool loses them up to 1.20.0", only_cdi),
-    "arguments": ("what its owner gave the runtime is his", bare_entry),
+    "arguments": ("what its owner gave the runtime stays", bare_entry),
     "order": ("keys stay where they are, so that a diff shows what changes", sorted_keys),
     "indent": ("the file stays indented as it is", wide),
     "escapes": ("JSON needs no escapes for < > &", escaped),

@@ -98,7 +98,7 @@ def test_with_permission_it_still_tells() -> None:
 def test_whether_containers_outlive_it(earlier: list[Change], outlive: str) -> None:
     found = change(*earlier)
     quoted = f"'{outlive}'" if " " in outlive else outlive
-    assert found.script == f"outlive={quoted}\nrestart_docker nvidia nvidia"
+    assert found.script == f"outlive={quoted}\nallowed=no\nrestart_docker nvidia nvidia"
     assert found.look.startswith("echo 'outlive ")
     assert outlive in found.look.splitlines()[0]
 

@@ -22,7 +22,7 @@ systemctl() {
   case "$1 $*" in
     "is-active "*triton*) return 0 ;;
     "is-active "*) [ -e /run/up ] ;;
-    "show "*ConsistsOf*) echo "docker.socket triton@a.service" ;;
+    "show "*ConsistsOf*) echo "docker.socket ${part-triton@a.service}" ;;
     "restart "* | "start "*docker.service)
       rm -f /run/up
       if [ -n "$broken" ] || grep -q "of course" "$daemon_json" 2>/dev/null; then return 1; fi
@@ -44,7 +44,9 @@ docker() {
     *LiveRestoreEnabled*) cat /run/live 2>/dev/null || echo false ;;
     *DefaultRuntime*) echo "nvidia nvidia runc" ;;
     *Server.Version*) echo 20.10.24 ;;
+    "ps "*) cat /run/names 2>/dev/null ;;
     "exec blind"*) return 255 ;;
+    "exec stopped"*) echo "Error response from daemon: Container stopped is not running" >&2; return 1 ;;
     "exec plain nvidia-smi"*) return 127 ;;
     "exec plain sh"*) echo "sh: can't open /dev/nvidiactl: Operation not permitted"; return 2 ;;
     "exec tiny"*) return 127 ;;
@@ -110,7 +112,7 @@ def test_a_file_that_dockerd_does_not_start_with_goes_back(
     box: Sandbox, verb: str, before: str | None
 ) -> None:
     change(box, before)
-    answer = play(box, f"outlive=no\n{verb} nvidia nvidia")
+    answer = play(box, f"allowed=yes outlive=no\n{verb} nvidia nvidia")
     assert answer.exit_code == 1
     assert (daemon_json(box).read_text() if daemon_json(box).exists() else None) == before
     assert memory(box) == (None if before is None else "old memory")
@@ -127,7 +129,7 @@ def test_a_file_that_dockerd_does_not_start_with_goes_back(
 
 def test_dockerd_that_does_not_come_up_with_either(box: Sandbox) -> None:
     change(box, OLD)
-    answer = play(box, "broken=yes outlive=no\nrestart_docker nvidia nvidia")
+    answer = play(box, "broken=yes allowed=yes outlive=no\nrestart_docker nvidia nvidia")
     assert answer.exit_code == 1
     assert "nor with the previous one, which is back" in answer.err
     assert daemon_json(box).read_text() == OLD
@@ -137,7 +139,7 @@ def test_dockerd_that_does_not_come_up_with_either(box: Sandbox) -> None:
 def test_a_failure_without_a_new_file_puts_nothing_back(box: Sandbox) -> None:
     change(box, OLD, OLD)
     play(box, "rm -rf /var/lib/provision/docker/before")
-    answer = play(box, "broken=yes outlive=no\nrestart_docker nvidia nvidia")
+    answer = play(box, "broken=yes allowed=yes outlive=no\nrestart_docker nvidia nvidia")
     assert answer.exit_code == 1
     assert "its daemon.json is the one that it ran with before" in answer.err
     assert memory(box) == "new memory"
@@ -147,7 +149,7 @@ def test_a_failure_without_a_new_file_puts_nothing_back(box: Sandbox) -> None:
 def test_a_file_that_dockerd_runs_with_is_proven(box: Sandbox, word: str) -> None:
     change(box, OLD, '{"debug": false}\n')
     assert pending(box)
-    answer = play(box, f"outlive=no\n{word} nvidia nvidia")
+    answer = play(box, f"allowed=yes outlive=no\n{word} nvidia nvidia")
     assert answer.ok, answer
     assert not pending(box)
     assert memory(box) == "new memory"
@@ -169,21 +171,21 @@ def test_what_is_kept_is_what_worked(box: Sandbox) -> None:
     change(box, OLD)
     assert play(box, "keep_working_daemon_json").ok
     daemon_json(box).write_text('{"other": "of course"}\n')
-    assert not play(box, "outlive=no\nrestart_docker nvidia nvidia").ok
+    assert not play(box, "allowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
     assert daemon_json(box).read_text() == OLD
 
 
 def test_containers_outlive_dockerd_by_a_reload_before_the_restart(box: Sandbox) -> None:
     change(box, OLD, "{}\n")
     (box.folder / "run" / "live").write_text("true\n")
-    assert play(box, "outlive=yes\nrestart_docker nvidia nvidia").ok
+    assert play(box, "allowed=yes outlive=yes\nrestart_docker nvidia nvidia").ok
     assert not any("reload" in call for call in calls(box)), "it is in force already"
     (box.folder / "run" / "live").unlink()
     (box.folder / "run" / "calls").unlink()
     script = (
         'docker() { case $* in *Live*) [ ! -e /run/said ] || echo true ;; *) echo "nvidia nvidia" ;; esac; }'
     )
-    assert play(box, f"{script}\noutlive=yes\nrestart_docker nvidia nvidia").ok
+    assert play(box, f"{script}\nallowed=yes outlive=yes\nrestart_docker nvidia nvidia").ok
     verbs = [call.split()[1] for call in calls(box)]
     assert verbs.index("reload") < verbs.index("restart")
 
@@ -191,7 +193,7 @@ def test_containers_outlive_dockerd_by_a_reload_before_the_restart(box: Sandbox)
 def test_without_live_restore_there_is_no_restart(box: Sandbox) -> None:
     """It was to be enabled so that containers go on: if dockerd does not do it, they are not stopped."""
     change(box, OLD)
-    answer = play(box, "outlive=yes\nrestart_docker nvidia nvidia")
+    answer = play(box, "allowed=yes outlive=yes\nrestart_docker nvidia nvidia")
     assert answer.exit_code == 1
     assert not any(call.startswith("systemctl restart") for call in calls(box))
     assert daemon_json(box).read_text() == OLD
@@ -202,7 +204,7 @@ def test_without_live_restore_there_is_no_restart(box: Sandbox) -> None:
 )
 def test_a_new_engine_is_run_once(box: Sandbox, installed: str, restarts: bool) -> None:
     change(box, OLD, OLD)
-    answer = play(box, f"installed={installed} outlive=no\nadopt_docker nvidia nvidia")
+    answer = play(box, f"installed={installed} allowed=yes outlive=no\nadopt_docker nvidia nvidia")
     assert answer.ok, answer
     assert (box.folder / "run" / "calls").exists() == restarts
 
@@ -215,7 +217,7 @@ def test_a_link_stays_a_link(box: Sandbox) -> None:
     assert play(box, "keep_working_daemon_json").ok
     real.write_text(NEW)
     (box.folder / "run" / "up").touch()
-    assert not play(box, "outlive=no\nrestart_docker nvidia nvidia").ok
+    assert not play(box, "allowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
     assert daemon_json(box).is_symlink()
     assert real.read_text() == OLD
 
@@ -239,6 +241,7 @@ def containers(box: Sandbox, *names: str) -> None:
         (("good", "blind"), "", "blind (image:1)"),
         (("blind", "plain"), "", "blind (image:1) plain (image:1)"),
         (("good", "blind"), "blind", ""),
+        (("good", "stopped"), "", ""),
         (("cpu",), "", ""),
         ((), "", ""),
     ],
