@@ -263,6 +263,23 @@ def test_pending_modes_of_gpus_are_reasons_to_reboot(converged: Lab) -> None:
     assert inv("plan", "--hosts", "gpu-01").code == 0
 
 
+SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
+def test_secure_boot_refuses_a_driver_that_would_not_load_before_anything_is_touched(lab: Lab) -> None:
+    machine = host(lab, "gpu-02")
+    machine.reset()
+    machine.break_gpus("secure-boot")
+    shell(machine, f"mkdir -p {SECURE_BOOT.rpartition('/')[0]}; printf '\\6\\0\\0\\0\\1' >{SECURE_BOOT}")
+    said, hint = failed(provision("--roles", "driver", pattern="gpu-02"), "gpu-02")
+    assert "Secure Boot is on, and DKMS has no key yet" in said
+    assert "mokutil" in hint
+    assert shell(machine, "ls /etc/apt/sources.list.d") == "debian.sources\n"
+    machine.break_gpus()
+    shell(machine, f"rm {SECURE_BOOT}")
+    repair("gpu-02", roles="driver")
+
+
 def test_a_host_that_somebody_reboots_during_a_run_is_told_and_converges_later(lab: Lab) -> None:
     machine = host(lab, "gpu-02")
     machine.reset()
