@@ -20,7 +20,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     ),
     (r"nouveau is loaded", "reboot the host: nouveau is blacklisted now, and its initramfs rebuilt"),
     (
-        r"modprobe: FATAL: Module nvidia not found",
+        r"modprobe: FATAL: Module nvidia(-current(-open)?|-tesla\S*)? not found",
         "the module was not built for the running kernel: see dkms status, and install the kernel's headers",
     ),
     (
@@ -113,6 +113,11 @@ HINTS: tuple[tuple[str, str], ...] = (
     (
         r"Version '.*' for '.*' was not found",
         "the repository does not have this version: see apt-cache policy",
+    ),
+    (
+        r"(Unable to locate package |Package ')(libcuda1|nvidia-smi|(lib)?nvidia-tesla-|nvidia-\S+-server)",
+        "the archive has it in components that apt's sources have to name: on Debian contrib, non-free and"
+        " non-free-firmware, on Ubuntu restricted and multiverse",
     ),
     (
         r"Unable to locate package|no installation candidate|Unable to find a match|"

@@ -18,6 +18,10 @@ SAMPLES = {
     "Failed to initialize NVML: Driver/library version mismatch": "another version",
     "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot": "reboot",
     "modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.1.0-32-amd64": "dkms status",
+    "modprobe: FATAL: Module nvidia-current not found in directory /lib/modules/6.1.0-56-amd64\n"
+    "modprobe: ERROR: ../libkmod/libkmod-module.c:1047 command_do() Error running install command "
+    "'modprobe -i nvidia-current ' for module nvidia: retcode 1\n"
+    "modprobe: ERROR: could not insert 'nvidia': Invalid argument": "dkms status",
     "modprobe: ERROR: could not insert 'nvidia': Required key not available": "Secure Boot",
     "E: Unable to locate package linux-headers-6.1.0-18-amd64": "install the newest kernel",
     "Error: Unable to find a match: kernel-devel-5.14.0-362.el9.x86_64": "install the newest kernel",
@@ -51,7 +55,10 @@ SAMPLES = {
     "E: The package nvidia-smi needs to be reinstalled, but I can't find an archive for it.": "reinstreq",
     "All matches were filtered out by exclude filtering for argument: nvidia-580.*": "versionlock",
     "Error: Unable to find a match: nvidia-driver-cuda-999.*": "no configured repository",
-    "E: Package 'nvidia-smi' has no installation candidate": "no configured repository",
+    "E: Unable to locate package nvidia-smi\nE: Unable to locate package libcuda1": "non-free-firmware",
+    "E: Package 'nvidia-smi' has no installation candidate": "non-free-firmware",
+    "E: Unable to locate package nvidia-headless-580-server": "restricted",
+    "E: Package 'nvidia-driver-cuda' has no installation candidate": "no configured repository",
     "E: Unmet dependencies. Try 'apt --fix-broken install' with no packages": "stand in the way",
     "E: Unable to correct problems, you have held broken packages.": "stand in the way",
     "dpkg: error processing package nvidia-kernel-open-dkms (--configure):": "own script failed",
