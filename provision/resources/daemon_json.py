@@ -42,11 +42,11 @@ class DaemonJson(Resource):
     A change sends the signal ``docker:restart`` or ``docker:reload``, whichever makes dockerd take it over,
     and ``docker:live-restore`` if containers are to outlive dockerd with the new file.
 
-    :ivar initial: values by the way to them, set only where the file has none.
+    :ivar initial: objects by the way to them, set only where the file has nothing.
     """
 
     wanted: Mapping[str, Any] = field(hash=False)
-    initial: Mapping[Path, Any] = field(default_factory=dict, hash=False)
+    initial: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     kind: ClassVar[str] = "daemon-json"
 
     @property

@@ -55,18 +55,21 @@ def merge(
     existing: Mapping[str, Any],
     earlier: Sequence[Setting],
     wanted: Mapping[str, Any],
-    initial: Mapping[Path, Any] | None = None,
+    initial: Mapping[Path, Mapping[str, Any]] | None = None,
 ) -> Merged:
     """Take back what ``earlier`` says that we set, then set what is wanted.
 
     Keys keep their place, new ones come last, and what nobody names stays as it is.
 
-    :param initial: values by the way to them, to set only where the owner has none.
+    :param initial: objects by the way to them, to set only where the owner has nothing.
     """
     owners = without(existing, earlier)
     document = copy.deepcopy(owners)
     settings: dict[Path, Setting] = {}
-    first = [(path, literal(value)) for path, value in (initial or {}).items() if at(owners, path) is NOTHING]
+    missing = [
+        (path, literal(value)) for path, value in (initial or {}).items() if at(owners, path) is NOTHING
+    ]
+    first = [leaf for path, value in missing for leaf in leaves(value, path)]
     for path, value in [*first, *leaves(literal(wanted))]:
         for depth in range(1, len(path)):
             _put(document, path[:depth], {}, settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import simplejson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provision.errors import Refusal
@@ -150,6 +150,8 @@ def test_twice_is_once(existing: Any, wanted: Any) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(existing=DOCUMENTS, wanteds=st.lists(DOCUMENTS | st.just(NVIDIA), max_size=4))
+@example(existing={}, wanteds=[{"runtimes": {"nvidia": {"args": None}}}])
+@example(existing={}, wanteds=[{"runtimes": {"nvidia": None}}, {"runtimes": {}}, {"runtimes": None}])
 def test_without_our_settings_it_means_what_it_meant(existing: Any, wanteds: list[Any]) -> None:
     """However often the settings changed in between."""
     host = Host.having(written(existing, None, True))
