@@ -50,6 +50,19 @@ Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precomp
 Ubuntu's signed ones (kernel). Debian names the module after the alternative that it is: ``nvidia-current``.
 """
 
+INSTALLED_MODULE = (
+    DRIVER_MODULE
+    + """installed_module() {
+  timeout 10 modinfo -F "$1" nvidia 2>/dev/null ||
+    timeout 10 modinfo -F "$1" "$(driver_module "$(uname -r)")" 2>/dev/null
+}
+"""
+)
+"""A function of sh that prints a field of the module that ``modprobe nvidia`` would load now.
+
+modinfo does not follow the rule with which Debian's packages lead modprobe from nvidia to nvidia-current.
+"""
+
 _PACKAGES = {
     "debian": """headers_of() {
   case $1 in *-pve) package=proxmox-headers-$1 ;; *) package=linux-headers-$1 ;; esac

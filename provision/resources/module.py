@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.resources.kernel import INSTALLED_MODULE
 from provision.resources.reboot import USERS, RebootPolicy, users
 
 
@@ -55,11 +56,15 @@ class Module(Resource):
         listed = words(*(f"{'v' if r.version else '-'}{r.folder}" for r in resources))
         return Probe(
             "module",
-            f"""for d in {listed}; do
+            f"""{INSTALLED_MODULE}for d in {listed}; do
   ask=${{d%%/*}} d=/${{d#*/}}
   if [ -d "$d" ]; then
     v=; [ -r "$d/version" ] && read -r v <"$d/version"
-    i=; [ "$ask" = v ] && i=$(timeout 10 modinfo -F version "${{d##*/}}" 2>/dev/null)
+    i=
+    case $ask${{d##*/}} in
+      vnvidia) i=$(installed_module version) ;;
+      v*) i=$(timeout 10 modinfo -F version "${{d##*/}}" 2>/dev/null) ;;
+    esac
     printf 'loaded %s %s\\n' "${{v:--}}" "${{i:--}}"
   else echo absent; fi
 done""",
@@ -103,7 +108,7 @@ done""",
             action="reload",
             summary=f"reload kernel module {self.name}",
             reason=reason,
-            done=f"module_is {words(self.name, self.version)}",
+            done=f"{INSTALLED_MODULE}module_is {words(self.name, self.version)}",
             script=f"reload_module {quote(self.name)}",
             look=USERS if self.reboot else "",
         )

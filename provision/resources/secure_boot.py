@@ -10,8 +10,11 @@ from typing import ClassVar, Literal
 from provision.command import Output, Probe
 from provision.errors import Refusal
 from provision.resources.base import Change, Planned, Resource
+from provision.resources.kernel import INSTALLED_MODULE
 
-ASK = r"""read -r forced 2>/dev/null </sys/module/module/parameters/sig_enforce
+ASK = (
+    INSTALLED_MODULE
+    + r"""read -r forced 2>/dev/null </sys/module/module/parameters/sig_enforce
 read -r lockdown 2>/dev/null </sys/kernel/security/lockdown
 echo "enforce=${forced:-?} ${lockdown:-?}"
 key=$(cat /etc/dkms/framework.conf /etc/dkms/framework.conf.d/*.conf 2>/dev/null |
@@ -20,9 +23,10 @@ for file in /var/lib/shim-signed/mok/MOK.der /var/lib/dkms/mok.pub; do
   if [ -z "$key" ] && [ -e "$file" ]; then key=$file; fi
 done
 echo "key=$key"
-if [ -d /sys/module/nvidia ]; then echo "loaded=$(timeout 10 modinfo -F signer nvidia 2>/dev/null)"; fi
+if [ -d /sys/module/nvidia ]; then echo "loaded=$(installed_module signer)"; fi
 if [ -n "$key" ]; then echo "said=$(timeout 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
 """
+)
 """Sh text that asks who may sign modules, and whether DKMS's key is one of them.
 
 The key is the one that dkms takes: of its configuration; shim's own, which Ubuntu makes; or its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -35,6 +36,27 @@ def test_what_sysfs_shows_is_read(shell: str, tmp_path: Path) -> None:
         "module:nvidia-uvm": ModuleState(""),
         "module:nouveau": ABSENT,
     }
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_version_of_debians_module_is_read_from_its_file(shell: str, tmp_path: Path) -> None:
+    """modinfo finds no module nvidia where the packages call it nvidia-current."""
+    file = tmp_path / "lib/modules" / platform.release() / "updates/dkms/nvidia-current.ko"
+    for made in (tmp_path / "bin", tmp_path / "sys/module/nvidia", file.parent):
+        made.mkdir(parents=True)
+    file.touch()
+    (tmp_path / "sys/module/nvidia/version").write_text("535.261.03\n")
+    modinfo = tmp_path / "bin/modinfo"
+    modinfo.write_text(f'#!/bin/sh\n[ "$*" = "-F version {file}" ] && echo 535.309.01\n')
+    modinfo.chmod(0o755)
+    module = Module("nvidia", "535.*")
+    script = Module.probe([module]).script
+    for folder in ("/sys/module/", "/lib/modules/"):
+        script = script.replace(folder, f"{tmp_path}{folder}")
+    path = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=True, env=path)
+    state = Module.states([module], Output(0, ran.stdout))[module.id]
+    assert state == ModuleState("535.261.03", "535.309.01")
 
 
 def test_an_answer_that_was_cut_off_is_refused() -> None:

@@ -10,7 +10,7 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.base import Planned
 from provision.resources.driver_modules import DriverModules
-from provision.resources.kernel import KERNELS
+from provision.resources.kernel import INSTALLED_MODULE, KERNELS
 from provision.roles.driver import (
     BLACKLIST,
     LEFT_ALONE,
@@ -63,7 +63,7 @@ INITRAMFS = f"""{KERNELS}for k in $kernels; do
 done"""
 """Prints the images without our blacklist; those that cannot be read are left out."""
 
-SIGNER = "if [ -d /sys/module/nvidia ]; then timeout 10 modinfo -F signer nvidia; fi 2>/dev/null || :"
+SIGNER = f"{INSTALLED_MODULE}if [ -d /sys/module/nvidia ]; then installed_module signer; fi || :"
 
 FABRIC = """systemctl show -p ActiveState --value nvidia-fabricmanager.service
 timeout -k 5 30 nvidia-smi --query-gpu=index,fabric.state,fabric.status --format=csv,noheader"""
