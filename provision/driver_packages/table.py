@@ -91,6 +91,11 @@ TABLE = (
             " has to be told a version that both have",
             "",
         ),
+        caution=(
+            "Debian 12's open modules 535.261.03 do not compile for its kernel 6.1.0-56 any more;"
+            " its proprietary ones do",
+            "",
+        ),
     ),
     Row(
         ("debian 12",),

@@ -169,7 +169,9 @@ def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages,
     chosen = package_set(facts, settings.source, settings.branch, flavour, prebuilt=settings.prebuilt)
     if chosen.exact and not settings.version:
         raise Refusal(
-            chosen.exact, hint=f"driver.version: what apt-cache policy {chosen.modules[0]} shows on the host"
+            chosen.exact,
+            hint=f"driver.version: what apt-cache policy {chosen.modules[0]} shows on the host;"
+            " or flavour: proprietary",
         )
     return chosen, flavour
 
