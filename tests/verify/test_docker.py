@@ -118,14 +118,12 @@ def test_running_containers_keep_their_gpus(evidence: Evidence) -> None:
 
 
 TOLD = {
-    "data-root": "DockerRootDir",
     "debug": "Debug",
     "default-runtime": "DefaultRuntime",
     "live-restore": "LiveRestoreEnabled",
     "log-driver": "LoggingDriver",
-    "storage-driver": "Driver",
 }
-"""Keys of daemon.json whose values ``docker info`` tells, and by which names."""
+"""Keys of daemon.json whose values ``docker info`` tells as they are written, and by which names."""
 
 
 def daemon_json(evidence: Evidence) -> dict[str, Any]:
