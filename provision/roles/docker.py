@@ -187,9 +187,10 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
         "reload docker.service",
         on=("docker:reload",),
         script=f"reload_docker {knows}",
-        covered_by=(*started, "handler:restart docker.service"),
+        covered_by=started,
     )
-    return [*([adopt] if moves else ()), restart, reload]
+    # What a reload can do does not wait for the permission that a restart may need.
+    return [*([adopt] if moves else ()), reload, restart]
 
 
 ROLE = Role("docker", 30, DockerSettings, resources)

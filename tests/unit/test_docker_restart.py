@@ -8,6 +8,7 @@ from provision.command import Output
 from provision.resources.base import ABSENT, Change, Missing, Planned
 from provision.resources.docker_gpus import GpusInContainers
 from provision.resources.docker_restart import DockerRestart, DockerService
+from provision.resources.handler import Handler
 from provision.resources.service import UnitState
 from provision.roles.docker import DockerSettings, resources
 from tests.unit.examples import H100, settings_of
@@ -155,6 +156,20 @@ def test_a_moved_engine_waits_for_permission_with_its_packages() -> None:
     assert found is not None
     assert found.causes == ("packages:docker",)
     assert adopt.change(False, Planned((Change("packages:docker", "install", "", "", ""),))) is None
+
+
+def test_a_reload_does_not_wait_for_permission_to_restart() -> None:
+    """A toolkit that is new to a busy host: what was written to daemon.json is loaded all the same."""
+    settings = settings_of("docker")
+    assert isinstance(settings, DockerSettings)
+    earlier = [TOOLKIT, written("docker:reload")]
+    for handler in (r for r in resources(settings, H100) if isinstance(r, Handler)):
+        found = handler.change(False, Planned(tuple(earlier)))
+        earlier += [found] if found else []
+    assert [c.resource for c in earlier[2:]] == [
+        "handler:reload docker.service",
+        "handler:restart docker.service",
+    ]
 
 
 # --- GPUs of running containers -------------------------------------------------------------------
