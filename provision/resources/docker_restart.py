@@ -11,6 +11,9 @@ from provision.resources.base import Change, Missing, Planned
 from provision.resources.handler import OWED, Handler
 from provision.resources.service import Service, UnitState
 
+PID = "/run/docker.pid"
+"""Written by dockerd when it starts."""
+
 LIVE_RESTORE = "docker:live-restore"
 """Signal of a change after which containers outlive dockerd."""
 
@@ -80,8 +83,12 @@ class DockerRestart(Handler):
 
     @classmethod
     def probe(cls, resources: Sequence[Handler]) -> Probe:  # noqa: ARG003
-        """List the notes of what is owed."""
-        return Probe("docker-restart", f"ls {quote(OWED)} 2>/dev/null || :")
+        """List the notes that are younger than the running dockerd: its start settled the others."""
+        return Probe(
+            "docker-restart",
+            f"cd {quote(OWED)} 2>/dev/null || exit 0\n"
+            f"if [ -e {PID} ]; then find * -prune -newer {PID} 2>/dev/null; else ls; fi\n:",
+        )
 
     def change(self, state: bool, planned: Planned) -> Change | None:
         """As of any handler; with a look at what it would stop."""

@@ -29,8 +29,16 @@ validate_daemon_json() {
   fi
 }
 
+# forget_what_is_proven: dockerd was started since daemon.json was written, by a reboot or by hand, and runs.
+forget_what_is_proven() {
+  [ -d "$docker_before" ] || return 0
+  [ -n "$(find /run/docker.pid -newer "$docker_before" 2>/dev/null)" ] || return 0
+  ! systemctl is-active --quiet docker.service || rm -rf -- "$docker_before"
+}
+
 # keep_working_daemon_json: what is there now, unless an older one is kept because this one is not proven.
 keep_working_daemon_json() {
+  forget_what_is_proven
   [ ! -d "$docker_before" ] || return 0
   rm -rf "$docker_before.new" && mkdir -p "$docker_before.new" || return
   for kept in "$daemon_json" "$docker_memory"; do
@@ -77,6 +85,7 @@ nothing_stops() {
 # restart_docker DEFAULT RUNTIME...; $allowed is whether containers may stop, $outlive whether they outlive
 # dockerd: yes, no, or as now.
 restart_docker() {
+  forget_what_is_proven
   [ "$allowed" = yes ] || nothing_stops || return
   if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
     dependents=

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from provision.command import Output
 from provision.resources.base import ABSENT, Change, Missing, Planned
 from provision.resources.docker_gpus import GpusInContainers
-from provision.resources.docker_restart import DockerRestart, DockerService
-from provision.resources.handler import Handler
+from provision.resources.docker_restart import PID, DockerRestart, DockerService
+from provision.resources.handler import OWED, Handler
 from provision.resources.service import UnitState
 from provision.roles.docker import DockerSettings, resources
 from tests.unit.examples import H100, settings_of
@@ -108,6 +112,29 @@ def test_a_file_that_takes_a_restart_is_not_written_without_it() -> None:
     assert change(written("docker:restart"), TOOLKIT).causes == (FILE,)
     assert change(written("docker:reload"), TOOLKIT).causes == ()
     assert change(owed=True).causes == ()
+
+
+@pytest.mark.parametrize(
+    ("note", "started", "owed"),
+    [(100, 200, False), (200, 100, True), (100, None, True), (None, 100, False), (None, None, False)],
+)
+def test_a_start_of_dockerd_settles_older_debts(
+    tmp_path: Path, note: int | None, started: int | None, owed: bool
+) -> None:
+    """By a reboot or by hand: what was owed is done."""
+    script = (
+        DockerRestart.probe([RESTART])
+        .script.replace(OWED, f"{tmp_path}/owed")
+        .replace(PID, f"{tmp_path}/pid")
+    )
+    for name, time in (("owed/restart-docker.service", note), ("owed/other", 300), ("pid", started)):
+        if time is not None:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, (time, time))
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert ran.stderr == b""
+    assert DockerRestart.states([RESTART], Output(0, ran.stdout)) == {RESTART.id: owed}
 
 
 def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
