@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,26 @@ def test_what_is_kept_is_what_worked(box: Sandbox) -> None:
     change(box, OLD)
     assert play(box, "keep_working_daemon_json").ok
     daemon_json(box).write_text('{"other": "of course"}\n')
+    assert not play(box, "allowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
+    assert daemon_json(box).read_text() == OLD
+
+
+def test_a_start_by_hand_proves_the_file(box: Sandbox) -> None:
+    """What is kept from before is not put back months later, when dockerd fails for another reason."""
+    change(box, OLD, '{"debug": false}\n')
+    pid = box.folder / "run" / "docker.pid"
+    pid.write_text("17")
+    os.utime(pid, (time.time() + 60, time.time() + 60))
+    assert not play(box, "broken=yes allowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
+    assert daemon_json(box).read_text() == '{"debug": false}\n'
+    assert memory(box) == "new memory"
+
+
+def test_an_older_dockerd_proves_nothing(box: Sandbox) -> None:
+    change(box, OLD)
+    pid = box.folder / "run" / "docker.pid"
+    pid.write_text("17")
+    os.utime(pid, (1, 1))
     assert not play(box, "allowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
     assert daemon_json(box).read_text() == OLD
 
