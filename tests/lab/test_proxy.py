@@ -56,6 +56,11 @@ def test_it_carries_bytes_and_counts_them(echo: int) -> None:
             answer += connection.recv(65536)
         assert answer == question
         assert proxy.connections == 1
+        # What has arrived here may not be counted there yet.
+        end = time.monotonic() + 5
+        while proxy.carried < 2 * len(question):
+            assert time.monotonic() < end
+            time.sleep(0.01)
         assert proxy.carried == 2 * len(question)
 
 

@@ -93,7 +93,8 @@ FAULTS: dict[str, tuple[str, dict[str, str], str]] = {
         "for pid in $(docker top triton-main -eo pid,args | awk '/triton_python_backend_stub/ {print $1}');"
         " do kill -9 $pid; done",
         {"canary answers from the assigned gpus": "no answer within 15 s"},
-        "systemctl restart triton@main.service",
+        # A server without its backend takes half a minute to stop.
+        "docker kill triton-main && systemctl restart triton@main.service",
     ),
     "driver's library gone": (
         "cd /usr/lib/x86_64-linux-gnu && mkdir /root/kept && mv libnvidia-ml.so* /root/kept && ldconfig",
@@ -101,6 +102,7 @@ FAULTS: dict[str, tuple[str, dict[str, str], str]] = {
             "every gpu on the bus answers": "libnvidia-ml.so.1",
             "all parts are of one version": "libnvidia-ml.so.1",
             "persistence mode is on": "libnvidia-ml.so.1",
+            "cdi spec is of this driver": "/var/run/cdi/nvidia.yaml is stale",
             "plain container has nvml": "libnvidia-ml.so.1",
             "plain container imports tensorrt llm": "libnvidia-ml.so.1",
             "plain container sees all gpus": "libnvidia-ml.so.1",
@@ -112,7 +114,10 @@ FAULTS: dict[str, tuple[str, dict[str, str], str]] = {
     ),
     "device node gone": (
         "rm /dev/nvidia-uvm",
-        {"device nodes are there": "/dev/nvidia-uvm"},
+        {
+            "device nodes are there": "/dev/nvidia-uvm",
+            "cdi spec is of this driver": "/var/run/cdi/nvidia.yaml is stale",
+        },
         "nvidia-modprobe -c 0 -u",
     ),
     "a package of another version": (
