@@ -25,7 +25,7 @@ containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveResto
 validate_daemon_json() {
   base64 -d >"$run/daemon.json" || return
   if dockerd --help 2>/dev/null | grep -q -- --validate; then
-    timeout 60 dockerd --validate --config-file "$run/daemon.json"
+    timeout 60 dockerd --validate --config-file "$run/daemon.json" || { nothing_done; return 1; }
   fi
 }
 

@@ -13,6 +13,9 @@ event() { printf '%s\n' "$*" >>"$run/events"; }
 encode() { base64 -w0; }
 fail() { echo "$*" >&2; return 1; }
 
+# nothing_done: a step that fails before it changes anything owes nothing for it.
+nothing_done() { for note in $debts; do rm -f "$owed/$note"; done; }
+
 # step N NAME OWES SETTLES: runs guard_N, do_N and done_N, and tells what became of it.
 step() {
   event start "$1" "$(printf '%s' "$2" | encode)"
@@ -25,7 +28,11 @@ step() {
     event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | encode)"
     finish failed
   fi
-  for note in $3; do : >"$owed/$note"; done
+  debts=
+  for note in $3; do
+    [ -e "$owed/$note" ] || debts="$debts $note"
+    : >"$owed/$note"
+  done
   ("do_$1") </dev/null >"$run/$1.log" 2>&1
   code=$?
   took=$(($(now) - began))
