@@ -111,13 +111,13 @@ HINTS: tuple[tuple[str, str], ...] = (
         "a lock or another module stream hides it: see dnf versionlock list and dnf module list",
     ),
     (
-        r"Version '.*' for '.*' was not found",
-        "the repository does not have this version: see apt-cache policy",
-    ),
-    (
         r"(Unable to locate package |Package ')(libcuda1|nvidia-smi|(lib)?nvidia-tesla-|nvidia-\S+-server)",
         "the archive has it in components that apt's sources have to name: on Debian contrib, non-free and"
         " non-free-firmware, on Ubuntu restricted and multiverse",
+    ),
+    (
+        r"Version '.*' for '.*' was not found",
+        "the repository does not have this version: see apt-cache policy",
     ),
     (
         r"Unable to locate package|no installation candidate|Unable to find a match|"

@@ -57,6 +57,7 @@ SAMPLES = {
     "Error: Unable to find a match: nvidia-driver-cuda-999.*": "no configured repository",
     "E: Unable to locate package nvidia-smi\nE: Unable to locate package libcuda1": "non-free-firmware",
     "E: Package 'nvidia-smi' has no installation candidate": "non-free-firmware",
+    "E: Unable to locate package libcuda1\nE: Version '550.*' for 'nvidia-smi' was not found": "contrib",
     "E: Unable to locate package nvidia-headless-580-server": "restricted",
     "E: Package 'nvidia-driver-cuda' has no installation candidate": "no configured repository",
     "E: Unmet dependencies. Try 'apt --fix-broken install' with no packages": "stand in the way",
