@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.execute import execute
-from tests.lab.rootfs import apt_sources
+from tests.lab.rootfs import Rootfs, apt_sources
 
 COMPONENTS = ("main", "contrib", "non-free", "non-free-firmware")
 
@@ -98,3 +100,27 @@ class Archive:
             "LC_ALL": "C.UTF-8",
         }
         return execute(*argv, env=environment).stdout
+
+
+def with_packages(system: Rootfs, cache: Path, selectors: Sequence[str], preferences: str) -> Rootfs:
+    """A bare system whose mirror has more of Debian's archive, at the versions of the day it was fetched.
+
+    :param selectors: packages as apt-get's command line names them; what they depend on comes with them.
+    :param preferences: pins, as in apt_preferences(5).
+    """
+    seen = hashlib.sha256(repr((str(system.root), sorted(selectors), preferences)).encode())
+    place = cache / "archive" / f"{system.suite}-{seen.hexdigest()[:12]}"
+    if not place.exists():
+        fresh = place.with_name(f".{system.suite}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        installed = (system.root / "var/lib/dpkg/status").read_text("utf-8")
+        archive = Archive.open(system.suite, fresh / "apt", installed)
+        archive.download(selectors, fresh / "debs", preferences)
+        shutil.rmtree(fresh / "apt")
+        for deb in system.debs.glob("*.deb"):
+            if not (link := fresh / "debs" / deb.name).exists():
+                os.link(deb, link)
+        for old in place.parent.glob(f"{system.suite}-*"):
+            shutil.rmtree(old)
+        fresh.rename(place)
+    return Rootfs(system.suite, system.root, place / "debs")

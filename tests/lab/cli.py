@@ -62,11 +62,11 @@ def inv(*arguments: str, inventory: Path = INVENTORY, timeout: float = 600) -> A
     return Answer(process.returncode, out, err)
 
 
-def lab_inventory() -> dict[str, Any]:
-    """The lab's dynamic inventory as a document, to be changed for a test."""
+def lab_inventory(lab: str = "test") -> dict[str, Any]:
+    """The dynamic inventory of a lab as a document, to be changed for a test."""
     listed = subprocess.run(
         [INVENTORY / "hosts.py", "--list"],
-        env={**os.environ, "PROVISION_LAB": "test"},
+        env={**os.environ, "PROVISION_LAB": lab},
         check=True,
         capture_output=True,
     )
