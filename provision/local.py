@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from provision.converge import Target, wanted_of
 from provision.errors import UsageError
 from provision.facts import Facts, Gpu
-from provision.resources.daemon_json import DaemonJson
-from provision.resources.daemon_json_text import DAEMON_JSON
+from provision.resources.docker.daemon_json import DaemonJson
+from provision.resources.docker.text import DAEMON_JSON
 from provision.resources.file import File
 
 CODENAMES = {"debian:12": "bookworm", "debian:13": "trixie", "ubuntu:22.04": "jammy", "ubuntu:24.04": "noble"}

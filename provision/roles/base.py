@@ -14,9 +14,9 @@ from provision.facts import Facts
 from provision.openpgp import fingerprints
 from provision.resources.base import Resource
 from provision.resources.file import File
-from provision.resources.other_sources import OtherSources
-from provision.resources.package import Package, Packages
-from provision.resources.rpm import RpmPackages
+from provision.resources.packages.deb import Package, Packages
+from provision.resources.packages.other_sources import OtherSources
+from provision.resources.packages.rpm import RpmPackages
 
 
 class Settings(BaseModel):

@@ -11,15 +11,15 @@ from provision.command import quote
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.base import Resource
-from provision.resources.daemon_json import DaemonJson
-from provision.resources.daemon_json_text import DAEMON_JSON
-from provision.resources.docker import DaemonLoaded
-from provision.resources.docker_engine import ENGINES, Engine
-from provision.resources.docker_gpus import GpusInContainers
-from provision.resources.docker_keys import problem
-from provision.resources.docker_restart import DockerRestart, DockerService
+from provision.resources.docker.daemon import DaemonLoaded
+from provision.resources.docker.daemon_json import DaemonJson
+from provision.resources.docker.engine import ENGINES, Engine
+from provision.resources.docker.gpus import GpusInContainers
+from provision.resources.docker.keys import problem
+from provision.resources.docker.restart import DockerRestart, DockerService
+from provision.resources.docker.text import DAEMON_JSON
 from provision.resources.handler import Handler
-from provision.resources.package import Package
+from provision.resources.packages.deb import Package
 from provision.roles.base import (
     ImpossibleError,
     Repo,

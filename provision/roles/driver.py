@@ -21,20 +21,20 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.render import render
 from provision.resources.base import Resource
-from provision.resources.device_nodes import DeviceNodes
-from provision.resources.driver_modules import DriverModules
-from provision.resources.fabric_manager import FabricManager
+from provision.resources.driver.builds import DriverModules
+from provision.resources.driver.device_nodes import DeviceNodes
+from provision.resources.driver.fabric_manager import FabricManager
+from provision.resources.driver.initramfs import Initramfs
+from provision.resources.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
+from provision.resources.driver.module import Module
+from provision.resources.driver.reboot import Reboot, RebootPolicy
+from provision.resources.driver.run_file import NoRunFile
+from provision.resources.driver.secure_boot import SecureBoot
 from provision.resources.file import File
 from provision.resources.handler import Handler
-from provision.resources.initramfs import Initramfs
-from provision.resources.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
-from provision.resources.module import Module
-from provision.resources.package import Package
-from provision.resources.reboot import Reboot, RebootPolicy
-from provision.resources.run_file import NoRunFile
-from provision.resources.secure_boot import SecureBoot
+from provision.resources.packages.deb import Package
+from provision.resources.packages.unattended import left_alone
 from provision.resources.service import Service
-from provision.resources.unattended import left_alone
 from provision.roles.base import (
     ImpossibleError,
     Repo,

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from provision.facts import Facts
 from provision.resources.base import Resource
-from provision.resources.cdi import REFRESH, CdiSpecs
 from provision.resources.file import File
 from provision.resources.handler import Handler
-from provision.resources.other_sources import OtherSources
-from provision.resources.package import Package
-from provision.resources.toolkit_config import ConfigToml
-from provision.resources.toolkit_keys import Value, flat, wrong
+from provision.resources.packages.deb import Package
+from provision.resources.packages.other_sources import OtherSources
+from provision.resources.toolkit.cdi import REFRESH, CdiSpecs
+from provision.resources.toolkit.config import ConfigToml
+from provision.resources.toolkit.keys import Value, flat, wrong
 from provision.roles.base import (
     ImpossibleError,
     Repo,

@@ -12,8 +12,8 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.render import render
 from provision.resources.base import Resource
-from provision.resources.docker import Image
-from provision.resources.docker_gpus import GpusInContainers
+from provision.resources.docker.daemon import Image
+from provision.resources.docker.gpus import GpusInContainers
 from provision.resources.file import Directory, File
 from provision.resources.handler import Handler
 from provision.resources.leftover import NoOtherUnits

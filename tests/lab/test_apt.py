@@ -11,8 +11,8 @@ from provision.errors import RefusedError
 from provision.plan import Plan
 from provision.resources.base import Resource
 from provision.resources.file import File
-from provision.resources.package import Package, Packages
-from provision.resources.unattended import left_alone
+from provision.resources.packages.deb import Package, Packages
+from provision.resources.packages.unattended import left_alone
 from provision.roles.base import Repo, package_source
 from tests.lab import prerequisites
 from tests.lab.aptrepo import SigningKey, flat_repository, signing_key

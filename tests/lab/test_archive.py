@@ -14,7 +14,7 @@ from provision.driver_packages import TABLE
 from provision.facts import Gpu
 from provision.resources.base import Resource
 from provision.resources.file import File
-from provision.resources.package import Packages
+from provision.resources.packages.deb import Packages
 from provision.roles.driver import PREFERENCES, DriverSettings, resources
 from tests.lab import aptrepo
 from tests.lab.archive import COMPONENTS, Archive, with_packages

@@ -17,9 +17,9 @@ import pytest
 from provision.facts import Gpu
 from provision.plan import Plan
 from provision.resources.base import Resource
-from provision.resources.fabric_manager import FabricManager
+from provision.resources.driver.fabric_manager import FabricManager
 from provision.resources.file import File
-from provision.resources.package import Packages
+from provision.resources.packages.deb import Packages
 from provision.roles.base import Repo, package_source
 from provision.roles.driver import DriverSettings, resources
 from tests.lab import prerequisites

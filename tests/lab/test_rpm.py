@@ -17,8 +17,8 @@ from provision.hints import hint_for
 from provision.plan import Plan
 from provision.resources.base import Resource
 from provision.resources.file import File
-from provision.resources.package import Package
-from provision.resources.rpm import RpmPackages
+from provision.resources.packages.deb import Package
+from provision.resources.packages.rpm import RpmPackages
 from provision.roles.base import Repo, package_resource, package_source
 from tests.lab import prerequisites
 from tests.lab.aptrepo import SigningKey, signing_key

@@ -11,18 +11,18 @@ from provision.facts import Facts, Gpu
 from provision.openpgp import fingerprints
 from provision.plan import Wanted
 from provision.resources.base import ABSENT, UNKNOWN, Resource
-from provision.resources.device_nodes import DeviceNodes
-from provision.resources.docker import DaemonLoaded, Image
-from provision.resources.driver_modules import DriverModules, KernelModules
-from provision.resources.fabric_manager import FabricManager, FabricState
+from provision.resources.docker.daemon import DaemonLoaded, Image
+from provision.resources.driver.builds import DriverModules, KernelModules
+from provision.resources.driver.device_nodes import DeviceNodes
+from provision.resources.driver.fabric_manager import FabricManager, FabricState
+from provision.resources.driver.initramfs import Initramfs
+from provision.resources.driver.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
+from provision.resources.driver.reboot import BootState, Reboot
+from provision.resources.driver.run_file import NoRunFile
 from provision.resources.handler import Handler
-from provision.resources.initramfs import Initramfs
-from provision.resources.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
 from provision.resources.leftover import NoOtherUnits
-from provision.resources.package import Packages
-from provision.resources.reboot import BootState, Reboot
-from provision.resources.rpm import RpmPackages, RpmState
-from provision.resources.run_file import NoRunFile
+from provision.resources.packages.deb import Packages
+from provision.resources.packages.rpm import RpmPackages, RpmState
 from provision.roles import all_roles
 from provision.roles.base import Repo, Settings
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.daemon_json import DaemonJson, DaemonJsonState
-from provision.resources.daemon_json_memory import MEMORY, PENDING
-from provision.resources.daemon_json_merge import merge, without
-from provision.resources.daemon_json_text import DAEMON_JSON, Number, as_text, equal, loads, parse
-from provision.resources.docker_keys import RELOADABLE
+from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.resources.docker.keys import RELOADABLE
+from provision.resources.docker.memory import MEMORY, PENDING
+from provision.resources.docker.merge import merge, without
+from provision.resources.docker.text import DAEMON_JSON, Number, as_text, equal, loads, parse
 from provision.resources.file import FileState, checksum
 
 PATH = "nvidia-container-runtime"

@@ -20,9 +20,9 @@ import simplejson
 
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Planned
-from provision.resources.daemon_json import DaemonJson, DaemonJsonState
-from provision.resources.daemon_json_merge import merge
-from provision.resources.daemon_json_text import Number, as_text, parse
+from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.resources.docker.merge import merge
+from provision.resources.docker.text import Number, as_text, parse
 from provision.resources.file import FileState
 from provision.roles.docker import daemon_of
 from tests.unit.examples import settings_of

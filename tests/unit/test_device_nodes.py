@@ -10,7 +10,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import UNKNOWN, Change, Missing, Planned
-from provision.resources.device_nodes import DeviceNodes
+from provision.resources.driver.device_nodes import DeviceNodes
 from provision.resources.file import File
 from tests.unit.examples import wanted, with_gpus
 from tests.unit.fake_root import FakeRoot

@@ -8,7 +8,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import ABSENT, UNKNOWN, Change, Missing, Planned
-from provision.resources.docker import DaemonLoaded, Image
+from provision.resources.docker.daemon import DaemonLoaded, Image
 
 # --- what dockerd has loaded ----------------------------------------------------------------------
 

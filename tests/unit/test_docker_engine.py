@@ -14,8 +14,8 @@ from provision.command import Output
 from provision.errors import Refusal, SettingsError
 from provision.facts import Facts
 from provision.resources.base import ABSENT, Planned
-from provision.resources.docker_engine import Engine, EngineState
-from provision.resources.rpm import RpmPackages
+from provision.resources.docker.engine import Engine, EngineState
+from provision.resources.packages.rpm import RpmPackages
 from provision.roles.docker import DockerSettings, packages_of, resources
 from provision.settings import read
 from provision.sources import load

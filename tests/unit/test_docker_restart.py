@@ -10,8 +10,8 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.docker_gpus import GpusInContainers
-from provision.resources.docker_restart import PID, DockerRestart, DockerService
+from provision.resources.docker.gpus import GpusInContainers
+from provision.resources.docker.restart import PID, DockerRestart, DockerService
 from provision.resources.handler import OWED, Handler
 from provision.resources.service import UnitState
 from provision.roles.docker import DockerSettings, resources

@@ -10,7 +10,7 @@ import pytest
 
 from provision.command import Output, quote
 from provision.resources.base import Planned
-from provision.resources.daemon_json import DaemonJson, DaemonJsonState
+from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
 from provision.resources.file import FileState
 from provision.script import WORDS
 from tests.unit.sandbox import SHELLS, Sandbox

@@ -38,9 +38,9 @@ from provision.gpus import (
     supports_open,
 )
 from provision.resources.base import ABSENT, Planned
-from provision.resources.package import Packages, PackageState
-from provision.resources.rpm import RpmPackages
-from provision.resources.run_file import NoRunFile
+from provision.resources.driver.run_file import NoRunFile
+from provision.resources.packages.deb import Packages, PackageState
+from provision.resources.packages.rpm import RpmPackages
 from provision.roles.driver import DriverSettings, resources
 from tests.unit.examples import H100, REPO, settings_of
 

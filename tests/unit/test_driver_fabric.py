@@ -12,7 +12,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import Change, Planned
-from provision.resources.fabric_manager import FabricManager, FabricState, upstream
+from provision.resources.driver.fabric_manager import FabricManager, FabricState, upstream
 from provision.script import WORDS
 from tests.unit.sandbox import SHELLS
 

@@ -19,9 +19,9 @@ from provision.driver_packages import TABLE, system_of
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
 from provision.plan import Wanted, plan
-from provision.resources.driver_modules import KernelModules
+from provision.resources.driver.builds import KernelModules
+from provision.resources.driver.kernel import Kernel, Kernels
 from provision.resources.file import File
-from provision.resources.kernel import Kernel, Kernels
 from provision.roles.driver import PREFERENCES, DriverSettings, resources
 from tests.unit.examples import FINGERPRINT, KEY, bare
 from tests.unit.recordings import SYSTEMS, facts_of

@@ -12,7 +12,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import Change, Planned
-from provision.resources.driver_modules import DriverModules, KernelModules
+from provision.resources.driver.builds import DriverModules, KernelModules
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

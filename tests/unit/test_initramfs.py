@@ -9,7 +9,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import Change, Planned
-from provision.resources.initramfs import Initramfs
+from provision.resources.driver.initramfs import Initramfs
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 from tests.verify.test_driver import INITRAMFS

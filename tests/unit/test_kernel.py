@@ -8,7 +8,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import Change, Planned
-from provision.resources.kernel import (
+from provision.resources.driver.kernel import (
     DRIVER_MODULE,
     Family,
     Kernel,
@@ -17,7 +17,7 @@ from provision.resources.kernel import (
     NewestKernel,
     headers_of_later_kernels,
 )
-from provision.resources.reboot import RebootPolicy
+from provision.resources.driver.reboot import RebootPolicy
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

@@ -10,7 +10,7 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.module import Module, ModuleState
+from provision.resources.driver.module import Module, ModuleState
 from tests.unit.sandbox import SHELLS
 
 NVIDIA = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",))

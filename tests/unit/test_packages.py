@@ -10,7 +10,7 @@ import pytest
 from provision.command import Output
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.package import Package, Packages, PackageState
+from provision.resources.packages.deb import Package, Packages, PackageState
 from provision.roles.base import package_source
 from tests.unit.examples import H100, repo
 

@@ -9,8 +9,8 @@ import pytest
 
 from provision.command import Output
 from provision.resources.base import Change, Planned
-from provision.resources.module import Module, ModuleState
-from provision.resources.reboot import USERS, BootState, Reboot, RebootPolicy, Users, users
+from provision.resources.driver.module import Module, ModuleState
+from provision.resources.driver.reboot import USERS, BootState, Reboot, RebootPolicy, Users, users
 from tests.unit.sandbox import SHELLS
 
 POLICY = RebootPolicy("b001", causes=("packages:driver",))

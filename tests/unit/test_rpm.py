@@ -8,10 +8,10 @@ import pytest
 
 from provision.command import Output
 from provision.errors import Refusal
-from provision.resources import dnf
 from provision.resources.base import Change, Planned
-from provision.resources.package import Package
-from provision.resources.rpm import PLUGIN, Installed, RpmPackages, RpmState
+from provision.resources.packages import dnf
+from provision.resources.packages.deb import Package
+from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState
 from provision.roles.base import package_resource, package_source, require_family
 from tests.unit.examples import FINGERPRINT, H100, KEY, repo
 

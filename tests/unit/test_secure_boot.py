@@ -10,7 +10,7 @@ import pytest
 from provision.command import Output
 from provision.errors import Refusal
 from provision.resources.base import Change, Planned
-from provision.resources.secure_boot import SecureBoot, SecureBootState, secure_boot
+from provision.resources.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

@@ -11,7 +11,7 @@ import pytest
 from provision.command import Output
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Planned
-from provision.resources.other_sources import OtherSources, SourceFile
+from provision.resources.packages.other_sources import OtherSources, SourceFile
 from provision.roles.toolkit import OLD_REPOSITORIES, OLD_SOURCES
 from tests.unit.sandbox import SHELLS
 

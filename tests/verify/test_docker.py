@@ -8,8 +8,8 @@ from typing import Any
 from provision.command import Probe
 from provision.errors import Refusal
 from provision.resources.base import Planned
-from provision.resources.docker_engine import Engine
-from provision.resources.docker_gpus import LOOK, seen
+from provision.resources.docker.engine import Engine
+from provision.resources.docker.gpus import LOOK, seen
 from provision.roles.docker import DockerSettings, daemon_of, engine_of
 from provision.verify import Evidence, fail, skip, warn
 from provision.verify.causes import cause

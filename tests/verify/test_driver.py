@@ -9,8 +9,8 @@ from provision.driver_packages import DriverPackages, Flavour
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.base import Planned
-from provision.resources.driver_modules import DriverModules
-from provision.resources.kernel import INSTALLED_MODULE, KERNELS
+from provision.resources.driver.builds import DriverModules
+from provision.resources.driver.kernel import INSTALLED_MODULE, KERNELS
 from provision.roles.driver import (
     BLACKLIST,
     LEFT_ALONE,

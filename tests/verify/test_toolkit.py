@@ -7,9 +7,9 @@ from typing import Any
 from provision.command import Probe, words
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources import cdi
-from provision.resources.toolkit_config import CONFIG_TOML, differing, read
-from provision.resources.toolkit_keys import flat
+from provision.resources.toolkit import cdi
+from provision.resources.toolkit.config import CONFIG_TOML, differing, read
+from provision.resources.toolkit.keys import flat
 from provision.roles.toolkit import (
     LDCONFIG,
     NO_CGROUPS,

@@ -12,9 +12,9 @@ from debian.debian_support import Version
 
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources import apt
-from provision.resources.apt import HELD
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.resources.packages import apt
+from provision.resources.packages.apt import HELD
 
 
 @dataclass(frozen=True)

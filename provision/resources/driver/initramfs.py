@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.kernel import KERNELS
+from provision.resources.driver.kernel import KERNELS
 
 
 @dataclass(frozen=True)

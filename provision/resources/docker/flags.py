@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from provision.errors import Refusal
-from provision.resources.daemon_json_text import DAEMON_JSON
+from provision.resources.docker.text import DAEMON_JSON
 
 SECTION = "== "
 """Begins the line before each file in the answer to :data:`LOOK`."""

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from provision.command import Output, Probe, words
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.reboot import USERS, RebootPolicy, Users, users
+from provision.resources.driver.reboot import USERS, RebootPolicy, Users, users
 
 Family = Literal["debian", "rhel"]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from provision.resources.daemon_json_text import equal, literal
+from provision.resources.docker.text import equal, literal
 
 
 class Nothing(enum.Enum):

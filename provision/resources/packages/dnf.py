@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from debian.debian_support import Version
 
 from provision.command import quote, words
-from provision.resources.apt import HELD
+from provision.resources.packages.apt import HELD
 
 STREAMS = "/etc/dnf/modules.d"
 """Where dnf keeps which stream of a module is enabled, a file for each module."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from provision.command import Output, Probe
 from provision.errors import Refusal
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.kernel import INSTALLED_MODULE
+from provision.resources.driver.kernel import INSTALLED_MODULE
 
 ASK = (
     INSTALLED_MODULE

@@ -10,8 +10,8 @@ import simplejson
 
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Missing
-from provision.resources.daemon_json_merge import NOTHING, Setting
-from provision.resources.daemon_json_text import DAEMON_JSON, Number
+from provision.resources.docker.merge import NOTHING, Setting
+from provision.resources.docker.text import DAEMON_JSON, Number
 from provision.resources.file import FileState, checksum
 
 MEMORY = "/var/lib/provision/docker/daemon.json.ours"

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources import dnf
-from provision.resources.apt import HELD
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.package import Package, branch_change, major
+from provision.resources.packages import dnf
+from provision.resources.packages.apt import HELD
+from provision.resources.packages.deb import Package, branch_change, major
 
 PLUGIN = "python3-dnf-plugin-versionlock"
 """The package that makes dnf heed the locks."""

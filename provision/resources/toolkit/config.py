@@ -16,7 +16,7 @@ from provision.command import Output, Probe
 from provision.errors import Refusal
 from provision.resources.base import Change, Missing, Planned, Resource
 from provision.resources.file import DANGLING, File, FileState, parse_paths, read_paths
-from provision.resources.toolkit_keys import Value, default
+from provision.resources.toolkit.keys import Value, default
 
 CONFIG_TOML = "/etc/nvidia-container-runtime/config.toml"
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from provision.command import Output, Probe, quote, words
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
-from provision.resources.kernel import INSTALLED_MODULE
-from provision.resources.reboot import USERS, RebootPolicy, users
+from provision.resources.driver.kernel import INSTALLED_MODULE
+from provision.resources.driver.reboot import USERS, RebootPolicy, users
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from provision.resources.daemon_json_text import equal
+from provision.resources.docker.text import equal
 
 RELOADABLE = frozenset(
     {

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from provision.command import Output, Probe, words
 from provision.resources.base import Change, Planned, Resource
-from provision.resources.kernel import DRIVER_MODULE, KERNELS
+from provision.resources.driver.kernel import DRIVER_MODULE, KERNELS
 
 BUILT = """for k in $kernels; do
   file=$(driver_module "$k") version=- headers=no built=

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
 from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
-from provision.resources.daemon_json_memory import MEMORY, PENDING, Memory, as_memory, recall
-from provision.resources.daemon_json_merge import Merged, Path, differences, merge
-from provision.resources.daemon_json_text import DAEMON_JSON, as_text, equal, parse
-from provision.resources.docker_flags import LOOK, conflict
-from provision.resources.docker_keys import needs_restart
+from provision.resources.docker.flags import LOOK, conflict
+from provision.resources.docker.keys import needs_restart
+from provision.resources.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
+from provision.resources.docker.merge import Merged, Path, differences, merge
+from provision.resources.docker.text import DAEMON_JSON, as_text, equal, parse
 from provision.resources.file import DANGLING, File, FileState, checksum, parse_paths, read_paths
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)

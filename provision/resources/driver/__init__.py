@@ -1,0 +1,1 @@
+"""The NVIDIA driver on a host: kernels, modules, device nodes, and reboots."""

@@ -1,0 +1,1 @@
+"""NVIDIA Container Toolkit: its config.toml and its CDI specs."""
