@@ -44,7 +44,7 @@ def differing(document: Mapping[str, Any], wanted: Mapping[str, Value]) -> dict[
 
     A key that is not there has its default, as the toolkit reads it.
 
-    :raises Refusal: if something that is no table has a table's place.
+    :raises Refusal: if a table and a value stand in each other's place.
     """
     found = {}
     for key, value in wanted.items():
@@ -65,6 +65,8 @@ def _value(document: Mapping[str, Any], key: str) -> Any:
         at = at.get(name)
         if at is None:
             return None
+    if isinstance(at, Mapping):
+        raise Refusal(f"{CONFIG_TOML}: {key} is a table, and not a value", hint=_HINT)
     return at
 
 
