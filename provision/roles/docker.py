@@ -165,7 +165,7 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
     knows = " ".join(map(quote, (settings.default_runtime, *runtimes)))
     allowed = settings.restart == "allowed"
     started = ("service:docker.service:start", *(f"package:{name}:install" for name in ENGINES))
-    moved = tuple(f"packages:docker:{verb}" for verb in ("upgrade", "downgrade", "repair"))
+    moved = tuple(f"package:{name}:{verb}" for name in ENGINES for verb in ("upgrade", "downgrade", "repair"))
     adopt = DockerRestart(
         "run the new Docker Engine",
         on=moved,

@@ -178,11 +178,17 @@ def test_a_moved_engine_waits_for_permission_with_its_packages() -> None:
     assert isinstance(settings, DockerSettings)
     adopt = next(r for r in resources(settings, H100) if r.id == "handler:run the new Docker Engine")
     assert isinstance(adopt, DockerRestart)
-    upgrade = Change("packages:docker", "upgrade", "", "", "")
-    found = adopt.change(False, Planned((upgrade,)))
+
+    def after(action: str, package: str) -> Change | None:
+        signals = (f"package:{package}:{action}",)
+        moved = Change("packages:docker", action, "", "", "", signals=signals)
+        return adopt.change(False, Planned((moved,)))
+
+    found = after("upgrade", "docker.io")
     assert found is not None
     assert found.causes == ("packages:docker",)
-    assert adopt.change(False, Planned((Change("packages:docker", "install", "", "", ""),))) is None
+    assert after("install", "docker.io") is None
+    assert after("repair", "tini") is None
 
 
 def test_a_reload_does_not_wait_for_permission_to_restart() -> None:
