@@ -337,7 +337,7 @@ def demo(c: Context) -> None:
     help={
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
-        "slow": "only those that test the lab itself and its stand-ins",
+        "slow": "only the faults on lab hosts, and those that test the lab itself and its stand-ins",
         "k": "only tests whose name matches, as pytest's -k",
     }
 )

@@ -14,7 +14,7 @@ from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 from tests.lab.test_provision import converged, host, image, provision, shell
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 __all__ = ["converged"]
 

@@ -17,7 +17,7 @@ from tests.lab.lab import Lab
 from tests.lab.standins.packages import newer_kernel
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 __all__ = ["converged"]
 

@@ -15,7 +15,7 @@ from tests.lab.standins.packages import newer_kernel
 from tests.lab.test_faults import HEADERS, failed, repair
 from tests.lab.test_provision import converged, host, provision, shell
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 __all__ = ["converged"]
 
