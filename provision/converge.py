@@ -235,11 +235,11 @@ class Converging:
         tell(self.target.name, f"reboot: waiting up to {reboot.reboot} s for it to come back")
         took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
         self.reboots += 1
-        tell(self.target.name, f"back after {took:.0f} s; planning again")
         facts, _ = ask_facts(self.connection)
         wanted = wanted_of(self.target, facts)
         plan = replan(self.connection, wanted, approved.granted)
         self.survey = Survey(facts, wanted, plan)
+        tell(self.target.name, f"back after {took:.0f} s; {len(plan.changes)} changes are left")
         if (again := plan.next_leg().reboot) and (
             (again.resource, again.reason) == (reboot.resource, reboot.reason) or self.reboots >= REBOOTS
         ):
