@@ -58,7 +58,9 @@ def provision(
     json: bool = False,
 ) -> None:
     """Take hosts to what the inventory says: plan, show, apply, plan again."""
-    from provision import arguments, fleet, report, terminal
+    from provision.cli import arguments, terminal
+    from provision.plan import report
+    from provision.run import fleet
 
     with terminal.sentences():
         approved = arguments.saved_plans(plan)
@@ -118,7 +120,9 @@ def plan(
     json: bool = False,
 ) -> None:
     """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
-    from provision import arguments, fleet, report, terminal
+    from provision.cli import arguments, terminal
+    from provision.plan import report
+    from provision.run import fleet
 
     with terminal.sentences():
         targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
@@ -165,7 +169,7 @@ def verify(
     """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
     from pathlib import Path
 
-    from provision import arguments, terminal
+    from provision.cli import arguments, terminal
     from provision.verify import verify as run_suite
 
     with terminal.sentences():
@@ -195,8 +199,8 @@ def facts(
     """Show what hosts are: system, kernel, GPUs on the bus."""
     from dataclasses import asdict
 
-    from provision import arguments, terminal
-    from provision.fleet import facts_of, logins
+    from provision.cli import arguments, terminal
+    from provision.run.fleet import facts_of, logins
 
     with terminal.sentences():
         ways = logins(arguments.select(hosts, inventory))
@@ -235,7 +239,7 @@ def inventory(
     c: Context, hosts: str = "all", inventory: str = "", graph: bool = False, json: bool = False
 ) -> None:
     """Show what the inventory says: hosts, their groups and merged variables."""
-    from provision import arguments, terminal
+    from provision.cli import arguments, terminal
 
     with terminal.sentences():
         loaded = arguments.load_inventory(inventory)
@@ -269,8 +273,8 @@ def render(
     """Render the files that would be written to hosts, here and without connecting to them."""
     from pathlib import Path
 
-    from provision import arguments, terminal
-    from provision.local import assumed, rendered
+    from provision.cli import arguments, terminal
+    from provision.cli.rendered import assumed, rendered
 
     with terminal.sentences():
         for target in arguments.targets(hosts, inventory, roles)[0]:
@@ -295,8 +299,8 @@ def render(
 )
 def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
     """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
-    from provision import terminal
-    from tests.lab.lab import Lab
+    from lab.lab import Lab
+    from provision.cli import terminal
 
     with terminal.sentences():
         Lab("lab").up(count=count, say=terminal.say, suites=suite or ("bookworm",))
@@ -305,8 +309,8 @@ def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
 @task
 def lab_down(c: Context) -> None:
     """Stop the lab and remove everything that it made, its cache aside."""
-    from provision import terminal
-    from tests.lab.lab import Lab
+    from lab.lab import Lab
+    from provision.cli import terminal
 
     with terminal.sentences():
         Lab("lab").down(say=terminal.say)
@@ -315,8 +319,8 @@ def lab_down(c: Context) -> None:
 @task
 def lab_status(c: Context) -> None:
     """Show the hosts of the lab."""
-    from provision import terminal
-    from tests.lab.lab import Lab
+    from lab.lab import Lab
+    from provision.cli import terminal
 
     with terminal.sentences():
         rows = Lab("lab").status()
@@ -326,8 +330,8 @@ def lab_status(c: Context) -> None:
 @task
 def demo(c: Context) -> None:
     """Lab up, provision, provision again, verify, one inference: the whole way on this machine."""
-    from provision import terminal
-    from tests.lab.demo import run
+    from lab.demo import run
+    from provision.cli import terminal
 
     with terminal.sentences():
         raise SystemExit(run(terminal.say))
@@ -375,7 +379,7 @@ def check(c: Context) -> None:
 def bench(c: Context) -> None:
     """Measure a run with nothing to do against plain Fabric on the lab's hosts, in the same run."""
     from bench.nothing_to_do import run
-    from provision import terminal
+    from provision.cli import terminal
 
     with terminal.sentences():
         raise SystemExit(run(terminal.out))

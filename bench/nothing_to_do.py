@@ -22,12 +22,13 @@ import fabric
 import paramiko
 
 from provision import facts as facts_of
-from provision import plan as planning
-from provision import roles, sources
+from provision import roles
 from provision.connection import Connection
-from provision.converge import ACTIVE_RUN, Target, ask_facts, survey, wanted_of
-from provision.fleet import targets
-from provision.gather import script_of
+from provision.inventory import sources
+from provision.plan import plan as planning
+from provision.run.fleet import targets
+from provision.run.gather import script_of
+from provision.run.host import ACTIVE_RUN, Target, ask_facts, survey, wanted_of
 
 ROUNDS = 7
 

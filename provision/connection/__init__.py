@@ -25,11 +25,11 @@ from types import TracebackType
 import fabric
 import paramiko
 
-from provision.command import Output
 from provision.connection.execution import DeadlineError, Execution, UnfinishedError
 from provision.connection.hostkeys import expected_keys
+from provision.connection.login import Login
 from provision.connection.session import close, opened, shown_key
-from provision.login import Login
+from provision.probe import Output
 
 __all__ = ["Connection", "DeadlineError", "UnfinishedError", "enroll", "knows", "ssh_config"]
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import paramiko
 import paramiko.common
 
-from provision.command import Output
 from provision.connection.frames import KILL_AFTER, Frame, Lines, Unframed
+from provision.connection.login import Login
 from provision.connection.session import PATIENCE, reason
 from provision.connection.sudo import refusal
 from provision.errors import HostError, UnreachableError
-from provision.login import Login
+from provision.probe import Output
 
 GRACE = 5.0
 """Seconds by which the host may be late with ending a script that is out of time."""

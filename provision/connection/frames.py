@@ -13,8 +13,8 @@ import math
 import secrets
 from dataclasses import dataclass, field
 
-from provision.command import words
-from provision.login import Login
+from provision.connection.login import Login
+from provision.probe import words
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOCALE = "C.UTF-8"

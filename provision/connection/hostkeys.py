@@ -10,8 +10,8 @@ from pathlib import Path
 import paramiko
 
 from provision.connection.known_hosts import HostKey, KnownHosts
+from provision.connection.login import DEFAULT_PORT, Login
 from provision.errors import UnreachableError
-from provision.login import DEFAULT_PORT, Login
 
 
 class _Files:

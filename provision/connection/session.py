@@ -15,10 +15,10 @@ import paramiko
 
 from provision.connection.dial import dial
 from provision.connection.hostkeys import Pinned, expected_keys
-from provision.connection.keys import Offer
+from provision.connection.identities import Offer
 from provision.connection.known_hosts import HostKey
+from provision.connection.login import Login
 from provision.errors import UnreachableError
-from provision.login import Login
 
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}

@@ -1,6 +1,6 @@
 """The formats of sources: Ansible's YAML, the JSON that programs print, files of variables.
 
-Nothing here opens a file: ``provision.sources`` reads, and hands over texts and data in their order.
+Nothing here opens a file: ``provision.inventory.sources`` reads, and hands over texts and data in their order.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, Resource
 
 NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
 """Unit file states in which systemctl enable has nothing to do (systemctl(1), is-enabled)."""
@@ -24,7 +24,7 @@ class UnitState:
 
 
 @dataclass(frozen=True)
-class Service(Resource):
+class Service(Resource[UnitState | Missing]):
     """A unit that is enabled and active. Starting waits until the unit says that it is up.
 
     :ivar timeout: seconds that a start may take, its own gates included.
@@ -36,6 +36,7 @@ class Service(Resource):
     timeout: int = 120
     after: tuple[str, ...] = ()
     kind: ClassVar[str] = "service"
+    shell = ("shell/units.sh",)
 
     @property
     def id(self) -> str:
@@ -59,6 +60,10 @@ class Service(Resource):
             raise ValueError(f"{len(blocks)} answers for {len(resources)} units: {answer.err.strip()}")
         return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
 
+    def bare(self) -> Missing:
+        """There is no such unit."""
+        return ABSENT
+
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
         """Enable and start the unit where it is not, or may not be after what is planned.
 
@@ -77,8 +82,8 @@ class Service(Resource):
         if not enable and not start:
             if not causes:
                 return None
-            after = ", ".join(dict.fromkeys(planned.at(i).resource for i in causes))
-            return self._bring_up("keep", f"keep {self.unit} enabled and running", f"after {after}")
+            after = f"after {planned.resources(causes)}"
+            return self._bring_up("keep", f"keep {self.unit} enabled and running", after)
         reasons = [f"it is {state.active} ({state.sub})"] * start
         reasons += [f"it is {state.enabled or 'not enabled'}"] * enable
         verbs = ["enable"] * enable + ["start"] * start
@@ -94,6 +99,8 @@ class Service(Resource):
             reason=reason,
             done=f"unit_is_up {unit}",
             script=f"enable_unit {unit} && start_unit {unit} {self.timeout}",
+            after_reboot=action == "start",
+            reloads_systemd=True,
         )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.command import Output, Probe
 from provision.connection import Connection
-from provision.converge import Target
 from provision.errors import HostError
 from provision.facts import Facts
-from provision.roles.base import Role
+from provision.probe import Output, Probe
+from provision.role import Role
+from provision.run.host import Target
 
 
 @dataclass(frozen=True)

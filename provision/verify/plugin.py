@@ -10,15 +10,15 @@ from types import ModuleType
 import pytest
 from testinfra.host import Host
 
-from provision.command import Probe
-from provision.converge import Target
 from provision.errors import HostError, UsageError
 from provision.facts import Facts
+from provision.probe import Probe
+from provision.role import Role, Settings
 from provision.roles import choose
-from provision.roles.base import Role, Settings
+from provision.run.host import Target
 from provision.verify.backend import testinfra_host
 from provision.verify.evidence import Ask, Evidence, Look, Subject
-from provision.verify.result import Check, Verdict
+from provision.verify.outcome import Check, Verdict
 from provision.verify.verdict import Concern, Finding
 
 PER_INSTANCE = frozenset({"instance", "instance_name"})

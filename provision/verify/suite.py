@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from provision import facts
-from provision.command import Output, Probe
 from provision.connection import Connection
-from provision.converge import Target
 from provision.errors import HostError, ProbeError, UsageError
-from provision.fleet import each
-from provision.gather import gather
+from provision.probe import Output, Probe
+from provision.run.fleet import each
+from provision.run.gather import gather
+from provision.run.host import Target
 from provision.verify.evidence import Ask, Evidence, Look
+from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
-from provision.verify.result import HostResult, VerifyResult
 
 SUITE = Path(__file__).resolve().parents[2] / "tests" / "verify"
 """Where the tests are; a file put there is a part of the suite."""

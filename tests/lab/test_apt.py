@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, flat_repository, signing_key
+from lab.execute import execute
+from lab.layout import cache_root
+from lab.rootfs import build_rootfs
+from lab.throwaway import SHARED, Root, failure
 from provision.errors import RefusedError
-from provision.plan import Plan
-from provision.resources.base import Resource
+from provision.plan.plan import Plan
+from provision.resource import Resource
 from provision.resources.file import File
 from provision.resources.packages.deb import Package, Packages
+from provision.resources.packages.repository import Repo, package_source
 from provision.resources.packages.unattended import left_alone
-from provision.roles.base import Repo, package_source
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
-from tests.lab.execute import execute
-from tests.lab.layout import cache_root
-from tests.lab.rootfs import build_rootfs
-from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

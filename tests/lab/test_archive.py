@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from provision.driver_packages import TABLE
+from lab import aptrepo
+from lab.archive import COMPONENTS, Archive, with_packages
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.rootfs import build_rootfs
 from provision.facts import Gpu
-from provision.resources.base import Resource
+from provision.resource import Resource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
-from provision.roles.driver import PREFERENCES, DriverSettings, resources
-from tests.lab import aptrepo
-from tests.lab.archive import COMPONENTS, Archive, with_packages
+from provision.roles.driver.packages import TABLE
+from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.rootfs import build_rootfs
 from tests.lab.test_faults import failed
 from tests.lab.test_provision import shell
 from tests.unit.recordings import facts_of

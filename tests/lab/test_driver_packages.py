@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, flat_repository, signing_key
+from lab.execute import execute
+from lab.throwaway import SHARED, Root, failure
 from provision.facts import Gpu
-from provision.plan import Plan
-from provision.resources.base import Resource
-from provision.resources.driver.fabric_manager import FabricManager
+from provision.plan.plan import Plan
+from provision.resource import Resource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
-from provision.roles.base import Repo, package_source
-from provision.roles.driver import DriverSettings, resources
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
-from tests.lab.execute import execute
-from tests.lab.throwaway import SHARED, Root, failure
+from provision.resources.packages.repository import Repo, package_source
+from provision.roles.driver.fabric_manager import FabricManager
+from provision.roles.driver.role import DriverSettings, resources
 from tests.unit.examples import repo
 from tests.unit.recordings import facts_of
 
@@ -172,7 +172,7 @@ def test_another_branch_has_other_names_and_the_old_ones_go(root: Root) -> None:
 def test_a_transitional_package_that_the_table_does_not_know_fails_the_step(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provision.driver_packages.choose.SWAPPED", {})
+    monkeypatch.setattr("provision.roles.driver.packages.choose.SWAPPED", {})
     plan = root.plan(*role(575, fabric_manager="off"))
     events = root.carry_out(plan)
     assert "branch 575 was asked for, and the driver 580.173.02 is installed" in failure(events)

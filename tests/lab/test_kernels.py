@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.standins.packages import newer_kernel
 from tests.lab.cli import inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.standins.packages import newer_kernel
 from tests.lab.test_faults import HEADERS, failed, repair
 from tests.lab.test_provision import converged, host, provision, shell
 

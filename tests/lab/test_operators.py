@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.lab import Lab
 from tests.lab.cli import Answer, inv, lab_inventory, start, write_inventory
-from tests.lab.lab import Lab
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
 
 pytestmark = pytest.mark.lab

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, signing_key
+from lab.execute import execute
+from lab.throwaway import SHARED, Root, failure
+from provision.causes.hints import hint_for
 from provision.errors import RefusedError
-from provision.hints import hint_for
-from provision.plan import Plan
-from provision.resources.base import Resource
+from provision.plan.plan import Plan
+from provision.resource import Resource
 from provision.resources.file import File
 from provision.resources.packages.deb import Package
+from provision.resources.packages.repository import Repo, package_resource, package_source
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.base import Repo, package_resource, package_source
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, signing_key
-from tests.lab.execute import execute
-from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from provision import fleet, roles, sources
+from lab.host import LabHost
+from lab.lab import Lab
+from provision import roles
 from provision.connection import Connection
-from provision.roles.triton import Instance, TritonSettings
-from provision.verify import inference, verify
+from provision.inventory import sources
+from provision.roles.triton import inference
+from provision.roles.triton.role import Instance, TritonSettings
+from provision.run import fleet
+from provision.verify import verify
 from tests.lab.cli import INVENTORY, Answer, inv
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
 

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from provision.facts import Facts, Gpu
-from provision.openpgp import fingerprints
-from provision.plan import Wanted
-from provision.resources.base import ABSENT, UNKNOWN, Resource
-from provision.resources.docker.daemon import DaemonLoaded, Image
-from provision.resources.driver.builds import DriverModules, KernelModules
-from provision.resources.driver.device_nodes import DeviceNodes
-from provision.resources.driver.fabric_manager import FabricManager, FabricState
-from provision.resources.driver.initramfs import Initramfs
-from provision.resources.driver.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
-from provision.resources.driver.reboot import BootState, Reboot
-from provision.resources.driver.run_file import NoRunFile
-from provision.resources.handler import Handler
-from provision.resources.leftover import NoOtherUnits
+from provision.plan.plan import Wanted
+from provision.resource import ABSENT, UNKNOWN, Handler, Resource
+from provision.resources.image import Image
+from provision.resources.other_units import NoOtherUnits
 from provision.resources.packages.deb import Packages
+from provision.resources.packages.openpgp import fingerprints
+from provision.resources.packages.repository import Repo
 from provision.resources.packages.rpm import RpmPackages, RpmState
+from provision.role import Settings
 from provision.roles import all_roles
-from provision.roles.base import Repo, Settings
+from provision.roles.docker.daemon import DaemonLoaded
+from provision.roles.driver.builds import DriverModules, KernelModules
+from provision.roles.driver.device_nodes import DeviceNodes
+from provision.roles.driver.fabric_manager import FabricManager, FabricState
+from provision.roles.driver.initramfs import Initramfs
+from provision.roles.driver.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
+from provision.roles.driver.reboot import BootState, Reboot
+from provision.roles.driver.run_file import NoRunFile
 
 KEY = (Path(__file__).parent.parent / "data/keys/repository.asc").read_text("utf-8")
 FINGERPRINT = fingerprints(KEY)[0]

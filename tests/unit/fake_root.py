@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.command import Output
+from provision.probe import Output
 from provision.render import TEMPLATES
 
 MOVED = re.compile(

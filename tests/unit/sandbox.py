@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, words
-from provision.plan import Plan, Wanted, plan, probes, states
-from provision.resources.base import Resource
-from provision.script import Event, parse_event, script_of
+from provision.plan.plan import Plan, Wanted, plan, probes, states
+from provision.plan.script import Event, parse_event, script_of
+from provision.probe import Output, words
+from provision.resource import Resource
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 """What stands behind ``/bin/sh`` on Debian and Ubuntu, and on RHEL."""

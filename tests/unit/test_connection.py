@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, Probe
 from provision.connection import Connection, DeadlineError, UnfinishedError, enroll, ssh_config
+from provision.connection.login import Login
 from provision.errors import HostError, ProbeError, UnreachableError
-from provision.gather import gather
-from provision.login import Login
+from provision.probe import Output, Probe
+from provision.run.gather import gather
 from tests.sshd import PASSWORD, SSHD, Sshd, sshd, system_user
 
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed")

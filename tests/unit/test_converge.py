@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from provision import converge
-from provision.apply import BusyError, LostRunError
-from provision.command import Output
-from provision.converge import Converging, Survey, Target
+from provision.connection.login import Login
 from provision.errors import HostError, UnreachableError
-from provision.login import Login
-from provision.plan import Plan
-from provision.resources.base import Change
-from provision.result import Result
+from provision.plan.plan import Plan
+from provision.plan.result import Result
+from provision.plan.script import Event
+from provision.probe import Output
+from provision.resource import Change
 from provision.roles import all_roles
-from provision.script import Event
+from provision.run import host as converge
+from provision.run.apply import BusyError, LostRunError
+from provision.run.host import Converging, Survey, Target
 from tests.unit.examples import H100, settings_of
 
 

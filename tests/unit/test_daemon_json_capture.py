@@ -19,12 +19,12 @@ import pytest
 import simplejson
 
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
-from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
-from provision.resources.docker.merge import merge
-from provision.resources.docker.text import Number, as_text, parse
+from provision.resource import ABSENT, Planned
 from provision.resources.file import FileState
-from provision.roles.docker import daemon_of
+from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.roles.docker.merge import merge
+from provision.roles.docker.role import daemon_of
+from provision.roles.docker.text import Number, as_text, parse
 from tests.unit.examples import settings_of
 
 CAPTURE = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia-ctk-1.20.0-matrix.txt"

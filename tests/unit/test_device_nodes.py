@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import UNKNOWN, Change, Missing, Planned
-from provision.resources.driver.device_nodes import DeviceNodes
+from provision.probe import Output
+from provision.resource import UNKNOWN, Change, Missing, Planned
 from provision.resources.file import File
+from provision.roles.driver.device_nodes import DeviceNodes
 from tests.unit.examples import wanted, with_gpus
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provision.command import Output
 from provision.errors import Refusal, SettingsError
 from provision.facts import Facts
-from provision.resources.base import ABSENT, Planned
-from provision.resources.docker.engine import Engine, EngineState
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.probe import Output
+from provision.resource import ABSENT, Planned
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.docker import DockerSettings, packages_of, resources
-from provision.settings import read
-from provision.sources import load
+from provision.roles.docker.engine import Engine, EngineState
+from provision.roles.docker.role import DockerSettings, packages_of, resources
 from tests.unit.examples import H100, REPO, settings_of
 
 ARCHIVE = Engine(("docker.io",))

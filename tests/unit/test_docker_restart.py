@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.docker.gpus import GpusInContainers
-from provision.resources.docker.restart import PID, DockerRestart, DockerService
-from provision.resources.handler import OWED, Handler
+from provision.probe import Output
+from provision.resource import ABSENT, OWED, Change, Handler, Missing, Planned
+from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.service import UnitState
-from provision.roles.docker import DockerSettings, resources
+from provision.roles.docker.restart import PID, DockerRestart, DockerService
+from provision.roles.docker.role import DockerSettings, resources
 from tests.unit.examples import H100, settings_of
 
 FILE = "file:/etc/docker/daemon.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, quote
-from provision.resources.base import Planned
-from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.plan.script import WORDS
+from provision.probe import Output, quote
+from provision.resource import Planned
 from provision.resources.file import FileState
-from provision.script import WORDS
+from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
 from tests.unit.sandbox import SHELLS, Sandbox
 
 OLD, NEW = '{"debug": true}\n', '{"debug": "of course"}\n'

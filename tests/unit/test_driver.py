@@ -14,19 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.command import Output
-from provision.driver_packages import (
-    FAMILY,
-    TABLE,
-    choose_flavour,
-    refuse_foreign_repository,
-    unknown_gpus,
-)
-from provision.driver_packages.table import Row
-from provision.driver_packages.ubuntu import kernel_of_metapackage
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
-from provision.gpus import (
+from provision.gpu.pci import (
     FIRST_BY_DEVICE,
     GRACE_HOPPER,
     RANGES,
@@ -37,11 +27,21 @@ from provision.gpus import (
     needs_open,
     supports_open,
 )
-from provision.resources.base import ABSENT, Planned
-from provision.resources.driver.run_file import NoRunFile
+from provision.probe import Output
+from provision.resource import ABSENT, Planned
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.driver import DriverSettings, resources
+from provision.roles.driver.packages import (
+    FAMILY,
+    TABLE,
+    choose_flavour,
+    refuse_foreign_repository,
+    unknown_gpus,
+)
+from provision.roles.driver.packages.table import Row
+from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
+from provision.roles.driver.role import DriverSettings, resources
+from provision.roles.driver.run_file import NoRunFile
 from tests.unit.examples import H100, REPO, settings_of
 
 

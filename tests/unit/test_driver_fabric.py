@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.fabric_manager import FabricManager, FabricState, upstream
-from provision.script import WORDS
+from provision.plan.script import WORDS
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.fabric_manager import FabricManager, FabricState, upstream
 from tests.unit.sandbox import SHELLS
 
 needs_apt = pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="dpkg-query is not installed")

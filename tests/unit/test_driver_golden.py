@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from provision.driver_packages import TABLE, system_of
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
-from provision.plan import Wanted, plan
-from provision.resources.driver.builds import KernelModules
-from provision.resources.driver.kernel import Kernel, Kernels
+from provision.plan.plan import Wanted, plan
 from provision.resources.file import File
-from provision.roles.driver import PREFERENCES, DriverSettings, resources
+from provision.roles.driver.builds import KernelModules
+from provision.roles.driver.kernel import Kernel, Kernels
+from provision.roles.driver.packages import TABLE, system_of
+from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.unit.examples import FINGERPRINT, KEY, bare
 from tests.unit.recordings import SYSTEMS, facts_of
 

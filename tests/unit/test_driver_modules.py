@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.builds import DriverModules, KernelModules
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.builds import DriverModules, KernelModules
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.facts import PROBES, Gpu, parse
-from provision.gpus import RANGES, Architecture, architecture_of
+from provision.gpu.pci import RANGES, Architecture, architecture_of
+from provision.probe import Output
 from tests.unit.sandbox import SHELLS
 
 DEBIAN = """\

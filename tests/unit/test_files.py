@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Missing, Planned, unified
+from provision.probe import Output
+from provision.resource import ABSENT, Missing, Planned, unified
 from provision.resources.file import (
     LARGEST,
     Directory,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.errors import HostError, RenderError, UnreachableError, UsageError
-from provision.fleet import Pace, _isolated, each, exit_code
-from provision.resources.base import Change
-from provision.result import Result, Status
+from provision.plan.result import Result, Status
+from provision.resource import Change
+from provision.run.fleet import Pace, _isolated, each, exit_code
 
 NAMES = [f"h{n:02}" for n in range(10)]
 

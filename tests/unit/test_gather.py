@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.command import Output, Probe
-from provision.gather import parse, script_of
+from provision.probe import Output, Probe
+from provision.run.gather import parse, script_of
 
 SHELLS = [("dash",), ("bash", "--posix"), ("bash",), ("busybox", "sh")]
 PRESENT = [shell for shell in SHELLS if shutil.which(shell[0])]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.hints import HINTS, hint_for
+from provision.causes.hints import HINTS, hint_for
 
 CAPTURES = Path(__file__).parent.parent / "data/captures/h100-580/docker"
 SECURE_BOOT = "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"

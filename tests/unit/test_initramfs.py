@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.initramfs import Initramfs
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.initramfs import Initramfs
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 from tests.verify.test_driver import INITRAMFS

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.kernel import (
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.kernel import (
     DRIVER_MODULE,
     Family,
     Kernel,
@@ -17,7 +17,7 @@ from provision.resources.driver.kernel import (
     NewestKernel,
     headers_of_later_kernels,
 )
-from provision.resources.driver.reboot import RebootPolicy
+from provision.roles.driver.reboot import RebootPolicy
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

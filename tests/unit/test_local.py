@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from provision.converge import Target
+from provision.cli.rendered import assumed, rendered
+from provision.connection.login import Login
 from provision.errors import RefusedError, UsageError
-from provision.local import assumed, rendered
-from provision.login import Login
 from provision.roles import all_roles
+from provision.run.host import Target
 from tests.unit.examples import settings_of
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paramiko import SSHConfig
 
+from provision.connection.login import DEFAULT_KNOWN_HOSTS, Login
 from provision.errors import InventoryError
-from provision.login import DEFAULT_KNOWN_HOSTS, Login
 
 ME = getpass.getuser()
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"

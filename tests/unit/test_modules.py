@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.driver.module import Module, ModuleState
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Planned
+from provision.roles.driver.module import Module, ModuleState
 from tests.unit.sandbox import SHELLS
 
 NVIDIA = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",))

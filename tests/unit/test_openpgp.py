@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.openpgp import BEGIN, END, fingerprints
+from provision.resources.packages.openpgp import BEGIN, END, fingerprints
 
 KINDS = ["rsa2048", "ed25519"]
 

@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.packages.deb import Package, Packages, PackageState
-from provision.roles.base import package_source
+from provision.resources.packages.repository import package_source
 from tests.unit.examples import H100, repo
 
 ANSWER = b"""\

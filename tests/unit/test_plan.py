@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.command import Output, Probe
 from provision.errors import ProbeError, Refusal, RefusedError, UsageError
-from provision.plan import Plan, Wanted, load, looked, looks, plan, probes, save, states
-from provision.resources.base import PERMISSIONS, Change, Planned, Resource
-from provision.resources.handler import Handler
+from provision.plan.plan import Plan, Wanted, load, looked, looks, plan, probes, save, states
+from provision.probe import Output, Probe
+from provision.resource import PERMISSIONS, Change, Handler, Planned, Resource
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.module import Module, ModuleState
-from provision.resources.driver.reboot import USERS, BootState, Reboot, RebootPolicy, Users, users
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.module import Module, ModuleState
+from provision.roles.driver.reboot import USERS, BootState, Reboot, RebootPolicy, Users, users
 from tests.unit.sandbox import SHELLS
 
 POLICY = RebootPolicy("b001", causes=("packages:driver",))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from provision.errors import ChangeError, HostError, UnreachableError
-from provision.plan import Plan
-from provision.report import document, failure, folded, plans, recap
-from provision.resources.base import Change
-from provision.result import Result
+from provision.plan.plan import Plan
+from provision.plan.report import document, failure, folded, plans, recap
+from provision.plan.result import Result
+from provision.resource import Change
 
 FILE = Change(
     "file:/etc/a",

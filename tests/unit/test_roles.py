@@ -16,16 +16,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provision import report
 from provision.errors import Refusal, SettingsError
 from provision.inventory import Host
-from provision.plan import plan
-from provision.resources.base import Resource
-from provision.resources.handler import Handler
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.plan import report
+from provision.plan.plan import plan
+from provision.resource import Handler, Resource
+from provision.role import Role, Settings
 from provision.roles import all_roles, choose
-from provision.roles.base import Role, Settings
-from provision.settings import read
-from provision.sources import load
 from tests.unit.examples import (
     FINGERPRINT,
     H100,

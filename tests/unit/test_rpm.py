@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import Change, Planned
+from provision.probe import Output
+from provision.resource import Change, Planned
 from provision.resources.packages import dnf
 from provision.resources.packages.deb import Package
+from provision.resources.packages.repository import package_resource, package_source, require_family
 from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState
-from provision.roles.base import package_resource, package_source, require_family
 from tests.unit.examples import FINGERPRINT, H100, KEY, repo
 
 ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.command import quote
-from provision.plan import Plan
-from provision.resources.base import Change
+from provision.plan.plan import Plan
+from provision.plan.script import ACTIVE, Event, follow, launch, parse_event, script_of
+from provision.probe import quote
+from provision.resource import Change, Handler
 from provision.resources.file import Directory, File, NoFile
-from provision.resources.handler import Handler
-from provision.script import ACTIVE, Event, follow, launch, parse_event, script_of
 from tests.unit.sandbox import RUN, SHELLS, Sandbox, kinds
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import Change, Planned
-from provision.resources.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
 
 ANSWER = b"""\

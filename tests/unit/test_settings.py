@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from provision.errors import SettingsError
 from provision.inventory import Builder, Host
-from provision.roles import docker, driver, toolkit, triton
-from provision.settings import read
-from provision.sources import load
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.roles.docker import role as docker
+from provision.roles.driver import role as driver
+from provision.roles.toolkit import role as toolkit
+from provision.roles.triton import role as triton
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "example"
 

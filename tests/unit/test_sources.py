@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision import sources
 from provision.errors import InventoryError, Location
-from provision.sources import default_path, load
+from provision.inventory import sources
+from provision.inventory.sources import default_path, load
 
 GOOD = "all: {hosts: {n1: }}\n"
 

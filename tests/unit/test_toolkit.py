@@ -9,15 +9,15 @@ import pytest
 from pydantic import ValidationError
 
 from provision.facts import Facts
+from provision.resource import Handler
 from provision.resources.file import File
-from provision.resources.handler import Handler
 from provision.resources.packages.deb import Packages
 from provision.resources.packages.other_sources import OtherSources
 from provision.resources.packages.rpm import RpmPackages
-from provision.resources.toolkit.cdi import REFRESH, CdiSpecs
-from provision.resources.toolkit.config import ConfigToml
 from provision.roles import all_roles
-from provision.roles.toolkit import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
+from provision.roles.toolkit.cdi import REFRESH, CdiSpecs
+from provision.roles.toolkit.config import ConfigToml
+from provision.roles.toolkit.role import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
 from tests.unit.examples import H100, REPO, settings_of, with_gpus
 
 UBUNTU = replace(H100, os="ubuntu", version="24.04", codename="noble")

@@ -12,19 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.toolkit.cdi import (
-    GENERATED,
-    KIND,
-    QUESTION,
-    REFRESH,
-    CdiSpecs,
-    CdiState,
-    Spec,
-    parse,
-)
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Planned
+from provision.roles.toolkit.cdi import GENERATED, KIND, QUESTION, REFRESH, CdiSpecs, CdiState, Spec, parse
 from tests.unit.sandbox import SHELLS
 
 CAPTURED = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia.yaml"

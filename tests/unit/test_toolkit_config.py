@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
+from provision.resource import ABSENT, Planned
 from provision.resources.file import DANGLING, FileState
-from provision.resources.toolkit.config import CONFIG_TOML, ConfigToml, differing, read, with_keys
-from provision.resources.toolkit.keys import CHOICES, DEFAULTS, Value, default, flat, wrong
+from provision.roles.toolkit.config import CONFIG_TOML, ConfigToml, differing, read, with_keys
+from provision.roles.toolkit.config_keys import CHOICES, DEFAULTS, Value, default, flat, wrong
 
 PACKAGED = (Path(__file__).parent.parent / "lab/standins/files/config.toml").read_bytes()
 """What nvidia-ctk 1.20.0 makes on a Debian host."""

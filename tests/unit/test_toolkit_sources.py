@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
+from provision.probe import Output
+from provision.resource import ABSENT, Planned
 from provision.resources.packages.other_sources import OtherSources, SourceFile
-from provision.roles.toolkit import OLD_REPOSITORIES, OLD_SOURCES
+from provision.roles.toolkit.role import OLD_REPOSITORIES, OLD_SOURCES
 from tests.unit.sandbox import SHELLS
 
 URI = "https://mirror.example.org/nvidia/deb/amd64"

@@ -14,19 +14,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from provision.command import Output, Probe
-from provision.converge import Target
+from provision.connection.login import Login
 from provision.errors import ProbeError, UnreachableError, UsageError
 from provision.facts import Facts, Gpu
-from provision.login import Login
+from provision.probe import Output, Probe
 from provision.roles import choose
-from provision.roles.docker import DockerSettings
-from provision.roles.driver import LEFT_ALONE, DriverSettings
-from provision.roles.toolkit import ToolkitSettings
-from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings
+from provision.roles.docker.role import DockerSettings
+from provision.roles.driver.health import FIELDS
+from provision.roles.driver.role import LEFT_ALONE, DriverSettings
+from provision.roles.toolkit.role import ToolkitSettings
+from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings
+from provision.run.host import Target
 from provision.verify import HostResult, VerifyResult
 from provision.verify.evidence import Evidence, Look
-from provision.verify.health import FIELDS
 from provision.verify.suite import judge
 from tests.unit.examples import REPO, repo
 
@@ -921,7 +921,7 @@ def test_nothing_reaches_standard_output(capfd: pytest.CaptureFixture[str]) -> N
 def test_own_tests_run_with_the_same_fixtures(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
         """
-from provision.command import Probe
+from provision.probe import Probe
 from provision.verify import warn
 
 def probes(settings):
@@ -968,7 +968,7 @@ def test_warning():
         ("import nothing_like_it", r"test_own_\d+\.py: .*No module named 'nothing_like_it'"),
         ("ROLE = 'rle'\ndef test_x(): pass", "no role 'rle'"),
         (
-            "from provision.command import Probe\nROLE = 'docker'\n"
+            "from provision.probe import Probe\nROLE = 'docker'\n"
             "def probes(s): return [Probe('a', '1')]\ndef test_x(): pass",
             "another module has a different probe 'a'",
         ),
@@ -979,7 +979,7 @@ def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message:
     name = f"own_{abs(hash(text))}"
     (tmp_path / f"test_{name}.py").write_text(text)
     (tmp_path / f"test_a_{name}.py").write_text(
-        "from provision.command import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
+        "from provision.probe import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
     )
 
     def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:

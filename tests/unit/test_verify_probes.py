@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.command import Output
-from provision.gather import script_of
-from provision.roles.docker import DockerSettings
-from provision.roles.driver import DriverSettings
-from provision.roles.toolkit import ToolkitSettings
-from provision.roles.triton import Instance, TritonSettings
-from provision.verify import http
-from provision.verify.causes import CAUSES, cause
-from provision.verify.docker import plain_run, steps
-from provision.verify.health import HEALTH, readings
-from provision.verify.inference import canary_request, outputs
-from provision.verify.listening import listening
-from provision.verify.nvidia import cards, selected, sysfs_address, uuids
+from provision.causes.causes import CAUSES, cause
+from provision.gpu.nvidia_smi import cards, selected, sysfs_address, uuids
+from provision.probe import Output
+from provision.roles.docker.containers import plain_run, steps
+from provision.roles.docker.role import DockerSettings
+from provision.roles.driver.health import HEALTH, readings
+from provision.roles.driver.role import DriverSettings
+from provision.roles.toolkit.role import ToolkitSettings
+from provision.roles.triton import http
+from provision.roles.triton.inference import canary_request, outputs
+from provision.roles.triton.listening import listening
+from provision.roles.triton.role import Instance, TritonSettings
+from provision.run.gather import script_of
 from tests.verify import test_docker, test_driver, test_toolkit, test_triton
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from provision.command import Probe
+from provision.causes.causes import cause
 from provision.errors import Refusal
-from provision.resources.base import Planned
-from provision.resources.docker.engine import Engine
-from provision.resources.docker.gpus import LOOK, seen
-from provision.roles.docker import DockerSettings, daemon_of, engine_of
+from provision.probe import Probe
+from provision.resource import Planned
+from provision.resources.gpus_in_containers import LOOK, seen
+from provision.roles.docker.containers import INFO, loaded
+from provision.roles.docker.engine import Engine
+from provision.roles.docker.role import DockerSettings, daemon_of, engine_of
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
-from provision.verify.docker import INFO, loaded
 
 ROLE = "docker"
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
-from provision.command import Probe, words
-from provision.driver_packages import DriverPackages, Flavour
+from provision.causes.causes import cause
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources.base import Planned
-from provision.resources.driver.builds import DriverModules
-from provision.resources.driver.kernel import INSTALLED_MODULE, KERNELS
-from provision.roles.driver import (
+from provision.gpu.nvidia_smi import GPUS, Card, cards
+from provision.probe import Probe, words
+from provision.resource import Planned
+from provision.roles.driver.builds import DriverModules
+from provision.roles.driver.health import HEALTH, Reading, readings
+from provision.roles.driver.kernel import INSTALLED_MODULE, KERNELS
+from provision.roles.driver.packages import DriverPackages, Flavour
+from provision.roles.driver.role import (
     BLACKLIST,
     LEFT_ALONE,
     PREFERENCES,
@@ -20,9 +23,6 @@ from provision.roles.driver import (
     packages_of,
 )
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
-from provision.verify.health import HEALTH, Reading, readings
-from provision.verify.nvidia import GPUS, Card, cards
 
 ROLE = "driver"
 AGAIN = "inv provision --hosts HOST --roles driver"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision.command import Probe, words
+from provision.causes.causes import cause
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources.toolkit import cdi
-from provision.resources.toolkit.config import CONFIG_TOML, differing, read
-from provision.resources.toolkit.keys import flat
-from provision.roles.toolkit import (
+from provision.probe import Probe, words
+from provision.roles.toolkit import cdi
+from provision.roles.toolkit.config import CONFIG_TOML, differing, read
+from provision.roles.toolkit.config_keys import flat
+from provision.roles.toolkit.role import (
     LDCONFIG,
     NO_CGROUPS,
     OLD_REPOSITORIES,
@@ -19,7 +20,6 @@ from provision.roles.toolkit import (
     declared,
 )
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
 
 ROLE = "toolkit"
 AGAIN = "inv provision --hosts HOST --roles toolkit"

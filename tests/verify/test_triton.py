@@ -8,15 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from provision.command import Output, Probe, words
-from provision.converge import Target
+from provision.causes.causes import cause, cause_inside
 from provision.facts import Facts
-from provision.roles.docker import DockerSettings
-from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
-from provision.triton_releases import has_known_rce, release_of, server_version
-from provision.verify import Evidence, fail, http, skip, warn
-from provision.verify.causes import cause, cause_inside
-from provision.verify.docker import (
+from provision.gpu.nvidia_smi import GPUS, Card, cards, selected, uuids
+from provision.gpu.triton_releases import has_known_rce, release_of, server_version
+from provision.probe import Output, Probe, words
+from provision.roles.docker.containers import (
     INFO,
     loaded,
     none_run,
@@ -25,9 +22,13 @@ from provision.verify.docker import (
     plain_run_name,
     steps,
 )
-from provision.verify.inference import PATH, TEXT, canary_request, outputs
-from provision.verify.listening import SOCKETS, listening
-from provision.verify.nvidia import GPUS, Card, cards, selected, uuids
+from provision.roles.docker.role import DockerSettings
+from provision.roles.triton import http
+from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
+from provision.roles.triton.listening import SOCKETS, listening
+from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
+from provision.run.host import Target
+from provision.verify import Evidence, fail, skip, warn
 
 ROLE = "triton"
 

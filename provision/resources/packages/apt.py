@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from debian.debian_support import Version
 
-from provision.command import words
-from provision.resources.base import Planned
+from provision.probe import words
+from provision.resource import Planned
+from provision.shell import constant
 
-HELD = "/var/lib/provision/held"
+HELD = constant("shell/apt.sh", "held")
 """File on a host with the packages that we hold, one name a line; every other hold is somebody else's."""
 
 NOT_YET = re.compile(

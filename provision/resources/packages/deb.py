@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from debian.debian_support import Version
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Permission, Planned, Resource, Signal
 from provision.resources.packages import apt
 from provision.resources.packages.apt import HELD
 
@@ -35,6 +35,27 @@ class Package:
 
 
 @dataclass(frozen=True)
+class MajorVersion:
+    """A major version that stays unless somebody allows another one.
+
+    :ivar noun: what it is called (``branch``).
+    :ivar others: names or globs of further packages whose version tells which one is installed, such as
+        ``nvidia-utils-[0-9]*``; packages of the set with a version tell it anyway.
+    :ivar permission: what a change to another one takes.
+    """
+
+    noun: str
+    version: int
+    others: tuple[str, ...]
+    permission: Permission
+
+    def change(self, installed: Iterable[int]) -> str:
+        """``branch 570 → 580`` where another one is installed; empty otherwise."""
+        old = sorted(set(installed) - {self.version})
+        return f"{self.noun} {', '.join(map(str, old))} → {self.version}" if old else ""
+
+
+@dataclass(frozen=True)
 class PackageState:
     """What dpkg knows of a package. ``status`` is ``installed`` unless something was interrupted.
 
@@ -48,32 +69,36 @@ class PackageState:
     ours: bool = True
 
 
+APT = "shell/apt.sh"
+
 State = Mapping[str, PackageState | Missing]
 """State of a set: of each of its packages, and of the other packages that tell the branch; by name."""
 
 
 @dataclass(frozen=True)
-class Packages(Resource):
+class Packages(Resource[State]):
     """Packages that belong together: one apt-get run installs them, so versions stay in step.
 
     :ivar name: what the set is called in plans.
     :ivar hold: mark them held, so that no upgrade of the system moves them.
-    :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
-    :ivar others: names or globs of further packages whose version tells which branch is installed, such as
-        ``nvidia-utils-[0-9]*``; packages of the set with a version tell it anyway.
+    :ivar major: a major version that only a permission changes.
     :ivar why: reason for these packages and no others; shown where one of them moves.
     :ivar remarks: what an operator should know then, one line each.
     :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
+    :ivar signals: what it tells the handlers of other roles, by the verb of a package that moves; the empty verb
+        is for every change of the set.
+    :ivar shell: the files whose functions its change calls.
     """
 
     name: str
     packages: tuple[Package, ...]
     hold: bool = True
-    branch: int | None = None
-    others: tuple[str, ...] = ()
+    major: MajorVersion | None = None
     why: str = ""
     remarks: tuple[str, ...] = ()
     proof: str = ""
+    signals: tuple[tuple[str, Signal], ...] = ()
+    shell: tuple[str, ...] = (APT,)
     kind: ClassVar[str] = "packages"
 
     @property
@@ -84,7 +109,7 @@ class Packages(Resource):
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
-        names = sorted({n for r in resources for n in (*(p.name for p in r.packages), *r.others)})
+        names = sorted({n for r in resources for n in r.names()})
         form = r"${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n"
         # dpkg-query fails when it does not know one of the names; what it knows is printed all the same.
         return Probe(
@@ -110,8 +135,17 @@ class Packages(Resource):
                 known[name] = PackageState(version, status, want == "hold", ours=name in ours)
         return {r.id: r._own(known) for r in resources}
 
+    def bare(self) -> State:
+        """No package is installed."""
+        return {p.name: ABSENT for p in self.packages}
+
+    def names(self) -> tuple[str, ...]:
+        """Names and globs of all packages that count."""
+        return (*(p.name for p in self.packages), *(self.major.others if self.major else ()))
+
     def _own(self, known: Mapping[str, PackageState]) -> State:
-        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in self.others)}
+        globs = self.major.others if self.major else ()
+        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in globs)}
         return {**others, **{p.name: known.get(p.name, ABSENT) for p in self.packages}}
 
     def change(self, state: State, planned: Planned) -> Change | None:
@@ -129,7 +163,7 @@ class Packages(Resource):
         refuse_foreign_holds({p.name: (state[p.name], p.version) for p in moved}, "apt-mark unhold {}")
         verbs = {_verb(move) for move in moves.values() if move}
         action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "hold")
-        swap = branch_change(self.branch, self._branches(state)) if moved else ""
+        swap = self.major.change(self._majors(state)) if self.major and moved else ""
         reasons = [*filter(None, (swap, self.why)), *(f"{p.name}: {moves[p]}" for p in moved)]
         argv = _argv(action, moved)
         return Change(
@@ -138,14 +172,19 @@ class Packages(Resource):
             summary=f"{action} " + " ".join(p.selector for p in moved or loose),
             reason="; ".join(reasons) if moved else "not held",
             diff="".join(_line(p, state[p.name]) for p in moved),
-            signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
+            sign=SIGNS.get(action, "~"),
+            signals=(
+                *(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
+                *told(self.signals, verbs),
+            ),
             done=self._done(),
             script=self._script(argv if moved else ()),
-            needs="branch-change" if swap else "",
-            look=apt.simulate(argv, planned) if moved else "",
+            needs=self.major.permission if self.major and swap else None,
+            preview=Probe("", apt.simulate(argv, planned)) if moved else None,
+            reloads_systemd=True,
         )
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Show what apt-get would do, and approve exactly the removals that it shows.
 
         :raises Refusal: if a package would move that somebody else holds.
@@ -163,9 +202,10 @@ class Packages(Resource):
         """The remarks, where a package moves."""
         return self.remarks if any(_move(p, state[p.name]) for p in self.packages) else ()
 
-    def _branches(self, state: State) -> set[int]:
-        """The branches that are installed, by the packages whose version tells."""
-        silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
+    def _majors(self, state: State) -> set[int]:
+        """The major versions that are installed, by the packages whose version tells."""
+        kept = self.major.version if self.major else None
+        silent = {p.name for p in self.packages if p.version is None or major(p.version) != kept}
         return {major(s.version) for n, s in state.items() if n not in silent and not isinstance(s, Missing)}
 
     def _done(self) -> str:
@@ -187,10 +227,13 @@ def major(version: str) -> int:
     return int(found[1]) if found else -1
 
 
-def branch_change(wanted: int | None, installed: Iterable[int]) -> str:
-    """``branch 570 → 580`` where another branch is installed; empty otherwise."""
-    old = sorted(set(installed) - {wanted})
-    return f"branch {', '.join(map(str, old))} → {wanted}" if wanted is not None and old else ""
+SIGNS: Mapping[str, Literal["+", "-", "~"]] = {"install": "+", "downgrade": "-"}
+"""The signs of changes of packages; any other action is ``~``."""
+
+
+def told(signals: Iterable[tuple[str, Signal]], verbs: Iterable[str]) -> tuple[str, ...]:
+    """The names of the signals for these verbs, and of those for every change."""
+    return tuple(signal.name for verb, signal in signals if not verb or verb in verbs)
 
 
 def refuse_foreign_holds(moved: Mapping[str, tuple[PackageState | Missing, str | None]], unhold: str) -> None:

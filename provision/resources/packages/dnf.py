@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from debian.debian_support import Version
 
-from provision.command import quote, words
+from provision.probe import quote, words
 from provision.resources.packages.apt import HELD
 
 STREAMS = "/etc/dnf/modules.d"

@@ -12,13 +12,14 @@ import configparser
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from debian.deb822 import Deb822
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import Change, Missing, Planned, Resource, unified
+from provision.facts import Family
+from provision.probe import Output, Probe, quote, words
+from provision.resource import Change, Planned, Resource, unified
 from provision.resources.file import checksum
 
 _FOLDERS = {"debian": "/etc/apt/sources.list.d", "rhel": "/etc/yum.repos.d"}
@@ -67,7 +68,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class OtherSources(Resource):
+class OtherSources(Resource[tuple[SourceFile, ...]]):
     """No other source of what a repository of ours brings.
 
     A file that holds nothing else is moved into the backups. One that holds other sources too, or apt's
@@ -84,7 +85,7 @@ class OtherSources(Resource):
     """
 
     name: str
-    family: Literal["debian", "rhel"]
+    family: Family
     uri: str
     suite: str
     architecture: str
@@ -93,6 +94,7 @@ class OtherSources(Resource):
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
+    shell = ("shell/sources.sh",)
 
     @property
     def id(self) -> str:
@@ -134,13 +136,15 @@ done
         files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
-    def change(self, state: tuple[SourceFile, ...] | Missing, planned: Planned) -> Change | None:
+    def bare(self) -> tuple[SourceFile, ...]:
+        """There are no other sources."""
+        return ()
+
+    def change(self, state: tuple[SourceFile, ...], planned: Planned) -> Change | None:
         """Move away the files that hold nothing else and that no earlier change moves away.
 
         :raises Refusal: if a source stands among others.
         """
-        if isinstance(state, Missing):
-            return None
         left = [file for file in state if not planned.positions((_gone(file.path),))]
         files = [file for file in left if self._may_go(file)]
         if not files:
@@ -153,6 +157,7 @@ done
             reason="other sources of the same packages, at which apt can stop or take other releases"
             if self.family == "debian"
             else "other sources of the same packages",
+            sign="-",
             diff="".join(unified(file.text, "", file.path) for file in files),
             guard=" && ".join(f"holds {quote(file.path)} {checksum(file.content)}" for file in files),
             done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),

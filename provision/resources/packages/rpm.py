@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import Change, Planned, Resource
+from provision.probe import Output, Probe, quote, words
+from provision.resource import Change, Planned, Resource, Signal
 from provision.resources.packages import dnf
 from provision.resources.packages.apt import HELD
-from provision.resources.packages.deb import Package, branch_change, major
+from provision.resources.packages.deb import SIGNS, MajorVersion, Package, major, told
+
+DNF = "shell/dnf.sh"
 
 PLUGIN = "python3-dnf-plugin-versionlock"
 """The package that makes dnf heed the locks."""
@@ -60,28 +62,30 @@ class RpmState:
 
 
 @dataclass(frozen=True)
-class RpmPackages(Resource):
+class RpmPackages(Resource[RpmState]):
     """Packages that belong together: one dnf transaction installs them.
 
     :ivar name: what the set is called in plans.
     :ivar hold: lock them at their version, so that no upgrade of the system moves them.
     :ivar stream: ``MODULE:STREAM`` that has to be enabled, such as ``nvidia-driver:580-open``.
-    :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
-    :ivar others: names or globs of further packages whose version tells which branch is installed.
+    :ivar major: a major version that only a permission changes.
     :ivar why: reason for these packages and no others; shown where one of them moves.
     :ivar remarks: what an operator should know then, one line each.
     :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
+    :ivar signals: as in :class:`provision.resources.packages.deb.Packages`.
+    :ivar shell: the files whose functions its change calls.
     """
 
     name: str
     packages: tuple[Package, ...]
     hold: bool = True
     stream: str | None = None
-    branch: int | None = None
-    others: tuple[str, ...] = ()
+    major: MajorVersion | None = None
     why: str = ""
     remarks: tuple[str, ...] = ()
     proof: str = ""
+    signals: tuple[tuple[str, Signal], ...] = ()
+    shell: tuple[str, ...] = (DNF,)
     kind: ClassVar[str] = "rpm-packages"
 
     @property
@@ -97,7 +101,7 @@ class RpmPackages(Resource):
     @classmethod
     def probe(cls, resources: Sequence[RpmPackages]) -> Probe:
         """Ask rpm for every package of every set at once; locks and streams are files."""
-        names = sorted({PLUGIN, *(n for r in resources for n in (*(p.name for p in r.packages), *r.others))})
+        names = sorted({PLUGIN, *(n for r in resources for n in r.names())})
         form = r"%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"
         modules = words(*sorted({f"{dnf.STREAMS}/{r.module}.module" for r in resources if r.module}))
         return Probe(
@@ -139,10 +143,16 @@ class RpmPackages(Resource):
             for r in resources
         }
 
+    def bare(self) -> RpmState:
+        """No package is installed."""
+        return RpmState({})
+
+    def names(self) -> tuple[str, ...]:
+        """Names and globs of all packages that count."""
+        return (*(p.name for p in self.packages), *(self.major.others if self.major else ()))
+
     def _knows(self, name: str) -> bool:
-        return name == PLUGIN or any(
-            fnmatchcase(name, known) for known in (*(p.name for p in self.packages), *self.others)
-        )
+        return name == PLUGIN or any(fnmatchcase(name, known) for known in self.names())
 
     def change(self, state: RpmState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Enable the stream, install what is missing or at another version, and lock what is not locked.
@@ -161,7 +171,7 @@ class RpmPackages(Resource):
         verbs = {_verb(move) for move in moves.values() if move}
         action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "")
         action = action or ("switch" if switch else "hold")
-        swap = branch_change(self.branch, self._branches(state)) if moved or switch else ""
+        swap = self.major.change(self._majors(state)) if self.major and (moved or switch) else ""
         stream = f"module {self.module}: stream {state.stream or 'none'} → {self.stream}" if switch else ""
         why = self.why if moved or switch else ""
         reasons = [r for r in (swap, why, stream, *(f"{p.name}: {moves[p]}" for p in moved)) if r]
@@ -173,14 +183,19 @@ class RpmPackages(Resource):
             summary=f"{action} {' '.join(named)}",
             reason="; ".join(reasons) if moved or switch else "not locked",
             diff="".join(_lines(p, state.installed.get(p.name, ())) for p in moved),
-            signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
+            sign=SIGNS.get(action, "~"),
+            signals=(
+                *(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
+                *told(self.signals, verbs),
+            ),
             done=self._done(),
             script=self._script(wanted, switch=switch),
-            needs="branch-change" if swap else "",
-            look=dnf.simulate(wanted, str(self.stream) if switch else "") if wanted else "",
+            needs=self.major.permission if self.major and swap else None,
+            preview=Probe("", dnf.simulate(wanted, str(self.stream) if switch else "")) if wanted else None,
+            reloads_systemd=True,
         )
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Show what dnf would do, and approve exactly the removals that it shows."""
         found = dnf.read(answer.out)
         approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
@@ -211,9 +226,10 @@ class RpmPackages(Resource):
                     hint=f"dnf versionlock delete {package.name}",
                 )
 
-    def _branches(self, state: RpmState) -> set[int]:
-        """The branches that are installed, by the packages whose version tells."""
-        silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
+    def _majors(self, state: RpmState) -> set[int]:
+        """The major versions that are installed, by the packages whose version tells."""
+        kept = self.major.version if self.major else None
+        silent = {p.name for p in self.packages if p.version is None or major(p.version) != kept}
         silent.add(PLUGIN)
         return {major(i.version) for n, found in state.installed.items() if n not in silent for i in found}
 

@@ -1,0 +1,1 @@
+"""The command line: tasks, their arguments, and what people see."""

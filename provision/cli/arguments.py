@@ -1,0 +1,152 @@
+"""What arguments of the command line mean: hosts, their logins and settings, saved plans, run names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from getpass import getpass
+from pathlib import Path
+
+from provision import roles
+from provision.cli import terminal
+from provision.connection import knows
+from provision.connection.enroll import new_keys, record
+from provision.connection.login import Login
+from provision.errors import InventoryError, UsageError
+from provision.inventory import Host, Inventory, sources
+from provision.plan import plan
+from provision.plan.plan import Plan
+from provision.run import fleet
+from provision.run.host import Target
+
+
+def load_inventory(path: str) -> Inventory:
+    """The inventory at ``path``, or the default one; its warnings are shown.
+
+    :raises InventoryError: if it cannot be read.
+    """
+    loaded = sources.load([path or sources.default_path()])
+    for warning in loaded.warnings:
+        terminal.say(f"warning: {warning}")
+    return loaded
+
+
+def select(hosts: str, inventory: str) -> tuple[Host, ...]:
+    """The hosts that the pattern ``hosts`` names.
+
+    :raises UsageError: if there is no pattern, or it names nothing.
+    """
+    if not hosts:
+        raise UsageError(
+            "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
+        )
+    return load_inventory(inventory).select(hosts)
+
+
+def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:
+    """The selected hosts with their settings, all checked; those without any of the roles are left out.
+
+    Returns the hosts of the inventory by name, too, for messages.
+
+    :raises UsageError: for anything that is refused.
+    """
+    chosen = roles.choose([name for name in role_names.split(",") if name])
+    selected = select(hosts, inventory)
+    found, without = fleet.targets(selected, chosen)
+    if without:
+        terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
+    return found, {host.name: host for host in selected}
+
+
+def reachable(
+    hosts: str, inventory: str, role_names: str, *, enroll: bool, ask_become_pass: bool
+) -> list[Target]:
+    """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
+
+    :raises UsageError: for anything that is refused.
+    """
+    found, named = targets(hosts, inventory, role_names)
+    if ask_become_pass:
+        password = getpass("sudo password: ")
+        found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
+    if enroll:
+        enroll_hosts([target.login for target in found])
+    _require_known(named, [target.login for target in found])
+    return found
+
+
+def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
+    """Refuse hosts that no key could be checked against, before any connection.
+
+    :raises InventoryError: naming the first and how many there are.
+    """
+    unknown = [login.host for login in logins if not knows(login)]
+    if unknown:
+        others = f", nor are those of {len(unknown) - 1} other host(s)" if len(unknown) > 1 else ""
+        raise InventoryError(
+            f"the SSH host key of {unknown[0]} is not known{others}",
+            where=hosts[unknown[0]].where(),
+            hint="--enroll shows such keys and records them; or give host_key: in the inventory",
+        )
+
+
+def enroll_hosts(logins: Sequence[Login]) -> None:
+    """Show the keys of unknown hosts, and record them if somebody agrees.
+
+    :raises UsageError: if nobody does, or they cannot be written.
+    """
+    keys = new_keys(logins, terminal.say)
+    for key in keys:
+        terminal.say(f"{key.host}: {key.kind} {key.fingerprint}")
+    if keys and not terminal.confirmed(f"Trust these {len(keys)} key(s) from now on?"):
+        raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
+    record(keys)
+
+
+def granted(*, reboot: bool, allow_branch_change: bool) -> tuple[str, ...]:
+    """The permissions that the command line gives, by name."""
+    given = {"reboot": reboot, "branch-change": allow_branch_change}
+    return tuple(sorted(name for name, is_given in given.items() if is_given))
+
+
+def open_fleet(found: Sequence[Target], pace: fleet.Pace, permissions: tuple[str, ...]) -> fleet.Fleet:
+    """A fleet with these permissions, whose progress is shown."""
+    found = [replace(target, granted=permissions) for target in found]
+    progress = terminal.Progress({target.name: 0 for target in found})
+    return fleet.Fleet(found, pace, progress.tell, progress.tick)
+
+
+def saved_plans(path: str) -> dict[str, Plan] | None:
+    """The plans saved in ``path``; None without a path.
+
+    :raises UsageError: if it cannot be read.
+    """
+    if not path:
+        return None
+    try:
+        return plan.load(Path(path).read_text("utf-8"), path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
+
+
+def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
+    """Write plans to a file that only its owner can read: they may hold secrets.
+
+    :raises UsageError: if it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(plan.save(list(plans.values())))
+    terminal.say(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+
+
+def run_id() -> str:
+    """Sortable by time, and unique among operators who start in the same second."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -1,0 +1,45 @@
+"""Reboots: who allows them, and the change that makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.probe import quote
+from provision.resource import Change, Permission
+
+REBOOT = Permission(
+    "reboot", "reboot needed", "--reboot allows it for this run, driver.reboot: allowed for all"
+)
+
+
+@dataclass(frozen=True)
+class RebootPolicy:
+    """When a host may be rebooted, and how.
+
+    :ivar boot_id: of the boot in which the plan is made; a host that was booted since is not rebooted again.
+    :ivar allowed: whether the settings allow it; otherwise the command line must.
+    :ivar timeout: seconds within which the host must be back.
+    :ivar causes: ids of resources whose changes make a reboot necessary. Without permission they are not begun.
+    """
+
+    boot_id: str
+    allowed: bool = False
+    timeout: int = 900
+    causes: tuple[str, ...] = ()
+
+    def change(
+        self, resource: str, reason: str, impact: tuple[str, ...] = (), *, causes: tuple[str, ...] = ()
+    ) -> Change:
+        """The reboot itself, as a change of ``resource``."""
+        return Change(
+            resource=resource,
+            action="reboot",
+            summary="reboot the host",
+            reason=reason,
+            done=f"booted_since {quote(self.boot_id)}",
+            script=f"reboot_soon {quote(reason)}",
+            needs=None if self.allowed else REBOOT,
+            impact=impact,
+            causes=causes,
+            reboot=self.timeout,
+        )

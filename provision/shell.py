@@ -1,0 +1,55 @@
+"""The product's shell text: files below ``templates/``, with the functions that probes and steps call.
+
+A file is about one topic and holds constants and functions. A line ``# needs: shell/files.sh`` names the files
+whose functions it calls. A constant is a line ``name=value`` or ``name='several words'`` at the left margin: it is
+written there once, and Python reads it with :func:`constant`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+
+from provision.render import template_path
+
+_NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
+_CONSTANT = re.compile(r"^([a-z_]+)=(\S+|'[^'\n]*')$", re.MULTILINE)
+
+
+@functools.cache
+def text_of(file: str) -> str:
+    """The text of one shell file.
+
+    :raises RenderError: if there is no such file.
+    """
+    return template_path(file).read_text("utf-8")
+
+
+@functools.cache
+def constants(file: str) -> dict[str, str]:
+    """The constants of one shell file by name."""
+    return {name: "".join(shlex.split(value)) for name, value in _CONSTANT.findall(text_of(file))}
+
+
+def constant(file: str, name: str) -> str:
+    """The value of a constant of a shell file.
+
+    :raises KeyError: if the file has no such constant.
+    """
+    return constants(file)[name]
+
+
+def with_needs(*files: str) -> tuple[str, ...]:
+    """These files and all that they need, each once, and each after those that it needs."""
+    found: dict[str, None] = {}
+    for file in files:
+        for needed in _NEEDS.findall(text_of(file)):
+            found |= dict.fromkeys(with_needs(*needed.split()))
+        found[file] = None
+    return tuple(found)
+
+
+def assembled(*files: str) -> str:
+    """The text of these files and of all that they need."""
+    return "".join(text_of(file) for file in with_needs(*files))
