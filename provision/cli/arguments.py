@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from getpass import getpass
 from pathlib import Path
 
-from provision import roles
 from provision.cli import terminal
 from provision.connection import knows
 from provision.connection.enroll import new_keys, record
 from provision.connection.login import Login
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
-from provision.plan import plan
+from provision.plan import saved
 from provision.plan.plan import Plan
+from provision.resources.reboot import REBOOT
+from provision.role import Role
+from provision.roles import choose, with_site
+from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
 from provision.run.host import Target
 
@@ -30,7 +33,7 @@ def load_inventory(path: str) -> Inventory:
     """
     loaded = sources.load([path or sources.default_path()])
     for warning in loaded.warnings:
-        terminal.say(f"warning: {warning}")
+        terminal.log(f"warning: {warning}")
     return loaded
 
 
@@ -46,6 +49,14 @@ def select(hosts: str, inventory: str) -> tuple[Host, ...]:
     return load_inventory(inventory).select(hosts)
 
 
+def roles_for(inventory: str) -> tuple[Role, ...]:
+    """The roles of the product, and the site's own in the folder ``roles`` beside the inventory.
+
+    :raises UsageError: if one of them cannot be loaded.
+    """
+    return with_site(Path(inventory or sources.default_path()).absolute().parent / "roles")
+
+
 def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:
     """The selected hosts with their settings, all checked; those without any of the roles are left out.
 
@@ -53,11 +64,11 @@ def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], 
 
     :raises UsageError: for anything that is refused.
     """
-    chosen = roles.choose([name for name in role_names.split(",") if name])
+    chosen = choose(roles_for(inventory), [name for name in role_names.split(",") if name])
     selected = select(hosts, inventory)
     found, without = fleet.targets(selected, chosen)
     if without:
-        terminal.say(f"left out, since they have none of these roles: {', '.join(without)}")
+        terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
@@ -85,9 +96,9 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
     """
     unknown = [login.host for login in logins if not knows(login)]
     if unknown:
-        others = f", nor are those of {len(unknown) - 1} other host(s)" if len(unknown) > 1 else ""
+        names = unknown[0] if len(unknown) == 1 else f"{unknown[0]} and {len(unknown) - 1} more"
         raise InventoryError(
-            f"the SSH host key of {unknown[0]} is not known{others}",
+            f"the SSH host key of {names} is not known",
             where=hosts[unknown[0]].where(),
             hint="--enroll shows such keys and records them; or give host_key: in the inventory",
         )
@@ -98,25 +109,27 @@ def enroll_hosts(logins: Sequence[Login]) -> None:
 
     :raises UsageError: if nobody does, or they cannot be written.
     """
-    keys = new_keys(logins, terminal.say)
+    keys = new_keys(logins, terminal.log)
     for key in keys:
-        terminal.say(f"{key.host}: {key.kind} {key.fingerprint}")
-    if keys and not terminal.confirmed(f"Trust these {len(keys)} key(s) from now on?"):
+        terminal.log(f"{key.host}: {key.kind} {key.fingerprint}")
+    if keys and not terminal.confirmed(
+        "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
+    ):
         raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
     record(keys)
 
 
 def granted(*, reboot: bool, allow_branch_change: bool) -> tuple[str, ...]:
     """The permissions that the command line gives, by name."""
-    given = {"reboot": reboot, "branch-change": allow_branch_change}
+    given = {REBOOT.name: reboot, BRANCH_CHANGE.name: allow_branch_change}
     return tuple(sorted(name for name, is_given in given.items() if is_given))
 
 
-def open_fleet(found: Sequence[Target], pace: fleet.Pace, permissions: tuple[str, ...]) -> fleet.Fleet:
+def open_fleet(found: Sequence[Target], rollout: fleet.Rollout, permissions: tuple[str, ...]) -> fleet.Fleet:
     """A fleet with these permissions, whose progress is shown."""
     found = [replace(target, granted=permissions) for target in found]
     progress = terminal.Progress({target.name: 0 for target in found})
-    return fleet.Fleet(found, pace, progress.tell, progress.tick)
+    return fleet.Fleet(found, rollout, progress.on_event, progress.refresh)
 
 
 def saved_plans(path: str) -> dict[str, Plan] | None:
@@ -127,7 +140,7 @@ def saved_plans(path: str) -> dict[str, Plan] | None:
     if not path:
         return None
     try:
-        return plan.load(Path(path).read_text("utf-8"), path)
+        return saved.load(Path(path).read_text("utf-8"), path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
 
@@ -143,8 +156,8 @@ def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(descriptor, 0o600)
-        file.write(plan.save(list(plans.values())))
-    terminal.say(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+        file.write(saved.save(list(plans.values())))
+    terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
 
 
 def run_id() -> str:

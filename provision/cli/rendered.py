@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from provision.errors import UsageError
 from provision.facts import Facts, Gpu
-from provision.resources.file import File
-from provision.roles.docker.daemon_json import DaemonJson
-from provision.roles.docker.text import DAEMON_JSON
-from provision.run.host import Target, wanted_of
+from provision.plan.declared import declare
+from provision.resource import RenderedFile
+from provision.run.host import Target
 
 CODENAMES = {"debian:12": "bookworm", "debian:13": "trixie", "ubuntu:22.04": "jammy", "ubuntu:24.04": "noble"}
 
@@ -36,13 +35,11 @@ def assumed(system: str) -> Facts:
     )
 
 
-def rendered(target: Target, facts: Facts) -> Iterator[tuple[str, bytes, str]]:
-    """Path, content and mode of every file that would be written; daemon.json as on a host that has none.
+def rendered(target: Target, facts: Facts) -> Iterator[RenderedFile]:
+    """Every file that would be written to a host that has none of them.
 
     :raises RefusedError: if a role refuses such a host.
     """
-    for item in wanted_of(target, facts):
-        if isinstance(item.resource, File):
-            yield item.resource.path, item.resource.content, item.resource.mode
-        elif isinstance(item.resource, DaemonJson):
-            yield DAEMON_JSON, item.resource.alone, "0644"
+    for item in declare(target.name, target.settings, facts):
+        if file := item.resource.rendered():
+            yield file

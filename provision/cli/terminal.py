@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.text import Text
 
 from provision.errors import HostError, ProvisionError, UsageError
-from provision.plan.report import SIGNS
 from provision.plan.script import Event
 
 SLOW = 15.0
@@ -24,40 +23,40 @@ SLOW = 15.0
 STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
-def out(text: str) -> None:
+def write_data(text: str) -> None:
     """Print data: to standard output, coloured on terminals only, never wrapped."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for line in text.rstrip("\n").split("\n"):
         sign = line.strip()[:1]
-        styled = line.startswith("    ") and (sign in SIGNS.values() or sign == "~")
+        styled = line.startswith("    ") and sign in STYLES
         console.print(Text(line, style=STYLES.get(sign, "") if styled else ""))
 
 
-def out_json(document: Mapping[str, Any]) -> None:
+def write_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output."""
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a remark: to standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager
-def sentences() -> Iterator[None]:
+def error_boundary() -> Iterator[None]:
     """Turn our errors into one sentence, a hint and an exit code; interrupts end at once with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        say("interrupted: runs that were started go on on their hosts; the next run attaches to them")
+        log("interrupted: runs that have started continue on their hosts; the next run attaches to them")
         sys.stdout.flush()
         # Threads may wait for hosts for minutes; nothing here needs their end.
         os._exit(130)
     except ProvisionError as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         if error.hint:
-            say(f"hint: {error.hint}")
+            log(f"hint: {error.hint}")
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +80,7 @@ class Progress:
         self._running: dict[str, tuple[str, float, float]] = {}
         self._width = max((len(name) for name in steps), default=0)
 
-    def tell(self, host: str, event: Event | str) -> None:
+    def on_event(self, host: str, event: Event | str) -> None:
         """Take an event of a host's run, or a remark about the host."""
         with self._lock:
             if isinstance(event, str):
@@ -94,7 +93,7 @@ class Progress:
                 resource, _, _ = self._running.pop(host, ("", 0.0, 0.0))
                 self._step(host, event, resource)
 
-    def tick(self) -> None:
+    def refresh(self) -> None:
         """Mention the steps that have been running for long."""
         now = time.monotonic()
         with self._lock:
@@ -104,14 +103,14 @@ class Progress:
                     self._running[host] = (resource, began, now)
 
     def _step(self, host: str, event: Event, resource: str) -> None:
-        word = {"ok": "changed", "skip": "already so", "fail": "FAILED"}[event.kind]
+        word = {"ok": "changed", "skip": "unchanged", "fail": "FAILED"}[event.kind]
         seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
         total = self._steps.get(host)
         number = f"{event.index + 1}/{total}" if total else f"{event.index + 1}"
         self._line(host, f"{number:>7} {word}: {resource}{seconds}")
 
     def _line(self, host: str, text: str) -> None:
-        say(f"{host:<{self._width}} {text}")
+        log(f"{host:<{self._width}} {text}")
 
 
 def host_errors(errors: Mapping[str, HostError]) -> str:

@@ -7,19 +7,9 @@ from typing import Any
 
 from provision.plan.plan import Plan
 from provision.plan.result import Result
-from provision.resource import PERMISSIONS, Change
+from provision.resource import Change
 
 SCHEMA = 1
-SIGNS = {
-    "create": "+",
-    "install": "+",
-    "pull": "+",
-    "load": "+",
-    "make": "+",
-    "remove": "-",
-    "downgrade": "-",
-}
-"""What stands in front of a change; anything else changes something that is there: ``~``."""
 
 
 def folded(names: Sequence[str], most: int = 8) -> str:
@@ -50,10 +40,9 @@ def _changes(plan: Plan, *, diff: bool) -> Iterable[str]:
             role = change.role
             yield f"  {role}"
         why = f"  ({change.reason})" if change.reason else ""
-        yield f"    {SIGNS.get(change.action, '~')} {change.summary}{why}"
-        if plan.lacks(change):
-            permission = PERMISSIONS[change.needs]
-            yield f"        not allowed yet: {permission.how}"
+        yield f"    {change.sign} {change.summary}{why}"
+        if change.needs and plan.lacks(change):
+            yield f"        not allowed yet: {change.needs.how}"
         yield from (f"        ! {line}" for line in change.impact)
         if change.simulation:
             yield from (f"        | {line}" for line in change.simulation.rstrip("\n").split("\n"))
@@ -121,7 +110,7 @@ def _change(change: Change, *, diff: bool) -> dict[str, Any]:
         "action": change.action,
         "summary": change.summary,
         "reason": change.reason,
-        "needs": change.needs or None,
+        "needs": change.needs.name if change.needs else None,
         "impact": list(change.impact),
     }
     return {**row, "diff": change.diff, "simulation": change.simulation} if diff else row

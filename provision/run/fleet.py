@@ -19,7 +19,7 @@ from provision.inventory.settings import read
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.role import Role
-from provision.run.host import Converging, Target, Tell, ask_facts
+from provision.run.host import HostRun, OnEvent, Target, ask_facts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,8 +29,8 @@ FORKS = 50
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How a fleet is gone through.
+class Rollout:
+    """In which batches a fleet is changed.
 
     :ivar forks: hosts at the same time.
     :ivar serial: sizes of the batches, numbers or percentages; the last one repeats. Empty: one batch.
@@ -123,7 +123,7 @@ def logins(hosts: Iterable[Host]) -> list[Login]:
     return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
-def facts_of(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+def gather_facts(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
     """Facts of every host that answers, and the error of every one that does not."""
 
     def ask(login: Login) -> Facts | HostError:
@@ -139,9 +139,9 @@ def facts_of(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[
 
 
 def each(
-    items: Mapping[str, T], work: Callable[[T], R], forks: int, tick: Callable[[], None]
+    items: Mapping[str, T], work: Callable[[T], R], forks: int, refresh: Callable[[], None]
 ) -> dict[str, R]:
-    """Do ``work`` for all items, ``forks`` at a time; ``tick`` is called at least every second meanwhile.
+    """Do ``work`` for all items, ``forks`` at a time; ``refresh`` is called at least every second meanwhile.
 
     An interrupt does not wait for work that was begun.
     """
@@ -153,7 +153,7 @@ def each(
         while pending:
             done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
             found |= {running[future]: future.result() for future in done}
-            tick()
+            refresh()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return {name: found[name] for name in items}
@@ -164,10 +164,10 @@ class Fleet:
     """All hosts of one command, their connections open from the plan to the proof."""
 
     targets: Sequence[Target]
-    pace: Pace
-    tell: Tell
-    tick: Callable[[], None] = lambda: None
-    hosts: dict[str, Converging] = field(default_factory=dict)
+    rollout: Rollout
+    on_event: OnEvent
+    refresh: Callable[[], None] = lambda: None
+    hosts: dict[str, HostRun] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
     def __enter__(self) -> Fleet:
@@ -183,16 +183,16 @@ class Fleet:
 
     def survey(self) -> dict[str, Plan]:
         """Plan every host. Those that cannot be planned have a result already."""
-        self.hosts = {t.name: Converging(t, Connection(t.login)) for t in self.targets}
+        self.hosts = {t.name: HostRun(t, Connection(t.login)) for t in self.targets}
 
-        def look(host: Converging) -> Result | None:
-            return _isolated(host, lambda: host.look(self.tell))
+        def work(host: HostRun) -> Result | None:
+            return _isolated(host, lambda: host.make_survey(self.on_event))
 
-        looked = each(self.hosts, look, self.pace.forks, self.tick)
-        self.results = {name: result for name, result in looked.items() if result}
+        failed = each(self.hosts, work, self.rollout.forks, self.refresh)
+        self.results = {name: result for name, result in failed.items() if result}
         return {name: host.survey.plan for name, host in self.hosts.items() if host.survey}
 
-    def hold_to(self, approved: Mapping[str, Plan]) -> None:
+    def restrict_to(self, approved: Mapping[str, Plan]) -> None:
         """Let only hosts go on whose plan is the saved one, with the permissions that were given for it.
 
         :raises UsageError: if the saved plan is of other hosts.
@@ -215,21 +215,23 @@ class Fleet:
                 granted = tuple(sorted({*plan.granted, *approved[name].granted}))
                 host.survey = replace(host.survey, plan=replace(plan, granted=granted))
 
-    def carry_out(self, run: str) -> None:
+    def apply(self, run: str) -> None:
         """Apply all plans, batch by batch, until too many hosts have failed."""
         names = [name for name in self.hosts if name not in self.results]
-        tolerated = self.pace.tolerated(len(self.hosts))
-        for batch in self.pace.batches(names):
+        tolerated = self.rollout.tolerated(len(self.hosts))
+        for batch in self.rollout.batches(names):
             if self._failures() > tolerated:
                 skipped = {name: self.hosts[name].result("skipped") for name in batch}
                 self.results |= skipped
                 continue
             hosts = {name: self.hosts[name] for name in batch}
-            self.results |= each(hosts, lambda host: self._converged(host, run), self.pace.forks, self.tick)
+            self.results |= each(
+                hosts, lambda host: self._applied(host, run), self.rollout.forks, self.refresh
+            )
             self.close(batch)
 
-    def _converged(self, host: Converging, run: str) -> Result:
-        result = _isolated(host, lambda: host.carry_out(run, self.tell))
+    def _applied(self, host: HostRun, run: str) -> Result:
+        result = _isolated(host, lambda: host.apply(run, self.on_event))
         assert result is not None
         return result
 
@@ -248,7 +250,7 @@ class Fleet:
         return sum(result.status in ("failed", "unreachable") for result in self.results.values())
 
 
-def _isolated(host: Converging, work: Callable[[], Result | None]) -> Result | None:
+def _isolated(host: HostRun, work: Callable[[], Result | None]) -> Result | None:
     """Do ``work`` so that whatever goes wrong is this host's result and nobody else's."""
     try:
         return work()

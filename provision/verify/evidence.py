@@ -33,10 +33,10 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Look:
+class Answered:
     """What asking one host came to: evidence, or the error that prevented it.
 
-    :ivar connection: the way to ask more; None where there is none.
+    :ivar connection: for further questions; None where there is none.
     :ivar seconds: from connecting to the last answer.
     """
 
@@ -46,7 +46,7 @@ class Look:
     seconds: float = 0.0
 
 
-Ask = Callable[[Mapping[str, Sequence[Probe]], frozenset[str]], Mapping[str, Look]]
+Ask = Callable[[Mapping[str, Sequence[Probe]], frozenset[str]], Mapping[str, Answered]]
 """Asks hosts, by their inventory names, their probes. Those in the set keep their connections open."""
 
 

@@ -8,24 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from provision.facts import Facts, Gpu
-from provision.plan.plan import Wanted
-from provision.resource import ABSENT, UNKNOWN, Handler, Resource
-from provision.resources.image import Image
-from provision.resources.other_units import NoOtherUnits
-from provision.resources.packages.deb import Packages
+from provision.plan.declared import Declared
+from provision.probe import Probe
 from provision.resources.packages.openpgp import fingerprints
 from provision.resources.packages.repository import Repo
-from provision.resources.packages.rpm import RpmPackages, RpmState
 from provision.role import Settings
 from provision.roles import all_roles
-from provision.roles.docker.daemon import DaemonLoaded
-from provision.roles.driver.builds import DriverModules, KernelModules
-from provision.roles.driver.device_nodes import DeviceNodes
-from provision.roles.driver.fabric_manager import FabricManager, FabricState
-from provision.roles.driver.initramfs import Initramfs
-from provision.roles.driver.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
-from provision.roles.driver.reboot import BootState, Reboot
-from provision.roles.driver.run_file import NoRunFile
+from provision.roles.driver.kernel import Kernel
+from provision.shell import assembled
 
 KEY = (Path(__file__).parent.parent / "data/keys/repository.asc").read_text("utf-8")
 FINGERPRINT = fingerprints(KEY)[0]
@@ -98,39 +88,20 @@ def repo(**changes: Any) -> Repo:
     return Repo.model_validate({**REPO, **changes})
 
 
-def wanted(facts: Facts = H100) -> list[Wanted]:
+def declared(facts: Facts = H100) -> list[Declared]:
     """All resources of all roles with the example settings."""
     return [
-        Wanted(role.name, resource)
+        Declared(role.name, resource)
         for role in all_roles()
         for resource in role.resources(settings_of(role.name), facts)
     ]
 
 
-BARE: dict[type[Resource], Any] = {
-    DaemonLoaded: UNKNOWN,
-    DeviceNodes: UNKNOWN,
-    DriverModules: (KernelModules(H100.kernel, ""),),
-    FabricManager: FabricState("", {}),
-    Handler: False,
-    Image: UNKNOWN,
-    Initramfs: (),
-    KernelHeaders: Kernels(KERNEL, KERNEL),
-    NewestKernel: (Kernels(KERNEL, KERNEL), False),
-    NoOtherUnits: (),
-    NoRunFile: None,
-    Reboot: BootState(),
-    RpmPackages: RpmState({}),
-}
-"""The state of what is not there, by kind of resource; of all others it is ABSENT."""
+def bare(items: Iterable[Declared]) -> dict[str, Any]:
+    """The states of a host that has nothing of what is declared."""
+    return {item.resource.id: item.resource.bare() for item in items}
 
 
-def bare(items: Iterable[Wanted]) -> dict[str, Any]:
-    """The states of a host that has nothing of what is wanted."""
-    return {item.resource.id: _bare(item.resource) for item in items}
-
-
-def _bare(resource: Resource) -> Any:
-    if isinstance(resource, Packages):
-        return dict.fromkeys((p.name for p in resource.packages), ABSENT)
-    return BARE.get(type(resource), ABSENT)
+def script_of(probe: Probe) -> str:
+    """The sh text of a probe as a host runs it: the functions of its files, and the call."""
+    return f"{assembled(*probe.shell)}{probe.script}\n"

@@ -78,7 +78,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, 
         monkeypatch.setattr(converge, "POLL", 0.0)
         one = Converging(Target("h", host.login, {}, granted), host)  # type: ignore[arg-type]
         one.survey = Survey(replace(H100, boot_id=host.boot), (), host.plan(granted))
-        return one.carry_out("r", lambda *_: None), host
+        return one.apply("r", lambda *_: None), host
 
     return carry_out
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.errors import ProbeError, Refusal, RefusedError, UsageError
-from provision.plan.plan import Plan, Wanted, load, looked, looks, plan, probes, save, states
+from provision.plan.declared import Declared
+from provision.plan.plan import Plan, , load, looked, looks, plan, probes, save, states
 from provision.probe import Output, Probe
 from provision.resource import PERMISSIONS, Change, Handler, Planned, Resource
 
@@ -46,7 +47,7 @@ class Thing(Resource):
 
 
 def planned(states_: Mapping[str, Any], *resources: Resource) -> Plan:
-    return plan("h1", [Wanted(f"role-{r.id}", r) for r in resources], states_)
+    return plan("h1", [Declared(f"role-{r.id}", r) for r in resources], states_)
 
 
 def told(found: Plan) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -148,7 +149,7 @@ def test_a_refusal_names_the_host() -> None:
 
 
 def test_one_question_for_each_kind() -> None:
-    wanted = [Wanted("x", A), Wanted("x", RELOAD), Wanted("y", B)]
+    wanted = [Declared("x", A), Declared("x", RELOAD), Declared("y", B)]
     assert [probe.name for probe in probes(wanted)] == ["thing", "handler"]
     assert probes(wanted)[0].script == "a b"
     answers = {"thing": Output(0, b"update create"), "handler": Output(0, b"reload\n")}
@@ -158,7 +159,7 @@ def test_one_question_for_each_kind() -> None:
 def test_an_answer_that_cannot_be_understood_names_host_and_kind() -> None:
     stderr = b"one\ntwo\nthree\nfour\n"
     with pytest.raises(ProbeError) as caught:
-        states("h1", [Wanted("x", A)], {"thing": Output(1, b"", stderr)})
+        states("h1", [Declared("x", A)], {"thing": Output(1, b"", stderr)})
     assert str(caught.value) == "h1: cannot read the state of thing: 0 answers\n  two\n  three\n  four"
 
 
@@ -275,7 +276,7 @@ def test_what_is_planned_is_looked_at_again_before_it_is_shown() -> None:
     found = planned({"a": "update", "b": "create"}, asking, B)
     assert found.notes == ("a is update",)
     assert [(p.name, p.script) for p in looks(found)] == [("look at a", "echo what")]
-    wanted = [Wanted("x", asking), Wanted("x", B)]
+    wanted = [Declared("x", asking), Declared("x", B)]
     shown = looked(found, wanted, {"look at a": Output(0, b"so\n", b"")})
     assert [change.simulation for change in shown.changes] == ["so\n", ""]
     assert shown.digest == found.digest
