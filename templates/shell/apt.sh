@@ -1,14 +1,9 @@
 # shellcheck shell=sh
-# needs: shell/files.sh
-# Debian packages.
+# needs: shell/packages.sh
+# Steps with Debian packages.
 
-# The packages that we hold, one name a line; every other hold is somebody else's.
-held=/var/lib/provision/held
-
-# Functions of roles that tell more of an installation that failed; a role's file adds its own.
-explainers=
-
-# A package operation is never cut and has no time limit of its own. It waits a while for locks that others hold.
+# apt_get ARGUMENT...: a package operation is never cut and has no time limit of its own. It waits a while for locks
+# that others hold.
 apt_get() {
   waited=0
   while :; do
@@ -33,7 +28,7 @@ dpkg_configure() {
   return "$code"
 }
 
-# await_lock: a moment later it may be worth another try, as what failed with $code failed at another's lock.
+# await_lock: waits a moment where what failed with $code failed at somebody's lock, so that it is worth another try.
 await_lock() {
   [ "$code" -ne 0 ] || return
   lock=$(sed -n '/Could not get lock\|is another process using it\|locked by another process/{s/^[EW]: //;p;q}' "$run/stderr")
@@ -49,7 +44,7 @@ await_lock() {
   waited=$((waited + 2))
 }
 
-# apt_install [FLAG...] -- PACKAGE[=VERSION]...
+# apt_install [FLAG...] -- PACKAGE[=VERSION]...: with fresh indexes, and after what dpkg left undone.
 apt_install() {
   if [ ! -e "$run/apt-is-fresh" ]; then
     apt_get update -o APT::Update::Error-Mode=any || return
@@ -81,18 +76,13 @@ apt_approved() {
   done
   # shellcheck disable=SC2013
   for name in $(sed -n '/^The following held packages/,/^[^ ]/s/^  *//p' "$run/simulation"); do
-    grep -q -x -F -e "${name%:*}" "$held" 2>/dev/null ||
+    is_ours "${name%:*}" ||
       fail "$name is held by somebody, and apt would change it: apt-mark unhold $name" || return
   done
   apt_get "$@" && return
   code=$?
-  for explainer in $explainers; do "$explainer"; done
+  explain_failure
   return "$code"
-}
-
-# among WORD "WORD..."
-among() {
-  case " $2 " in *" $1 "*) ;; *) return 1 ;; esac
 }
 
 # package_state NAME: status, selection and version of the package of the host's own architecture.
@@ -113,13 +103,10 @@ package_is() {
   esac
 }
 
-# package_held NAME
+# package_held NAME: it is on hold.
 package_held() {
   case $(package_state "$1") in *" hold "*) ;; *) fail "$1 is not held" ;; esac
 }
 
 # hold_packages NAME...: and write down that these holds are ours.
-hold_packages() {
-  { cat "$held" 2>/dev/null; printf '%s\n' "$@"; } | sort -u >"$held.new" && mv -f "$held.new" "$held" || return
-  apt-mark hold "$@"
-}
+hold_packages() { note_ours "$@" && apt-mark hold "$@"; }

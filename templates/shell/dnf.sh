@@ -1,8 +1,6 @@
 # shellcheck shell=sh
-# needs: shell/apt.sh
-# RPM packages.
-
-locks=/etc/dnf/plugins/versionlock.list
+# needs: shell/dnf_state.sh
+# Steps with RPM packages.
 
 # dnf_run ARG...: never cut. It waits a while for another dnf; 200 is how dnf says that there is one (dnf.conf(5)).
 dnf_run() {
@@ -29,7 +27,7 @@ dnf_holder() {
   echo "process unknown"
 }
 
-# switch_stream MODULE:STREAM
+# switch_stream MODULE:STREAM: enables it in place of another one.
 switch_stream() {
   dnf_run module reset "${1%%:*}" && dnf_run module enable "$1"
 }
@@ -45,7 +43,7 @@ dnf_install() {
     dnf_run makecache --refresh || return
     : >"$run/dnf-is-fresh"
   fi
-  module=/etc/dnf/modules.d/${stream%%:*}.module
+  module=$streams/${stream%%:*}.module
   rm -f "$run/locks" "$run/module"
   [ ! -e "$locks" ] || cp -p "$locks" "$run/locks" || return
   [ ! -e "$module" ] || cp -p "$module" "$run/module" || return
@@ -77,7 +75,7 @@ removals() {
 unlock_rpms() {
   [ -e "$locks" ] || return 0
   for name; do
-    grep -q -x -F -e "$name" "$held" 2>/dev/null || continue
+    is_ours "$name" || continue
     awk -v name="$name" '{ lock = $0; sub(/-[^-]*-[^-]*$/, "", lock) } lock != name' "$locks" >"$run/kept" &&
       cat "$run/kept" >"$locks" || return
   done
@@ -85,7 +83,7 @@ unlock_rpms() {
 
 # lock_rpms NAME...: at the version that is installed; and write down that these locks are ours.
 lock_rpms() {
-  { cat "$held" 2>/dev/null; printf '%s\n' "$@"; } | sort -u >"$held.new" && mv -f "$held.new" "$held" || return
+  note_ours "$@" || return
   mkdir -p "${locks%/*}" && touch "$locks" && chmod 644 "$locks" && unlock_rpms "$@" || return
   rpm -q --qf '%{NAME}-%{EPOCHNUM}:%{VERSION}-%{RELEASE}.*\n' "$@" >"$run/locked" && cat "$run/locked" >>"$locks"
 }
@@ -107,16 +105,16 @@ rpm_is() {
   fail "$1 is at version $found, wanted $2"
 }
 
-# rpm_locked NAME
+# rpm_locked NAME: dnf heeds locks, and its newest instance has one.
 rpm_locked() {
-  rpm -q python3-dnf-plugin-versionlock >/dev/null || fail "dnf has no plugin that heeds locks" || return
+  rpm -q "$lock_plugin" >/dev/null || fail "dnf has no plugin that heeds locks" || return
   lock=$(rpm -q --qf '%{NAME}-%{EPOCHNUM}:%{VERSION}-%{RELEASE}.*\n' "$1" | tail -n 1)
   grep -q -x -F -e "$lock" "$locks" 2>/dev/null || fail "$1 is not locked"
 }
 
-# stream_is MODULE STREAM
+# stream_is MODULE STREAM: it is enabled.
 stream_is() {
-  file=/etc/dnf/modules.d/$1.module
+  file=$streams/$1.module
   if grep -q -x -e "stream *= *$2" "$file" 2>/dev/null && grep -q -x -e 'state *= *enabled' "$file"; then return; fi
   fail "stream $2 of module $1 is not enabled"
 }

@@ -30,7 +30,7 @@ def fingerprints(armoured: str) -> list[str]:
             if tag == PUBLIC_KEY:
                 found.append(_fingerprint(packet))
             elif tag not in BESIDE_IT:
-                raise ValueError(f"the key block holds a packet of kind {tag}, which no public key has")
+                raise ValueError(f"the key block holds a packet with tag {tag}, which no public key has")
     if not found:
         raise ValueError("the key block holds no public key")
     return found
@@ -59,7 +59,7 @@ def _dearmour(block: list[str]) -> bytes:
     # Armour headers end at the first empty line; the line that starts with = is a checksum (RFC 9580, 6.1).
     head = block.index("") if "" in block else 0
     if any(": " not in line for line in block[:head]):
-        raise ValueError("the key block is damaged: its headers are none")
+        raise ValueError("the key block is damaged: a line above the empty one is no armour header")
     data = block[head:]
     try:
         return base64.b64decode("".join(line for line in data if not line.startswith("=")), validate=True)
@@ -89,7 +89,7 @@ def _header(body: bytes, at: int) -> tuple[int, int, int]:
     if not first & 0x40:
         size = 1 << (first & 3)
         if size == 8:
-            raise ValueError("a packet of unknown length in the key block")
+            raise ValueError("the key block holds a packet of indeterminate length")
         return (first >> 2) & 0x0F, at + 1 + size, int.from_bytes(body[at + 1 : at + 1 + size])
     length = body[at + 1]
     if length < 192:
@@ -98,7 +98,7 @@ def _header(body: bytes, at: int) -> tuple[int, int, int]:
         return first & 0x3F, at + 3, ((length - 192) << 8) + body[at + 2] + 192
     if length == 255:
         return first & 0x3F, at + 6, int.from_bytes(body[at + 2 : at + 6])
-    raise ValueError("a packet of unknown length in the key block")
+    raise ValueError("the key block holds a packet of indeterminate length")
 
 
 def _fingerprint(packet: bytes) -> str:

@@ -21,10 +21,13 @@ from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource, unified
 from provision.resources.file import checksum
+from provision.shell import constant
 
-_FOLDERS = {"debian": "/etc/apt/sources.list.d", "rhel": "/etc/yum.repos.d"}
-_ENDINGS = {"debian": ("list", "sources"), "rhel": ("repo",)}
-_MAIN = {"debian": ("/etc/apt/sources.list",), "rhel": ()}
+SOURCES = "shell/sources.sh"
+
+APT_SOURCES = constant(SOURCES, "apt_sources")
+DNF_SOURCES = constant(SOURCES, "dnf_sources")
+"""Folders with files of sources."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     main file, is not touched: the plan refuses, with the line.
 
     :ivar name: tells it from others on the host.
-    :ivar family: whose packages: apt's or dnf's.
+    :ivar family: whose packages they are.
     :ivar uri: address of our repository.
     :ivar suite: its suite.
     :ivar architecture: what ``$(ARCH)`` in addresses stands for.
@@ -94,7 +97,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
-    shell = ("shell/sources.sh",)
+    shell = (SOURCES,)
 
     @property
     def id(self) -> str:
@@ -104,22 +107,9 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[OtherSources]) -> Probe:
         """Print the files that name such a repository, or are named like one."""
-        family = resources[0].family
-        folder, endings = _FOLDERS[family], _ENDINGS[family]
-        asked = " ".join(f"-e {quote(text)}" for text in sorted({t for r in resources for t in r._texts()}))
-        among = " ".join([*_MAIN[family], *(f"{folder}/*.{ending}" for ending in endings)])
-        named = [
-            f"{folder}/{name}.{e}"
-            for name in sorted({n for r in resources for n in r.files})
-            for e in endings
-        ]
-        return Probe(
-            "other-sources",
-            f"""for f in $(grep -l -s -F {asked} {among}) {words(*named)}; do
-  [ -f "$f" ] && printf '%s %s\\n' "$f" "$(base64 -w0 -- "$f")"
-done
-:""",
-        )
+        names = " ".join(sorted({name for r in resources for name in r.files}))
+        texts = sorted({text for r in resources for text in r._texts()})
+        return Probe("other-sources", words("other_sources", resources[0].family, names, *texts), (SOURCES,))
 
     def _texts(self) -> Iterator[str]:
         """What a file must hold to be looked at."""
@@ -171,7 +161,7 @@ done
         ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry)]
         if not ours:
             return False
-        if len(ours) == len(entries) and file.path.startswith(_FOLDERS[self.family]):
+        if len(ours) == len(entries) and file.path.startswith((f"{APT_SOURCES}/", f"{DNF_SOURCES}/")):
             return True
         raise Refusal(
             f"{file.path}:{ours[0].line}: {ours[0].uri} is a source of the same packages as ours,"

@@ -1,4 +1,4 @@
-"""Repositories of packages, and sets of packages, for whichever package manager a host has."""
+"""Repositories and sets of packages, for the package manager that a host has."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from provision.errors import Refusal
 from provision.facts import Facts, Family
 from provision.resource import AnyResource, Signal
 from provision.resources.file import File
-from provision.resources.packages.deb import APT, MajorVersion, Package, Packages
+from provision.resources.packages.deb import APT, Packages
 from provision.resources.packages.openpgp import fingerprints
-from provision.resources.packages.other_sources import OtherSources
+from provision.resources.packages.other_sources import APT_SOURCES, DNF_SOURCES, OtherSources
 from provision.resources.packages.rpm import DNF, RpmPackages
+from provision.resources.packages.sets import MajorVersion, Package
 from provision.role import ImpossibleError, Settings
 
 
@@ -25,7 +26,7 @@ class Repo(Settings):
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
     """Suite, or ``/`` for a flat repository, which every one for dnf is."""
-    components: list[Annotated[str, StringConstraints(pattern=r"^\S+$")]] = []
+    components: list[Annotated[str, StringConstraints(pattern=r"^\S+$")]] = Field(default=[])
     """Components; none for a flat repository."""
     signed: Literal["both", "packages", "metadata"] = "both"
     """What the key has signed in a repository for dnf. For apt it is always the metadata."""
@@ -36,11 +37,11 @@ class Repo(Settings):
 
     @model_validator(mode="after")
     def _key_is_the_one_expected(self) -> Repo:
-        wanted = re.sub(r"\s", "", self.fingerprint).upper()
-        found = fingerprints(self.key)
-        if found != [wanted]:
+        expected = _bare(self.fingerprint)
+        actual = fingerprints(self.key)
+        if actual != [expected]:
             raise ImpossibleError(
-                f"the key has fingerprint {', '.join(found)}, expected {wanted}",
+                f"the key has fingerprint {', '.join(actual)}, expected {expected}",
                 hint="check where the key comes from before you trust it",
             )
         if (self.suite == "/") == bool(self.components):
@@ -59,7 +60,17 @@ class Repo(Settings):
     @property
     def key_name(self) -> str:
         """A name for the file of its key."""
-        return "provision-" + re.sub(r"\s", "", self.fingerprint).upper()
+        return f"provision-{_bare(self.fingerprint)}"
+
+    @property
+    def armoured(self) -> bytes:
+        """The content of that file."""
+        return f"{self.key.strip()}\n".encode()
+
+
+def _bare(fingerprint: str) -> str:
+    """A fingerprint in capitals and without blanks."""
+    return re.sub(r"\s", "", fingerprint).upper()
 
 
 def package_source(repo: Repo, facts: Facts) -> list[File]:
@@ -78,10 +89,10 @@ def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
     :raises Refusal: see :func:`package_source`.
     """
     files = package_source(repo, facts)
-    if facts.family == "rhel":
+    if facts.family != "debian":
         return list(files)
     own = tuple(file.path for file in files)
-    return [OtherSources(repo.slug, "debian", repo.uri, repo.suite, facts.architecture, own), *files]
+    return [OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own), *files]
 
 
 def _apt_source(repo: Repo, facts: Facts) -> list[File]:
@@ -96,8 +107,8 @@ def _apt_source(repo: Repo, facts: Facts) -> list[File]:
         f"Signed-By: {key}",
     ]
     return [
-        File(key, (repo.key.strip() + "\n").encode()),
-        File(f"/etc/apt/sources.list.d/{repo.slug}.sources", ("\n".join(lines) + "\n").encode()),
+        File(key, repo.armoured),
+        File(f"{APT_SOURCES}/{repo.slug}.sources", ("\n".join(lines) + "\n").encode()),
     ]
 
 
@@ -118,8 +129,8 @@ def _dnf_source(repo: Repo, facts: Facts) -> list[File]:
         f"gpgkey=file://{key}",
     ]
     return [
-        File(key, (repo.key.strip() + "\n").encode()),
-        File(f"/etc/yum.repos.d/{repo.slug}.repo", ("\n".join(lines) + "\n").encode()),
+        File(key, repo.armoured),
+        File(f"{DNF_SOURCES}/{repo.slug}.repo", ("\n".join(lines) + "\n").encode()),
     ]
 
 
@@ -140,18 +151,19 @@ def package_resource(
     """Packages that are installed together, by the host's package manager.
 
     :param stream: ``MODULE:STREAM`` for dnf; apt has no such thing.
-    :param major: see :class:`provision.resources.packages.deb.Packages`, and what follows likewise.
+    :param major: see :class:`provision.resources.packages.sets.PackageSet`, and what follows likewise.
     :param shell: files with the functions that ``proof`` calls.
     """
+    both = (name, packages, hold, major, why, remarks, proof, signals)
     if facts.family == "rhel":
-        return RpmPackages(name, packages, hold, stream, major, why, remarks, proof, signals, (DNF, *shell))
-    return Packages(name, packages, hold, major, why, remarks, proof, signals, (APT, *shell))
+        return RpmPackages(*both, stream or "", (DNF, *shell))
+    return Packages(*both, (APT, *shell))
 
 
 def require_family(facts: Facts, role: str) -> Family:
-    """The family of a host; a system whose packages are neither Debian's kind nor RHEL's is refused.
+    """Whose packages a host has.
 
-    :raises Refusal: naming the system.
+    :raises Refusal: naming the system, if its packages are neither for apt nor for dnf.
     """
     if facts.family is None:
         raise Refusal(
