@@ -23,8 +23,8 @@ fi
 umount /mnt
 exec dnf --assumeno --color=never --setopt=install_weak_deps=False install --allowerasing "$@"'
 
-# dnf_preview MODULE:STREAM PACKAGE[-VERSION]...: what dnf install would do once our own locks are lifted and this stream
-# is enabled, which may be empty. Both are so for this question alone: in a mount namespace of its own.
+# dnf_preview MODULE:STREAM PACKAGE[-VERSION]...: what dnf install would do once our own locks are lifted and this
+# stream is enabled, which may be empty. Both are so for this question alone: in a mount namespace of its own.
 dnf_preview() {
   module=${1%%:*} stream=${1#*:}
   shift

@@ -12,8 +12,8 @@ locks=/etc/dnf/plugins/versionlock.list
 # shellcheck disable=SC2034  # used by steps, and by Python
 lock_plugin=python3-dnf-plugin-versionlock
 
-# rpm_states "MODULE..." NAME...: the machine, the packages that we hold, all locks, the files of the modules, and a line
-# with tabs for each installed instance of the packages. Names may be globs.
+# rpm_states "MODULE..." NAME...: the machine, the packages that we hold, all locks, the files of the modules, and a
+# line with tabs for each installed instance of the packages. Names may be globs.
 rpm_states() {
   echo "machine $(uname -m)"
   list_ours

@@ -1,7 +1,6 @@
-# shellcheck shell=sh disable=SC2154,SC2016
-# NVIDIA Container Toolkit.
-
-cdi_spec=/var/run/cdi/nvidia.yaml
+# shellcheck shell=sh
+# needs: toolkit/cdi_state.sh
+# Steps with the CDI specs.
 
 # cdi_is_fresh: the spec is of the loaded driver, and what it names can be found.
 cdi_is_fresh() {
@@ -17,7 +16,7 @@ cdi_is_fresh() {
     [ -d "/proc/driver/nvidia/capabilities/gpu$minor/mig" ] || grep -q "/dev/nvidia$minor\$" "$cdi_spec" ||
       { fail "$cdi_spec lacks /dev/nvidia$minor"; return; }
   done
-  nvidia-ctk cdi list 2>&1 | grep -q -x 'nvidia\.com/gpu=all' || fail "nvidia-ctk cdi list does not show nvidia.com/gpu=all"
+  nvidia-ctk cdi list 2>&1 | grep -q -x -F -e "$cdi_kind=all" || fail "nvidia-ctk cdi list does not show $cdi_kind=all"
 }
 
 # cdi_was_refreshed: by this run. Not everything that makes a spec stale shows in what cdi_is_fresh looks at.
@@ -30,13 +29,13 @@ refresh_cdi_spec() {
     return
   fi
   : >"$run/before-cdi"
-  unit=nvidia-cdi-refresh
-  if systemctl cat "$unit.service" >/dev/null 2>&1; then
+  if systemctl cat "$refresh_unit.service" >/dev/null 2>&1; then
     # Without its units the spec is right for now; that it goes stale later is what the next plan says.
-    systemctl enable --now "$unit.path" && systemctl enable "$unit.service" || echo "$unit.path cannot be enabled"
-    systemctl reset-failed "$unit.service" 2>/dev/null
+    systemctl enable --now "$refresh_unit.path" && systemctl enable "$refresh_unit.service" ||
+      echo "$refresh_unit.path cannot be enabled"
+    systemctl reset-failed "$refresh_unit.service" 2>/dev/null
     # It succeeds without doing anything where modules.dep does not name the driver.
-    timeout 120 systemctl restart "$unit.service" || echo "$unit.service failed"
+    timeout 120 systemctl restart "$refresh_unit.service" || echo "$refresh_unit.service failed"
   fi
   if [ -z "$(find "$cdi_spec" -newer "$run/before-cdi" 2>/dev/null)" ]; then
     (umask 022 && mkdir -p "${cdi_spec%/*}" && timeout 120 nvidia-ctk cdi generate --output="$cdi_spec") || return
@@ -44,7 +43,7 @@ refresh_cdi_spec() {
   cdi_is_fresh
 }
 
-# remove_cdi_specs FILE...
+# remove_cdi_specs FILE...: they stay in the backups.
 remove_cdi_specs() {
   for spec in "$@"; do backup "$spec" && rm -f -- "$spec" || return; done
 }

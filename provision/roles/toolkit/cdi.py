@@ -17,43 +17,26 @@ from typing import Any, ClassVar, Literal
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
-from provision.resource import Change, Missing, Planned, Resource
-from provision.resources.file import LARGEST
+from provision.resource import Change, Planned, Resource
+from provision.shell import constant
 
-KIND = "nvidia.com/gpu"
-GENERATED = "/var/run/cdi/nvidia.yaml"
-"""The spec that ``nvidia-cdi-refresh`` writes; gone with every boot."""
+STATE = "toolkit/cdi_state.sh"
+
+KIND = constant(STATE, "cdi_kind")
+
+FOLDERS = constant(STATE, "cdi_folders").split()
+"""Where container engines look for specs."""
+
+GENERATED = constant(STATE, "cdi_spec")
+"""The spec that :data:`UNIT` writes; gone with every boot."""
+
+UNIT = constant(STATE, "refresh_unit")
 
 REFRESH = "refresh the CDI spec"
 """Name of the handler that makes it anew after changes of the driver or the toolkit."""
 
-UNIT = "nvidia-cdi-refresh"
-
-QUESTION = Probe(
-    "cdi",
-    f"""v=; [ -r /sys/module/nvidia/version ] && read -r v </sys/module/nvidia/version
-echo "driver $v"
-boot=never wants=/etc/systemd/system/multi-user.target.wants/{UNIT}
-for d in /etc /usr/lib /lib; do [ ! -e $d/systemd/system/{UNIT}.service ] || boot=disabled; done
-[ ! -e $wants.service ] || [ ! -e $wants.path ] || boot=enabled
-echo "boot $boot"
-timeout 10 sed -n -e 's/^GPU UUID:[[:space:]]*/uuid /p' -e 's/^Device Minor:[[:space:]]*/minor /p' \\
-  /proc/driver/nvidia/gpus/*/information 2>/dev/null
-c=/proc/driver/nvidia/capabilities
-for d in $c/gpu*/mig; do [ -d "$d" ] && d=${{d%/mig}} && echo "mig ${{d##*gpu}}"; done
-for f in $c/gpu*/mig/gi*/access $c/gpu*/mig/gi*/ci*/access; do
-  [ -r "$f" ] && sed -n "s|^DeviceFileMinor:|cap ${{f#$c/}}|p" "$f"
-done
-for f in /etc/cdi/*.yaml /etc/cdi/*.json /var/run/cdi/*.yaml /var/run/cdi/*.json; do
-  [ -f "$f" ] && grep -q -e {quote(KIND.replace(".", r"[.]"))} -- "$f" || continue
-  [ "$(stat -L -c %s -- "$f")" -le {LARGEST} ] || continue
-  echo "spec $f"
-  echo "text $(gzip -c -- "$f" | base64 -w0)"
-  sed -n -E 's/^[^#]*[pP]ath"?:[[:space:]]*"?([^",]*)"?,?[[:space:]]*$/\\1/p' -- "$f" |
-    while IFS= read -r p; do [ -e "$p" ] || echo "gone $p"; done
-done""",
-)
-"""What the specs of a host say, and what is there; nothing of NVIDIA's is run for it."""
+QUESTION = Probe("cdi", "cdi_state", (STATE,))
+"""What the specs of a host say, and what is there."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +71,7 @@ class CdiState:
     :ivar mig: those among the minors whose GPU may be divided (MIG), and then is not named as a whole.
     :ivar instances: minors of the device nodes of MIG's compute instances.
     :ivar capabilities: minors of all nodes of MIG.
-    :ivar at_boot: whether ``nvidia-cdi-refresh`` makes the spec at boot; None where there is no such unit.
+    :ivar at_boot: whether :data:`UNIT` makes the spec at boot; None where there is no such unit.
     :ivar specs: all specs of :data:`KIND`.
     """
 
@@ -224,7 +207,7 @@ def _nodes(minors: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
-class CdiSpecs(Resource):
+class CdiSpecs(Resource[CdiState]):
     """What holds of a part of the specs on a host.
 
     :ivar which: ``generated``: the spec of :data:`GENERATED` is of the driver that is loaded and names
@@ -235,6 +218,7 @@ class CdiSpecs(Resource):
     which: Literal["generated", "others"]
     remove: bool = False
     kind: ClassVar[str] = "cdi"
+    shell = ("toolkit/cdi.sh",)
 
     @property
     def id(self) -> str:
@@ -252,13 +236,15 @@ class CdiSpecs(Resource):
         state = parse(answer)
         return {r.id: state for r in resources}
 
-    def change(self, state: CdiState | Missing, planned: Planned) -> Change | None:
+    def bare(self) -> CdiState:
+        """No driver is loaded, and there are no specs."""
+        return CdiState()
+
+    def change(self, state: CdiState, planned: Planned) -> Change | None:
         """Make the spec where it is missing or stale, or remove the others.
 
         :raises Refusal: if another spec makes the names ambiguous and may not be removed.
         """
-        if isinstance(state, Missing):
-            return None
         if self.which == "others":
             return self._without_others(state)
         why = () if planned.positions((f"handler:{REFRESH}",)) else _reasons(state)
@@ -271,6 +257,7 @@ class CdiSpecs(Resource):
             reason="; ".join(why),
             done="cdi_was_refreshed",
             script="refresh_cdi_spec",
+            after_reboot=True,
         )
 
     def _without_others(self, state: CdiState) -> Change | None:
@@ -284,13 +271,14 @@ class CdiSpecs(Resource):
             action="remove",
             summary=f"remove {', '.join(paths)} (kept in the backups)",
             reason=f"{GENERATED} names the same devices",
+            sign="-",
             done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
             script=f"remove_cdi_specs {words(*paths)}",
         )
 
-    def notes(self, state: CdiState | Missing, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+    def notes(self, state: CdiState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """Specs that stay beside the generated one, with what is wrong with them."""
-        if isinstance(state, Missing) or self.which == "generated" or self.remove:
+        if self.which == "generated" or self.remove:
             return ()
         return tuple(_note(state, spec) for spec in state.others)
 
@@ -307,7 +295,8 @@ def _reasons(state: CdiState) -> tuple[str, ...]:
 def _ambiguous(spec: Spec) -> Refusal:
     names = ", ".join(sorted(spec.names)[:3])
     return Refusal(
-        f"{spec.path} names devices of {KIND} ({names}) that {GENERATED} names too: engines give neither",
+        f"{spec.path} names devices of {KIND} ({names}) that {GENERATED} names too:"
+        " container engines resolve neither",
         hint=f"look who wrote {spec.path}, and remove it; or toolkit.other_cdi_specs: remove",
     )
 

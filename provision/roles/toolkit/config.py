@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe
-from provision.resource import Change, Missing, Planned, Resource
-from provision.resources.file import DANGLING, File, FileState, parse_paths, read_paths
+from provision.resource import ABSENT, Change, Missing, Planned, Single
+from provision.resources.file import DANGLING, FILES, File, FileState, parse_paths, read_paths
 from provision.roles.toolkit.config_keys import Value, default
 
 CONFIG_TOML = "/etc/nvidia-container-runtime/config.toml"
@@ -39,21 +39,21 @@ def read(content: bytes) -> dict[str, Any]:
         raise Refusal(f"{where}: not TOML: {str(error)[: at.start() if at else None]}", hint=_HINT) from error
 
 
-def differing(document: Mapping[str, Any], wanted: Mapping[str, Value]) -> dict[str, Value]:
-    """Those of the ``wanted`` keys that have another value in ``document``.
+def differing(document: Mapping[str, Any], declared: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of the ``declared`` keys that have another value in ``document``.
 
     A key that is not there has its default, as the toolkit reads it.
 
     :raises Refusal: if a table and a value stand in each other's place.
     """
-    found = {}
-    for key, value in wanted.items():
+    changes = {}
+    for key, value in declared.items():
         now = _value(document, key)
         if now is None:
             now = default(key)
         if (type(now), now) != (type(value), value):
-            found[key] = value
-    return found
+            changes[key] = value
+    return changes
 
 
 def _value(document: Mapping[str, Any], key: str) -> Any:
@@ -61,12 +61,14 @@ def _value(document: Mapping[str, Any], key: str) -> Any:
     at: Any = document
     for name in key.split("."):
         if not isinstance(at, Mapping):
-            raise Refusal(f"{CONFIG_TOML}: {key} has no place, since {at!r} stands above it", hint=_HINT)
+            raise Refusal(
+                f"{CONFIG_TOML}: {key} cannot be set: a table above it is the value {at!r}", hint=_HINT
+            )
         at = at.get(name)
         if at is None:
             return None
     if isinstance(at, Mapping):
-        raise Refusal(f"{CONFIG_TOML}: {key} is a table, and not a value", hint=_HINT)
+        raise Refusal(f"{CONFIG_TOML}: {key} is a table, not a value", hint=_HINT)
     return at
 
 
@@ -112,32 +114,35 @@ def _merged(document: Mapping[str, Any], changes: Mapping[str, Value]) -> dict[s
 
 
 @dataclass(frozen=True)
-class ConfigToml(Resource):
+class ConfigToml(Single[FileState | Missing]):
     """Keys that must have these values; all others stay as they are.
 
     It stands before the packages: they rewrite the file when they are installed or upgraded
     (``nvidia-ctk config --in-place`` in their scripts), which keeps its values.
 
-    :ivar wanted: values by dotted name.
+    :ivar keys: values by dotted name.
     """
 
-    wanted: Mapping[str, Value] = field(hash=False)
+    keys: Mapping[str, Value] = field(hash=False)
     kind: ClassVar[str] = "config-toml"
+    shell = (FILES,)
 
     @property
     def id(self) -> str:
         """The id of the file, since that is what changes."""
         return f"file:{CONFIG_TOML}"
 
-    @classmethod
-    def probe(cls, resources: Sequence[ConfigToml]) -> Probe:  # noqa: ARG003
+    def question(self) -> Probe:
         """Read the file."""
-        return read_paths("config-toml", [CONFIG_TOML])
+        return read_paths(self.kind, [CONFIG_TOML])
 
-    @classmethod
-    def states(cls, resources: Sequence[ConfigToml], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State of the file by id."""
-        return {r.id: parse_paths([CONFIG_TOML], answer)[CONFIG_TOML] for r in resources}
+    def read(self, answer: Output) -> FileState | Missing:
+        """State of the file."""
+        return parse_paths([CONFIG_TOML], answer)[CONFIG_TOML]
+
+    def bare(self) -> Missing:
+        """There is no such file."""
+        return ABSENT
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
         """Set the keys that have another value.
@@ -145,21 +150,16 @@ class ConfigToml(Resource):
         :raises Refusal: if the present file cannot be read as TOML.
         """
         content = _content(state)
-        changes = differing(read(content), self.wanted)
+        changes = differing(read(content), self.keys)
         if not changes:
             return None
         write = _file(with_keys(content, changes), state).change(state, planned)
         if write is None:
             return None
-        return Change(
-            resource=self.id,
-            action=write.action,
+        return replace(
+            write,
             summary=f"set {', '.join(changes)} in {CONFIG_TOML}",
             reason="counts for containers that start from then on; other keys stay as they are",
-            diff=write.diff,
-            guard=write.guard,
-            done=write.done,
-            script=write.script,
         )
 
 

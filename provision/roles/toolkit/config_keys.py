@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from provision.roles.toolkit.cdi import FOLDERS, KIND
+
 Value = bool | str | list[str]
 """What a key can hold."""
 
@@ -38,8 +40,8 @@ DEFAULTS: dict[str, Value] = {
     "nvidia-container-runtime.mode": "auto",
     "nvidia-container-runtime.runtimes": ["runc", "crun"],
     "nvidia-container-runtime.modes.cdi.annotation-prefixes": ["cdi.k8s.io/"],
-    "nvidia-container-runtime.modes.cdi.default-kind": "nvidia.com/gpu",
-    "nvidia-container-runtime.modes.cdi.spec-dirs": ["/etc/cdi", "/var/run/cdi"],
+    "nvidia-container-runtime.modes.cdi.default-kind": KIND,
+    "nvidia-container-runtime.modes.cdi.spec-dirs": FOLDERS,
     "nvidia-container-runtime.modes.csv.mount-spec-path": (
         "/etc/nvidia-container-runtime/host-files-for-container.d"
     ),
@@ -69,14 +71,14 @@ def default(key: str) -> Value:
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested tables by their dotted names; a name with dots is taken as it is.
 
-    :raises ValueError: if a key is there twice, as ``a: {b: …}`` and as ``a.b: …``.
+    :raises ValueError: if a key is given twice, as ``a: {b: …}`` and as ``a.b: …``.
     """
     found: dict[str, Any] = {}
     for name, value in document.items():
         key = f"{prefix}{name}"
         inner = flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
         if twice := sorted(found.keys() & inner.keys()):
-            raise ValueError(f"{twice[0]} is there twice")
+            raise ValueError(f"{twice[0]} is given twice")
         found |= inner
     return found
 
@@ -89,11 +91,11 @@ def wrong(key: str, value: object) -> tuple[str, str] | None:
         return f"config.toml of the toolkit has no key {key!r}", hint
     like = default(key)
     if isinstance(like, bool) and not isinstance(value, bool):
-        return f"{key} is true or false", "write it without quotes"
+        return f"{key} must be true or false", "write it without quotes"
     if isinstance(like, str) and not isinstance(value, str):
-        return f"{key} is a text", "quote it"
+        return f"{key} must be text", "quote it"
     if isinstance(like, list) and not _is_list_of_texts(value):
-        return f"{key} is a list of texts", "write each item on a line of its own behind a dash"
+        return f"{key} must be a list of text values", "write each item on a line of its own behind a dash"
     if key in CHOICES and value not in CHOICES[key]:
         return f"{key}: {value!r} is not one of {', '.join(CHOICES[key])}", _of_choice(key, value)
     return None

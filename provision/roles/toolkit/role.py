@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from provision.facts import Facts
-from provision.resource import Handler, Resource
+from provision.facts import Facts, Family
+from provision.resource import AnyResource, Handler, Signal
 from provision.resources.file import File
-from provision.resources.packages.deb import Package
 from provision.resources.packages.other_sources import OtherSources
 from provision.resources.packages.repository import (
     Repo,
@@ -18,6 +17,8 @@ from provision.resources.packages.repository import (
     repository,
     require_family,
 )
+from provision.resources.packages.sets import Package, moves_of
+from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.toolkit.cdi import REFRESH, CdiSpecs
 from provision.roles.toolkit.config import ConfigToml
@@ -62,7 +63,7 @@ class ToolkitSettings(Settings):
     config: dict[str, Any] = {}
     """Keys of config.toml, as tables or by dotted name (``nvidia-container-runtime.log-level: debug``)."""
     cdi: bool = True
-    """Keep the CDI spec of the GPUs (``/var/run/cdi/nvidia.yaml``) right; false: leave it alone."""
+    """Keep the CDI spec of the GPUs right; false: leave it alone."""
     other_cdi_specs: Literal["keep", "remove"] = "keep"
     """CDI specs of the GPUs that others made: named in the plan (``keep``), or moved into the backups."""
 
@@ -73,8 +74,8 @@ class ToolkitSettings(Settings):
         except ValueError as error:
             raise ImpossibleError(f"config: {error}", hint="name each key once") from error
         for key, value in keys.items():
-            if found := wrong(key, value):
-                raise ImpossibleError(*found)
+            if fault := wrong(key, value):
+                raise ImpossibleError(*fault)
         _no_trap(keys)
         return self
 
@@ -107,49 +108,49 @@ def declared(settings: ToolkitSettings, facts: Facts) -> dict[str, Value]:
     return {MODE: "auto", NO_CGROUPS: False, LDCONFIG: ldconfig, **flat(settings.config)}
 
 
-def resources(settings: ToolkitSettings, facts: Facts) -> list[Resource]:
+def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
     """No other source, repository, pin, config.toml, packages, and the CDI spec when all that is there."""
-    require_family(facts, "toolkit")
+    family = require_family(facts, "toolkit")
     packages = tuple(Package(name, settings.version) for name in PACKAGES)
     pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version}\nPin-Priority: 1000\n"
     return [
-        *_sources(settings.repo, facts),
-        *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if facts.is_apt else ()),
+        *_sources(settings.repo, facts, family),
+        *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if family == "debian" else ()),
         ConfigToml(declared(settings, facts)),
-        package_resource(facts, "toolkit", packages, hold=settings.hold),
+        package_resource(
+            facts, "toolkit", packages, hold=settings.hold, signals=(("install", TOOLKIT_INSTALLED),)
+        ),
         *(_cdi(settings) if settings.cdi and facts.gpus else ()),
     ]
 
 
-def _sources(repo: Repo, facts: Facts) -> list[Resource]:
+def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
     """The repository, after every other one that brings the same packages is gone."""
-    files = package_source(repo, facts)
     others = OtherSources(
         name="toolkit",
-        family="rhel" if facts.family == "rhel" else "debian",
+        family=family,
         uri=repo.uri,
         suite=repo.suite,
         architecture=facts.architecture or facts.machine,
-        own=tuple(file.path for file in files),
+        own=tuple(file.path for file in package_source(repo, facts)),
         parts=OLD_REPOSITORIES,
         files=OLD_SOURCES,
     )
     return [others, *repository(repo, facts)]
 
 
-def _cdi(settings: ToolkitSettings) -> list[Resource]:
+def _cdi(settings: ToolkitSettings) -> list[AnyResource]:
     """The spec is made anew after what it describes has changed, and wherever it is not right."""
-    moved = ("install", "upgrade", "downgrade", "repair")
-    causes = (
-        *(f"packages:driver:{verb}" for verb in moved),
-        "module:nvidia",
-        *(f"package:nvidia-container-toolkit-base:{verb}" for verb in moved),
+    causes: tuple[str | Signal, ...] = (
+        DRIVER_MOVED,
+        DRIVER_LOADED,
+        *moves_of(("nvidia-container-toolkit-base",)),
     )
     return [
         CdiSpecs("others", remove=settings.other_cdi_specs == "remove"),
-        Handler(REFRESH, on=causes, script="refresh_cdi_spec"),
+        Handler(REFRESH, on=causes, script="refresh_cdi_spec", shell=CdiSpecs.shell),
         CdiSpecs("generated"),
     ]
 
 
-ROLE = Role("toolkit", ToolkitSettings, resources, order=20)
+ROLE = Role("toolkit", ToolkitSettings, resources, order=20, example={"version": "1.20.0-1"})
