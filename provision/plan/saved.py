@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from provision.errors import UsageError
 from provision.plan.plan import Plan
@@ -15,7 +15,7 @@ from provision.plan.plan import Plan
 SCHEMA = 3
 
 
-_PLANS = TypeAdapter(dict[str, Plan], config=ConfigDict(extra="forbid", strict=True))
+_PLANS = TypeAdapter(dict[str, Plan])
 
 
 def save(plans: Sequence[Plan]) -> str:
@@ -41,7 +41,9 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 hint="plan again with this version",
             )
         # As Python's values and not as JSON's, which pydantic does not read where text holds half a character.
-        found = _PLANS.validate_python(_tuples(document["plans"]))
+        found = _PLANS.validate_python(document["plans"])
+        if _text({host: asdict(plan) for host, plan in found.items()}) != _text(document["plans"]):
+            raise ValueError("it has values that a plan does not have")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(
@@ -55,11 +57,8 @@ def load(text: str, name: str) -> dict[str, Plan]:
     return found
 
 
-def _tuples(value: Any) -> Any:
-    """The value with a tuple for every list."""
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+def _text(rows: Any) -> str:
+    return json.dumps(rows, sort_keys=True)
 
 
 def _first(error: ValidationError) -> str:
