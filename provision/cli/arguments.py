@@ -18,6 +18,7 @@ from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan import saved
 from provision.plan.plan import Plan
+from provision.render import data
 from provision.resources.reboot import REBOOT
 from provision.role import Role
 from provision.roles import choose, with_site
@@ -49,12 +50,22 @@ def select(hosts: str, inventory: str) -> tuple[Host, ...]:
     return load_inventory(inventory).select(hosts)
 
 
+def site_roles(inventory: str) -> Path:
+    """The folder with the site's own roles: ``roles`` beside the inventory. It need not be there."""
+    return Path(inventory or sources.default_path()).absolute().parent / "roles"
+
+
 def roles_for(inventory: str) -> tuple[Role, ...]:
-    """The roles of the product, and the site's own in the folder ``roles`` beside the inventory.
+    """The roles of the product and the site's own.
 
     :raises UsageError: if one of them cannot be loaded.
     """
-    return with_site(Path(inventory or sources.default_path()).absolute().parent / "roles")
+    return with_site(site_roles(inventory))
+
+
+def suites_for(inventory: str) -> list[Path]:
+    """Where the checks of these roles are: the product's folder, and a file beside each role of the site."""
+    return [data("suite", "tests/verify"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
 
 
 def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:

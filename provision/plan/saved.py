@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from provision.errors import UsageError
 from provision.plan.plan import Plan
@@ -15,13 +15,7 @@ from provision.plan.plan import Plan
 SCHEMA = 3
 
 
-class _Document(BaseModel):
-    """What :func:`save` writes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    schema_: int
-    plans: dict[str, Plan]
+_PLANS = TypeAdapter(dict[str, Plan])
 
 
 def save(plans: Sequence[Plan]) -> str:
@@ -46,18 +40,25 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 f"{name}: saved plan of schema {schema}, this version reads {SCHEMA}",
                 hint="plan again with this version",
             )
-        found = _Document.model_validate_json(json.dumps({"schema_": schema, "plans": document["plans"]}))
+        # As Python's values and not as JSON's, which pydantic does not read where text holds half a character.
+        found = _PLANS.validate_python(document["plans"])
+        if _text({host: asdict(plan) for host, plan in found.items()}) != _text(document["plans"]):
+            raise ValueError("it has values that a plan does not have")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(
             f"{name}: not a saved plan: {said}", hint="make one with: inv plan --out FILE"
         ) from error
-    if other := next((host for host, plan in found.plans.items() if plan.host != host), None):
+    if other := next((host for host, plan in found.items() if plan.host != host), None):
         raise UsageError(
-            f"{name}: not a saved plan: the plan of {other} is for {found.plans[other].host}",
+            f"{name}: not a saved plan: the plan of {other} is for {found[other].host}",
             hint="make one with: inv plan --out FILE",
         )
-    return found.plans
+    return found
+
+
+def _text(rows: Any) -> str:
+    return json.dumps(rows, sort_keys=True)
 
 
 def _first(error: ValidationError) -> str:

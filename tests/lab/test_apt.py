@@ -12,7 +12,6 @@ from lab.aptrepo import SigningKey, flat_repository, signing_key
 from lab.execute import execute
 from lab.layout import cache_root
 from lab.rootfs import build_rootfs
-from lab.throwaway import SHARED, Root, failure
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
 from provision.resource import Resource
@@ -20,6 +19,7 @@ from provision.resources.file import File
 from provision.resources.packages.deb import Package, Packages
 from provision.resources.packages.repository import Repo, package_source
 from provision.resources.packages.unattended import left_alone
+from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -131,7 +131,7 @@ def test_what_the_plan_did_not_show_is_not_removed(root: Root, key: SigningKey) 
     root.must("apt-get -q -y install needs-the-old; rm -rf /var/lib/apt/lists/*")
     planned = root.plan(*driver(key, "580.20-1"))
     assert the_packages(planned) == "known after apply\n"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "apt would remove needs-the-old, which the plan did not show: plan again" in said
     assert "nvidia-utils-580" not in installed(root)
     again = root.converge(*driver(key, "580.20-1"))
@@ -154,7 +154,7 @@ def test_a_hold_that_the_plan_could_not_see_is_left_alone_too(root: Root, key: S
     root.converge(*driver(key, "570.10-1"))
     planned = root.plan(*driver(key, "580.20-1"))
     root.must("apt-mark hold libnvidia-ml1")
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "libnvidia-ml1 is held by somebody, and apt would change it" in said
 
 
@@ -163,7 +163,7 @@ def test_a_package_of_another_architecture_is_another_package(root: Root, key: S
     tools = [*source(key), Packages("tools", (Package("nvidia-smi", "580.20-1"),))]
     planned = root.plan(*tools)
     assert planned.changes[-1].reason == "nvidia-smi: install, it is not installed"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "apt would remove nvidia-smi:i386, which the plan did not show" in said
     root.converge(*tools)
     assert "580.20-1 hold" in installed(root).values()
@@ -200,7 +200,7 @@ def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, 
     wanted = driver(key, "580.20-1")
     planned = root.plan(*wanted)
     began = time.monotonic()
-    events = root.carry_out(planned, before=f"perl {SHARED}/hold.pl {lock} & sleep 1\n")
+    events = root.apply(planned, before=f"perl {SHARED}/hold.pl {lock} & sleep 1\n")
     assert failure(events) == ""
     assert any("waiting for another package operation" in e.output for e in events if e.kind == "say")
     assert time.monotonic() - began > 4

@@ -17,7 +17,6 @@ import pytest
 from lab import prerequisites
 from lab.aptrepo import SigningKey, flat_repository, signing_key
 from lab.execute import execute
-from lab.throwaway import SHARED, Root, failure
 from provision.facts import Gpu
 from provision.plan.plan import Plan
 from provision.resource import Resource
@@ -26,6 +25,7 @@ from provision.resources.packages.deb import Packages
 from provision.resources.packages.repository import Repo, package_source
 from provision.roles.driver.fabric_manager import FabricManager
 from provision.roles.driver.role import DriverSettings, resources
+from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import repo
 from tests.unit.recordings import facts_of
 
@@ -174,7 +174,7 @@ def test_a_transitional_package_that_the_table_does_not_know_fails_the_step(
 ) -> None:
     monkeypatch.setattr("provision.roles.driver.packages.choose.SWAPPED", {})
     plan = root.plan(*role(575, fabric_manager="off"))
-    events = root.carry_out(plan)
+    events = root.apply(plan)
     assert "branch 575 was asked for, and the driver 580.173.02 is installed" in failure(events)
 
 

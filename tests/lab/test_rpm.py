@@ -15,7 +15,6 @@ import pytest
 from lab import prerequisites
 from lab.aptrepo import SigningKey, signing_key
 from lab.execute import execute
-from lab.throwaway import SHARED, Root, failure
 from provision.causes.hints import hint_for
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
@@ -24,6 +23,7 @@ from provision.resources.file import File
 from provision.resources.packages.deb import Package
 from provision.resources.packages.repository import Repo, package_resource, package_source
 from provision.resources.packages.rpm import RpmPackages
+from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -231,7 +231,7 @@ def test_what_the_plan_did_not_show_is_not_removed(root: Root, keys: Keys) -> No
     planned = root.plan(*driver(key, "580.20"))
     root.must(f"dnf -y install {LONG}")
     before = installed(root), locks(root)
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert f"dnf would remove {LONG}, which the plan did not show: plan again" in said
     assert (installed(root), locks(root)) == before
     assert "stream=570-open" in root.must("cat /etc/dnf/modules.d/nvidia-driver.module")
@@ -260,7 +260,7 @@ def test_a_lock_on_a_dependency_is_in_the_way(root: Root, keys: Keys) -> None:
     planned = root.plan(*driver(key, "580.20"))
     assert "dnf now says: " in last(planned)
     assert "nvidia-driver-cuda-libs" in last(planned)
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "nvidia-driver-cuda-libs" in said
     assert hint_for(said)
     assert "nvidia-driver-cuda-570.10" in installed(root)
@@ -280,7 +280,7 @@ def test_a_package_that_is_not_there(root: Root, keys: Keys) -> None:
     key, _ = keys
     planned = root.plan(*tool(key, "9"))
     assert last(planned) == "known after apply\n"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "No match for argument: nvidia-tool-9" in said
     assert hint_for(said) == "no configured repository has this package: check repo in the settings"
 
@@ -293,7 +293,7 @@ def test_what_another_key_has_signed_is_refused(root: Root, keys: Keys, what: st
         for package in folder.glob("noarch/nvidia-tool-*"):
             sign(package, stranger)
     index(folder, stranger if what == "metadata" else key)
-    said = failure(root.carry_out(root.plan(*tool(key, "1.1"))))
+    said = failure(root.apply(root.plan(*tool(key, "1.1"))))
     assert hint_for(said) == (
         "the repository is signed by another key than the one in the settings: check key and fingerprint"
     ), said
@@ -304,7 +304,7 @@ def test_what_another_key_has_signed_is_refused(root: Root, keys: Keys, what: st
 def test_a_repository_that_is_gone(root: Root, keys: Keys) -> None:
     key, _ = keys
     shutil.rmtree(root.shared / "rpm")
-    said = failure(root.carry_out(root.plan(*tool(key, "1.1"))))
+    said = failure(root.apply(root.plan(*tool(key, "1.1"))))
     assert "Failed to download metadata for repo" in said
     assert hint_for(said)
 
@@ -328,7 +328,7 @@ def test_another_dnf_is_waited_for(root: Root, keys: Keys) -> None:
         "for f in /var/cache/dnf/metadata_lock.pid /var/lib/dnf/rpmdb_lock.pid; do "
         "mkdir -p ${f%/*}; printf %s $! >$f; done\n"
     )
-    events = root.carry_out(planned, before=busy)
+    events = root.apply(planned, before=busy)
     assert failure(events) == ""
     said = [event.output for event in events if event.kind == "say"]
     assert len(said) == 1

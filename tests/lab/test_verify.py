@@ -192,14 +192,14 @@ def test_docker(host):
 """
     )
     targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-nodes"), roles.all_roles())
-    result = verify(targets, forks=5, say=print, suite=tmp_path)
+    result = verify(targets, forks=5, log=print, suites=[tmp_path])
     assert result.exit_code == 0, result.text()
     assert {host.connects for host in result.hosts} == {1}
 
 
 def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISION_LAB", "test")
-    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(["triton"]))
+    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(roles.all_roles(), ["triton"]))
     settings = next(iter(targets[0].settings.values()))
     assert isinstance(settings, TritonSettings)
     instance: Instance = settings.instances["main"]

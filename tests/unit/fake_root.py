@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.probe import Output
 from provision.plan.script import STEPS
+from provision.probe import Output
 from provision.render import data
 from provision.shell import assembled
 

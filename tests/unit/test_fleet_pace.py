@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from provision.errors import HostError, RenderError, UnreachableError, UsageError
 from provision.plan.result import Result, Status
 from provision.resource import Change
-from provision.run.fleet import Pace, _isolated, each, exit_code
+from provision.run.fleet import Rollout, _isolated, each, exit_code
 
 NAMES = [f"h{n:02}" for n in range(10)]
 
@@ -36,7 +36,7 @@ NAMES = [f"h{n:02}" for n in range(10)]
     ],
 )
 def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: list[int]) -> None:
-    batches = Pace(serial=serial).batches(NAMES)
+    batches = Rollout(serial=serial).batches(NAMES)
     assert [len(batch) for batch in batches] == sizes
     assert [name for batch in batches for name in batch] == NAMES
 
@@ -44,7 +44,7 @@ def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: li
 @given(st.lists(st.integers(0, 300).map(str) | st.integers(0, 300).map("{}%".format)), st.integers(0, 40))
 def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
     names = [str(n) for n in range(count)]
-    batches = Pace(serial=tuple(serial)).batches(names)
+    batches = Rollout(serial=tuple(serial)).batches(names)
     assert [name for batch in batches for name in batch] == names
     assert all(batches)
 
@@ -52,28 +52,28 @@ def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
 @pytest.mark.parametrize("size", ["", "x", "-1", "1.5", "10 %", "%", "1,2"])
 def test_what_is_no_size(size: str) -> None:
     with pytest.raises(UsageError, match=r"--serial .*: neither a number nor a percentage"):
-        Pace(serial=(size,)).batches(NAMES)
+        Rollout(serial=(size,)).batches(NAMES)
 
 
 @pytest.mark.parametrize(
-    ("pace", "tolerated"),
+    ("rollout", "tolerated"),
     [
-        (Pace(), 10),
-        (Pace(serial=("1",)), 0),
-        (Pace(max_failed="2"), 2),
-        (Pace(max_failed="0"), 0),
-        (Pace(max_failed="25%"), 2),
-        (Pace(max_failed="5%"), 0),
-        (Pace(serial=("1",), max_failed="100%"), 10),
+        (Rollout(), 10),
+        (Rollout(serial=("1",)), 0),
+        (Rollout(max_failed="2"), 2),
+        (Rollout(max_failed="0"), 0),
+        (Rollout(max_failed="25%"), 2),
+        (Rollout(max_failed="5%"), 0),
+        (Rollout(serial=("1",), max_failed="100%"), 10),
     ],
 )
-def test_how_many_hosts_may_fail(pace: Pace, tolerated: int) -> None:
-    assert pace.tolerated(10) == tolerated
+def test_how_many_hosts_may_fail(rollout: Rollout, tolerated: int) -> None:
+    assert rollout.tolerated(10) == tolerated
 
 
 def test_what_is_no_threshold() -> None:
     with pytest.raises(UsageError, match="--max-failed some"):
-        Pace(max_failed="some").tolerated(10)
+        Rollout(max_failed="some").tolerated(10)
 
 
 def result(status: Status, changes: int = 0) -> Result:
@@ -99,10 +99,10 @@ def test_exit_codes(results: list[Result], check: bool, code: int) -> None:
 
 
 def test_work_is_done_for_all_and_told_in_order() -> None:
-    ticks: list[int] = []
-    found = each({name: n for n, name in enumerate(NAMES)}, lambda n: n * n, 3, lambda: ticks.append(1))
+    refreshes: list[int] = []
+    found = each({name: n for n, name in enumerate(NAMES)}, lambda n: n * n, 3, lambda: refreshes.append(1))
     assert list(found.items()) == [(name, n * n) for n, name in enumerate(NAMES)]
-    assert ticks
+    assert refreshes
     assert each({}, str, 0, lambda: None) == {}
 
 

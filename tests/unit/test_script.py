@@ -18,7 +18,8 @@ from provision.plan.plan import Plan
 from provision.plan.script import ACTIVE, Event, follow, launch, parse_event, script_of
 from provision.probe import quote
 from provision.resource import Change, Handler
-from provision.resources.file import Directory, File, NoFile
+from provision.resources.file import Directory, File
+from tests.unit.examples import script_of as script_text
 from tests.unit.sandbox import RUN, SHELLS, Sandbox, kinds
 
 
@@ -35,34 +36,29 @@ def step(
 
 
 def test_files_are_written_with_content_mode_and_owner(box: Sandbox, tmp_path: Path) -> None:
-    old, new, gone = tmp_path / "old file", tmp_path / "deep/er/new", tmp_path / "gone"
+    old, new = tmp_path / "old file", tmp_path / "deep/er/new"
     old.write_bytes(b"before")
-    gone.write_bytes(b"away")
     wanted = (
         File(str(old), b"after\n", mode="0600"),
         File(str(new), b"\0\xff", mode="0755"),
         Directory(str(tmp_path / "folder/below"), mode="0710"),
-        NoFile(str(gone), "why"),
     )
-    assert kinds(box.apply(box.plan(*wanted))) == ["ok 0", "ok 1", "ok 2", "ok 3", "end ok"]
+    assert kinds(box.apply(box.plan(*wanted))) == ["ok 0", "ok 1", "ok 2", "end ok"]
     assert (old.read_bytes(), oct(old.stat().st_mode & 0o7777)) == (b"after\n", "0o600")
     assert (new.read_bytes(), oct(new.stat().st_mode & 0o7777)) == (b"\0\xff", "0o755")
     assert oct((tmp_path / "folder/below").stat().st_mode & 0o7777) == "0o710"
-    assert not gone.exists()
     for folder in (tmp_path / "deep", tmp_path / "folder"):
         assert oct(folder.stat().st_mode & 0o7777) == "0o755", "folders on the way are for everybody"
     assert box.plan(*wanted).changes == (), "a fresh plan is empty"
 
 
-def test_what_is_replaced_or_removed_is_kept(box: Sandbox, tmp_path: Path) -> None:
-    replaced, removed, new = tmp_path / "replaced", tmp_path / "removed", tmp_path / "new"
+def test_what_is_replaced_is_kept(box: Sandbox, tmp_path: Path) -> None:
+    replaced, new = tmp_path / "replaced", tmp_path / "new"
     replaced.write_bytes(b"one")
     replaced.chmod(0o640)
-    removed.write_bytes(b"two")
-    box.apply(box.plan(File(str(replaced), b"x"), NoFile(str(removed), ""), File(str(new), b"x")))
+    box.apply(box.plan(File(str(replaced), b"x"), File(str(new), b"x")))
     assert box.backup_of(replaced).read_bytes() == b"one"
     assert oct(box.backup_of(replaced).stat().st_mode & 0o7777) == "0o640"
-    assert box.backup_of(removed).read_bytes() == b"two"
     assert not box.backup_of(new).exists()
     assert oct((tmp_path / "backups/provision").stat().st_mode & 0o7777) == "0o700"
 
@@ -81,17 +77,6 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(box: Sandbox, tmp_path: 
     assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["file", "later"], (
         "nothing is left over"
     )
-
-
-def test_links_that_must_not_be_are_removed_and_their_target_stays(box: Sandbox, tmp_path: Path) -> None:
-    target, link, dangling = tmp_path / "target", tmp_path / "link", tmp_path / "dangling"
-    target.write_bytes(b"x")
-    link.symlink_to("target")
-    dangling.symlink_to("nowhere")
-    wanted = (NoFile(str(link), ""), NoFile(str(dangling), ""))
-    assert kinds(box.apply(box.plan(*wanted))) == ["ok 0", "ok 1", "end ok"]
-    assert (target.exists(), link.is_symlink(), dangling.is_symlink()) == (True, False, False)
-    assert box.plan(*wanted).changes == ()
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -241,13 +226,13 @@ def test_a_second_run_is_told_which_one_is_under_way(box: Sandbox, tmp_path: Pat
 until [ -s /run/provision/first/pid ]; do sleep 0.05; done
 ( {launch(Plan("h", (step("touch /run/second"),)), "second")}
 )
-({ACTIVE})
+({script_text(ACTIVE)})
 wait"""
     output = box.sh(script)
     assert output.out.splitlines() == ["busy first", "first"], output.err
     assert not (tmp_path / "run/second").exists()
     assert (tmp_path / "run/first").read_text().splitlines()[-1] == "end ok"
-    assert box.sh(ACTIVE).out == ""
+    assert box.sh(script_text(ACTIVE)).out == ""
 
 
 @pytest.mark.parametrize(("age", "takes_over"), [(0, False), (120, True)])
@@ -286,7 +271,7 @@ TEXTS = {
     "script": script_of(EVERYTHING, RUN),
     "launch": launch(EVERYTHING, RUN),
     "follow": follow(RUN, 12),
-    "active": ACTIVE,
+    "active": script_text(ACTIVE),
 }
 
 

@@ -18,7 +18,7 @@ from provision.connection.login import Login
 from provision.errors import ProbeError, UnreachableError, UsageError
 from provision.facts import Facts, Gpu
 from provision.probe import Output, Probe
-from provision.roles import choose
+from provision.roles import all_roles, choose
 from provision.roles.docker.role import DockerSettings
 from provision.roles.driver.health import FIELDS
 from provision.roles.driver.role import LEFT_ALONE, DriverSettings
@@ -26,7 +26,7 @@ from provision.roles.toolkit.role import ToolkitSettings
 from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings
 from provision.run.host import Target
 from provision.verify import HostResult, VerifyResult
-from provision.verify.evidence import Evidence, Look
+from provision.verify.evidence import Answered, Evidence
 from provision.verify.suite import judge
 from tests.unit.examples import REPO, repo
 
@@ -245,9 +245,9 @@ def verdicts(
     """Judge one host that answers as a healthy one does, but for what is changed."""
     answers = healthy() | dict(changed or {})
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         return {
-            name: Look(Evidence(facts, {probe.name: answers[probe.name] for probe in asked}))
+            name: Answered(Evidence(facts, {probe.name: answers[probe.name] for probe in asked}))
             for name, asked in probes.items()
         }
 
@@ -794,17 +794,17 @@ def fleet(expression: str = "", junit: Path | None = None) -> VerifyResult:
         target("gpu-05"),
     ]
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
-        looks = {name: Look(Evidence(FACTS, healthy())) for name in probes}
-        if "gpu-03" in looks:
-            looks["gpu-03"] = Look(Evidence(FACTS, healthy() | {"llm inference": inference()}))
-        if "gpu-04" in looks:
-            looks["gpu-04"] = Look(
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
+        answered = {name: Answered(Evidence(FACTS, healthy())) for name in probes}
+        if "gpu-03" in answered:
+            answered["gpu-03"] = Answered(Evidence(FACTS, healthy() | {"llm inference": inference()}))
+        if "gpu-04" in answered:
+            answered["gpu-04"] = Answered(
                 error=UnreachableError("gpu-04", "no answer within 10 s", hint="is it on?")
             )
-        if "gpu-05" in looks:
-            looks["gpu-05"] = Look(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
-        return looks
+        if "gpu-05" in answered:
+            answered["gpu-05"] = Answered(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
+        return answered
 
     return judge(targets, ask, expression=expression, junit=junit)
 
@@ -842,9 +842,9 @@ def test_expression_selects_hosts_and_checks(expression: str, hosts: set[str], c
 def test_expression_limits_what_is_asked() -> None:
     asked: list[str] = []
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
     judge([target()], ask, expression="toolkit")
     assert asked == ["toolkit packages", "toolkit sources", "nvidia-ctk", "config.toml", "ldconfig", "cdi"]
@@ -853,9 +853,9 @@ def test_expression_limits_what_is_asked() -> None:
 def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
     asked: list[str] = []
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
     judge([target()], ask)
     assert asked.index("device nodes") == 0
@@ -934,7 +934,7 @@ def test_facts(facts):
     assert facts.os == "debian"
 
 def test_bare(facts):
-    assert facts.is_apt is False
+    assert facts.family == "rhel"
 
 def test_boom():
     {}["missing"]
@@ -944,12 +944,12 @@ def test_warning():
 """
     )
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         assert more == frozenset()
         assert [probe.script for probe in probes["gpu-01"]] == ["uname -s"]
-        return {"gpu-01": Look(Evidence(FACTS, {"uname": said("Hurd")}))}
+        return {"gpu-01": Answered(Evidence(FACTS, {"uname": said("Hurd")}))}
 
-    host = judge([target()], ask, suite=tmp_path).hosts[0]
+    host = judge([target()], ask, suites=[tmp_path]).hosts[0]
     assert {check.name: check.verdict for check in host.checks} == {
         "kernel": "fail",
         "facts": "pass",
@@ -982,8 +982,8 @@ def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message:
         "from provision.probe import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
     )
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
-        return {"gpu-01": Look(Evidence(FACTS, {}))}
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
+        return {"gpu-01": Answered(Evidence(FACTS, {}))}
 
     with pytest.raises(UsageError, match=message):
-        judge([target()], ask, suite=tmp_path)
+        judge([target()], ask, suites=[tmp_path])
