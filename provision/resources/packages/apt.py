@@ -37,12 +37,12 @@ def read(text: str, *, ok: bool) -> Simulation:
         said = [line for line in text.splitlines() if line.startswith("E: ")] or text.splitlines()[-1:]
         why = "" if NOT_YET.search(text) else "".join(f"\napt-get now says: {line}" for line in said)
         return Simulation(text=f"known after apply{why}\n")
-    found = [match for line in text.splitlines() if (match := LINE.match(line))]
-    removed = [match for match in found if match["verb"] == "Remv"]
+    moves = [match for line in text.splitlines() if (match := LINE.match(line))]
+    removed = [match for match in moves if match["verb"] == "Remv"]
     return Simulation(
         tuple(dict.fromkeys(match["name"] for match in removed)),
         _held_by_others(text),
-        "".join(f"{_words(match)}\n" for match in [*removed, *(m for m in found if m["verb"] == "Inst")]),
+        "".join(f"{_words(match)}\n" for match in [*removed, *(m for m in moves if m["verb"] == "Inst")]),
     )
 
 

@@ -69,15 +69,15 @@ def _rows(text: str) -> Iterable[tuple[str, list[str]]]:
 
 def streams(lines: Iterable[str]) -> dict[str, str]:
     """The enabled stream of each module, from the lines of dnf's files."""
-    found: dict[str, dict[str, str]] = {}
+    modules: dict[str, dict[str, str]] = {}
     module = ""
     for line in lines:
         if line.startswith("["):
             module = line.strip("[] ")
         elif "=" in line:
             key, _, value = line.partition("=")
-            found.setdefault(module, {})[key.strip()] = value.strip()
-    return {name: keys.get("stream", "") for name, keys in found.items() if keys.get("state") == "enabled"}
+            modules.setdefault(module, {})[key.strip()] = value.strip()
+    return {name: keys.get("stream", "") for name, keys in modules.items() if keys.get("state") == "enabled"}
 
 
 def compare(one: str, other: str) -> int:

@@ -24,16 +24,16 @@ def fingerprints(armoured: str) -> list[str]:
 
     :raises ValueError: if it is not armoured public keys of version 4 and nothing else.
     """
-    found = []
+    prints = []
     for block in _blocks(armoured):
         for tag, packet in _packets(_dearmour(block)):
             if tag == PUBLIC_KEY:
-                found.append(_fingerprint(packet))
+                prints.append(_fingerprint(packet))
             elif tag not in BESIDE_IT:
                 raise ValueError(f"the key block holds a packet with tag {tag}, which no public key has")
-    if not found:
+    if not prints:
         raise ValueError("the key block holds no public key")
-    return found
+    return prints
 
 
 def _blocks(text: str) -> Iterator[list[str]]:

@@ -190,8 +190,8 @@ def _one_a_line(text: str) -> Iterator[Source]:
     """Entries of sources.list(5), "one-line-style format"."""
     for number, line in enumerate(text.splitlines(), 1):
         active = line.partition("#")[0]
-        if found := re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", active):
-            yield Source(number, found.group(1), found.group(2))
+        if entry := re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", active):
+            yield Source(number, entry.group(1), entry.group(2))
 
 
 def _paragraphs(text: str) -> Iterator[Source]:

@@ -150,7 +150,7 @@ class RpmPackages(PackageSet[RpmState]):
 
     def versions(self, state: RpmState) -> Iterable[tuple[str, str]]:
         """Name and version of every installed instance, the plugin's left out."""
-        return ((n, one.version) for n, found in state.installed.items() if n != PLUGIN for one in found)
+        return ((n, one.version) for n, ones in state.installed.items() if n != PLUGIN for one in ones)
 
     def selector(self, package: Package) -> str:
         """``NAME-VERSION``."""

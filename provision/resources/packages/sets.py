@@ -105,8 +105,8 @@ class Simulation:
 
 def major(version: str) -> int:
     """The first number of a version, its epoch left out; -1 if it has none."""
-    found = re.match(r"(?:\d+:)?(\d+)", version)
-    return int(found[1]) if found else -1
+    number = re.match(r"(?:\d+:)?(\d+)", version)
+    return int(number[1]) if number else -1
 
 
 @dataclass(frozen=True)

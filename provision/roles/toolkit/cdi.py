@@ -193,13 +193,13 @@ def _faults(state: CdiState, spec: Spec) -> Iterator[str]:
 
 
 def _driver_versions(spec: Spec) -> set[str]:
-    found = (re.search(r"/lib(?:cuda|nvidia-ml)\.so\.(\d+(?:\.\d+)+)$", path) for path in spec.paths)
-    return {match.group(1) for match in found if match}
+    matches = (re.search(r"/lib(?:cuda|nvidia-ml)\.so\.(\d+(?:\.\d+)+)$", path) for path in spec.paths)
+    return {match.group(1) for match in matches if match}
 
 
 def _numbers(spec: Spec, pattern: str) -> set[int]:
-    found = (re.fullmatch(pattern, path) for path in spec.paths)
-    return {int(match.group(1)) for match in found if match}
+    matches = (re.fullmatch(pattern, path) for path in spec.paths)
+    return {int(match.group(1)) for match in matches if match}
 
 
 def _nodes(minors: Sequence[int]) -> str:

@@ -73,14 +73,14 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
     :raises ValueError: if a key is given twice, as ``a: {b: …}`` and as ``a.b: …``.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in document.items():
         key = f"{prefix}{name}"
         inner = flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
-        if twice := sorted(found.keys() & inner.keys()):
+        if twice := sorted(values.keys() & inner.keys()):
             raise ValueError(f"{twice[0]} is given twice")
-        found |= inner
-    return found
+        values |= inner
+    return values
 
 
 def wrong(key: str, value: object) -> tuple[str, str] | None:
