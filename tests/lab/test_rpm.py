@@ -18,15 +18,17 @@ from lab.execute import execute
 from provision.causes.hints import hint_for
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
-from provision.resource import Resource
+from provision.resource import AnyResource, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import Package
 from provision.resources.packages.repository import Repo, package_resource, package_source
 from provision.resources.packages.rpm import RpmPackages
+from provision.resources.packages.sets import MajorVersion, Package
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+PERMISSION = Permission("branch-change", "the branch changes", "allow it")
 
 PROGRAMS = {
     "dnf": "dnf",
@@ -169,7 +171,7 @@ def source(key: SigningKey) -> list[File]:
     return package_source(repo, ROCKY)
 
 
-def driver(key: SigningKey, version: str) -> list[Resource]:
+def driver(key: SigningKey, version: str) -> list[AnyResource]:
     """The driver at one version: its source, its stream, its packages."""
     branch = version[:3]
     packages = package_resource(
@@ -177,13 +179,12 @@ def driver(key: SigningKey, version: str) -> list[Resource]:
         "driver",
         tuple(Package(name, version) for name in ("nvidia-driver-cuda", f"nvidia-smi-{branch}")),
         stream=f"nvidia-driver:{branch}-open",
-        branch=int(branch),
-        others=("nvidia-smi-[0-9]*",),
+        major=MajorVersion("branch", int(branch), ("nvidia-smi-[0-9]*",), PERMISSION),
     )
     return [*source(key), packages]
 
 
-def tool(key: SigningKey, *versions: str, name: str = "nvidia-tool") -> list[Resource]:
+def tool(key: SigningKey, *versions: str, name: str = "nvidia-tool") -> list[AnyResource]:
     return [*source(key), RpmPackages("tool", tuple(Package(name, version) for version in versions))]
 
 
@@ -208,7 +209,7 @@ def test_the_way_up_and_back_down(root: Root, keys: Keys) -> None:
     assert {"nvidia-driver-cuda-570.10", "nvidia-smi-570-570.10"} <= installed(root)
     assert locks(root) == ["nvidia-driver-cuda-3:570.10-1.el9.*", "nvidia-smi-570-3:570.10-1.el9.*"]
     up = root.converge(*driver(key, "580.20"))
-    assert (up.changes[-1].action, up.changes[-1].needs) == ("upgrade", "branch-change")
+    assert (up.changes[-1].action, up.changes[-1].needs) == ("upgrade", PERMISSION)
     assert up.changes[-1].reason.startswith("branch 570 → 580; module nvidia-driver: stream 570-open → ")
     assert last(up).splitlines() == [
         "remove nvidia-smi-570 3:570.10-1.el9",
