@@ -14,11 +14,12 @@ from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, R
 from provision.shell import constant
 
 FILES = "shell/files.sh"
+FILE_STATE = "shell/file_state.sh"
 
-LARGEST = int(constant(FILES, "largest_file"))
+LARGEST = int(constant(FILE_STATE, "largest_file"))
 """Bytes of a file that are read for comparing and diffing; what we manage is far smaller."""
 
-DANGLING = constant(FILES, "dangling")
+DANGLING = constant(FILE_STATE, "dangling")
 """Type of a symbolic link that points to nothing."""
 
 
@@ -35,7 +36,7 @@ class FileState:
 
 def read_paths(name: str, paths: Sequence[str]) -> Probe:
     """A probe that tells type, mode, owner and content of every path, links followed."""
-    return Probe(name, words("path_states", *paths), (FILES,))
+    return Probe(name, words("path_states", *paths), (FILE_STATE,))
 
 
 def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | Missing]:

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/files.sh
+# needs: shell/file_state.sh
 # The CDI specs of a host, and the driver that they should be of.
 
 # The kind of devices that a spec of the GPUs describes.
