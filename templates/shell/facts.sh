@@ -25,7 +25,7 @@ nvidia_devices() {
 # nvlink5_switch: from NVLink 5 on the switches are managed through a ConnectX, with this mark in its product data,
 # which a device is in no hurry to give.
 nvlink5_switch() {
-  timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd && echo yes || :
+  if timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd; then echo yes; fi
 }
 
 # secure_boot_variable: it holds four bytes of attributes, then 1 where Secure Boot is on (UEFI 2.10, 3.3).
