@@ -8,17 +8,11 @@ from typing import Any
 
 import jinja2
 
+from provision.data import data
 from provision.errors import RenderError
 
-_PACKAGE = Path(__file__).resolve().parent
 _FOLDERS: list[Path] = []
 """Folders of sites' roles, whose templates are found like our own."""
-
-
-def data(name: str) -> Path:
-    """A folder of the project's top level that runs with it: in a clone beside the package, in a wheel inside."""
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
 def add_folder(folder: Path) -> None:

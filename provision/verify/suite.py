@@ -14,6 +14,7 @@ import pytest
 
 from provision import facts
 from provision.connection import Connection
+from provision.data import data
 from provision.errors import HostError, ProbeError, UsageError
 from provision.probe import Output, Probe
 from provision.run.fleet import each
@@ -23,7 +24,7 @@ from provision.verify.evidence import Ask, Evidence, Look
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
 
-SUITE = Path(__file__).resolve().parents[2] / "tests" / "verify"
+SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
 TIMEOUT = 900.0
