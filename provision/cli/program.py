@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from invoke.collection import Collection
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
-from invoke.parser import Argument
+from invoke.parser.argument import Argument
 from invoke.program import Program as InvokeProgram
 
 import provision
@@ -85,9 +85,7 @@ class Program(InvokeProgram):
         print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
         self.list_tasks()
         print("Options:\n")
-        self.print_columns(
-            [pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"]
-        )
+        self.print_columns([pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"])
 
     def print_task_help(self, name: str) -> None:
         """Print what a task does and its options."""
@@ -120,7 +118,7 @@ class Program(InvokeProgram):
             return self._unknown(unknown[1], task)
         if flag := re.fullmatch(r"Flag <Argument: ([\w-]+).*> needed value and was not given one!", said):
             return f"--{flag[1]} needs a value", self._help_of(task)
-        return said.rstrip("!"), self._help_of(task)
+        return said.rstrip("!."), self._help_of(task)
 
     def _unknown(self, word: str, task: str) -> tuple[str, str]:
         names = list(self.collection.task_names)
