@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.lab import Lab
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATTERN = "gpu-nodes"
 
 

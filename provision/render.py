@@ -8,20 +8,11 @@ from typing import Any
 
 import jinja2
 
+from provision.data import data
 from provision.errors import RenderError
 
-_PACKAGE = Path(__file__).resolve().parent
 _FOLDERS: list[Path] = []
 """Folders of sites' roles, whose templates are found like our own."""
-
-
-def data(name: str, in_clone: str = "") -> Path:
-    """A folder that the build puts into the package; in a clone it lies beside the package.
-
-    :param in_clone: where it is in a clone, if it has another name there.
-    """
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / (in_clone or name)
 
 
 def add_folder(folder: Path) -> None:

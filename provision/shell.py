@@ -1,8 +1,8 @@
 """The product's shell text: files below ``templates/``, with the functions that probes and steps call.
 
-A file is about one topic and holds constants and functions. A line ``# needs: shell/files.sh`` names the files
-whose functions it calls. A constant is a line ``name=value`` or ``name='several words'`` at the left margin: it is
-written there once, and Python reads it with :func:`constant`.
+A file is about one topic and holds constants and functions. A line ``# needs: shell/files.sh`` names the
+files whose functions it calls. A constant is a line ``name=value`` or ``name='several words'`` at the left
+margin: it is written there once, and Python reads it with :func:`constant`.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from provision.cli import terminal
 from provision.connection import knows
 from provision.connection.enroll import new_keys, record
 from provision.connection.login import Login
+from provision.data import data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan import saved
 from provision.plan.plan import Plan
-from provision.render import data
 from provision.resources.reboot import REBOOT
 from provision.role import Role
 from provision.roles import choose, with_site
@@ -65,7 +65,7 @@ def roles_for(inventory: str) -> tuple[Role, ...]:
 
 def suites_for(inventory: str) -> list[Path]:
     """Where the checks of these roles are: the product's folder, and a file beside each role of the site."""
-    return [data("suite", "tests/verify"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
+    return [data("suite"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
 
 
 def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from provision.cli import program_name
 from provision.errors import HostError, ProvisionError, UsageError
 from provision.plan.script import Event
 
@@ -23,13 +25,19 @@ SLOW = 15.0
 STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
+def named(text: str) -> str:
+    """``text`` with the commands in it (``inv plan …``) as the running program is called."""
+    return re.sub(r"\binv (?=[a-z])", f"{program_name()} ", text)
+
+
 def write_data(text: str) -> None:
     """Print data: to standard output, coloured on terminals only, never wrapped."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for line in text.rstrip("\n").split("\n"):
         sign = line.strip()[:1]
+        shown = named(line) if line.lstrip().startswith("hint: ") else line
         styled = line.startswith("    ") and sign in STYLES
-        console.print(Text(line, style=STYLES.get(sign, "") if styled else ""))
+        console.print(Text(shown, style=STYLES.get(sign, "") if styled else ""))
 
 
 def write_json(document: Mapping[str, Any]) -> None:
@@ -40,7 +48,7 @@ def write_json(document: Mapping[str, Any]) -> None:
 
 def log(text: str) -> None:
     """Print a remark: to standard error."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(named(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager

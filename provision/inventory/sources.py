@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from provision.data import CLONE
 from provision.errors import InventoryError, Location
 from provision.inventory import Builder, Document, Inventory, Layer, load_json, of_data, parse, variables
 
-DEFAULT = Path("inventories/lab")
 VARIABLE = "PROVISION_INVENTORY"
 
 _YAML = (".yml", ".yaml", ".json")
@@ -31,8 +31,15 @@ _TIMEOUT = 60.0  # seconds for one run of an executable source
 
 
 def default_path() -> str:
-    """The inventory of a command line that names none: ``$PROVISION_INVENTORY``, else ``inventories/lab``."""
-    return os.environ.get(VARIABLE) or str(DEFAULT)
+    """The inventory of a command line that names none: ``$PROVISION_INVENTORY``, else the clone's lab.
+
+    :raises InventoryError: if there is neither.
+    """
+    if named := os.environ.get(VARIABLE):
+        return named
+    if CLONE is None:
+        raise InventoryError("no inventory is named", hint=f"--inventory PATH, or set ${VARIABLE}")
+    return str(CLONE / "inventories" / "lab")
 
 
 def load(paths: Sequence[Path | str]) -> Inventory:

@@ -40,7 +40,7 @@ def load(text: str, name: str) -> dict[str, Plan]:
                 f"{name}: saved plan of schema {schema}, this version reads {SCHEMA}",
                 hint="plan again with this version",
             )
-        # As Python's values and not as JSON's, which pydantic does not read where text holds half a character.
+        # Not as JSON, which pydantic does not read where a text holds half a character.
         found = _PLANS.validate_python(document["plans"])
         if _text({host: asdict(plan) for host, plan in found.items()}) != _text(document["plans"]):
             raise ValueError("it has values that a plan does not have")

@@ -19,7 +19,8 @@ class RebootPolicy:
     :ivar boot_id: of the boot in which the plan is made; a host that was booted since is not rebooted again.
     :ivar allowed: whether the settings allow it; otherwise the command line must.
     :ivar timeout: seconds within which the host must be back.
-    :ivar causes: ids of resources whose changes make a reboot necessary. Without permission they are not begun.
+    :ivar causes: ids of resources whose changes make a reboot necessary; without permission they are not
+        begun.
     """
 
     boot_id: str

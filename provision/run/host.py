@@ -86,7 +86,7 @@ def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
 
 
 def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[str, ...]) -> Plan:
-    """Ask for the state of all that is declared, and plan: one exec, and one for previews where there are any."""
+    """Ask for the state of all that is declared, and plan: one exec, and one more for previews."""
     host = connection.login.host
     answers = gather(connection, planning.probes(declared))
     plan = planning.plan(host, declared, planning.states(host, declared, answers), granted)

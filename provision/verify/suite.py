@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from provision.connection import Connection
+from provision.data import data
 from provision.errors import HostError, ProbeError, UsageError
 from provision.facts import PROBES, Facts, parse
 from provision.probe import Output, Probe
-from provision.render import data
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import each
@@ -26,7 +26,7 @@ from provision.verify.evidence import Answered, Ask, Evidence
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
 
-SUITE = data("suite", "tests/verify")
+SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
 TIMEOUT = 900.0

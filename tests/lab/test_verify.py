@@ -199,7 +199,9 @@ def test_docker(host):
 
 def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISION_LAB", "test")
-    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(roles.all_roles(), ["triton"]))
+    targets, _ = fleet.targets(
+        sources.load([INVENTORY]).select("gpu-01"), roles.choose(roles.all_roles(), ["triton"])
+    )
     settings = next(iter(targets[0].settings.values()))
     assert isinstance(settings, TritonSettings)
     instance: Instance = settings.instances["main"]

@@ -8,9 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.data import data
 from provision.plan.script import STEPS
 from provision.probe import Output
-from provision.render import data
 from provision.shell import assembled
 
 MOVED = re.compile(

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.linters import LINTERS
+
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(sys.executable).parent
 WORDS = ROOT / "templates" / "run"
@@ -43,21 +45,9 @@ def run(*argv: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_ruff_finds_nothing() -> None:
-    run("ruff", "check", "--quiet", ".")
-
-
-def test_everything_is_formatted() -> None:
-    run("ruff", "format", "--check", "--quiet", ".")
-
-
-@pytest.mark.parametrize("paths", [("provision", "tasks.py"), ("tests",)], ids=["product", "tests"])
-def test_types_are_right(paths: tuple[str, ...]) -> None:
-    run("mypy", "--strict", *paths)
-
-
-def test_imports_point_downward() -> None:
-    run("lint-imports", "--no-cache")
+@pytest.mark.parametrize("name", LINTERS)
+def test_linters_find_nothing(name: str) -> None:
+    run(*LINTERS[name])
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
@@ -124,12 +114,12 @@ def test_nothing_is_left_for_later() -> None:
     assert left == set()
 
 
-def test_the_lock_file_has_every_dependency() -> None:
+def test_the_lock_files_have_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [
-        *project["dependencies"],
-        *(d for group in project["optional-dependencies"].values() for d in group),
-    ]
-    names = {re.split(r"[<>=\[; ]", line)[0].lower() for line in wanted}
-    lock = (ROOT / "requirements.lock").read_text("utf-8").lower()
-    assert {name for name in names if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)} == set()
+    for name, declared in (
+        ("requirements.lock", project["dependencies"]),
+        ("requirements-dev.lock", project["optional-dependencies"]["dev"]),
+    ):
+        names = {re.split(r"[<>=\[; ]", line)[0].lower() for line in declared}
+        lock = (ROOT / name).read_text("utf-8").lower()
+        assert {n for n in names if not re.search(rf"^{re.escape(n)}==", lock, re.MULTILINE)} == set(), name

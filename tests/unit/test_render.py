@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from provision import render as rendering
+from provision.data import data
 from provision.errors import RenderError
-from provision.render import data, environment_value, render, systemd_text, systemd_word
+from provision.render import environment_value, render, systemd_text, systemd_word
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from provision.data import data
 from provision.errors import Refusal
 from provision.facts import PROBES, Facts
 from provision.plan.declared import Declared
 from provision.plan.plan import plan, previews, probes
 from provision.plan.script import ACTIVE, STEPS, script_of
 from provision.probe import Probe
-from provision.render import data
 from provision.roles import all_roles
 from provision.run import gather
 from provision.shell import assembled, constants, text_of, with_needs
@@ -104,7 +104,7 @@ def test_functions_and_constants_have_one_home() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_what_a_file_calls_is_at_hand(file: str) -> None:
-    """A function of another file is called only where that file is needed, or comes with every run's steps."""
+    """A function of another file is called only where that file is needed, or comes with every step."""
     homes = {
         name: other
         for other in FILES

@@ -18,7 +18,7 @@ from provision.connection.login import Login
 from provision.errors import ProbeError, UnreachableError, UsageError
 from provision.facts import Facts, Gpu
 from provision.probe import Output, Probe
-from provision.roles import all_roles, choose
+from provision.roles import choose
 from provision.roles.docker.role import DockerSettings
 from provision.roles.driver.health import FIELDS
 from provision.roles.driver.role import LEFT_ALONE, DriverSettings

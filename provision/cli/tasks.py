@@ -1,0 +1,303 @@
+"""The product's tasks. Each reads its arguments, calls the product, prints, and exits.
+
+Imports are inside the tasks, so that listing tasks does not load SSH.
+"""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+HOSTS = "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]"
+INVENTORY = "inventory file, folder or script (default: $PROVISION_INVENTORY, else the lab of the clone)"
+ROLES = "only these roles, with commas between"
+JSON = "print one JSON document on standard output, and nothing else there"
+FORKS = "hosts worked on at the same time"
+ENROLL = "show the host keys of unknown hosts, and write them to known_hosts"
+ASK = "ask for the password of sudo"
+REBOOT = "allow reboots where one is needed, as driver.reboot: allowed does"
+BRANCH = "allow another driver branch than the one that is installed"
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "check": "only plan; exit code 3 if changes are pending",
+        "diff": "show what changes inside of files",
+        "yes": "do not ask before applying",
+        "serial": "sizes of batches, the last one repeats: 1,10%,50%",
+        "max-failed": "hosts that may fail before no further batch starts: 2 or 5%",
+        "forks": FORKS,
+        "plan": "apply this saved plan, with its permissions; refused if a host has changed since",
+        "reboot": REBOOT,
+        "allow-branch-change": BRANCH,
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
+        "json": JSON,
+    }
+)
+def provision(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    roles: str = "",
+    check: bool = False,
+    diff: bool = False,
+    yes: bool = False,
+    serial: str = "",
+    max_failed: str = "",
+    forks: int = 50,
+    plan: str = "",
+    reboot: bool = False,
+    allow_branch_change: bool = False,
+    enroll: bool = False,
+    ask_become_pass: bool = False,
+    json: bool = False,
+) -> None:
+    """Take hosts to what the inventory says: plan, show, apply, plan again."""
+    from provision.cli import arguments, terminal
+    from provision.plan import report
+    from provision.run import fleet
+
+    with terminal.error_boundary():
+        approved = arguments.saved_plans(plan)
+        rollout = fleet.Rollout(forks, tuple(serial.split(",")) if serial else (), max_failed)
+        targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        granted = arguments.granted(reboot=reboot, allow_branch_change=allow_branch_change)
+        with arguments.open_fleet(targets, rollout, granted) as all_hosts:
+            plans = all_hosts.survey()
+            if approved is not None:
+                all_hosts.restrict_to(approved)
+            pending = {name: found for name, found in plans.items() if found.changes}
+            if not json and plans:
+                terminal.write_data(report.plans(plans, diff=diff))
+            run = arguments.run_id()
+            if check:
+                all_hosts.planned()
+            elif (
+                pending
+                and not yes
+                and not terminal.confirmed(
+                    f"Apply this to {len(pending)} host{'' if len(pending) == 1 else 's'}?"
+                )
+            ):
+                terminal.log("nothing was changed")
+                raise SystemExit(3)
+            else:
+                progress = terminal.Progress({name: len(found.changes) for name, found in plans.items()})
+                all_hosts.on_event, all_hosts.refresh = progress.on_event, progress.refresh
+                all_hosts.apply(run)
+            results = all_hosts.in_order()
+        if json:
+            terminal.write_json(report.document(results, run, diff=diff))
+        else:
+            terminal.write_data("\n" + report.recap(results))
+        raise SystemExit(fleet.exit_code(results, check=check))
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "out": "save the plan here, for provision --plan; it may hold secrets, so only you can read it",
+        "forks": FORKS,
+        "reboot": REBOOT,
+        "allow-branch-change": BRANCH,
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
+        "json": JSON,
+    }
+)
+def plan(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    roles: str = "",
+    out: str = "",
+    forks: int = 50,
+    reboot: bool = False,
+    allow_branch_change: bool = False,
+    enroll: bool = False,
+    ask_become_pass: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
+    from provision.cli import arguments, terminal
+    from provision.plan import report
+    from provision.run import fleet
+
+    with terminal.error_boundary():
+        targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        granted = arguments.granted(reboot=reboot, allow_branch_change=allow_branch_change)
+        with arguments.open_fleet(targets, fleet.Rollout(forks), granted) as all_hosts:
+            plans = all_hosts.survey()
+            all_hosts.planned()
+            results = all_hosts.in_order()
+        if out:
+            arguments.save_plans(out, plans)
+        if json:
+            terminal.write_json(report.document(results, arguments.run_id(), diff=True))
+        else:
+            failures = [text for text in map(report.failure, results) if text]
+            terminal.write_data("\n\n".join(([report.plans(plans, diff=True)] if plans else []) + failures))
+        raise SystemExit(fleet.exit_code(results, check=True))
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "k": "only checks whose name matches, as pytest's -k",
+        "junit": "write a JUnit report here",
+        "forks": FORKS,
+        "enroll": ENROLL,
+        "ask-become-pass": ASK,
+        "json": JSON,
+    }
+)
+def verify(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    roles: str = "",
+    k: str = "",
+    junit: str = "",
+    forks: int = 50,
+    enroll: bool = False,
+    ask_become_pass: bool = False,
+    json: bool = False,
+) -> None:
+    """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
+    from pathlib import Path
+
+    from provision.cli import arguments, terminal
+    from provision.verify import verify as run_suite
+
+    with terminal.error_boundary():
+        found = run_suite(
+            arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass),
+            forks=forks,
+            expression=k,
+            junit=Path(junit) if junit else None,
+            log=terminal.log,
+            roles=arguments.roles_for(inventory),
+            suites=arguments.suites_for(inventory),
+        )
+        if json:
+            terminal.write_json(found.document())
+        else:
+            terminal.write_data(found.text())
+        raise SystemExit(found.exit_code)
+
+
+@task(help={"hosts": HOSTS, "inventory": INVENTORY, "forks": FORKS, "enroll": ENROLL, "json": JSON})
+def facts(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    forks: int = 50,
+    enroll: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what hosts are: system, kernel, GPUs on the bus."""
+    from dataclasses import asdict
+
+    from provision.cli import arguments, terminal
+    from provision.run.fleet import gather_facts, logins
+
+    with terminal.error_boundary():
+        ways = logins(arguments.select(hosts, inventory))
+        if enroll:
+            arguments.enroll_hosts(ways)
+        found, errors = gather_facts(ways, forks)
+        if json:
+            document = {name: asdict(value) for name, value in found.items()}
+            failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
+            terminal.write_json({"schema": 1, "hosts": document | failed})
+        else:
+            for name, value in found.items():
+                generations = [
+                    gpu.architecture.name.title() if gpu.architecture else "?" for gpu in value.gpus
+                ]
+                gpus = ", ".join(sorted(set(generations))) or "none"
+                more = ", NVSwitch" if value.has_nvswitch else ""
+                more += ", Secure Boot" if value.secure_boot else ""
+                terminal.write_data(
+                    f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
+                    f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){more}"
+                )
+            terminal.log(terminal.host_errors(errors).rstrip("\n")) if errors else None
+        raise SystemExit(1 if errors else 0)
+
+
+@task(
+    help={
+        "hosts": HOSTS + " (default: all)",
+        "inventory": INVENTORY,
+        "graph": "print groups and hosts as a tree",
+        "json": JSON,
+    }
+)
+def inventory(
+    c: Context, hosts: str = "all", inventory: str = "", graph: bool = False, json: bool = False
+) -> None:
+    """Show what the inventory says: hosts, their groups and merged variables."""
+    from provision.cli import arguments, terminal
+
+    with terminal.error_boundary():
+        loaded = arguments.load_inventory(inventory)
+        selected = loaded.select(hosts)
+        if graph:
+            terminal.write_data(loaded.graph())
+        elif json:
+            terminal.write_json(loaded.document(selected))
+        else:
+            for host in selected:
+                terminal.write_data(f"{host.name}  [{', '.join(host.groups)}]")
+
+
+@task(
+    help={
+        "hosts": HOSTS,
+        "inventory": INVENTORY,
+        "roles": ROLES,
+        "out": "write the files below this folder, one folder a host (default: print them)",
+        "system": "render for this system without asking the hosts, such as debian:12",
+    }
+)
+def render(
+    c: Context,
+    hosts: str = "",
+    inventory: str = "",
+    roles: str = "",
+    out: str = "",
+    system: str = "debian:12",
+) -> None:
+    """Render the files that would be written to hosts, here and without connecting to them."""
+    from pathlib import Path
+
+    from provision.cli import arguments, terminal
+    from provision.cli.rendered import assumed, rendered
+
+    with terminal.error_boundary():
+        for target in arguments.targets(hosts, inventory, roles)[0]:
+            for file in rendered(target, assumed(system)):
+                if not out:
+                    text = file.content.decode("utf-8", "replace")
+                    terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
+                    continue
+                path = Path(out, target.name, file.path.lstrip("/"))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(mode=0o600)
+                path.write_bytes(file.content)
+        if out:
+            terminal.log(f"written below {out}")
+
+
+COLLECTION = Collection(provision, plan, verify, facts, inventory, render)
+"""What a new task of the product is added to."""
