@@ -185,8 +185,8 @@ def test_hints_name_the_program_that_runs(
 
     monkeypatch.setattr(sys, "argv", [called])
     assert program_name() == expected
-    terminal.say("hint: plan again: inv plan --out FILE")
-    terminal.out("  hint: inv plan\n+ inv plan")
+    terminal.log("hint: plan again: inv plan --out FILE")
+    terminal.write_data("  hint: inv plan\n+ inv plan")
     shown = capsys.readouterr()
     assert shown.err == f"hint: plan again: {expected} plan --out FILE\n"
     assert shown.out == f"  hint: {expected} plan\n+ inv plan\n"
