@@ -20,7 +20,10 @@ _SECTION = re.compile(r"^== (\w+)$\n(.*?)^== exit (\d+)$", re.MULTILINE | re.DOT
 
 
 def loaded(answer: Output) -> dict[str, Any] | None:
-    """What the running engine says of itself in its answer to :data:`INFO`; None without an answer (the client alone answers, too)."""
+    """What the running engine says of itself in its answer to :data:`INFO`.
+
+    None without an answer of dockerd: the client alone answers, too.
+    """
     try:
         found = json.loads(answer.out)
     except ValueError:

@@ -181,7 +181,7 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
         signals=(DOCKER_RESTARTED,),
         reloads_systemd=True,
     )
-    reload = Handler(
+    reload = Handler(  # noqa: S604  # its shell names files
         "reload docker.service",
         on=(RELOAD,),
         script=f"reload_docker {knows}",
