@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.lab import Lab
+from provision import roles
 from provision.connection import Connection
 from provision.errors import HostError
+from provision.inventory import sources
 from provision.roles.triton import http
 from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
 from provision.roles.triton.role import Instance, unit_of
+from provision.run import fleet
 from provision.shell import assembled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +56,6 @@ systemd, apt, Docker, the registry and tritonserver are real. What to try next:
 
 
 def _show_inference(say: Callable[[str], None]) -> None:
-    from provision import roles
-    from provision.inventory import sources
-    from provision.run import fleet
 
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
     target = fleet.targets([host], roles.choose(["triton"]))[0][0]
