@@ -56,7 +56,6 @@ systemd, apt, Docker, the registry and tritonserver are real. What to try next:
 
 
 def _show_inference(say: Callable[[str], None]) -> None:
-
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
     target = fleet.targets([host], roles.choose(["triton"]))[0][0]
     settings = next(iter(target.settings.values()))

@@ -24,6 +24,7 @@ RESTART = DockerRestart(
     script="restart_docker nvidia nvidia",
     covered_by=("service:docker.service:start",),
     holds_back=(FILE,),
+    reloads_systemd=True,
 )
 TOOLKIT = Change(
     "packages:toolkit",
