@@ -20,7 +20,7 @@ from provision.roles.triton.role import Instance, unit_of
 from provision.run import fleet
 from provision.shell import assembled
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATTERN = "gpu-nodes"
 
 
@@ -57,7 +57,7 @@ systemd, apt, Docker, the registry and tritonserver are real. What to try next:
 
 def _show_inference(say: Callable[[str], None]) -> None:
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
-    target = fleet.targets([host], roles.choose(["triton"]))[0][0]
+    target = fleet.targets([host], roles.choose(roles.all_roles(), ["triton"]))[0][0]
     settings = next(iter(target.settings.values()))
     name, instance = next(iter(settings.instances.items()))  # type: ignore[attr-defined]
     with Connection(target.login) as connection:

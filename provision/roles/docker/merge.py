@@ -115,7 +115,7 @@ def at(document: Any, path: Path) -> Any:
 
 
 def _put(document: dict[str, Any], path: Path, value: Any, settings: dict[Path, Setting]) -> None:
-    """Give a key its value, and note it; an object stays where one is wanted."""
+    """Give a key its value, and note it; an object stays where one is declared."""
     before = at(document, path)
     if equal(before, value) or (value == {} and isinstance(before, dict)):
         return
