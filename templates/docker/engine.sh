@@ -27,7 +27,7 @@ docker_here() {
     dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Status}\n' $docker_engines 2>/dev/null
   elif command -v rpm >/dev/null; then
     # Of a package that is not there, rpm says so on standard output.
-    rpm -q --qf 'package %{NAME} %{VERSION}-%{RELEASE} installed\n' $docker_engines | grep ' installed$'
+    rpm -q --qf 'package %{NAME} %{VERSION}-%{RELEASE} installed\n' $docker_engines | grep -v ' is not installed$'
   fi
   :
 }

@@ -123,6 +123,15 @@ def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
     assert state(ran.stdout).podman == ""
 
 
+def test_packages_that_rpm_does_not_know_are_not_there() -> None:
+    head = """command() { [ "$2" = rpm ]; }
+rpm() { printf 'package docker.io is not installed\\npackage docker-ce 27.3.1-1.el9 installed\\n'; }
+"""
+    script = head + script_of(Engine.probe([ARCHIVE]))
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert state(ran.stdout).packages == {"docker-ce": "27.3.1-1.el9"}
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 DEBIAN13 = replace(H100, version="13", codename="trixie")
