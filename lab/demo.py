@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -9,6 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.lab import Lab
+from provision import roles
+from provision.connection import Connection
+from provision.errors import HostError
+from provision.inventory import sources
+from provision.roles.triton import http
+from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
+from provision.roles.triton.role import Instance, unit_of
+from provision.run import fleet
+from provision.shell import assembled
 
 ROOT = Path(__file__).resolve().parents[1]
 PATTERN = "gpu-nodes"
@@ -46,17 +56,46 @@ systemd, apt, Docker, the registry and tritonserver are real. What to try next:
 
 
 def _show_inference(say: Callable[[str], None]) -> None:
-    from provision import roles
-    from provision.connection import Connection
-    from provision.inventory import sources
-    from provision.roles.triton import inference
-    from provision.run import fleet
-
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
-    target = fleet.targets([host], roles.choose(["triton"]))[0][0]
+    target = fleet.targets([host], roles.choose(roles.all_roles(), ["triton"]))[0][0]
     settings = next(iter(target.settings.values()))
     name, instance = next(iter(settings.instances.items()))  # type: ignore[attr-defined]
     with Connection(target.login) as connection:
         answer = inference(connection, name, instance)
     for key, value in answer.items():
         say(f"{key}: {value}")
+
+
+def inference(connection: Connection, name: str, instance: Instance, text: str = TEXT) -> dict[str, str]:
+    """Ask the canary of an instance one question; return request, answer and the GPUs that its process sees.
+
+    :raises HostError: if the host cannot be reached, or the instance does not answer.
+    """
+    host = connection.login.host
+    if not instance.canary:
+        raise HostError(host, f"triton instance {name} serves no canary", hint="canary: true")
+    body = canary_request(text)
+    probe = http.probe("inference", instance.address, instance.http_port, PATH, body)
+    output = connection.run(
+        assembled(*probe.shell) + probe.script,
+        timeout=http.TIMEOUT + 5,
+        what="an inference",
+    )
+    answer = http.parse(output)
+    if answer.status != 200:
+        raise HostError(
+            host,
+            f"triton instance {name} does not infer: {answer.text or f'status {answer.status}'}",
+            hint=f"journalctl -u {unit_of(name)} -n 50",
+        )
+    try:
+        found = outputs(answer)
+    except ValueError as error:
+        raise HostError(host, str(error)) from error
+    address = http.reachable(instance.address)
+    return {
+        "host": host,
+        "request": f"POST http://{address}:{instance.http_port}{PATH} {json.dumps(body)}",
+        "answer": answer.text,
+        "GPUs that served it": ", ".join(found.get("GPUS", [])) or "none",
+    }

@@ -16,7 +16,9 @@ from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
 from provision.resources.image import CONTAINERS
 
-SIGHT = Probe("gpus of containers", "gpus_of_containers", (CONTAINERS,))
+GPUS = "shell/gpus_in_containers.sh"
+
+SIGHT = Probe("gpus in containers", "gpus_of_containers", (GPUS,))
 """Asks running containers whether they see their GPUs, and systemd whether they keep them."""
 
 
@@ -56,7 +58,7 @@ class GpusInContainers(Resource[tuple[str, ...]]):
 
     name: str
     kind: ClassVar[str] = "gpus-in-containers"
-    shell = (CONTAINERS,)
+    shell = (GPUS,)
 
     @property
     def id(self) -> str:

@@ -9,6 +9,9 @@ from typing import ClassVar
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
 
+UNITS = "/etc/systemd/system"
+"""Folder of units that are not from packages."""
+
 MARK = "# Written by provision"
 """First words of every unit that we write; a unit without them is somebody else's and stays."""
 
@@ -35,12 +38,12 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[NoOtherUnits]) -> Probe:
         """List the units that carry our mark."""
-        globs = " ".join(f"/etc/systemd/system/{quote(r.prefix)}@*.service" for r in resources)
+        globs = " ".join(f"{UNITS}/{quote(r.prefix)}@*.service" for r in resources)
         return Probe("no-other-units", f"grep -l -s -e {quote(f'^{MARK}')} {globs} || :")
 
     @classmethod
     def states(cls, resources: Sequence[NoOtherUnits], answer: Output) -> Mapping[str, tuple[str, ...]]:
-        """The units of ours that are there but not wanted, by id."""
+        """The units of ours that are there and not declared, by id."""
         found = [line.rpartition("/")[2] for line in answer.out.splitlines()]
         return {
             r.id: tuple(unit for unit in found if unit.startswith(f"{r.prefix}@") and unit not in r.keep)
@@ -55,7 +58,7 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
         """Stop and remove them; their files stay in the backups."""
         if not state:
             return None
-        files = [f"/etc/systemd/system/{unit}" for unit in state]
+        files = [f"{UNITS}/{unit}" for unit in state]
         return Change(
             resource=self.id,
             action="remove",

@@ -14,7 +14,7 @@ from lab.lab import Lab
 from provision import roles
 from provision.connection import Connection
 from provision.inventory import sources
-from provision.roles.triton import inference
+from lab.demo import inference
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
 from provision.verify import verify

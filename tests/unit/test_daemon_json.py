@@ -464,7 +464,7 @@ def test_half_a_surrogate_pair_survives() -> None:
 
 def test_the_layout_is_that_of_nvidia_ctk() -> None:
     """As nvidia-ctk 1.20.0 writes it, but for the newline at the end."""
-    assert DaemonJson(NVIDIA, INITIAL).alone.decode() == (
+    assert DaemonJson(NVIDIA, INITIAL).rendered().content.decode() == (
         '{\n    "default-runtime": "nvidia",\n    "runtimes": {\n        "nvidia": {\n'
         '            "args": [],\n            "path": "nvidia-container-runtime"\n        }\n    }\n}\n'
     )

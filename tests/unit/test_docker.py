@@ -33,7 +33,7 @@ INFO = (
     ],
 )
 def test_what_dockerd_says_of_its_runtimes(answer: Output, state: object) -> None:
-    assert DaemonLoaded.states([LOADED], answer) == {LOADED.id: state}
+    assert DaemonLoaded.states([LOADED], answer) == {"docker:loaded-configuration": state}
 
 
 def planned(*resources: tuple[str, str]) -> Planned:

@@ -6,29 +6,26 @@ import json
 import re
 from typing import Any
 
-from provision.probe import Output, Probe, quote, words
-from provision.verify.evidence import Evidence
+from provision.probe import Output, Probe, words
+from provision.shell import constant, text_of
 
 INFO = Probe("docker info", "timeout -k 5 30 docker info --format '{{json .}}'")
 
-IMPORT_TIMEOUT = 300
-"""Seconds that importing tensorrt_llm may take; it loads gigabytes of libraries."""
+INSIDE = "docker/inside.sh"
 
-NVML = (
-    "import ctypes, sys; code = ctypes.CDLL('libnvidia-ml.so.1').nvmlInit_v2(); "
-    "sys.exit(code and f'NVML error {code}')"
-)
-TENSORRT_LLM = "import tensorrt_llm"
+IMPORT_TIMEOUT = int(constant(INSIDE, "import_patience"))
+"""Seconds that importing tensorrt_llm may take."""
 
 _SECTION = re.compile(r"^== (\w+)$\n(.*?)^== exit (\d+)$", re.MULTILINE | re.DOTALL)
-_INSIDE = """step() { echo "== $1"; shift; timeout -k 5 "$@" 2>&1; code=$?; echo; echo "== exit $code"; }
-"""
 
 
-def loaded(evidence: Evidence) -> dict[str, Any] | None:
-    """What the running engine says of itself; None without an answer (the client alone answers, too)."""
+def loaded(answer: Output) -> dict[str, Any] | None:
+    """What the running engine says of itself in its answer to :data:`INFO`.
+
+    None without an answer of dockerd: the client alone answers, too.
+    """
     try:
-        found = json.loads(evidence[INFO.name].out)
+        found = json.loads(answer.out)
     except ValueError:
         return None
     return found if isinstance(found, dict) and found.get("ServerVersion") else None
@@ -40,12 +37,11 @@ def plain_run(image: str, *, tensorrt_llm: bool) -> Probe:
     ``--init`` makes it end with its client when that is out of time; ``--pull=never`` because verification
     downloads nothing.
     """
-    inside = _INSIDE + f"step nvml 60 python3 -c {quote(NVML)}\nstep gpus 60 nvidia-smi -L\n"
-    limit = 150
     if tensorrt_llm:
-        inside += f"step tensorrt_llm {IMPORT_TIMEOUT} python3 -c {quote(TENSORRT_LLM)}\n"
-        limit += IMPORT_TIMEOUT
-    return Probe(plain_run_name(image), _run(limit, image, inside))
+        script = _run(150 + IMPORT_TIMEOUT, image, "try_gpus; try_tensorrt_llm")
+    else:
+        script = _run(150, image, "try_gpus")
+    return Probe(plain_run_name(image), script)
 
 
 def plain_run_name(image: str) -> str:
@@ -55,8 +51,9 @@ def plain_run_name(image: str) -> str:
 
 def none_run(image: str) -> Probe:
     """Run a container of ``image`` that is to see no GPU."""
-    inside = "nvidia-smi -L; ls /dev | grep -E '^nvidia[0-9]+$' | sed 's/^/device node /'; exit 0"
-    return Probe(none_run_name(image), _run(90, image, inside, "--env=NVIDIA_VISIBLE_DEVICES=none"))
+    return Probe(
+        none_run_name(image), _run(90, image, "list_gpus; exit 0", "--env=NVIDIA_VISIBLE_DEVICES=none")
+    )
 
 
 def none_run_name(image: str) -> str:
@@ -64,7 +61,8 @@ def none_run_name(image: str) -> str:
     return f"docker run {image} without GPUs"
 
 
-def _run(limit: int, image: str, inside: str, *options: str) -> str:
+def _run(limit: int, image: str, call: str, *options: str) -> str:
+    inside = f"{text_of(INSIDE)}{call}"
     command = words("docker", "run", "--rm", "--init", "--pull=never", *options, image, "sh", "-c", inside)
     return f"timeout -k 20 {limit} {command}"
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from provision.probe import Output, Probe, words
-from provision.resource import UNKNOWN, Change, Missing, Planned, Resource
+from provision.resource import UNKNOWN, Change, Missing, Planned, Single
+from provision.roles.docker.engine import SHELL
+from provision.roles.docker.restart import DAEMON
+
+Loaded = tuple[str, frozenset[str]]
+"""Default runtime and names of all runtimes."""
 
 
 @dataclass(frozen=True)
-class DaemonLoaded(Resource):
+class DaemonLoaded(Single[Loaded | Missing]):
     """The running dockerd knows these runtimes and uses this one by default.
 
     What is on disk counts for nothing until dockerd has read it, so this asks dockerd.
@@ -21,29 +25,26 @@ class DaemonLoaded(Resource):
     default_runtime: str
     runtimes: tuple[str, ...]
     kind: ClassVar[str] = "daemon-loaded"
+    shell = (DAEMON,)
 
     @property
     def id(self) -> str:
-        """There is one dockerd on a host."""
+        """``docker:loaded-configuration``."""
         return "docker:loaded-configuration"
 
-    @classmethod
-    def probe(cls, resources: Sequence[DaemonLoaded]) -> Probe:  # noqa: ARG003
-        """Ask dockerd; bounded, since a sick dockerd does not answer."""
-        return Probe(
-            "daemon-loaded",
-            "command -v docker >/dev/null 2>&1 || { echo absent; exit 0; }\n"
-            "timeout 20 docker info --format '{{json .DefaultRuntime}} {{json .Runtimes}}'",
-        )
+    def question(self) -> Probe:
+        """Ask dockerd."""
+        return Probe(self.kind, "docker_runtimes", (SHELL,))
 
-    @classmethod
-    def states(
-        cls, resources: Sequence[DaemonLoaded], answer: Output
-    ) -> Mapping[str, tuple[str, frozenset[str]] | Missing]:
-        """Default runtime and names of all runtimes; UNKNOWN while no dockerd answers."""
-        return {r.id: _loaded(answer) for r in resources}
+    def read(self, answer: Output) -> Loaded | Missing:
+        """UNKNOWN while no dockerd answers."""
+        return _loaded(answer)
 
-    def change(self, state: tuple[str, frozenset[str]] | Missing, planned: Planned) -> Change | None:
+    def bare(self) -> Missing:
+        """No dockerd answers."""
+        return UNKNOWN
+
+    def change(self, state: Loaded | Missing, planned: Planned) -> Change | None:
         """Reload dockerd where it runs with something else and nothing in the plan reloads it anyway."""
         if isinstance(state, Missing) or planned.positions(
             (
@@ -66,7 +67,7 @@ class DaemonLoaded(Resource):
         )
 
 
-def _loaded(answer: Output) -> tuple[str, frozenset[str]] | Missing:
+def _loaded(answer: Output) -> Loaded | Missing:
     text = answer.out.strip()
     if not answer.ok or text == "absent" or not text:
         return UNKNOWN

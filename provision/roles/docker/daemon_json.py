@@ -1,4 +1,4 @@
-"""Docker's configuration file: wanted keys in it, everything else as its owner wrote it."""
+"""Docker's configuration file: declared keys in it, everything else as its owner wrote it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from typing import Any, ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, Resource
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, Single, names_of
 from provision.resources.file import DANGLING, File, FileState, checksum, parse_paths, read_paths
 from provision.roles.docker.daemon_options import needs_restart
-from provision.roles.docker.flags import LOOK, conflict
+from provision.roles.docker.flags import UNIT_FILES, conflict
 from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
 from provision.roles.docker.merge import Merged, Path, differences, merge
 from provision.roles.docker.text import DAEMON_JSON, as_text, equal, parse
+
+RESTART = Signal("docker:restart")
+"""dockerd takes daemon.json over only when it starts."""
+
+RELOAD = Signal("docker:reload")
+"""dockerd takes daemon.json over when it is told to."""
+
+LIVE_RESTORE = Signal("docker:live-restore")
+"""Containers outlive dockerd with the new file."""
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)
 
@@ -36,50 +45,51 @@ class DaemonJsonState:
 
 
 @dataclass(frozen=True)
-class DaemonJson(Resource):
+class DaemonJson(Single[DaemonJsonState]):
     """Keys that must be in daemon.json; all other keys of the file stay as they are.
 
-    A change sends the signal ``docker:restart`` or ``docker:reload``, whichever makes dockerd take it over,
-    and ``docker:live-restore`` if containers are to outlive dockerd with the new file.
+    A change signals RESTART or RELOAD, whichever makes dockerd take it over, and LIVE_RESTORE if containers
+    are to outlive dockerd with the new file.
 
     :ivar initial: objects by the way to them, set only where the file has nothing.
     """
 
-    wanted: Mapping[str, Any] = field(hash=False)
+    declared: Mapping[str, Any] = field(hash=False)
     initial: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     kind: ClassVar[str] = "daemon-json"
+    shell = ("docker/daemon_json.sh",)
 
     @property
     def id(self) -> str:
         """The id of the file, since that is what changes."""
         return f"file:{DAEMON_JSON}"
 
-    @property
-    def alone(self) -> bytes:
+    def rendered(self) -> RenderedFile:
         """The file as it is written where there is none."""
-        return as_text(merge({}, (), self.wanted, self.initial).document)
+        document = merge({}, (), self.declared, self.initial).document
+        return RenderedFile(DAEMON_JSON, as_text(document), "0644")
 
-    @classmethod
-    def probe(cls, resources: Sequence[DaemonJson]) -> Probe:  # noqa: ARG003
+    def question(self) -> Probe:
         """Read the file, and what is remembered of it."""
-        return read_paths("daemon-json", PATHS)
+        return read_paths(self.kind, PATHS)
 
-    @classmethod
-    def states(cls, resources: Sequence[DaemonJson], answer: Output) -> Mapping[str, DaemonJsonState]:
-        """State of the files by id."""
+    def read(self, answer: Output) -> DaemonJsonState:
+        """State of the files."""
         found = parse_paths(PATHS, answer)
-        return {r.id: DaemonJsonState(*(found[path] for path in PATHS)) for r in resources}
+        return DaemonJsonState(*(found[path] for path in PATHS))
 
-    def change(self, state: DaemonJsonState | Missing, planned: Planned) -> Change | None:
+    def bare(self) -> DaemonJsonState:
+        """There is no such file."""
+        return DaemonJsonState()
+
+    def change(self, state: DaemonJsonState, planned: Planned) -> Change | None:
         """Write the merged document if it means something else than the present one.
 
         :raises Refusal: if the present file cannot be read as one JSON object.
         """
-        if isinstance(state, Missing):
-            state = DaemonJsonState()
         existing = _existing(state.file)
         memory = recall(state.file, state.memory, state.pending)
-        merged = merge(existing, memory.settings, self.wanted, self.initial)
+        merged = merge(existing, memory.settings, self.declared, self.initial)
         if isinstance(state.file, Missing) or not equal(merged.document, existing):
             return self._write(state.file, existing, merged, planned)
         return self._remember(state.file, memory, merged)
@@ -93,9 +103,9 @@ class DaemonJson(Resource):
         changed, gone = differences(existing, merged.document)
         verbs = [f"set {', '.join(changed)}"] * bool(changed) + [f"remove {', '.join(gone)}"] * bool(gone)
         memory = as_memory(merged.settings, content)
-        signals = ["docker:restart" if needs_restart(existing, merged.document) else "docker:reload"]
+        signals = [RESTART if needs_restart(existing, merged.document) else RELOAD]
         if merged.document.get("live-restore") is True:
-            signals.append("docker:live-restore")
+            signals.append(LIVE_RESTORE)
         steps = [
             _fed("validate_daemon_json", content),
             "keep_working_daemon_json",
@@ -111,8 +121,8 @@ class DaemonJson(Resource):
             reason="other keys stay as they are" if existing else write.reason,
             script=_in_turn(steps),
             done=f"{write.done} && {_remembers(memory)}",
-            signals=tuple(signals),
-            look=LOOK,
+            signals=names_of(signals),
+            preview=UNIT_FILES,
         )
 
     def _remember(self, state: FileState | Missing, memory: Memory, merged: Merged) -> Change | None:
@@ -131,12 +141,12 @@ class DaemonJson(Resource):
             done=_remembers(text),
         )
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Compare with the flags that the unit starts dockerd with.
 
         :raises Refusal: if a key is given as a flag, too: dockerd would not start.
         """
-        if refusal := conflict(answer.out, self.wanted):
+        if refusal := conflict(answer.out, self.declared):
             raise refusal
         return change
 

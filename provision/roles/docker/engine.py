@@ -1,4 +1,4 @@
-"""Which Docker Engine a host has: the wanted one, another one, or something that only looks like Docker."""
+"""Which Docker Engine a host has: the declared one, another one, or something that only looks like Docker."""
 
 from __future__ import annotations
 
@@ -9,32 +9,16 @@ from typing import ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe
-from provision.resource import ABSENT, Change, Missing, Planned, Resource
+from provision.resource import Change, Planned, Single
+from provision.shell import constant
 
-ENGINES = ("docker.io", "docker-ce", "moby-engine")
+SHELL = "docker/engine.sh"
+
+ENGINES = tuple(constant(SHELL, "docker_engines").split())
 """Packages that bring dockerd, and start it when they are installed."""
 
-_LOOKING = r"""for at in /snap/docker/current /var/lib/snapd/snap/docker/current; do
-  if [ -e "$at" ]; then echo "snap $at"; fi
-done
-for file in /run/user/*/docker.pid /run/docker.pid; do
-  pid=
-  read -r pid 2>/dev/null <"$file" || [ -n "$pid" ] || continue
-  if [ -d "/proc/$pid" ]; then echo "running ${file%.pid}"; fi
-done
-for file in /usr/bin/dockerd /usr/sbin/dockerd /usr/local/bin/dockerd; do
-  if [ -x "$file" ]; then echo "dockerd $file"; fi
-done
-if grep -q -s -I podman /usr/bin/docker; then echo "podman /usr/bin/docker"; fi
-grep -o -s '"currentContext": *"[^"]*"' /root/.docker/config.json
-if command -v dpkg-query >/dev/null; then
-  form='package ${Package} ${Version} ${db:Status-Status}\n'
-  dpkg-query -W -f "$form" docker.io docker-ce moby-engine 2>/dev/null
-elif command -v rpm >/dev/null; then
-  # Of a package that is not there, rpm says so on standard output.
-  rpm -q --qf 'package %{NAME} %{VERSION}-%{RELEASE} installed\n' docker-ce moby-engine | grep ' installed$'
-fi
-:"""
+QUESTION = Probe("docker engine", "docker_here", (SHELL,))
+"""What a host has of Docker, from files, processes and packages; no daemon is asked."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +32,7 @@ class EngineState:
     :ivar snap: where the snap of Docker is, or empty.
     :ivar podman: the ``docker`` command that is podman, or empty.
     :ivar context: what root's docker commands talk to, if that is not the engine of the host.
+    :ivar asked: whether the host was asked; there are plans without one.
     """
 
     packages: Mapping[str, str]
@@ -57,18 +42,19 @@ class EngineState:
     snap: str = ""
     podman: str = ""
     context: str = ""
+    asked: bool = True
 
 
 @dataclass(frozen=True)
-class Engine(Resource):
+class Engine(Single[EngineState]):
     """The host has one of these engines or none, and nothing in its place that the role cannot manage.
 
     It never changes anything: another engine may run somebody's containers, so it is refused.
 
-    :ivar wanted: package names; none where the engine that is there is left alone.
+    :ivar declared: package names; none where the engine that is there is left alone.
     """
 
-    wanted: tuple[str, ...]
+    declared: tuple[str, ...]
     kind: ClassVar[str] = "docker-engine"
 
     @property
@@ -76,27 +62,27 @@ class Engine(Resource):
         """There is one Docker Engine on a host."""
         return "docker:engine"
 
-    @classmethod
-    def probe(cls, resources: Sequence[Engine]) -> Probe:  # noqa: ARG003
-        """Look at files, process ids and the package database; no daemon is asked."""
-        return Probe("docker-engine", _LOOKING)
+    def question(self) -> Probe:
+        """See :data:`QUESTION`."""
+        return QUESTION
 
-    @classmethod
-    def states(cls, resources: Sequence[Engine], answer: Output) -> Mapping[str, EngineState]:
-        """State by id."""
-        return {r.id: _state(answer.out) for r in resources}
+    def read(self, answer: Output) -> EngineState:
+        """What the host has."""
+        return _state(answer.out)
 
-    def change(self, state: EngineState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+    def bare(self) -> EngineState:
+        """Nobody has asked."""
+        return EngineState({}, asked=False)
+
+    def change(self, state: EngineState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Nothing to do, ever.
 
         :raises Refusal: if the role would work past the engine that is in use here.
         """
-        found = EngineState({}) if isinstance(state, Missing) else state
-        _refuse_look_alikes(found)
-        others = {name: version for name, version in found.packages.items() if name not in self.wanted}
-        if not self.wanted:
-            # A host that nobody has asked yet, as for a rendered plan, has no state.
-            if state is not ABSENT and not found.packages and not found.programs:
+        _refuse_look_alikes(state)
+        others = {name: version for name, version in state.packages.items() if name not in self.declared}
+        if not self.declared:
+            if state.asked and not state.packages and not state.programs:
                 raise Refusal(
                     "there is no Docker Engine here, and docker.source is none",
                     hint="docker.source: archive or docker installs one",
@@ -104,21 +90,19 @@ class Engine(Resource):
         elif others:
             name, version = next(iter(others.items()))
             raise Refusal(
-                f"{name} {version} is installed here, and the settings want {', '.join(self.wanted)}:"
+                f"{name} {version} is installed here, and the settings want {', '.join(self.declared)}:"
                 " to replace it would stop its containers",
                 hint="docker.source: none leaves it alone and configures it; or remove it by hand",
             )
-        elif found.programs and not found.packages:
+        elif state.programs and not state.packages:
             raise Refusal(
-                f"there is a {found.programs[0]} that no known package brought",
+                f"there is a {state.programs[0]} that no known package brought",
                 hint="docker.source: none leaves it alone and configures it; or remove it by hand",
             )
         return None
 
-    def notes(self, state: EngineState | Missing, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+    def notes(self, state: EngineState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """Rootless engines beside the one of the host."""
-        if isinstance(state, Missing):
-            return ()
         return [
             f"{_user(folder)} also runs a Docker of its own (rootless); it is not managed"
             for folder in state.rootless

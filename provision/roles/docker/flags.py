@@ -14,23 +14,17 @@ from itertools import pairwise
 from typing import Any
 
 from provision.errors import Refusal
+from provision.probe import Probe
 from provision.roles.docker.text import DAEMON_JSON
+from provision.shell import constant
 
-SECTION = "== "
-"""Begins the line before each file in the answer to :data:`LOOK`."""
+SHELL = "docker/flags.sh"
 
-LOOK = r"""command -v systemctl >/dev/null || exit 0
-shown=$(timeout 20 systemctl show -p LoadState,FragmentPath,DropInPaths,EnvironmentFiles docker.service)
-case $shown in *LoadState=loaded*) ;; *) exit 0 ;; esac
-printf '%s\n' "$shown" | sed -n 's/^FragmentPath=//p; s/^DropInPaths=//p' | tr ' ' '\n' |
-while read -r file; do
-  [ -f "$file" ] && printf '== unit %s\n' "$file" && cat -- "$file" && echo
-done
-printf '%s\n' "$shown" | sed -n 's/^EnvironmentFiles=\(.*\) (.*$/\1/p' | while read -r file; do
-  [ -f "$file" ] && printf '== environment %s\n' "$file" && cat -- "$file" && echo
-done
-:"""
-"""Sh text that prints the files of docker.service, and the environment files that they name."""
+SECTION = constant(SHELL, "flags_section")
+"""Begins the line before each file in the answer to :data:`UNIT_FILES`."""
+
+UNIT_FILES = Probe("flags of dockerd", "docker_unit_files", (SHELL,))
+"""Asks for the files of docker.service, and the environment files that they name."""
 
 SHORT = {
     "-H": "hosts",
@@ -81,8 +75,8 @@ class Flag:
     file: str
 
 
-def conflict(answer: str, wanted: Mapping[str, Any]) -> Refusal | None:
-    """Why dockerd would not start with the keys ``wanted``, from the answer to :data:`LOOK`."""
+def conflict(answer: str, declared: Mapping[str, Any]) -> Refusal | None:
+    """Why dockerd would not start with the keys ``declared``, from the answer to :data:`UNIT_FILES`."""
     for flag in flags(answer):
         if flag.key == "config-file" and flag.value != DAEMON_JSON:
             return Refusal(
@@ -92,10 +86,10 @@ def conflict(answer: str, wanted: Mapping[str, Any]) -> Refusal | None:
             )
         if flag.key == "runtimes":
             name = flag.value.partition("=")[0]
-            if name not in (wanted.get("runtimes") or {}):
+            if name not in (declared.get("runtimes") or {}):
                 continue
             what = f"runtime {name}"
-        elif flag.key in wanted:
+        elif flag.key in declared:
             what = flag.key
         else:
             continue

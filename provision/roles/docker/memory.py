@@ -13,8 +13,9 @@ from provision.resource import ABSENT, Missing
 from provision.resources.file import FileState, checksum
 from provision.roles.docker.merge import NOTHING, Setting
 from provision.roles.docker.text import DAEMON_JSON, Number
+from provision.shell import constant
 
-MEMORY = "/var/lib/provision/docker/daemon.json.ours"
+MEMORY = constant("docker/daemon_json.sh", "docker_memory")
 """The keys that we set, and what was there before."""
 
 PENDING = f"{MEMORY}.new"

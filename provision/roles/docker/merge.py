@@ -1,6 +1,6 @@
-"""Three versions of daemon.json made one: what is there, what we set earlier, and what is wanted now.
+"""Three versions of daemon.json made one: what is there, what we set earlier, and what is declared now.
 
-What we set is remembered, each key with what was there before. So a key that is no longer wanted goes, or
+What we set is remembered, each key with what was there before. So a key that is no longer declared goes, or
 gets back the value that it had; and a value that its owner changed after us stays as it is.
 
 Objects are merged key by key. Everything else, lists too, is replaced as a whole: two lists of registries
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Merged:
-    """A document with the wanted keys in it, and which of them are there because of us."""
+    """A document with the declared keys in it, and which of them are there because of us."""
 
     document: dict[str, Any]
     settings: tuple[Setting, ...]
@@ -54,10 +54,10 @@ class Merged:
 def merge(
     existing: Mapping[str, Any],
     earlier: Sequence[Setting],
-    wanted: Mapping[str, Any],
+    declared: Mapping[str, Any],
     initial: Mapping[Path, Mapping[str, Any]] | None = None,
 ) -> Merged:
-    """Take back what ``earlier`` says that we set, then set what is wanted.
+    """Take back what ``earlier`` says that we set, then set what is declared.
 
     Keys keep their place, new ones come last, and what nobody names stays as it is.
 
@@ -70,13 +70,13 @@ def merge(
         (path, literal(value)) for path, value in (initial or {}).items() if at(owners, path) is NOTHING
     ]
     first = [leaf for path, value in missing for leaf in leaves(value, path)]
-    for path, value in [*first, *leaves(literal(wanted))]:
+    for path, value in [*first, *leaves(literal(declared))]:
         for depth in range(1, len(path)):
             _put(document, path[:depth], {}, settings)
         _put(document, path, value, settings)
     found = [replace(s, before=at(owners, s.path)) for s in settings.values()]
-    as_wanted = {key: document[key] for key in wanted} | document
-    return Merged(_arranged(as_wanted, existing), tuple(s for s in found if not equal(s.before, s.ours)))
+    as_declared = {key: document[key] for key in declared} | document
+    return Merged(_arranged(as_declared, existing), tuple(s for s in found if not equal(s.before, s.ours)))
 
 
 def without(existing: Mapping[str, Any], earlier: Sequence[Setting]) -> dict[str, Any]:
@@ -96,9 +96,9 @@ def without(existing: Mapping[str, Any], earlier: Sequence[Setting]) -> dict[str
     return document
 
 
-def leaves(wanted: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(declared: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Every value that is no object with keys, and the way to it."""
-    for key, value in wanted.items():
+    for key, value in declared.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, key))
         else:
@@ -115,7 +115,7 @@ def at(document: Any, path: Path) -> Any:
 
 
 def _put(document: dict[str, Any], path: Path, value: Any, settings: dict[Path, Setting]) -> None:
-    """Give a key its value, and note it; an object stays where one is wanted."""
+    """Give a key its value, and note it; an object stays where one is declared."""
     before = at(document, path)
     if equal(before, value) or (value == {} and isinstance(before, dict)):
         return

@@ -7,32 +7,23 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
-from provision.resource import OWED, Change, Handler, Missing, Planned
+from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
 from provision.resources.service import Service, UnitState
+from provision.roles.docker.daemon_json import LIVE_RESTORE
+from provision.roles.docker.engine import SHELL
+from provision.roles.docker.text import DAEMON_JSON
+from provision.shell import constant
 
-PID = "/run/docker.pid"
+DAEMON = "docker/daemon.sh"
+
+PID = constant(SHELL, "docker_pid")
 """Written by dockerd when it starts."""
 
-LIVE_RESTORE = "docker:live-restore"
-"""Signal of a change after which containers outlive dockerd."""
-
-_LOOK = r"""systemctl is-active --quiet docker.service || exit 0
-echo active
-for unit in $(systemctl show -p ConsistsOf --value docker.service); do
-  case $unit in *.service) if systemctl is-active --quiet -- "$unit"; then echo "unit $unit"; fi ;; esac
-done
-if live=$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}' 2>/dev/null) && [ -n "$live" ]; then
-  echo "live-restore $live"
-  form='{{.Name}} {{.Config.Image}} {{or .HostConfig.RestartPolicy.Name "no"}}'
-  docker ps --quiet --no-trunc | xargs -r timeout 60 docker inspect --format \
-    "container $form "'{{index .Config.Labels "provision.instance"}}'
-else
-  for task in /run/containerd/io.containerd.runtime.v2.task/moby/* \
-    /run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/*; do
-    if [ -d "$task" ]; then echo "unknown ${task##*/}"; fi
-  done
-fi
-:"""
+DOCKER_RESTART = Permission(
+    "docker-restart",
+    "restart of Docker needed",
+    "docker.restart: allowed; or stop these containers, or use live-restore",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,7 @@ class DockerService(Service):
     unit: str = "docker.service"
     runtimes: tuple[str, ...] = ()
     kind: ClassVar[str] = "docker-service"
+    shell = (DAEMON,)
 
     @classmethod
     def probe(cls, resources: Sequence[Service]) -> Probe:
@@ -78,35 +70,32 @@ class DockerRestart(Handler):
 
     allowed: bool = False
     holds_back: tuple[str, ...] = ()
+    shell: tuple[str, ...] = (DAEMON,)
     kind: ClassVar[str] = "docker-restart"
 
     @classmethod
     def probe(cls, resources: Sequence[Handler]) -> Probe:  # noqa: ARG003
         """List the notes that are younger than the running dockerd: its start settled the others."""
-        return Probe(
-            "docker-restart",
-            f"cd {quote(OWED)} 2>/dev/null || exit 0\n"
-            f"if [ -e {PID} ]; then find * -prune -newer {PID} 2>/dev/null; else ls; fi\n:",
-        )
+        return Probe("docker-restart", words("owed_to_docker", OWED), (SHELL,))
 
     def change(self, state: bool, planned: Planned) -> Change | None:
-        """As of any handler; with a look at what it would stop."""
+        """As of any handler; with a preview of what it would stop."""
         change = super().change(state, planned)
         if change is None:
             return None
-        rewritten = planned.positions(("file:/etc/docker/daemon.json",))
+        rewritten = planned.positions((f"file:{DAEMON_JSON}",))
         outlive = "as now"
         if rewritten:
-            outlive = "yes" if planned.positions((LIVE_RESTORE,)) else "no"
-        causes = {planned.at(index).resource for index in planned.positions(self.on)}
+            outlive = "yes" if planned.positions(names_of((LIVE_RESTORE,))) else "no"
+        causes = {planned.at(index).resource for index in self.causes(planned)}
         return replace(
             change,
-            script=f"outlive={quote(outlive)}\nallowed={'yes' if self.allowed else 'no'}\n{self.script}",
+            script=f"outlive={quote(outlive)} allowed={'yes' if self.allowed else 'no'}; {self.script}",
             causes=tuple(name for name in self.holds_back if name in causes),
-            look=f"echo {quote(f'outlive {outlive}')}\n{_LOOK}",
+            preview=Probe("", words("restart_preview", outlive), ("docker/restart_preview.sh",)),
         )
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Name what stops, and ask for permission if anything does."""
         found = _answer(answer.out)
         if "active" not in found:
@@ -115,7 +104,7 @@ class DockerRestart(Handler):
         return replace(
             change,
             impact=(*stopping, *kept),
-            needs="docker-restart" if stopping and not self.allowed else "",
+            needs=DOCKER_RESTART if stopping and not self.allowed else None,
         )
 
 
@@ -135,9 +124,9 @@ def _effects(found: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
     kept, stopping = [], []
     for line in found.get("container", ()):
         name, image, policy, instance = (line.removeprefix("/").split(" ") + [""] * 4)[:4]
-        unit = f"triton@{instance}.service"
+        unit = next((unit for unit in units if instance and unit.endswith(f"@{instance}.service")), "")
         container = f"container {name} ({image})"
-        if instance and unit in units:
+        if unit:
             stopping.append(f"{container} stops, and {unit} starts it again")
             units = [other for other in units if other != unit]
         elif outlives:

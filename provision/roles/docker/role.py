@@ -10,18 +10,18 @@ from pydantic_core import InitErrorDetails
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.probe import quote
-from provision.resource import Handler, Resource
+from provision.resource import AnyResource, Handler
 from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.packages.deb import Package
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
+from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.docker.daemon import DaemonLoaded
-from provision.roles.docker.daemon_json import DaemonJson
+from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
 from provision.roles.docker.engine import ENGINES, Engine
-from provision.roles.docker.restart import DockerRestart, DockerService
+from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService
 from provision.roles.docker.text import DAEMON_JSON
-from provision.roles.toolkit.role import PACKAGES as TOOLKIT
 
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*\*?$")]
@@ -133,18 +133,18 @@ def daemon_of(settings: DockerSettings) -> DaemonJson:
     )
 
 
-def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
+def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     """daemon.json first, so that a fresh dockerd starts with it; then the engine, running with it."""
     require_family(facts, "docker")
     names = packages_of(settings, facts)
     packages = tuple(Package(name, version) for name, version in names.items())
     daemon = daemon_of(settings)
-    runtimes = tuple(daemon.wanted["runtimes"])
+    runtimes = tuple(daemon.declared["runtimes"])
     return [
         engine_of(settings, facts),
         *(repository(settings.repo, facts) if settings.repo else ()),
         daemon,
-        *([package_resource(facts, "docker", packages, hold=settings.hold)] if packages else ()),
+        *([_packages(facts, packages, hold=settings.hold)] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),
         *_handlers(settings, runtimes, moves=bool(packages)),
         DaemonLoaded(settings.default_runtime, runtimes),
@@ -152,7 +152,11 @@ def resources(settings: DockerSettings, facts: Facts) -> list[Resource]:
     ]
 
 
-def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: bool) -> list[Resource]:
+def _packages(facts: Facts, packages: tuple[Package, ...], *, hold: bool) -> AnyResource:
+    return package_resource(facts, "docker", packages, hold=hold, signals=(("", DOCKER_MOVED),))
+
+
+def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: bool) -> list[AnyResource]:
     """What makes a running dockerd take over what has changed; ``moves`` if its packages may."""
     knows = " ".join(map(quote, (settings.default_runtime, *runtimes)))
     allowed = settings.restart == "allowed"
@@ -169,20 +173,23 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
     # dockerd looks for the toolkit's hook only when it starts (moby, daemon/nvidia_linux.go).
     restart = DockerRestart(
         "restart docker.service",
-        on=(*(f"package:{name}:install" for name in TOOLKIT), "docker:restart"),
+        on=(TOOLKIT_INSTALLED, RESTART),
         script=f"restart_docker {knows}",
         covered_by=started,
         allowed=allowed,
         holds_back=(f"file:{DAEMON_JSON}",),
+        signals=(DOCKER_RESTARTED,),
+        reloads_systemd=True,
     )
-    reload = Handler(
+    reload = Handler(  # noqa: S604  # its shell names files
         "reload docker.service",
-        on=("docker:reload",),
+        on=(RELOAD,),
         script=f"reload_docker {knows}",
         covered_by=started,
+        shell=(DAEMON,),
     )
     # What a reload can do does not wait for the permission that a restart may need.
     return [*([adopt] if moves else ()), reload, restart]
 
 
-ROLE = Role("docker", DockerSettings, resources, order=30)
+ROLE = Role("docker", DockerSettings, resources, order=30, example={"daemon": {"log-driver": "local"}})

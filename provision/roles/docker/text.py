@@ -13,8 +13,9 @@ from typing import Any
 import simplejson
 
 from provision.errors import Refusal
+from provision.shell import constant
 
-DAEMON_JSON = "/etc/docker/daemon.json"
+DAEMON_JSON = constant("docker/daemon_json.sh", "daemon_json")
 
 _HINT = f"repair {DAEMON_JSON} by hand or move it away; it is never overwritten while it cannot be read"
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]', re.DOTALL)

@@ -8,12 +8,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from provision.probe import Output, Probe, quote
+from provision.probe import Output, Probe, words
+from provision.shell import constant
 
-TIMEOUT = 15
+SHELL = "triton/http.sh"
+
+TIMEOUT = int(constant(SHELL, "http_patience"))
 """Seconds that an answer may take."""
-
-_BASH = 'exec 3<>"/dev/tcp/$1/$2" && printf %s "$3" >&3 && cat <&3'
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def reachable(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # compared, not bound
 
 
-def request(address: str, port: int, path: str, body: Any = None, *, method: str | None = None) -> str:
-    """The sh text that sends a request and prints the raw answer; ``body`` is sent as JSON.
+def request(
+    address: str, port: int, path: str, body: Any = None, *, method: str | None = None
+) -> tuple[str, str, str]:
+    """Address, port and text of a request; ``body`` is sent as JSON.
 
     :param method: GET without a body and POST with one, unless given.
     """
@@ -59,18 +62,18 @@ def request(address: str, port: int, path: str, body: Any = None, *, method: str
         f"Content-Length: {len(data)}",
     ]
     text = "\r\n".join([*lines, "", data])
-    return f"timeout {TIMEOUT} bash -c {quote(_BASH)} http {quote(address)} {port} {quote(text)}"
+    return address, str(port), text
 
 
 def probe(
     name: str, address: str, port: int, path: str, body: Any = None, *, method: str | None = None
 ) -> Probe:
-    """The probe that sends a request; see :func:`request`."""
-    return Probe(name, request(address, port, path, body, method=method))
+    """The probe that sends a request and prints the raw answer; see :func:`request`."""
+    return Probe(name, words("http_request", *request(address, port, path, body, method=method)), (SHELL,))
 
 
 def parse(output: Output) -> Answer:
-    """Read what a :func:`request` printed."""
+    """Read the answer to a :func:`probe`."""
     response = http.client.HTTPResponse(_Printed(output.stdout))  # type: ignore[arg-type]  # it wants makefile() only
     try:
         response.begin()

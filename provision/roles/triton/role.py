@@ -11,17 +11,21 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.render import render
-from provision.resource import Handler, Resource
+from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
 from provision.resources.gpus_in_containers import GpusInContainers
-from provision.resources.image import Image
-from provision.resources.other_units import NoOtherUnits
+from provision.resources.image import CONTAINERS, Image
+from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.service import Service
+from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
+from provision.shell import constant
 
 GATE = "/usr/local/lib/provision/triton-gpu-gate"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 CANARY = "/usr/local/share/provision/triton"
+ENVIRONMENT = "/etc/triton/{}.env"
+"""Where the environment of an instance lies; ``{}`` stands for its name."""
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
 
@@ -92,7 +96,7 @@ class Instance(Settings):
         if not parts["tag"] and not parts["digest"]:
             raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
         if parts["tag"] == "latest" and not parts["digest"]:
-            raise ImpossibleError(f"{image!r} moves", hint=RELEASE_HINT)
+            raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
         return image
 
     @property
@@ -133,12 +137,12 @@ def container_of(name: str) -> str:
 
 def unit_file(name: str) -> str:
     """Where the unit of an instance lies."""
-    return f"/etc/systemd/system/{unit_of(name)}"
+    return f"{UNITS}/{unit_of(name)}"
 
 
 def environment_file(name: str) -> str:
     """Where the environment of an instance lies."""
-    return f"/etc/triton/{name}.env"
+    return ENVIRONMENT.format(name)
 
 
 def models_of(name: str, instance: Instance) -> str:
@@ -146,9 +150,11 @@ def models_of(name: str, instance: Instance) -> str:
     return instance.models or f"/srv/triton/{name}/models"
 
 
-def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
+def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     """No other instance; what all share, the files of each, one reload of systemd, then each server."""
-    found: list[Resource] = [NoOtherUnits("triton", tuple(map(unit_of, settings.instances)))]
+    found: list[AnyResource] = [
+        NoOtherUnits("triton", tuple(map(unit_of, settings.instances)), beside=(ENVIRONMENT,))
+    ]
     if not settings.instances:
         return [*found, GpusInContainers("triton")]
     found += _shared(any(instance.canary for instance in settings.instances.values()))
@@ -160,30 +166,30 @@ def resources(settings: TritonSettings, facts: Facts) -> list[Resource]:
             )
         found += _files(name, instance)
     units = tuple(f"file:{unit_file(name)}" for name in settings.instances)
-    found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload"))
+    found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
     for name, instance in settings.instances.items():
         found += _server(name, instance)
     return [*found, GpusInContainers("triton")]
 
 
-def _shared(canary: bool) -> Iterator[Resource]:
-    yield File(GATE, render("triton-gpu-gate.j2").encode(), mode="0755")
-    yield File(READY, render("triton-wait-ready.j2").encode(), mode="0755")
+def _shared(canary: bool) -> Iterator[AnyResource]:
+    yield File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755")
+    yield File(READY, render("triton/wait-ready.j2").encode(), mode="0755")
     if canary:
         folder = f"{CANARY}/{CANARY_MODEL}"
-        yield File(f"{folder}/config.pbtxt", render("triton-canary.pbtxt.j2", name=CANARY_MODEL).encode())
-        yield File(f"{folder}/1/model.py", render("triton-canary.py.j2").encode())
+        yield File(f"{folder}/config.pbtxt", render("triton/canary.pbtxt.j2", name=CANARY_MODEL).encode())
+        yield File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode())
 
 
-def _files(name: str, instance: Instance) -> Iterator[Resource]:
+def _files(name: str, instance: Instance) -> Iterator[AnyResource]:
     secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
-    environment = render("triton.env.j2", env=secret).encode()
+    environment = render("triton/env.j2", env=secret).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
     yield File(environment_file(name), environment, mode="0600", sensitive=True)
     yield File(unit_file(name), _unit(name, instance).encode())
 
 
-def _server(name: str, instance: Instance) -> Iterator[Resource]:
+def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
     unit, seconds = unit_of(name), instance.ready_timeout + 60
     read = [environment_file(name), unit_file(name)]
     if instance.canary:
@@ -199,7 +205,7 @@ def _server(name: str, instance: Instance) -> Iterator[Resource]:
     # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
     yield Handler(
         f"wait for {unit}",
-        on=("handler:restart docker.service", "packages:docker"),
+        on=(DOCKER_RESTARTED, DOCKER_MOVED),
         script=f"start_unit {unit} {seconds}",
         covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
     )
@@ -208,8 +214,9 @@ def _server(name: str, instance: Instance) -> Iterator[Resource]:
 def _unit(name: str, instance: Instance) -> str:
     stop = instance.exit_timeout + 15
     return render(
-        "triton@.service.j2",
+        "triton/triton@.service.j2",
         name=name,
+        label=constant(CONTAINERS, "instance_label"),
         instance=instance,
         steering={key: value for key, value in instance.env.items() if STEERING.fullmatch(key)},
         container=container_of(name),
@@ -226,4 +233,22 @@ def _unit(name: str, instance: Instance) -> str:
     )
 
 
-ROLE = Role("triton", TritonSettings, resources, order=40)
+EXAMPLE = {
+    "instances": {
+        "main": {
+            "image": "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3",
+            "env": {"GREETING": 'hello "world"'},
+            "args": ["--log-verbose=1"],
+        },
+        "second": {
+            "image": "nvcr.io/nvidia/tritonserver:24.07-py3",
+            "gpus": [0],
+            "http_port": 9000,
+            "grpc_port": 9001,
+            "metrics_port": 9002,
+            "canary": False,
+        },
+    }
+}
+
+ROLE = Role("triton", TritonSettings, resources, order=40, example=EXAMPLE)

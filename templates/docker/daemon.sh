@@ -1,10 +1,6 @@
-# shellcheck shell=sh disable=SC2154,SC2016
-# Docker.
-
-# What dockerd ran with before daemon.json was written, until dockerd is seen to run with the new one.
-docker_before=/var/lib/provision/docker/before
-docker_memory=/var/lib/provision/docker/daemon.json.ours
-daemon_json=/etc/docker/daemon.json
+# shellcheck shell=sh
+# needs: docker/daemon_json.sh docker/restart_preview.sh shell/units.sh
+# A running dockerd: started, restarted and reloaded, with the previous daemon.json where it does not take the new one.
 
 # docker_knows DEFAULT RUNTIME...: the running dockerd has these runtimes and this default.
 docker_knows() {
@@ -17,60 +13,17 @@ docker_knows() {
   done
 }
 
+# docker_answers: dockerd answers, not only its client.
 docker_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
+# containers_outlive_docker: live-restore is on in the running dockerd.
 containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}')" = true ]; }
-
-# validate_daemon_json, the document in base64 on standard input: asks dockerd, where there is one that can tell.
-validate_daemon_json() {
-  base64 -d >"$run/daemon.json" || return
-  if dockerd --help 2>/dev/null | grep -q -- --validate; then
-    timeout 60 dockerd --validate --config-file "$run/daemon.json" || { nothing_done; return 1; }
-  fi
-}
-
-# forget_what_is_proven: dockerd was started since daemon.json was written, by a reboot or by hand, and runs.
-forget_what_is_proven() {
-  [ -d "$docker_before" ] || return 0
-  [ -n "$(find /run/docker.pid -newer "$docker_before" 2>/dev/null)" ] || return 0
-  ! systemctl is-active --quiet docker.service || rm -rf -- "$docker_before"
-}
-
-# keep_working_daemon_json: what is there now, unless an older one is kept because this one is not proven.
-keep_working_daemon_json() {
-  forget_what_is_proven
-  [ ! -d "$docker_before" ] || return 0
-  rm -rf "$docker_before.new" && mkdir -p "$docker_before.new" || return
-  for kept in "$daemon_json" "$docker_memory"; do
-    [ ! -e "$kept" ] || cp -L -p -- "$kept" "$docker_before.new/" || return
-  done
-  mv -T -- "$docker_before.new" "$docker_before"
-}
-
-daemon_json_is_proven() { [ ! -d "$docker_before" ]; }
-
-# put_back_daemon_json: the file and the memory as they were; the refused file stays in the backups.
-put_back_daemon_json() {
-  at=$(readlink -m -- "$daemon_json") || return
-  refused=/var/backups/provision/${run##*/}$daemon_json.refused
-  [ ! -e "$at" ] || { mkdir -p -- "${refused%/*}" && cp -p -- "$at" "$refused"; } || return
-  put_back "$docker_before/daemon.json" "$at" && put_back "$docker_before/${docker_memory##*/}" "$docker_memory" &&
-    rm -rf -- "$docker_before" "$docker_memory.new"
-}
-
-# put_back COPY PATH: the copy is moved there; without a copy there is nothing there.
-put_back() {
-  if [ -e "$1" ]; then
-    cp -p -- "$1" "$2.provision" && mv -f -T -- "$2.provision" "$2"
-  else
-    rm -f -- "$2"
-  fi
-}
 
 # start_docker DEFAULT RUNTIME...
 start_docker() { bring_up_docker start "$@"; }
 
 # nothing_stops: the plan found no container that a restart would stop; there may be some by now.
+# shellcheck disable=SC2154  # $outlive is of the step
 nothing_stops() {
   systemctl is-active --quiet docker.service || return 0
   names=$(running_with_docker)
@@ -84,6 +37,7 @@ nothing_stops() {
 
 # restart_docker DEFAULT RUNTIME...; $allowed is whether containers may stop, $outlive whether they outlive
 # dockerd: yes, no, or as now.
+# shellcheck disable=SC2154  # both are of the step
 restart_docker() {
   forget_what_is_proven
   [ "$allowed" = yes ] || nothing_stops || return
@@ -103,13 +57,6 @@ adopt_docker() {
   running=$(timeout 20 docker version --format '{{.Server.Version}}' 2>/dev/null)
   case $installed in *" version $running,"*) [ -z "$running" ] || return 0 ;; esac
   restart_docker "$@"
-}
-
-# running_with_docker: units that systemd stops with docker.service, and would not start again by itself.
-running_with_docker() {
-  for unit in $(systemctl show -p ConsistsOf --value docker.service); do
-    case $unit in *.service) ! systemctl is-active --quiet -- "$unit" || echo "$unit" ;; esac
-  done
 }
 
 # bring_up_docker VERB DEFAULT RUNTIME...
