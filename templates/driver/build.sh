@@ -119,6 +119,7 @@ explainers="$explainers build_errors"
 # build_errors: what compilers said in this run, the causes first; fails, as what it explains did.
 build_errors() {
   for log in "$dkms_tree"/nvidia*/*/build/make.log; do
+    # shellcheck disable=SC3013  # dash, bash and busybox know -nt
     if [ ! -e "$log" ] || [ "$run/pid" -nt "$log" ]; then continue; fi
     echo "$log:"
     grep -m 6 -E 'error:|ERROR|Error [0-9]|fatal|not found|No such file|No space|Killed' "$log" || tail -n 6 "$log"

@@ -2,6 +2,7 @@
 # The kernels that count on a host, and the driver's module of a kernel.
 
 # Where DKMS keeps its books.
+# shellcheck disable=SC2034  # for files that need this one
 dkms_tree=/var/lib/dkms
 
 # find_kernels: sets $running, $newest, and $kernels to both of them, or to the one that they are.
@@ -20,8 +21,12 @@ find_kernels() {
     1) newest=$1 ;;
     *) newest=$(printf '%s\n' "$@" | sort -V | tail -n 1) ;;
   esac
+  # shellcheck disable=SC2034  # for the caller
   kernels=$running
-  if [ "$newest" != "$running" ]; then kernels="$running $newest"; fi
+  if [ "$newest" != "$running" ]; then
+    # shellcheck disable=SC2034
+    kernels="$running $newest"
+  fi
 }
 
 # has_headers KERNEL: what DKMS looks for is there.

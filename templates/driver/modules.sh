@@ -11,7 +11,8 @@ module_states() {
       echo absent
       continue
     fi
-    v= i=
+    v=''
+    i=''
     [ -r "$d/version" ] && read -r v <"$d/version"
     case $ask${d##*/} in
       vnvidia) i=$(installed_module version) ;;

@@ -136,7 +136,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
         File(BLACKLIST, render("driver/nouveau.conf.j2").encode()),
         Initramfs(BLACKLIST),
         *_headers(settings, facts, chosen, family),
-        *_packages(settings, facts, chosen, flavour, manager, family),
+        *_packages(settings, facts, chosen, flavour, manager=manager, family=family),
         *_built(settings, facts, chosen, policy, family),
         Reboot(policy),
         Module("nvidia", settings.upstream, chosen.installed, policy, (DRIVER_LOADED,)),
@@ -192,7 +192,9 @@ def _headers(
         return []
     later = headers_of_later_kernels(facts.os, facts.version, facts.kernel, facts.architecture)
     return [
-        package_resource(facts, "kernel-headers", tuple(map(Package, later)), hold=False, shell=(BUILD,)),
+        package_resource(  # noqa: S604  # files, not a shell
+            facts, "kernel-headers", tuple(map(Package, later)), hold=False, shell=(BUILD,)
+        ),
         KernelHeaders(family, facts.kernel),
     ]
 
@@ -202,6 +204,7 @@ def _packages(
     facts: Facts,
     chosen: DriverPackages,
     flavour: Flavour,
+    *,
     manager: str,
     family: Family,
 ) -> list[AnyResource]:
@@ -223,7 +226,7 @@ def _packages(
     pinning = tuple(map(Package, chosen.pinning))
     return [
         *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
-        package_resource(
+        package_resource(  # noqa: S604  # files, not a shell
             facts,
             "driver",
             together,
