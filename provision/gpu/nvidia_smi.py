@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from provision.probe import Output, Probe
 
-SMI = "timeout -k 5 30 nvidia-smi"
-"""nvidia-smi can hang for ever when a GPU has fallen off the bus (Xid 79)."""
-
 GPUS = Probe(
-    "gpus", f"{SMI} --query-gpu=index,uuid,pci.bus_id,driver_version,persistence_mode --format=csv,noheader"
+    "gpus",
+    "smi --query-gpu=index,uuid,pci.bus_id,driver_version,persistence_mode --format=csv,noheader",
+    ("shell/nvidia_smi.sh",),
 )
 """One line a GPU. The exit code is 0 with "No devices found.", so only the lines count."""
 

@@ -1,49 +1,19 @@
-# shellcheck shell=sh disable=SC2154
-# The Fabric Manager of hosts with NVSwitches.
+# shellcheck shell=sh
+# The Fabric Manager of hosts with NVSwitches: what is installed.
 
-# upstream_version PACKAGE: NVIDIA's version of an installed package, without epoch and packaging suffix.
-upstream_version() {
-  if command -v dpkg-query >/dev/null; then
-    found=$(package_state "$1") found=${found##* } found=${found#*:}
-    printf '%s\n' "${found%%-*}"
-  else
-    rpm -q --qf '%{VERSION}\n' "$1" 2>/dev/null | grep '^[0-9]'
-  fi
+# What every package of it brings.
+fabric_manager_program=/usr/bin/nv-fabricmanager
+
+# fabric_versions_debian PROOF: versions of the package PROOF and of all Fabric Managers, of all branches, where there
+# is any: a line for each with name, version and state.
+fabric_versions_debian() {
+  [ -e "$fabric_manager_program" ] || return 0
+  dpkg-query -W -f '${Package}\t${Version}\t${db:Status-Status}\n' \
+    "$1" nvidia-fabricmanager 'nvidia-fabricmanager-[0-9]*' nvidia-fabric-manager 2>/dev/null || :
 }
 
-# fabric_manager_matches PACKAGE PROOF: of the same version as the package PROOF, which is the driver's.
-fabric_manager_matches() {
-  manager=$(upstream_version "$1") driver=$(upstream_version "$2")
-  if [ -z "$manager" ] || [ "$manager" != "$driver" ]; then
-    fail "$1 is at ${manager:-no version}, the driver at ${driver:-none}; both must be the same"
-  fi
-}
-
-# match_fabric_manager PACKAGE PROOF [hold]
-match_fabric_manager() {
-  driver=$(upstream_version "$2")
-  [ -n "$driver" ] || fail "$2 is not installed, so the driver's version is not known" || return
-  if command -v apt-get >/dev/null; then
-    apt_install "$1" --allow-downgrades -- "$1=$driver-*" || return
-    [ -z "${3-}" ] || hold_packages "$1" || return
-  else
-    dnf_install "$1" "$1-$driver" || return
-    [ -z "${3-}" ] || lock_rpms "$1" || return
-  fi
-  # It works with one version of the driver only, so it is started anew with this one.
-  if systemctl is-active --quiet nvidia-fabricmanager.service; then
-    systemctl restart nvidia-fabricmanager.service
-  fi
-}
-
-# driver_is_branch BRANCH: the installed library is of this branch. A transitional package has the version that
-# was asked for, and brings the library of another branch.
-driver_is_branch() {
-  library=$(ldconfig -p | sed -n 's/^[[:space:]]*libnvidia-ml\.so\.1 .*=> //p' | head -n 1)
-  [ -n "$library" ] || fail "libnvidia-ml.so.1 is not installed" || return
-  library=$(readlink -f "$library")
-  case ${library##*.so.} in
-    "$1".*) ;;
-    *) fail "branch $1 was asked for, and the driver ${library##*.so.} is installed: its packages are transitional" ;;
-  esac
+# fabric_versions_rhel PROOF: the same on RHEL, where all that is listed is installed.
+fabric_versions_rhel() {
+  [ -e "$fabric_manager_program" ] || return 0
+  rpm -q --qf '%{NAME}\t%{VERSION}\n' "$1" nvidia-fabricmanager nvidia-fabric-manager | grep -F "$(printf '\t')" || :
 }

@@ -1,47 +1,23 @@
-# shellcheck shell=sh disable=SC2154,SC2016
-# Kernel modules.
+# shellcheck shell=sh
+# needs: driver/kernels.sh
+# Loaded kernel modules.
 
-# load_module NAME
-load_module() {
-  if [ -d /sys/module/nouveau ]; then
-    fail "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot"
-    return
-  fi
-  timeout 120 modprobe -- "$1"
-}
-
-# module_is NAME GLOB: loaded in a version that matches, which is also the installed one where that is known.
-# installed_module comes with the step.
-module_is() {
-  read -r loaded <"/sys/module/$1/version" || return
-  case $1 in
-    nvidia) installed=$(installed_module version) ;;
-    *) installed=$(modinfo -F version "$1" 2>/dev/null) ;;
-  esac
-  # shellcheck disable=SC2254  # the version is a pattern on purpose
-  case $loaded in $2) ;; *) fail "$1 $loaded is loaded, wanted $2"; return ;; esac
-  [ -z "$installed" ] || [ "$installed" = "$loaded" ] || fail "$1 $loaded is loaded, $installed is installed"
-}
-
-# The driver's own daemons: they hold the module, and may be stopped for a moment.
-driver_daemons='nvidia-persistenced.service nvidia-fabricmanager.service'
-
-# reload_module nvidia: with the modules on top of it; only while nothing but the driver's daemons uses them.
-reload_module() {
-  stopped=
-  for unit in $driver_daemons; do
-    if systemctl is-active --quiet "$unit"; then
-      stopped="$unit $stopped"
-      systemctl stop "$unit" || return
+# module_states [v|-]FOLDER...: a line for each folder of /sys/module: absent, or the versions that are loaded and
+# installed, - for one that is not told. modinfo is asked only where the version counts (v).
+module_states() {
+  for d in "$@"; do
+    ask=${d%%/*} d=/${d#*/}
+    if [ ! -d "$d" ]; then
+      echo absent
+      continue
     fi
+    v=''
+    i=''
+    [ -r "$d/version" ] && read -r v <"$d/version"
+    case $ask${d##*/} in
+      vnvidia) i=$(installed_module version) ;;
+      v*) i=$(timeout 10 modinfo -F version "${d##*/}" 2>/dev/null) ;;
+    esac
+    printf 'loaded %s %s\n' "${v:--}" "${i:--}"
   done
-  for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem "$1"; do
-    [ -d "/sys/module/$module" ] || continue
-    timeout 60 modprobe -r -- "$module" && continue
-    for unit in $stopped; do systemctl start "$unit"; done
-    fail "reboot needed: kernel module $module is in use, so the new driver cannot be loaded"
-    return
-  done
-  timeout 120 modprobe -- "$1" && timeout 120 modprobe -- nvidia-uvm || return
-  for unit in $stopped; do systemctl start "$unit" || return; done
 }

@@ -17,10 +17,11 @@ import pytest
 
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
-from provision.plan.plan import Wanted, plan
+from provision.plan.declared import Declared
+from provision.plan.plan import plan
 from provision.resources.file import File
-from provision.roles.driver.builds import KernelModules
 from provision.roles.driver.kernel import Kernel, Kernels
+from provision.roles.driver.modules_on_disk import KernelModules
 from provision.roles.driver.packages import TABLE, system_of
 from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.unit.examples import FINGERPRINT, KEY, bare
@@ -100,7 +101,7 @@ def told(facts: Facts, wanted: DriverSettings) -> Iterator[str]:
     except Refusal as refusal:
         yield f"refused: {refusal.message} ({refusal.hint})"
         return
-    items = [Wanted("driver", resource) for resource in found]
+    items = [Declared("driver", resource) for resource in found]
     planned = plan("host", items, bare(items) | own_kernel(facts))
     pins = [r.content.decode() for r in found if isinstance(r, File) and r.path == PREFERENCES]
     for pin in pins:

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
-from provision.resource import Change, Planned, Resource
-
-NAMES = ("nvidia-fabricmanager", "nvidia-fabricmanager-[0-9]*", "nvidia-fabric-manager")
-"""What its packages are called, of all branches and systems."""
-
-PROGRAM = "/usr/bin/nv-fabricmanager"
-"""What all of them bring."""
-
-Family = Literal["debian", "rhel"]
+from provision.resource import Change, Planned, Single
+from provision.roles.driver.moves import moves_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class FabricState:
 
 
 @dataclass(frozen=True)
-class FabricManager(Resource):
+class FabricManager(Single[FabricState]):
     """The Fabric Manager's version. It is installed with the driver's packages; here it is made equal.
 
     :ivar package: its package; empty where the host has no NVSwitch, or its owner looks after it.
@@ -48,46 +42,33 @@ class FabricManager(Resource):
     proof: str
     hold: bool = True
     kind: ClassVar[str] = "fabric-manager"
+    shell = ("driver/match_fabric.sh",)
 
-    @property
-    def id(self) -> str:
-        """A host has one fabric."""
-        return "fabric-manager"
-
-    @classmethod
-    def probe(cls, resources: Sequence[FabricManager]) -> Probe:
+    def question(self) -> Probe:
         """Ask for the versions of the driver and of all Fabric Managers, where there is any."""
-        (resource,) = resources
-        if resource.family == "rhel":
-            form = "%{NAME}\\t%{VERSION}\\n"
-            asked = words(resource.proof, *(n for n in NAMES if "[" not in n))
-            ask = f"rpm -q --qf {quote(form)} {asked} | grep -F '\t'"
-            return Probe("fabric-manager", f"if [ -e {PROGRAM} ]; then {ask}; fi || :")
-        form = r"${Package}\t${Version}\t${db:Status-Status}\n"
-        asked = words(resource.proof, *NAMES)
-        ask = f"dpkg-query -W -f {quote(form)} {asked} 2>/dev/null"
-        return Probe("fabric-manager", f"if [ -e {PROGRAM} ]; then {ask}; fi || :")
+        script = f"fabric_versions_{self.family} {quote(self.proof)}"
+        return Probe("fabric-manager", script, ("driver/fabric.sh",))
 
-    @classmethod
-    def states(cls, resources: Sequence[FabricManager], answer: Output) -> Mapping[str, FabricState]:
+    def read(self, answer: Output) -> FabricState:
         """Read names and versions."""
-        (resource,) = resources
-        found = {}
+        managers = {}
         for line in answer.out.splitlines():
             name, version, *status = line.split("\t")
             if status in ([], ["installed"]):
-                found[name] = upstream(version)
-        driver = found.pop(resource.proof, "")
-        return {resource.id: FabricState(driver, found)}
+                managers[name] = upstream(version)
+        driver = managers.pop(self.proof, "")
+        return FabricState(driver, managers)
+
+    def bare(self) -> FabricState:
+        """Nothing is installed."""
+        return FabricState("", {})
 
     def change(self, state: FabricState, planned: Planned) -> Change | None:
         """Make the version equal where it is not, or where it may not be after what is planned."""
         if not self.package:
             return None
         names = (self.package, self.proof)
-        moves = planned.positions(
-            [f"package:{name}:{verb}" for name in names for verb in ("install", "upgrade", "downgrade")]
-        )
+        moves = planned.positions(moves_of(names, ("install", "upgrade", "downgrade")))
         now = state.managers.get(self.package, "")
         if moves:
             reason = "driver or Fabric Manager change"

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.gpu.nvidia_smi import SMI
-from provision.probe import Output, Probe
+from provision.probe import Output, Probe, words
 
 FIELDS = (
     "index",
@@ -33,17 +32,8 @@ FIELDS = (
     "compute_mode",
 )
 
-HEALTH = Probe(
-    "gpu health",
-    f"""offered=$({SMI} --help-query-gpu) || exit
-fields=
-for field in {" ".join(FIELDS)}; do
-  case $offered in *"\\"$field\\""*) fields=$fields${{fields:+,}}$field ;; esac
-done
-echo "$fields"
-{SMI} --query-gpu="$fields" --format=csv,noheader,nounits""",
-)
-"""Asks only for fields that this nvidia-smi offers: one unknown field makes the whole query fail."""
+HEALTH = Probe("gpu health", words("gpu_health", *FIELDS), ("driver/health.sh",))
+"""Asks only for fields that this nvidia-smi offers."""
 
 NOTHING = frozenset(
     {"", "[N/A]", "N/A", "None", "[Not Supported]", "[Requested functionality has been deprecated]"}

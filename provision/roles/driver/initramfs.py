@@ -8,11 +8,10 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
-from provision.roles.driver.kernel import KERNELS
 
 
 @dataclass(frozen=True)
-class Initramfs(Resource):
+class Initramfs(Resource[tuple[str, ...]]):
     """The initramfs of the running and of the newest kernel is newer than a file that is copied into it.
 
     A host without an initramfs where distributions put it (a container, a unified kernel image) is right.
@@ -22,6 +21,7 @@ class Initramfs(Resource):
 
     path: str
     kind: ClassVar[str] = "initramfs"
+    shell = ("driver/rebuild_initramfs.sh",)
 
     @property
     def id(self) -> str:
@@ -32,17 +32,7 @@ class Initramfs(Resource):
     def probe(cls, resources: Sequence[Initramfs]) -> Probe:
         """Compare times of last change; what is in the initramfs takes seconds to list."""
         return Probe(
-            "initramfs",
-            f"""{KERNELS}for file in {words(*(r.path for r in resources))}; do
-  stale=
-  for k in $kernels; do
-    for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
-      if [ -e "$image" ] && [ "$file" -nt "$image" ]; then stale="$stale $image"; fi
-    done
-  done
-  echo "$stale"
-done
-""",
+            "initramfs", words("stale_images", *(r.path for r in resources)), ("driver/initramfs.sh",)
         )
 
     @classmethod
@@ -56,12 +46,16 @@ done
             raise ValueError(f"{len(lines)} answers for {len(resources)} files: {answer.err.strip()}")
         return {r.id: tuple(line.split()) for r, line in zip(resources, lines, strict=True)}
 
+    def bare(self) -> tuple[str, ...]:
+        """No image is older than the file, which is not there."""
+        return ()
+
     def change(self, state: tuple[str, ...], planned: Planned) -> Change | None:
         """Rebuild all images after the file changes, or where an earlier run did not come so far."""
         if planned.positions((f"file:{self.path}",)):
             reason = f"after file:{self.path}"
         elif state:
-            reason = f"{' and '.join(state)} older than {self.path}"
+            reason = f"{' and '.join(state)} {'is' if len(state) == 1 else 'are'} older than {self.path}"
         else:
             return None
         return Change(
@@ -69,6 +63,6 @@ done
             action="rebuild",
             summary="rebuild the initramfs of all kernels",
             reason=reason,
-            done=f"{KERNELS}initramfs_is_newer {quote(self.path)}",
+            done=f"initramfs_is_newer {quote(self.path)}",
             script="rebuild_initramfs",
         )

@@ -7,95 +7,19 @@ boots next: GRUB sorts by version and starts the newest.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from provision.facts import Family
 from provision.probe import Output, Probe, words
-from provision.resource import Change, Planned, Resource
-from provision.roles.driver.reboot import USERS, RebootPolicy, Users, users
+from provision.resource import Change, Planned, Single
+from provision.resources.reboot import RebootPolicy
+from provision.roles.driver.moves import moves_of
+from provision.roles.driver.packages.ubuntu import FIRST_SERIES
+from provision.roles.driver.reboot import USERS, users
 
-Family = Literal["debian", "rhel"]
-
-KERNELS = """read -r running </proc/sys/kernel/osrelease
-set --
-for k in /lib/modules/*/; do
-  k=${k%/} k=${k##*/}
-  case $k in *+debug) continue ;; esac
-  if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then set -- "$@" "$k"; fi
-done
-case $# in
-  0) newest=$running ;;
-  1) newest=$1 ;;
-  *) newest=$(printf '%s\\n' "$@" | sort -V | tail -n 1) ;;
-esac
-kernels=$running
-if [ "$newest" != "$running" ]; then kernels="$running $newest"; fi
-"""
-"""Sh text that sets ``running``, ``newest``, and ``kernels`` to both of them, or to the one that they are.
-
-A folder of modules without a kernel is what DKMS leaves of one that was removed. Debug kernels are booted
-only when somebody asks for them.
-"""
-
-DRIVER_MODULE = r"""driver_module() {
-  find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
-    "/lib/modules/$1/kernel" -type f -regextype posix-extended -regex \
-    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null
-}
-"""
-"""A function of sh that prints the file of the driver's module for a kernel, wherever packages put it.
-
-Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precompiled and weak modules;
-Ubuntu's signed ones (kernel). Debian names the module after the alternative that it is: ``nvidia-current``.
-"""
-
-INSTALLED_MODULE = (
-    DRIVER_MODULE
-    + """installed_module() {
-  timeout 10 modinfo -F "$1" nvidia 2>/dev/null ||
-    timeout 10 modinfo -F "$1" "$(driver_module "$(uname -r)")" 2>/dev/null
-}
-"""
-)
-"""A function of sh that prints a field of the module that ``modprobe nvidia`` would load now.
-
-modinfo does not follow the rule with which Debian's packages lead modprobe from nvidia to nvidia-current.
-"""
-
-_PACKAGES = {
-    "debian": """headers_of() {
-  case $1 in *-pve) package=proxmox-headers-$1 ;; *) package=linux-headers-$1 ;; esac
-}
-packaged() { grep -l -s -x -F "/boot/vmlinuz-$1" /var/lib/dpkg/info/*"$1"*.list; }
-offered() {
-  set -- "$(timeout 30 apt-cache policy "$1" 2>/dev/null)" /var/lib/apt/lists/*Packages*
-  case $1 in
-    *"Candidate: (none)"*) echo no ;;
-    *Candidate:*) echo yes ;;
-    *) if [ -e "$2" ]; then echo no; else echo unknown; fi ;;
-  esac
-}
-""",
-    "rhel": """headers_of() {
-  case $1 in
-    *uek*) package=kernel-uek-devel-$1 ;;
-    *+*) package=kernel-${1#*+}-devel-${1%%+*} ;;
-    *) package=kernel-devel-$1 ;;
-  esac
-}
-packaged() { timeout 20 rpm -qf "/lib/modules/$1/vmlinuz" 2>/dev/null; }
-offered() {
-  if found=$(timeout 60 dnf -q -C repoquery "$1" 2>/dev/null); then
-    if [ -n "$found" ]; then echo yes; else echo no; fi
-  else echo unknown; fi
-}
-""",
-}
-
-
-GENERAL = {"22.04": "5.15", "24.04": "6.8"}
-"""The series of each Ubuntu's general kernel; later ones are its hardware enablement stack (HWE)."""
+HEADERS = "driver/headers.sh"
 
 
 def headers_of_later_kernels(os: str, version: str, kernel: str, architecture: str) -> tuple[str, ...]:
@@ -111,9 +35,9 @@ def headers_of_later_kernels(os: str, version: str, kernel: str, architecture: s
         return (f"linux-headers-{found[1] if found else architecture}",)
     if os == "ubuntu":
         found = re.match(r"(\d+\.\d+)\.\d+-\d+-(\w+(-64k)?)$", kernel)
-        series, flavour = (found[1], found[2]) if found else (GENERAL.get(version), "generic")
+        series, flavour = (found[1], found[2]) if found else (FIRST_SERIES.get(version), "generic")
         rolling = flavour.partition("-")[0] not in ("generic", "lowlatency", "nvidia")
-        late = not rolling and series != GENERAL.get(version, series)
+        late = not rolling and series != FIRST_SERIES.get(version, series)
         return (f"linux-headers-{flavour}{f'-hwe-{version}' if late else ''}",)
     variant = "-uek" if "uek" in kernel else f"-{kernel.partition('+')[2]}" if "+" in kernel else ""
     matched = "-matched" if version.partition(".")[0] != "8" and variant != "-uek" else ""
@@ -177,25 +101,8 @@ class Kernels:
         return f"the {'running' if running else 'newest'} kernel {kernel.release}"
 
 
-def kernels_script(family: Family, prebuilt: str = "") -> str:
-    """Sh text that tells of both kernels, for :func:`kernels`. Package tools run only where something misses.
-
-    :param prebuilt: ask for ready modules instead of headers; the beginning of their packages' names.
-    """
-    is_there = '[ -n "$(driver_module "$k")" ]' if prebuilt else '[ -e "/lib/modules/$k/build/Makefile" ]'
-    package = f"package={prebuilt}-$k" if prebuilt else 'headers_of "$k"'
-    return f"""{KERNELS}{DRIVER_MODULE}{_PACKAGES[family]}for k in $kernels; do
-  {package}
-  if {is_there}; then echo "$k $package yes - -"; continue; fi
-  own=no
-  [ -z "$(packaged "$k")" ] || own=yes
-  echo "$k $package no $own $(offered "$package")"
-done
-"""
-
-
 def kernels(answer: Output) -> Kernels:
-    """Read the answer to :func:`kernels_script`.
+    """Read the answer of ``kernel_states``.
 
     :raises ValueError: if it is none.
     """
@@ -213,29 +120,32 @@ def kernels(answer: Output) -> Kernels:
 
 
 @dataclass(frozen=True)
-class KernelHeaders(Resource):
+class KernelHeaders(Single[Kernels]):
     """The headers of the running and of the newest installed kernel.
 
     The package that brings those of later kernels (``linux-headers-amd64``) is not its business.
+
+    :ivar running: release of the running kernel.
     """
 
     family: Family
+    running: str = ""
     kind: ClassVar[str] = "kernel-headers"
+    shell = ("driver/build.sh",)
 
-    @property
-    def id(self) -> str:
-        """A host has one set of kernels."""
-        return "kernel-headers"
-
-    @classmethod
-    def probe(cls, resources: Sequence[KernelHeaders]) -> Probe:
+    def question(self) -> Probe:
         """Look for what DKMS looks for."""
-        return Probe("kernel-headers", kernels_script(resources[0].family))
+        return Probe("kernel-headers", words("kernel_states", self.family), (HEADERS,))
 
-    @classmethod
-    def states(cls, resources: Sequence[KernelHeaders], answer: Output) -> Mapping[str, Kernels]:
+    def read(self, answer: Output) -> Kernels:
         """Both kernels."""
-        return dict.fromkeys((r.id for r in resources), kernels(answer))
+        return kernels(answer)
+
+    def bare(self) -> Kernels:
+        """The running kernel is the only one, and has no headers."""
+        name = "kernel-devel" if self.family == "rhel" else "linux-headers"
+        kernel = Kernel(self.running, f"{name}-{self.running}", ready=False)
+        return Kernels(kernel, kernel)
 
     def change(self, state: Kernels, planned: Planned) -> Change | None:  # noqa: ARG002
         """Install what is missing and can be had; the running kernel's may be gone where a newer one is."""
@@ -248,6 +158,7 @@ class KernelHeaders(Resource):
             resource=self.id,
             action="install",
             summary="install " + " ".join(k.package for k in missing),
+            sign="+",
             reason="no headers of " + " and ".join(state.named(k) for k in missing),
             done=f"headers_are_there {words(*(k.release for k in missing))}",
             script=f"install_headers_{self.family} {words(*(k.package for k in missing))}",
@@ -267,11 +178,11 @@ class KernelHeaders(Resource):
 
 
 @dataclass(frozen=True)
-class NewestKernel(Resource):
+class NewestKernel(Single[tuple[Kernels, bool]]):
     """The newest kernel runs, where the driver's module cannot be had for an older one any more.
 
     :ivar packages: names of the packages whose move takes a module away that the running kernel has.
-    :ivar prebuilt: as in :class:`~provision.resources.driver_modules.DriverModules`; empty for DKMS.
+    :ivar prebuilt: as in :class:`~provision.roles.driver.modules_on_disk.DriverModules`; empty for DKMS.
     """
 
     family: Family
@@ -280,40 +191,31 @@ class NewestKernel(Resource):
     prebuilt: str = ""
     kind: ClassVar[str] = "newest-kernel"
 
-    @property
-    def id(self) -> str:
-        """A host runs one kernel."""
-        return "newest-kernel"
-
-    @classmethod
-    def probe(cls, resources: Sequence[NewestKernel]) -> Probe:
+    def question(self) -> Probe:
         """Look at headers or ready modules, and for the module of a running kernel that has no headers."""
-        script = kernels_script(resources[0].family, resources[0].prebuilt)
-        return Probe(
-            "newest-kernel",
-            f"""{script}if [ ! -e "/lib/modules/$running/build/Makefile" ] &&
-  [ -n "$(driver_module "$running")" ]; then echo module; fi
-""",
-        )
+        ready = [self.prebuilt] if self.prebuilt else []
+        return Probe("newest-kernel", words("newest_kernel_states", self.family, *ready), (HEADERS,))
 
-    @classmethod
-    def states(cls, resources: Sequence[NewestKernel], answer: Output) -> Mapping[str, tuple[Kernels, bool]]:
+    def read(self, answer: Output) -> tuple[Kernels, bool]:
         """Both kernels, and whether the running one has the driver's module although it has no headers."""
         text, mark, _ = answer.stdout.partition(b"module\n")
-        found = kernels(Output(answer.exit_code, text, answer.stderr))
-        return dict.fromkeys((r.id for r in resources), (found, bool(mark)))
+        return kernels(Output(answer.exit_code, text, answer.stderr)), bool(mark)
+
+    def bare(self) -> tuple[Kernels, bool]:
+        """The running kernel is the newest, and has nothing."""
+        kernel = Kernel("", "", ready=False)
+        return Kernels(kernel, kernel), False
 
     def change(self, state: tuple[Kernels, bool], planned: Planned) -> Change | None:
         """Reboot, unless the running kernel has the module and its packages stay as they are."""
         found, has_module = state
-        verbs = ("install", "upgrade", "downgrade", "repair")
-        moves = planned.positions([f"package:{name}:{verb}" for name in self.packages for verb in verbs])
+        moves = planned.positions(moves_of(self.packages))
         if not found.left_behind or (has_module and not moves):
             return None
         # A driver that works now must not lose its module before the reboot is allowed.
         causes = self.policy.causes if has_module else ()
-        return replace(self.policy.change(self.id, found.left_behind, Users(), causes=causes), look=USERS)
+        return replace(self.policy.change(self.id, found.left_behind, causes=causes), preview=USERS)
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Say who is in the way."""
         return replace(change, impact=users(answer).impact())

@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, Resource
-from provision.roles.driver.kernel import INSTALLED_MODULE
-from provision.roles.driver.reboot import USERS, RebootPolicy, users
+from provision.resource import ABSENT, Change, Missing, Planned, Resource, Signal, names_of
+from provision.resources.reboot import RebootPolicy
+from provision.roles.driver.moves import moves_of
+from provision.roles.driver.reboot import USERS, users
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,22 @@ class ModuleState:
 
 
 @dataclass(frozen=True)
-class Module(Resource):
+class Module(Resource[ModuleState | Missing]):
     """A loaded kernel module. Loaded means that ``/sys/module/NAME`` exists.
 
     :ivar version: the wanted version without packaging suffix, exact or a glob, or None for any.
     :ivar packages: names of the packages whose upgrade or downgrade replaces the module.
     :ivar reboot: what is allowed where the module is in use, so that another version takes a reboot.
+    :ivar signals: what it tells the handlers of other roles when it is loaded.
     """
 
     name: str
     version: str | None = None
     packages: tuple[str, ...] = ()
     reboot: RebootPolicy | None = None
+    signals: tuple[Signal, ...] = ()
     kind: ClassVar[str] = "module"
+    shell = ("driver/load.sh",)
 
     @property
     def id(self) -> str:
@@ -53,22 +57,8 @@ class Module(Resource):
     @classmethod
     def probe(cls, resources: Sequence[Module]) -> Probe:
         """Ask sysfs for all modules, and modinfo for those whose version counts."""
-        listed = words(*(f"{'v' if r.version else '-'}{r.folder}" for r in resources))
-        return Probe(
-            "module",
-            f"""{INSTALLED_MODULE}for d in {listed}; do
-  ask=${{d%%/*}} d=/${{d#*/}}
-  if [ -d "$d" ]; then
-    v=; [ -r "$d/version" ] && read -r v <"$d/version"
-    i=
-    case $ask${{d##*/}} in
-      vnvidia) i=$(installed_module version) ;;
-      v*) i=$(timeout 10 modinfo -F version "${{d##*/}}" 2>/dev/null) ;;
-    esac
-    printf 'loaded %s %s\\n' "${{v:--}}" "${{i:--}}"
-  else echo absent; fi
-done""",
-        )
+        folders = (f"{'v' if r.version else '-'}{r.folder}" for r in resources)
+        return Probe("module", words("module_states", *folders), ("driver/modules.sh",))
 
     @classmethod
     def states(cls, resources: Sequence[Module], answer: Output) -> Mapping[str, ModuleState | Missing]:
@@ -81,6 +71,10 @@ done""",
             raise ValueError(f"{len(lines)} answers for {len(resources)} modules: {answer.err.strip()}")
         return {r.id: _state(line) for r, line in zip(resources, lines, strict=True)}
 
+    def bare(self) -> Missing:
+        """It is not loaded."""
+        return ABSENT
+
     def change(self, state: ModuleState | Missing, planned: Planned) -> Change | None:
         """Load the module, or reload it where another version runs than is installed or wanted."""
         if isinstance(state, Missing):
@@ -89,13 +83,15 @@ done""",
                 action="load",
                 summary=f"load kernel module {self.name}",
                 reason="it is not loaded",
+                sign="+",
                 done=f"[ -d {quote(self.folder)} ]",
                 script=f"load_module {quote(self.name)}",
+                signals=names_of(self.signals),
+                after_reboot=True,
             )
         if not self.version:
             return None
-        moves = [f"package:{name}:{verb}" for name in self.packages for verb in ("upgrade", "downgrade")]
-        if planned.positions(moves):
+        if planned.positions(moves_of(self.packages, ("upgrade", "downgrade"))):
             reason = f"{state.loaded} is loaded, and its packages change"
         elif state.loaded and not fnmatchcase(state.loaded, self.version):
             reason = f"{state.loaded} is loaded, {self.version} is wanted"
@@ -108,18 +104,20 @@ done""",
             action="reload",
             summary=f"reload kernel module {self.name}",
             reason=reason,
-            done=f"{INSTALLED_MODULE}module_is {words(self.name, self.version)}",
+            done=f"module_is {words(self.name, self.version)}",
             script=f"reload_module {quote(self.name)}",
-            look=USERS if self.reboot else "",
+            signals=names_of(self.signals),
+            preview=USERS if self.reboot else None,
         )
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Reboot instead of reloading where something uses the module."""
         found = users(answer)
         if self.reboot is None or not found.names:
             return replace(change, summary=f"{change.summary} (nothing uses it, so no reboot is needed)")
         reason = f"{change.reason}, and {found.names} use{'' if ',' in found.names else 's'} it"
-        return self.reboot.change(self.id, reason, found, causes=self.reboot.causes)
+        reboot = self.reboot.change(self.id, reason, found.impact(), causes=self.reboot.causes)
+        return replace(reboot, signals=change.signals)
 
 
 def _state(line: str) -> ModuleState | Missing:

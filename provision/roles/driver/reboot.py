@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from provision.probe import Output, Probe, quote
-from provision.resource import Change, Planned, Resource
+from provision.probe import Output, Probe
+from provision.resource import Change, Planned, Single
+from provision.resources.reboot import RebootPolicy
 
-USERS = r"""{
-  find /proc/[0-9]*/fd -maxdepth 1 -lname '/dev/nvidia*' 2>/dev/null
-  grep -l -s -E '/lib(cuda|nvidia-ml)\.so' /proc/[0-9]*/maps
-} | cut -d/ -f3 | sort -un | while read -r pid; do
-  read -r name 2>/dev/null <"/proc/$pid/comm" || continue
-  case $name in nvidia-persiste* | nv-fabricmanage*) continue ;; esac
-  printf 'process %s %s %s\n' "$pid" "$(tr '\n ' '  ' <"/proc/$pid/cgroup" | tr -d ' ')" "$name"
-done
-for holder in /sys/module/nvidia/holders/*; do
-  case ${holder##*/} in '*' | nvidia_uvm | nvidia_drm | nvidia_modeset | nvidia_peermem) continue ;; esac
-  echo "holder ${holder##*/}"
-done
-if command -v docker >/dev/null 2>&1; then
-  timeout 20 docker ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
-fi
-:"""
-"""Sh text that lists the users of the GPUs, the daemons of the driver aside, and the running containers."""
+SHELL = "driver/users.sh"
 
-
-NOUVEAU_IDLE = """if [ "$(cat /sys/module/nouveau/refcnt 2>/dev/null)" = 0 ] &&
-  ! grep -q -s nouveau /proc/fb; then echo idle; fi
-"""
-"""Sh text that prints ``idle`` where nothing uses nouveau: no open device, no console on its framebuffer."""
+USERS = Probe("", "gpu_users", (SHELL,))
+"""Lists the users of the GPUs, the daemons of the driver aside, and the running containers."""
 
 
 @dataclass(frozen=True)
@@ -84,38 +66,6 @@ def users(answer: Output) -> Users:
 
 
 @dataclass(frozen=True)
-class RebootPolicy:
-    """When a host may be rebooted, and how.
-
-    :ivar boot_id: of the boot in which the plan is made; a host that was booted since is not rebooted again.
-    :ivar allowed: whether the settings allow it; otherwise the command line must.
-    :ivar timeout: seconds within which the host must be back.
-    :ivar causes: ids of resources whose changes make a reboot necessary where GPUs are in use. Without
-        permission they are not begun.
-    """
-
-    boot_id: str
-    allowed: bool = False
-    timeout: int = 900
-    causes: tuple[str, ...] = ()
-
-    def change(self, resource: str, reason: str, found: Users, *, causes: tuple[str, ...] = ()) -> Change:
-        """The reboot itself, as a change of ``resource``."""
-        return Change(
-            resource=resource,
-            action="reboot",
-            summary="reboot the host",
-            reason=reason,
-            done=f"booted_since {quote(self.boot_id)}",
-            script=f"reboot_soon {quote(reason)}",
-            needs="" if self.allowed else "reboot",
-            impact=found.impact(),
-            causes=causes,
-            reboot=self.timeout,
-        )
-
-
-@dataclass(frozen=True)
 class BootState:
     """What speaks for a reboot.
 
@@ -139,48 +89,39 @@ class BootState:
 
 
 @dataclass(frozen=True)
-class Reboot(Resource):
+class Reboot(Single[BootState]):
     """A host that runs as it is configured: nouveau gone, no GPU mode pending.
 
-    The reason that modules have is theirs (:class:`~provision.resources.module.Module`).
+    The reason that modules have is theirs (:class:`~provision.roles.driver.module.Module`).
     """
 
     policy: RebootPolicy
     kind: ClassVar[str] = "reboot"
+    shell = ("driver/load.sh",)
 
-    @property
-    def id(self) -> str:
-        """A host boots as a whole."""
-        return "reboot"
+    def question(self) -> Probe:
+        """Ask the kernel for nouveau, and the driver, where it is loaded, for modes."""
+        return Probe("reboot", "boot_state", (SHELL,))
 
-    @classmethod
-    def probe(cls, resources: Sequence[Reboot]) -> Probe:  # noqa: ARG003
-        """Ask the kernel for nouveau, and the driver, where it is loaded, for modes; bounded, it may hang."""
-        fields = "index,ecc.mode.current,ecc.mode.pending,mig.mode.current,mig.mode.pending"
-        return Probe(
-            "reboot",
-            "if [ -d /sys/module/nouveau ]; then echo nouveau; fi\n"
-            "if [ -e /proc/driver/nvidia/version ]; then\n"
-            f"  timeout 10 nvidia-smi --query-gpu={fields} --format=csv,noheader\n"
-            "fi\n:",
-        )
-
-    @classmethod
-    def states(cls, resources: Sequence[Reboot], answer: Output) -> Mapping[str, BootState]:
+    def read(self, answer: Output) -> BootState:
         """The state; lines of nvidia-smi that are no row (its errors) are verify's business."""
         rows = list(csv.reader(answer.out.splitlines(), skipinitialspace=True))
         modes = tuple((a, b, c, d, e) for a, b, c, d, e in (row for row in rows if len(row) == 5))
-        return {r.id: BootState(["nouveau"] in rows, modes) for r in resources}
+        return BootState(["nouveau"] in rows, modes)
+
+    def bare(self) -> BootState:
+        """Nothing speaks for a reboot."""
+        return BootState()
 
     def change(self, state: BootState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Reboot for nouveau or pending modes; who would notice is asked before the plan is shown."""
         reasons = [*(["nouveau is loaded and holds the GPUs"] if state.nouveau else []), *state.pending]
         if not reasons:
             return None
-        idle = "" if state.pending else NOUVEAU_IDLE
-        return replace(self.policy.change(self.id, "; ".join(reasons), Users()), look=f"{idle}{USERS}")
+        preview = USERS if state.pending else replace(USERS, script=f"nouveau_idle; {USERS.script}")
+        return replace(self.policy.change(self.id, "; ".join(reasons)), preview=preview)
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         """Unload nouveau instead where nothing uses it; otherwise say who is in the way."""
         if answer.out.startswith("idle\n"):
             return replace(
@@ -189,7 +130,7 @@ class Reboot(Resource):
                 summary="unload nouveau (nothing uses it, so no reboot is needed)",
                 done="[ ! -d /sys/module/nouveau ]",
                 script="unload_nouveau",
-                needs="",
+                needs=None,
                 reboot=0,
             )
         return replace(change, impact=users(answer).impact())

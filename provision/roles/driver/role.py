@@ -7,21 +7,24 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from provision.errors import Refusal
-from provision.facts import Facts
+from provision.facts import Facts, Family
 from provision.render import render
-from provision.resource import Handler, Resource
+from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import Package
+from provision.resources.packages.deb import MajorVersion, Package
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
 from provision.resources.packages.unattended import left_alone
+from provision.resources.reboot import RebootPolicy
 from provision.resources.service import Service
+from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED
 from provision.role import ImpossibleError, Role, Settings
-from provision.roles.driver.builds import DriverModules
 from provision.roles.driver.device_nodes import DeviceNodes
 from provision.roles.driver.fabric_manager import FabricManager
 from provision.roles.driver.initramfs import Initramfs
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
+from provision.roles.driver.modules_on_disk import BUILD, DriverModules
+from provision.roles.driver.moves import MOVES
 from provision.roles.driver.packages import (
     FAMILY,
     PINNED,
@@ -33,7 +36,7 @@ from provision.roles.driver.packages import (
     system_of,
     unknown_gpus,
 )
-from provision.roles.driver.reboot import Reboot, RebootPolicy
+from provision.roles.driver.reboot import Reboot
 from provision.roles.driver.run_file import NoRunFile
 from provision.roles.driver.secure_boot import SecureBoot
 
@@ -55,15 +58,13 @@ KERNELS = ("linux-image-", "linux-headers-", "linux-modules-")
 
 SIGNED = "source: archive with prebuilt: true has modules for Ubuntu's kernels that Canonical has signed"
 
-PERSISTENT = """# Written by provision: the driver stays initialised between jobs.
-[Unit]
-StopWhenUnneeded=no
-
-[Service]
-ExecStart=
-ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --persistence-mode --verbose
-"""
-"""Drop-in for Ubuntu's unit, which says ``--no-persistence-mode`` and ``StopWhenUnneeded=true``."""
+BRANCH_CHANGE = Permission(
+    "branch-change",
+    "driver branch change is not allowed",
+    "read the plan, then add --allow-branch-change",
+    first=True,
+)
+"""Another branch of the driver than the installed one."""
 
 
 class DriverSettings(Settings):
@@ -118,9 +119,9 @@ class DriverSettings(Settings):
         return self.wanted.rpartition(":")[2].partition("-")[0]
 
 
-def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
+def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
     """Repository, pin, nouveau, headers, packages, reboot, modules, device nodes, daemons."""
-    require_family(facts, "driver")
+    family = require_family(facts, "driver")
     chosen, flavour = packages_of(settings, facts)
     manager = fabric_manager_of(settings, facts, chosen)
     policy = RebootPolicy(
@@ -131,14 +132,14 @@ def resources(settings: DriverSettings, facts: Facts) -> list[Resource]:
     )
     return [
         NoRunFile(),
-        *_sources(settings, facts, chosen),
-        File(BLACKLIST, render("nouveau.conf.j2").encode()),
+        *_sources(settings, facts, chosen, family),
+        File(BLACKLIST, render("driver/nouveau.conf.j2").encode()),
         Initramfs(BLACKLIST),
-        *_headers(settings, facts, chosen),
-        *_packages(settings, facts, chosen, flavour, manager),
-        *_built(settings, facts, chosen, policy),
+        *_headers(settings, facts, chosen, family),
+        *_packages(settings, facts, chosen, flavour, manager=manager, family=family),
+        *_built(settings, facts, chosen, policy, family),
         Reboot(policy),
-        Module("nvidia", settings.upstream, chosen.installed, policy),
+        Module("nvidia", settings.upstream, chosen.installed, policy, (DRIVER_LOADED,)),
         Module("nvidia-uvm"),
         *_nodes(settings, facts, chosen),
         *(_persistence(facts) if settings.persistence else ()),
@@ -168,15 +169,13 @@ def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages,
     return chosen, flavour
 
 
-def _family(facts: Facts) -> Literal["debian", "rhel"]:
-    return "rhel" if facts.family == "rhel" else "debian"
-
-
-def _sources(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
+def _sources(
+    settings: DriverSettings, facts: Facts, chosen: DriverPackages, family: Family
+) -> list[AnyResource]:
     """The repository; and for apt, this branch above all others, NVIDIA's own pins included."""
     found = repository(settings.repo, facts) if settings.repo else []
-    if facts.is_apt:
-        pin = f"Package: {' '.join(PINNED)}\nPin: version {settings.wanted}\nPin-Priority: 1001\n"
+    if family == "debian":
+        pin = render("driver/preferences.j2", packages=PINNED, version=settings.wanted)
         found.append(File(PREFERENCES, pin.encode()))
         if settings.hold:
             meta = f"linux-{chosen.kernels.partition('-')[0]}"
@@ -185,22 +184,31 @@ def _sources(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> 
     return found
 
 
-def _headers(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
+def _headers(
+    settings: DriverSettings, facts: Facts, chosen: DriverPackages, family: Family
+) -> list[AnyResource]:
     """Those of the kernels that are there, and what brings those of later ones."""
     if not settings.headers or chosen.prebuilt:
         return []
     later = headers_of_later_kernels(facts.os, facts.version, facts.kernel, facts.architecture)
     return [
-        package_resource(facts, "kernel-headers", tuple(map(Package, later)), hold=False),
-        KernelHeaders(_family(facts)),
+        package_resource(  # noqa: S604  # files, not a shell
+            facts, "kernel-headers", tuple(map(Package, later)), hold=False, shell=(BUILD,)
+        ),
+        KernelHeaders(family, facts.kernel),
     ]
 
 
 def _packages(
-    settings: DriverSettings, facts: Facts, chosen: DriverPackages, flavour: Flavour, manager: str
-) -> list[Resource]:
+    settings: DriverSettings,
+    facts: Facts,
+    chosen: DriverPackages,
+    flavour: Flavour,
+    *,
+    manager: str,
+    family: Family,
+) -> list[AnyResource]:
     """The pinning package before all others; the rest in one go, so that versions stay in step."""
-    family = _family(facts)
     exact = f"{settings.upstream}-*" if settings.version and family == "debian" else settings.upstream
     together = (
         *(Package(name, settings.wanted) for name in chosen.versioned),
@@ -218,17 +226,18 @@ def _packages(
     pinning = tuple(map(Package, chosen.pinning))
     return [
         *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
-        package_resource(
+        package_resource(  # noqa: S604  # files, not a shell
             facts,
             "driver",
             together,
             hold=settings.hold,
             stream=f"nvidia-driver:{chosen.stream}" if chosen.stream else None,
-            branch=settings.branch,
-            others=FAMILY[family],
+            major=MajorVersion("branch", settings.branch, FAMILY[family], BRANCH_CHANGE),
             why=flavour.reason,
             remarks=tuple(filter(None, remarks)),
             proof=f"driver_is_branch {settings.branch}",
+            signals=tuple((verb, DRIVER_MOVED) for verb in MOVES),
+            shell=("driver/library.sh", BUILD),
         ),
         FabricManager(family, manager, chosen.proof, hold=settings.hold),
     ]
@@ -254,16 +263,18 @@ def fabric_manager_of(settings: DriverSettings, facts: Facts, chosen: DriverPack
 
 
 def _built(
-    settings: DriverSettings, facts: Facts, chosen: DriverPackages, policy: RebootPolicy
-) -> list[Resource]:
+    settings: DriverSettings, facts: Facts, chosen: DriverPackages, policy: RebootPolicy, family: Family
+) -> list[AnyResource]:
     """Modules for the running and the newest kernel, which the kernel will load."""
-    found: list[Resource] = [DriverModules(settings.upstream, chosen.modules, chosen.prebuilt)]
+    found: list[AnyResource] = [
+        DriverModules(settings.upstream, chosen.modules, chosen.prebuilt, facts.kernel)
+    ]
     if facts.secure_boot and not chosen.prebuilt:
         found.append(SecureBoot(chosen.modules, SIGNED if facts.os == "ubuntu" else ""))
-    return [*found, NewestKernel(_family(facts), policy, chosen.modules, chosen.prebuilt)]
+    return [*found, NewestKernel(family, policy, chosen.modules, chosen.prebuilt)]
 
 
-def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[Resource]:
+def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> list[AnyResource]:
     """Device nodes now; and at boot, where nvidia-modprobe comes with the driver."""
     if settings.source == "archive" and "nvidia-modprobe" not in chosen.installed:
         return [DeviceNodes()]
@@ -271,15 +282,18 @@ def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> li
     path = f"/etc/systemd/system/{unit}"
     return [
         DeviceNodes(),
-        File(path, render("provision-nvidia-nodes.service.j2", gpus=len(facts.gpus)).encode()),
+        File(path, render("driver/provision-nvidia-nodes.service.j2", gpus=len(facts.gpus)).encode()),
         Handler(
-            "reload systemd for the device nodes", on=(f"file:{path}",), script="systemctl daemon-reload"
+            "reload systemd for the device nodes",
+            on=(f"file:{path}",),
+            script="systemctl daemon-reload",
+            reloads_systemd=True,
         ),
         Service(unit),
     ]
 
 
-def _persistence(facts: Facts) -> list[Resource]:
+def _persistence(facts: Facts) -> list[AnyResource]:
     """The daemon. Ubuntu's unit starts it without persistence mode, and ends it when no GPU is plugged in."""
     unit = "nvidia-persistenced.service"
     service = Service(unit, after=("packages:driver",))
@@ -287,20 +301,21 @@ def _persistence(facts: Facts) -> list[Resource]:
         return [service]
     path = f"/etc/systemd/system/{unit}.d/provision.conf"
     return [
-        File(path, PERSISTENT.encode()),
+        File(path, render("driver/persistenced.conf.j2").encode()),
         service,
         Handler(
             f"restart {unit}",
             on=(f"file:{path}",),
             script=f"systemctl daemon-reload && restart_unit {unit} 60",
             covered_by=(f"service:{unit}:start",),
+            reloads_systemd=True,
         ),
     ]
 
 
-def _fabric(facts: Facts) -> list[Resource]:
+def _fabric(facts: Facts) -> list[AnyResource]:
     """The daemon; NVLink 5 is managed through InfiniBand's management interface, which nothing else loads."""
-    umad: list[Resource] = [
+    umad: list[AnyResource] = [
         File("/etc/modules-load.d/provision-fabric.conf", b"# Written by provision: for nvlsm.\nib_umad\n"),
         Module("ib_umad"),
     ]
@@ -308,4 +323,4 @@ def _fabric(facts: Facts) -> list[Resource]:
     return [*(umad if facts.nvlink5 else ()), daemon]
 
 
-ROLE = Role("driver", DriverSettings, resources, order=10)
+ROLE = Role("driver", DriverSettings, resources, order=10, example={"source": "archive", "branch": 535})

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe
-from provision.resource import Change, Planned, Resource
+from provision.resource import Change, Planned, Single
 
 UNINSTALL = "/usr/bin/nvidia-uninstall"
 """What the installer leaves behind, and no package has (its README, "Installing the NVIDIA driver")."""
 
 
 @dataclass(frozen=True)
-class NoRunFile(Resource):
+class NoRunFile(Single[str | None]):
     """No driver but that of packages.
 
     The installer and packages overwrite each other's files, so that libraries and modules of two versions
@@ -24,23 +23,18 @@ class NoRunFile(Resource):
 
     kind: ClassVar[str] = "run-file"
 
-    @property
-    def id(self) -> str:
-        """A host has one such driver at most."""
-        return "run-file"
-
-    @classmethod
-    def probe(cls, resources: Sequence[NoRunFile]) -> Probe:  # noqa: ARG003
+    def question(self) -> Probe:
         """Look for its program to uninstall it, and ask which version it is."""
-        return Probe(
-            "run-file", f"if [ -x {UNINSTALL} ]; then cat /sys/module/nvidia/version 2>/dev/null || echo; fi"
-        )
+        version = "cat /sys/module/nvidia/version 2>/dev/null || echo"
+        return Probe("run-file", f"if [ -x {UNINSTALL} ]; then {version}; fi")
 
-    @classmethod
-    def states(cls, resources: Sequence[NoRunFile], answer: Output) -> Mapping[str, str | None]:
+    def read(self, answer: Output) -> str | None:
         """The version of its module, empty where it is not loaded; None where there is no such driver."""
-        found = answer.out.splitlines()
-        return dict.fromkeys((r.id for r in resources), found[0].strip() if found else None)
+        lines = answer.out.splitlines()
+        return lines[0].strip() if lines else None
+
+    def bare(self) -> None:
+        """There is no such driver."""
 
     def change(self, state: str | None, planned: Planned) -> Change | None:  # noqa: ARG002
         """Nothing is changed here.

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe
-from provision.resource import Change, Planned, Resource
-from provision.roles.driver.kernel import INSTALLED_MODULE
+from provision.resource import Change, Planned, Single
+from provision.roles.driver.moves import moves_of
+from provision.shell import constant
 
-ASK = (
-    INSTALLED_MODULE
-    + r"""read -r forced 2>/dev/null </sys/module/module/parameters/sig_enforce
-read -r lockdown 2>/dev/null </sys/kernel/security/lockdown
-echo "enforce=${forced:-?} ${lockdown:-?}"
-key=$(cat /etc/dkms/framework.conf /etc/dkms/framework.conf.d/*.conf 2>/dev/null |
-  sed -n "s/^[[:space:]]*mok_certificate=[\"']\{0,1\}\([^\"']*\).*/\1/p" | tail -n 1)
-for file in /var/lib/shim-signed/mok/MOK.der /var/lib/dkms/mok.pub; do
-  if [ -z "$key" ] && [ -e "$file" ]; then key=$file; fi
-done
-echo "key=$key"
-if [ -d /sys/module/nvidia ]; then echo "loaded=$(installed_module signer)"; fi
-if [ -n "$key" ]; then echo "said=$(timeout 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
-"""
-)
-"""Sh text that asks who may sign modules, and whether DKMS's key is one of them.
-
-The key is the one that dkms takes: of its configuration; shim's own, which Ubuntu makes; or its own.
-"""
+DKMS = constant("driver/kernels.sh", "dkms_tree")
+"""Where DKMS keeps its books and its key."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class SecureBootState:
 
 
 def secure_boot(answer: Output) -> SecureBootState:
-    """Read the answer to :data:`ASK`.
+    """Read the answer to :meth:`SecureBoot.question`.
 
     :raises ValueError: if it is none.
     """
@@ -82,7 +66,7 @@ def _enrolment(said: str) -> Literal["enrolled", "requested", "refused", "unknow
 
 
 @dataclass(frozen=True)
-class SecureBoot(Resource):
+class SecureBoot(Single[SecureBootState]):
     """The kernel will load what DKMS builds. Only for hosts with Secure Boot whose modules DKMS builds.
 
     It stands behind the packages, since it refuses only what they would break.
@@ -95,28 +79,24 @@ class SecureBoot(Resource):
     advice: str = ""
     kind: ClassVar[str] = "secure-boot"
 
-    @property
-    def id(self) -> str:
-        """A host has one firmware."""
-        return "secure-boot"
-
-    @classmethod
-    def probe(cls, resources: Sequence[SecureBoot]) -> Probe:  # noqa: ARG003
+    def question(self) -> Probe:
         """Ask kernel and firmware; bounded, as variables of a firmware can be slow."""
-        return Probe("secure-boot-keys", ASK)
+        return Probe("secure-boot-keys", "secure_boot_keys", ("driver/secure_boot.sh",))
 
-    @classmethod
-    def states(cls, resources: Sequence[SecureBoot], answer: Output) -> Mapping[str, SecureBootState]:
-        """State by id."""
-        return dict.fromkeys((r.id for r in resources), secure_boot(answer))
+    def read(self, answer: Output) -> SecureBootState:
+        """See :func:`secure_boot`."""
+        return secure_boot(answer)
+
+    def bare(self) -> SecureBootState:
+        """The kernel loads what it is given."""
+        return SecureBootState(enforced=False)
 
     def change(self, state: SecureBootState, planned: Planned) -> Change | None:
         """Nothing can be changed from here: a key is enrolled by somebody at the console.
 
         :raises Refusal: if a driver would be built that the kernel does not load.
         """
-        verbs = ("install", "upgrade", "downgrade", "repair")
-        moves = planned.positions([f"package:{name}:{verb}" for name in self.packages for verb in verbs])
+        moves = planned.positions(moves_of(self.packages))
         trusted = state.enrolment == "enrolled" or (
             # It is loaded, so the kernel trusts who signed it, and nothing says that this was not DKMS.
             state.enrolment == "unknown" and state.loaded and bool(state.key and state.signer)
@@ -149,7 +129,7 @@ class SecureBoot(Resource):
 MAKE_KEY = (
     "make a key (Ubuntu: update-secureboot-policy --new-key; else dkms generate_mok, or with dkms before 3.1:"
     " openssl req -new -x509 -nodes -days 36500 -subj '/CN=DKMS module signing key/' -newkey rsa:2048"
-    " -keyout /var/lib/dkms/mok.key -outform DER -out /var/lib/dkms/mok.pub), mokutil --import that file"
+    f" -keyout {DKMS}/mok.key -outform DER -out {DKMS}/mok.pub), mokutil --import that file"
 )
 """How DKMS comes to a key before its first build, where it would make one in the same way (dkms(8))."""
 

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from provision.probe import Output, Probe, words
-from provision.resource import Change, Planned, Resource
-from provision.roles.driver.kernel import DRIVER_MODULE, KERNELS
+from provision.resource import Change, Planned, Single
+from provision.roles.driver.moves import moves_of
 
-BUILT = """for k in $kernels; do
-  file=$(driver_module "$k") version=- headers=no built=
-  if [ -n "$file" ]; then version=$(modinfo -F version "$file" 2>/dev/null)
-  elif [ "$k" = "$running" ] && [ -e /sys/module/nvidia/version ] && [ ! -e /sys/module/nvidia/refcnt ]; then
-    read -r version </sys/module/nvidia/version
-  fi
-  if [ -e "/lib/modules/$k/build/Makefile" ]; then headers=yes; fi
-  for folder in /var/lib/dkms/nvidia*/*/"$k"/*/; do
-    [ -d "$folder" ] || continue
-    arch=${folder%/} added=${folder%"/$k/"*}
-    arch=${arch##*/} tree=${added%/*}
-    case ${tree##*/} in nvidia-fs | nvidia-peermem) continue ;; esac
-    active=$tree/kernel-$k-$arch
-    if [ ! -L "$active" ] || [ "$active" -ef "$folder" ]; then built="$built ${tree##*/}/${added##*/}"; fi
-  done
-  echo "$k ${version:-?} $headers$built"
-done
-"""
-"""Sh text that tells of both kernels which module they have, and what DKMS has installed for them.
+BUILD = "driver/build.sh"
+"""File of the steps that build modules, and explain builds that failed."""
 
-DKMS is read from where it keeps its books: ``dkms status`` takes 0.2 to 0.4 s for two versions and kernels.
-Of several versions that are built, a link ``kernel-RELEASE-ARCH`` marks the one that is installed.
-What is built into a kernel has no reference count in sysfs.
-"""
+QUESTION = Probe("driver-modules", "modules_on_disk", ("driver/modules_on_disk.sh",))
+"""Asks which modules both kernels have, and what DKMS has installed for them."""
 
 
 @dataclass(frozen=True)
@@ -53,34 +34,28 @@ class KernelModules:
 
 
 @dataclass(frozen=True)
-class DriverModules(Resource):
+class DriverModules(Single[tuple[KernelModules, ...]]):
     """The running and the newest installed kernel both have the driver's module.
 
     :ivar version: of the driver, without packaging suffix, exact or a glob.
     :ivar packages: names of the packages whose installation builds modules.
     :ivar prebuilt: beginning of the names of packages that bring ready modules for one kernel each, before
         its release (Ubuntu: ``linux-modules-nvidia-580-server-open``). Empty for DKMS.
+    :ivar running: release of the running kernel.
     """
 
     version: str
     packages: tuple[str, ...]
     prebuilt: str = ""
+    running: str = ""
     kind: ClassVar[str] = "driver-modules"
+    shell = (BUILD,)
 
-    @property
-    def id(self) -> str:
-        """A host has one driver."""
-        return "driver-modules"
-
-    @classmethod
-    def probe(cls, resources: Sequence[DriverModules]) -> Probe:  # noqa: ARG003
+    def question(self) -> Probe:
         """Read folders; dkms itself is not asked."""
-        return Probe("driver-modules", f"{KERNELS}{DRIVER_MODULE}{BUILT}")
+        return QUESTION
 
-    @classmethod
-    def states(
-        cls, resources: Sequence[DriverModules], answer: Output
-    ) -> Mapping[str, tuple[KernelModules, ...]]:
+    def read(self, answer: Output) -> tuple[KernelModules, ...]:
         """The running kernel, then the newest if that is another one.
 
         :raises ValueError: if the answer is not about one or two kernels.
@@ -88,15 +63,17 @@ class DriverModules(Resource):
         rows = [line.split(" ") for line in answer.out.splitlines()]
         if len(rows) not in (1, 2) or any(len(row) < 3 for row in rows):
             raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
-        found = [
+        return tuple(
             KernelModules(row[0], row[1].removeprefix("-"), row[2] == "yes", tuple(row[3:])) for row in rows
-        ]
-        return dict.fromkeys((r.id for r in resources), tuple(found))
+        )
+
+    def bare(self) -> tuple[KernelModules, ...]:
+        """The running kernel has no module."""
+        return (KernelModules(self.running, ""),)
 
     def change(self, state: tuple[KernelModules, ...], planned: Planned) -> Change | None:
         """Build or install what is missing. After its packages it is a proof, as they build modules too."""
-        verbs = ("install", "upgrade", "downgrade", "repair")
-        moves = planned.positions([f"package:{name}:{verb}" for name in self.packages for verb in verbs])
+        moves = planned.positions(moves_of(self.packages))
         headers = planned.positions(("kernel-headers", "packages:kernel-headers"))
         lacking = [k for k in state if not self._right(k) and self._can_be_built(k, state, bool(headers))]
         if not moves and not lacking:
@@ -110,8 +87,8 @@ class DriverModules(Resource):
             summary=f"kernel modules {self.version} for {said}"
             + (", as far as the packages did not build them" if moves else ""),
             reason="its packages change" if moves else "; ".join(self._wrong(k) for k in lacking),
-            done=f"{DRIVER_MODULE}modules_are_there {words(how, self.version)} {kernels}",
-            script=f"{DRIVER_MODULE}build_modules {words(how, self.version)} {kernels}",
+            done=f"modules_are_there {words(how, self.version)} {kernels}",
+            script=f"build_modules {words(how, self.version)} {kernels}",
         )
 
     def notes(self, state: tuple[KernelModules, ...], planned: Planned) -> Sequence[str]:
