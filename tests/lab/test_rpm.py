@@ -16,7 +16,7 @@ from lab import prerequisites
 from lab.aptrepo import SigningKey, signing_key
 from lab.execute import execute
 from lab.throwaway import SHARED, Root, failure
-from provision.causes.hints import hint_for
+from provision.causes.known_messages import hint_for
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
 from provision.resource import Resource
