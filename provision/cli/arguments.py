@@ -13,7 +13,7 @@ from pathlib import Path
 from provision import roles
 from provision.cli import terminal
 from provision.connection import knows
-from provision.connection.enroll import new_keys, record
+from provision.connection.enrolment import new_keys, record
 from provision.connection.login import Login
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
