@@ -85,7 +85,7 @@ def _scripts(target: Target) -> list[str]:
 def _plain(target: Target, scripts: Sequence[str], *, nodelay: bool) -> int:
     login = target.login
     arguments: dict[str, object] = {
-        "key_filename": login.key_file,
+        "key_filename": next(iter(login.key_files), None),
         "look_for_keys": False,
         "allow_agent": False,
     }

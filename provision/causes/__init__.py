@@ -1,1 +1,1 @@
-"""Known messages of failed commands: what they mean and what to do. Pure."""
+"""Known messages of programs on hosts: their cause, and a hint what to do. Pure."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provision.cli import terminal
 from provision.connection import knows
-from provision.connection.enroll import new_keys, record
+from provision.connection.enrolment import new_keys, record
 from provision.connection.login import Login
 from provision.data import data
 from provision.errors import InventoryError, UsageError

@@ -83,5 +83,5 @@ class Pinned(paramiko.MissingHostKeyPolicy):
         raise UnreachableError(
             host,
             f"THE HOST KEY OF {name} HAS CHANGED: it shows {fingerprint}, trusted is {trusted}",
-            hint=f"reinstalled? then renew the key ({source}). If not, somebody may be listening in: stop",
+            hint=f"if the host was reinstalled, renew its key ({source}); if not, somebody may listen in: stop",
         )

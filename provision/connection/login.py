@@ -61,11 +61,6 @@ class Login:
     keepalive: float = KEEPALIVE
 
     @property
-    def key_file(self) -> str | None:
-        """The private key to offer, where one is named."""
-        return self.key_files[0] if self.key_files else None
-
-    @property
     def known_as(self) -> str:
         """The name under which known_hosts files know this host: ``[address]:port`` off port 22 (sshd(8))."""
         name = (self.host_key_alias or self.address).lower()

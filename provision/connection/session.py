@@ -176,7 +176,7 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     return UnreachableError(login.host, f"{where}: the handshake failed: {reason(error)}")
 
 
-def shown_key(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
+def key_shown(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
     """Return the public key that the host shows, trusted or not.
 
     :raises UnreachableError: where the host shows none.

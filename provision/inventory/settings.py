@@ -101,7 +101,7 @@ def _error(problems: Sequence[_Problem]) -> SettingsError:
     ]
     lines[1:] = [f"{problem.where}: {line}" for problem, line in zip(ordered[1:], lines[1:], strict=True)]
     if len(lines) > _SHOWN:
-        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} problems more"]
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more problems"]
     return SettingsError("\n".join(lines), where=first.where)
 
 
@@ -117,7 +117,7 @@ def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
         hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
         yield _Problem(_where(host, path), f"{name} is a template: {_shown(value)}", hint)
     elif isinstance(value, float) and not math.isfinite(value):
-        yield _Problem(_where(host, path), f"{name} is {value}, which is no number to work with")
+        yield _Problem(_where(host, path), f"{name} is {value}, which is not a usable number")
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _unusable(host, item, (*path, key))

@@ -107,7 +107,7 @@ def _read_file(builder: Builder, path: Path, seen: list[str]) -> None:
         if isinstance(document.root.value, dict) and document.root.value.get("plugin"):
             _ask_ansible(builder, [*seen, str(path)], path)
         else:
-            _add(builder, document)
+            builder.add_document(document)
     elif suffix == "":
         _read_bare(builder, path)
     else:
@@ -125,23 +125,13 @@ def _read_bare(builder: Builder, path: Path) -> None:
         _ask_ansible(builder, [str(path)], path)
         return
     if isinstance(document.root.value, dict) or document.encrypted:
-        _add(builder, document)
+        builder.add_document(document)
     else:
         _ask_ansible(builder, [str(path)], path)
 
 
 def _read_yaml(path: Path) -> Document:
     return parse(_read_text(path), str(path))
-
-
-def _add(builder: Builder, document: Document) -> None:
-    if document.encrypted:
-        raise InventoryError(
-            "the inventory is encrypted with ansible-vault",
-            where=Location(document.path),
-            hint="keep hosts in a plain file, and encrypt single values with !vault",
-        )
-    builder.add_document(document)
 
 
 def _read_layer(builder: Builder, folder: Path) -> Layer:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from provision.causes.hints import hint_for
+from provision.causes.known_messages import hint_for
 from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError

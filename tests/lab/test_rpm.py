@@ -15,7 +15,7 @@ import pytest
 from lab import prerequisites
 from lab.aptrepo import SigningKey, signing_key
 from lab.execute import execute
-from provision.causes.hints import hint_for
+from provision.causes.known_messages import hint_for
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
 from provision.resource import AnyResource, Permission

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.connection import Connection, DeadlineError, UnfinishedError, enroll, ssh_config
+from provision.connection import Connection, DeadlineError, UnfinishedError, fetch_host_key, ssh_config
 from provision.connection.login import Login
 from provision.errors import HostError, ProbeError, UnreachableError
 from provision.probe import Output, Probe
@@ -228,9 +228,9 @@ def test_rc_files_do_not_get_into_the_answer(bashrc: str, shell: str) -> None:
 @pytest.mark.parametrize(
     ("bashrc", "shell", "message"),
     [
-        ("echo 'go away'; exit 0\n", "/bin/bash", "did not start our command"),
+        ("echo 'go away'; exit 0\n", "/bin/bash", "did not start the command"),
         ("", "/usr/sbin/nologin", "This account is currently not available"),
-        ("exec cat >/dev/null\n", "/bin/bash", "did not start our command"),
+        ("exec cat >/dev/null\n", "/bin/bash", "did not start the command"),
     ],
 )
 def test_a_shell_that_runs_nothing(bashrc: str, shell: str, message: str) -> None:
@@ -257,7 +257,7 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
         login = server.login(become=True, become_password=password)
         with Connection(login) as connection:
             if password is None and "NOPASSWD" not in rule:
-                with pytest.raises(HostError, match="sudo wants a password for prov-sudo") as caught:
+                with pytest.raises(HostError, match="sudo requires a password for prov-sudo") as caught:
                     connection.run("id -u", timeout=10)
                 assert "ansible_become_password" in str(caught.value.hint)
                 return
@@ -283,7 +283,7 @@ def test_a_wrong_password_is_tried_once_and_said() -> None:
         login = server.login(become=True, become_password="wr\"ong $pass'")
         with Connection(login) as connection:
             started = time.monotonic()
-            with pytest.raises(HostError, match="sudo does not accept the password") as caught:
+            with pytest.raises(HostError, match="sudo rejected the password of prov-sudo") as caught:
                 connection.run("id -u", timeout=60)
             assert time.monotonic() - started < 10
     assert "ansible_become_password" in str(caught.value.hint)
@@ -295,8 +295,8 @@ def test_a_wrong_password_is_tried_once_and_said() -> None:
     ("sudoers", "changes", "message"),
     [
         ("", {"become_password": PASSWORD}, "may not use sudo"),
-        ("", {}, "sudo wants a password|may not use sudo"),
-        ("ALL=(ALL) NOPASSWD: /bin/true", {}, "sudo wants a password|may not use sudo"),
+        ("", {}, "sudo requires a password|may not use sudo"),
+        ("ALL=(ALL) NOPASSWD: /bin/true", {}, "sudo requires a password|may not use sudo"),
         ("ALL=(ALL) NOPASSWD: ALL\nDefaults:prov-sudo requiretty", {}, "requiretty"),
         ("ALL=(ALL) NOPASSWD: ALL\nDefaults:prov-sudo requiretty", {"become_password": "x"}, "requiretty"),
         ("ALL=(ALL) NOPASSWD: ALL", {"become_user": "no-such-user"}, "does not know the user"),
@@ -394,7 +394,7 @@ def test_a_revoked_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
 
 
 def test_enrolling_makes_a_host_known(server: Sshd, tmp_path: Path) -> None:
-    kind, fingerprint, line = enroll(server.login(host_key=(), key_files=("/nonexistent",)))
+    kind, fingerprint, line = fetch_host_key(server.login(host_key=(), key_files=("/nonexistent",)))
     printed = subprocess.run(
         ["ssh-keygen", "-lf", str(server.folder / "host_ed25519.pub")],
         check=True,
@@ -686,7 +686,7 @@ def test_a_peer_that_acknowledges_but_never_answers(server: Sshd, monkeypatch: p
         assert connection.run("sleep 1.5; echo quiet but alive", timeout=5).ok
         threading.Timer(0.3, frozen.set).start()
         started = time.monotonic()
-        with pytest.raises(UnreachableError, match="no sign of life"):
+        with pytest.raises(UnreachableError, match="no answer for"):
             connection.run("echo x; sleep 20", timeout=30)
         assert time.monotonic() - started < 5
 
@@ -699,7 +699,7 @@ def test_through_two_jump_hosts(server: Sshd) -> None:
     with Connection(server.login(jump=hops)) as connection:
         assert connection.run("echo there", timeout=5).stdout == b"there\n"
         assert connection.connects == 1
-    assert enroll(server.login(jump=hops))[0] == "ssh-ed25519"
+    assert fetch_host_key(server.login(jump=hops))[0] == "ssh-ed25519"
 
 
 def test_a_jump_host_is_checked_and_named(server: Sshd) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.causes.causes import CAUSES, cause
+from provision.causes.known_messages import KNOWN_MESSAGES, cause
 from provision.gpu.nvidia_smi import cards, selected, sysfs_address, uuids
 from provision.probe import Output, Probe
 from provision.roles.docker.containers import plain_run, steps
@@ -321,7 +321,9 @@ def test_unknown_message_is_shown_with_its_exit_code() -> None:
 
 
 def test_causes_are_all_said_for_people() -> None:
-    assert all(why and hint and not why.endswith(".") for _, why, hint in CAUSES)
+    rows = [row for row in KNOWN_MESSAGES if row.cause]
+    assert rows
+    assert all(row.hint and not row.cause.endswith(".") for row in rows)
 
 
 # ── all probes ───────────────────────────────────────────────────────────────────────────────────────────

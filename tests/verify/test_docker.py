@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from provision.causes.causes import cause
+from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.probe import Probe
 from provision.resource import Planned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from provision.causes.causes import cause
+from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.gpu.nvidia_smi import GPUS, Card, cards

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from provision.causes.causes import cause, cause_inside
+from provision.causes.known_messages import cause, cause_inside
 from provision.facts import Facts
 from provision.gpu.nvidia_smi import GPUS, Card, cards, selected, uuids
 from provision.gpu.triton_releases import has_known_rce, release_of, server_version

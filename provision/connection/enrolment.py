@@ -1,4 +1,4 @@
-"""Host keys that nobody knows yet: fetched, shown, and written to known_hosts once somebody has said yes."""
+"""Unknown host keys: fetched, to be shown, and written to known_hosts when an operator has agreed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.connection import enroll as shown_key
-from provision.connection import knows
+from provision.connection import fetch_host_key, knows
 from provision.connection.login import Login
 from provision.errors import HostError, UsageError
 
@@ -17,7 +16,7 @@ class NewKey:
     """The key that an unknown host shows.
 
     :ivar line: its line for a known_hosts file.
-    :ivar file: the file that the line belongs into.
+    :ivar file: the file to append it to.
     """
 
     host: str
@@ -28,16 +27,16 @@ class NewKey:
 
 
 def new_keys(logins: Iterable[Login], say: Callable[[str], None]) -> list[NewKey]:
-    """The keys of all hosts that are not known; a known host is left alone even where it shows another key.
+    """The keys of all unknown hosts; a known host is left alone even where it shows another key.
 
-    Hosts that do not answer are named and left out: they fail later, with their reason.
+    Hosts that do not answer are reported through ``say`` and left out: the run itself fails on them.
     """
     found = []
     for login in logins:
         if knows(login):
             continue
         try:
-            kind, fingerprint, line = shown_key(login)
+            kind, fingerprint, line = fetch_host_key(login)
         except HostError as error:
             say(f"{error}")
             continue
