@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lab.demo import inference
 from lab.host import LabHost
 from lab.lab import Lab
 from provision import roles
 from provision.connection import Connection
 from provision.inventory import sources
-from lab.demo import inference
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
 from provision.verify import verify

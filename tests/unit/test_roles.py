@@ -201,7 +201,11 @@ def triton(**changes: Any) -> dict[str, Any]:
         ("docker", {"default_runtime": "kata"}, "'nvidia' or 'runc'"),
         ("triton", triton(image="tritonserver"), "has no tag"),
         ("triton", triton(image="localhost:5000/tritonserver"), "has no tag"),
-        ("triton", triton(image="nvcr.io/nvidia/tritonserver:latest"), ":latest': tag latest changes its content"),
+        (
+            "triton",
+            triton(image="nvcr.io/nvidia/tritonserver:latest"),
+            ":latest': tag latest changes its content",
+        ),
         ("triton", triton(image="a b:1"), "is not an image reference"),
         ("triton", triton(image="a:"), "is not an image reference"),
         ("triton", triton(image="--privileged"), "is not an image reference"),

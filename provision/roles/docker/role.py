@@ -12,8 +12,8 @@ from provision.facts import Facts
 from provision.probe import quote
 from provision.resource import AnyResource, Handler
 from provision.resources.gpus_in_containers import GpusInContainers
-from provision.resources.packages.deb import Package
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
+from provision.resources.packages.sets import Package
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.docker.daemon import DaemonLoaded
@@ -181,7 +181,7 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
         signals=(DOCKER_RESTARTED,),
         reloads_systemd=True,
     )
-    reload = Handler(  # noqa: S604  # its shell names files
+    reload = Handler(  # its shell names files
         "reload docker.service",
         on=(RELOAD,),
         script=f"reload_docker {knows}",

@@ -13,7 +13,7 @@ from typing import ClassVar
 from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Single
-from provision.roles.driver.moves import moves_of
+from provision.resources.packages.sets import moves_of
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import ClassVar
 from provision.facts import Family
 from provision.probe import Output, Probe, words
 from provision.resource import Change, Planned, Single
+from provision.resources.packages.sets import moves_of
 from provision.resources.reboot import RebootPolicy
-from provision.roles.driver.moves import moves_of
 from provision.roles.driver.packages.ubuntu import FIRST_SERIES
 from provision.roles.driver.reboot import USERS, users
 

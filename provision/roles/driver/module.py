@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import ABSENT, Change, Missing, Planned, Resource, Signal, names_of
+from provision.resources.packages.sets import moves_of
 from provision.resources.reboot import RebootPolicy
-from provision.roles.driver.moves import moves_of
 from provision.roles.driver.reboot import USERS, users
 
 

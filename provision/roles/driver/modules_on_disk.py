@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, words
 from provision.resource import Change, Planned, Single
-from provision.roles.driver.moves import moves_of
+from provision.resources.packages.sets import moves_of
 
 BUILD = "driver/build.sh"
 """File of the steps that build modules, and explain builds that failed."""

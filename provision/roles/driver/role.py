@@ -11,8 +11,8 @@ from provision.facts import Facts, Family
 from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import MajorVersion, Package
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
+from provision.resources.packages.sets import VERBS, MajorVersion, Package
 from provision.resources.packages.unattended import left_alone
 from provision.resources.reboot import RebootPolicy
 from provision.resources.service import Service
@@ -24,7 +24,6 @@ from provision.roles.driver.initramfs import Initramfs
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
 from provision.roles.driver.modules_on_disk import BUILD, DriverModules
-from provision.roles.driver.moves import MOVES
 from provision.roles.driver.packages import (
     FAMILY,
     PINNED,
@@ -192,7 +191,7 @@ def _headers(
         return []
     later = headers_of_later_kernels(facts.os, facts.version, facts.kernel, facts.architecture)
     return [
-        package_resource(  # noqa: S604  # files, not a shell
+        package_resource(  # files, not a shell
             facts, "kernel-headers", tuple(map(Package, later)), hold=False, shell=(BUILD,)
         ),
         KernelHeaders(family, facts.kernel),
@@ -226,7 +225,7 @@ def _packages(
     pinning = tuple(map(Package, chosen.pinning))
     return [
         *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
-        package_resource(  # noqa: S604  # files, not a shell
+        package_resource(  # files, not a shell
             facts,
             "driver",
             together,
@@ -236,7 +235,7 @@ def _packages(
             why=flavour.reason,
             remarks=tuple(filter(None, remarks)),
             proof=f"driver_is_branch {settings.branch}",
-            signals=tuple((verb, DRIVER_MOVED) for verb in MOVES),
+            signals=tuple((verb, DRIVER_MOVED) for verb in VERBS),
             shell=("driver/library.sh", BUILD),
         ),
         FabricManager(family, manager, chosen.proof, hold=settings.hold),

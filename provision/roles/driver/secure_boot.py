@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from provision.errors import Refusal
 from provision.probe import Output, Probe
 from provision.resource import Change, Planned, Single
-from provision.roles.driver.moves import moves_of
+from provision.resources.packages.sets import moves_of
 from provision.shell import constant
 
 DKMS = constant("driver/kernels.sh", "dkms_tree")
