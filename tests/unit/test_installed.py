@@ -83,7 +83,7 @@ def test_version_and_tasks(environment: Path) -> None:
 
 
 def test_the_module_is_a_command_too(environment: Path) -> None:
-    argv = [environment / "bin/python", "-m", "provision", "nosuch"]
+    argv = [str(environment / "bin/python"), "-m", "provision", "nosuch"]
     done = subprocess.run(argv, cwd="/", check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,
@@ -99,7 +99,7 @@ def test_relative_paths_are_the_callers(environment: Path, tmp_path: Path) -> No
 
 def test_files_are_rendered(environment: Path, tmp_path: Path) -> None:
     example = str(ROOT / "inventories/example")
-    arguments = ["--inventory", example, "--hosts", "all[0]", "--system", "ubuntu:24.04", "--out", "files"]
+    arguments = ["--inventory", example, "--hosts", "all[0]", "--system", "debian:12", "--out", "files"]
     done = run(environment, "render", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("files/*/etc/systemd/system/triton@*.service"))
@@ -107,7 +107,7 @@ def test_files_are_rendered(environment: Path, tmp_path: Path) -> None:
 
 def test_the_suite_is_found(environment: Path) -> None:
     code = "from provision.verify.suite import SUITE; print(*sorted(p.name for p in SUITE.glob('test_*.py')))"
-    argv = [environment / "bin/python", "-c", code]
+    argv = [str(environment / "bin/python"), "-c", code]
     done = subprocess.run(argv, cwd="/", check=True, capture_output=True, text=True)
     assert done.stdout.split() == sorted(path.name for path in (ROOT / "tests/verify").glob("test_*.py"))
 
@@ -122,7 +122,7 @@ def test_the_suite_is_found(environment: Path) -> None:
             "error: no inventory is named\nhint: --inventory PATH, or set $PROVISION_INVENTORY\n",
         ),
         (
-            ["plan"],
+            ["plan", "--inventory", "gpu-01,"],
             "error: no hosts are named\n"
             "hint: --hosts PATTERN; gpu-provision inventory --graph shows what there is\n",
         ),
