@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: driver/kernels.sh driver/initramfs.sh driver/library.sh shell/nvidia_smi.sh
+# needs: driver/kernels.sh driver/initramfs.sh driver/library.sh shell/nvidia_smi.sh shell/dnf_state.sh
 # What verification asks of the driver.
 
 # driver_libraries: the files behind the library's links.
@@ -7,15 +7,14 @@ driver_libraries() {
   for library in $(library_links); do readlink -f "$library"; done
 }
 
-# driver_packages LOCKS: a line for each package of the driver: state, name, version and, where it is held, hold.
-# LOCKS is the file of dnf's locks.
+# driver_packages: a line for each package of the driver: state, name, version and, where it is held, hold.
 driver_packages() {
   if command -v dpkg-query >/dev/null; then
     dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${db:Status-Want}\n' \
       'nvidia-*' 'libnvidia-*' libcuda1 'firmware-nvidia-*' 'linux-modules-nvidia-*' nvlsm
   else
     rpm -qa --qf 'installed %{NAME} %{VERSION}-%{RELEASE}\n' 'nvidia*' 'kmod-nvidia*' nvlsm
-    sed -n -E 's/^(.*)-[0-9]+:.*/installed \1 locked hold/p' "$1"
+    sed -n -E 's/^(.*)-[0-9]+:.*/installed \1 locked hold/p' "$locks"
   fi 2>/dev/null || :
 }
 
