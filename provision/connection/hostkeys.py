@@ -83,5 +83,5 @@ class Pinned(paramiko.MissingHostKeyPolicy):
         raise UnreachableError(
             host,
             f"THE HOST KEY OF {name} HAS CHANGED: it shows {fingerprint}, trusted is {trusted}",
-            hint=f"if the host was reinstalled, renew its key ({source}); if not, somebody may listen in: stop",
+            hint=f"if the host was reinstalled, renew the key ({source}); else stop: somebody may listen in",
         )
