@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 
 from provision.connection.login import Login
 from provision.probe import words
-from provision.shell import constant, text_of
+from provision.shell import assembled, constant
 
 _SESSION = "shell/session.sh"
-LOCALE = constant(_SESSION, "session_locale")
+LOCALE = constant("shell/environment.sh", "session_locale")
 KILL_AFTER = 5
 """Seconds between the host's SIGTERM and SIGKILL to a script that is out of time."""
 
-_FUNCTIONS = "; ".join(line for line in text_of(_SESSION).splitlines() if line and not line.startswith("#"))
+_FUNCTIONS = "; ".join(line for line in assembled(_SESSION).splitlines() if line and not line.startswith("#"))
 _LOAD = 'read_script "$1"; forget_rc_files; set_environment; shift; eval "unset script; $script"'
 
 

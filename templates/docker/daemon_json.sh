@@ -42,7 +42,7 @@ daemon_json_is_proven() { [ ! -d "$docker_before" ]; }
 # put_back_daemon_json: the file and the memory as they were; the refused file stays in the backups.
 put_back_daemon_json() {
   at=$(readlink -m -- "$daemon_json") || return
-  refused=/var/backups/provision/${run##*/}$daemon_json.refused
+  refused=$backups/${run##*/}$daemon_json.refused
   [ ! -e "$at" ] || { mkdir -p -- "${refused%/*}" && cp -p -- "$at" "$refused"; } || return
   put_back "$docker_before/daemon.json" "$at" && put_back "$docker_before/${docker_memory##*/}" "$docker_memory" &&
     rm -rf -- "$docker_before" "$docker_memory.new"

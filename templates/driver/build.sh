@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: driver/kernels.sh shell/dnf.sh
+# needs: driver/kernels.sh shell/apt.sh shell/dnf.sh
 # The headers of kernels, and the driver's modules built or installed for them.
 
 # headers_are_there KERNEL...

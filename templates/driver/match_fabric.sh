@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/dnf.sh
+# needs: shell/apt.sh shell/dnf.sh
 # The Fabric Manager at the driver's version.
 
 # upstream_version PACKAGE: NVIDIA's version of an installed package, without epoch and packaging suffix.

@@ -1,6 +1,9 @@
 # shellcheck shell=sh
 # Files.
 
+# Folder of what was replaced or removed, a folder for each run.
+backups=/var/backups/provision
+
 # holds FILE SHA256: the file has this content.
 holds() { [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]; }
 
@@ -10,7 +13,7 @@ owned() { [ "$(stat -L -c '%04a %U:%G' -- "$1" 2>/dev/null)" = "$2" ]; }
 # backup PATH: keeps what is there before it is replaced or removed.
 backup() {
   [ -e "$1" ] || [ -L "$1" ] || return 0
-  kept=/var/backups/provision/${run##*/}$1
+  kept=$backups/${run##*/}$1
   mkdir -p -- "${kept%/*}" && cp -a -- "$1" "$kept"
 }
 

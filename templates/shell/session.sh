@@ -1,12 +1,7 @@
 # shellcheck shell=sh
+# needs: shell/environment.sh
 # The loader of a script: sent as one line in the command line that the login shell reads, which may be csh. So every
 # line here is a whole command, without single quotes and exclamation marks.
-
-# Where programs are found on a host.
-session_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-
-# Locale of all programs, so that their messages can be read.
-session_locale=C.UTF-8
 
 # Exit code where the script did not arrive whole; ssh(1) uses the same for its own failures.
 script_cut_off=255
@@ -26,6 +21,3 @@ read_script() { script=$(cat); case $script in *"#$1") ;; *) refuse_part ;; esac
 # forget_rc_files: unsets what they may set that changes what programs print or load; proxy settings stay.
 forget_rc_files() { unset LANGUAGE BASH_ENV ENV CDPATH TMPDIR POSIXLY_CORRECT GREP_OPTIONS; forget_loaders; }
 forget_loaders() { unset LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME; }
-
-# set_environment: the same for every script.
-set_environment() { LC_ALL=$session_locale PATH=$session_path; export LC_ALL PATH; }

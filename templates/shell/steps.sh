@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# needs: shell/files.sh shell/units.sh
+# needs: shell/environment.sh shell/files.sh shell/units.sh
 # What every plan's script begins with: how steps run.
 # $run is the folder of this run: root-only, with a log for each step and the events that a controller follows.
 
-export LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+set_environment
 export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_MODE=l HOME=/root
 umask 077
 cd / || exit 1

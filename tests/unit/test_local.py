@@ -41,8 +41,8 @@ def test_what_is_no_system(system: str) -> None:
 
 def test_the_files_of_a_host() -> None:
     files = {
-        path: (content, mode)
-        for path, content, mode in rendered(target("docker", "triton"), assumed("debian:12"))
+        file.path: (file.content, file.mode)
+        for file in rendered(target("docker", "triton"), assumed("debian:12"))
     }
     assert list(files) == [
         "/etc/docker/daemon.json",

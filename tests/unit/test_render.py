@@ -130,6 +130,9 @@ def test_templates_quote_what_they_print(path: Path) -> None:
         "instance.ready_timeout",
         "instance.exit_timeout",
         "6 * (start_timeout + 10)",
+        "label",
+        "version",
+        'packages | join(" ")',
     }
     text = path.read_text("utf-8")
     expressions = [part.split("}}")[0].strip() for part in text.split("{{")[1:]]

@@ -213,14 +213,14 @@ def test_health_asks_only_for_what_is_offered(tmp_path: Path) -> None:
   *) echo "Field is not a valid field to query."; exit 2 ;;
 esac""",
     )
-    answer = sh(HEALTH.script, PATH=path)
+    answer = sh(text_of(HEALTH), PATH=path)
     found = readings(answer)
     assert found is not None
     assert [reading.message for reading in found] == ["its compute mode is Prohibited"]
 
 
 def test_health_of_a_driver_that_does_not_answer(tmp_path: Path) -> None:
-    assert readings(sh(HEALTH.script, PATH=program(tmp_path, "echo broken; exit 9"))) is None
+    assert readings(sh(text_of(HEALTH), PATH=program(tmp_path, "echo broken; exit 9"))) is None
 
 
 @given(st.text(max_size=300))

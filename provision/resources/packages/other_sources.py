@@ -23,7 +23,7 @@ from provision.resource import Change, Planned, Resource, unified
 from provision.resources.file import checksum
 from provision.shell import constant
 
-SOURCES = "shell/sources.sh"
+SOURCES = "shell/sources_state.sh"
 
 APT_SOURCES = constant(SOURCES, "apt_sources")
 DNF_SOURCES = constant(SOURCES, "dnf_sources")
@@ -97,7 +97,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
-    shell = (SOURCES,)
+    shell = ("shell/sources.sh",)
 
     @property
     def id(self) -> str:
