@@ -193,7 +193,7 @@ def healthy() -> dict[str, Output]:
         "docker unit": said("active\nenabled\n"),
         "nvidia runtime": said("/usr/bin/nvidia-container-runtime\n"),
         "daemon.json": said('{"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "x"}}}'),
-        "docker engine": said("running /run/docker\npackage docker.io 26.1.5 installed\n"),
+        "docker-engine": said("running /run/docker\npackage docker.io 26.1.5 installed\n"),
         "gpus in containers": said("0a0a kept yes /triton-llm image:1\n"),
         "llm unit": unit(),
         "llm ports": ports(),
@@ -460,11 +460,11 @@ BROKEN: dict[str, Callable[[], Broken]] = {
         {"nvidia runtime is registered": "only runc"},
     ),
     "another engine": lambda: (
-        {"docker engine": said("running /run/docker\npackage docker-ce 5:27.3.1 installed\n")},
+        {"docker-engine": said("running /run/docker\npackage docker-ce 5:27.3.1 installed\n")},
         {"engine is the one of the settings": "docker-ce 5:27.3.1 is installed here, and the settings want"},
     ),
     "docker as a snap": lambda: (
-        {"docker engine": said("snap /snap/docker/current\n")},
+        {"docker-engine": said("snap /snap/docker/current\n")},
         {"engine is the one of the settings": "Docker is installed as a snap"},
     ),
     "not restarted since": lambda: (
