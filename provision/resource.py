@@ -242,8 +242,8 @@ class Handler(Resource[bool]):
     """Work that is owed after other changes, such as a daemon-reload or a restart.
 
     It runs at this place of the plan if a change that it listens to is in the plan. A change that owes a
-    handler leaves a note on the host before it starts; the handler removes the note when it has run. So a run
-    that ends in between leaves a debt that the next plan sees, instead of a daemon with its old configuration.
+    handler leaves a note on the host before it starts; the handler removes the note when it has run. So a
+    run that ends in between leaves a debt that the next plan sees.
 
     :ivar name: what it does, in words: ``restart docker.service``.
     :ivar on: ids of resources, or ``ID:ACTION``, or signals of changes, that make it necessary.

@@ -19,7 +19,7 @@ from lab.aptrepo import SigningKey, flat_repository, signing_key
 from lab.execute import execute
 from provision.facts import Gpu
 from provision.plan.plan import Plan
-from provision.resource import Resource
+from provision.resource import AnyResource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
 from provision.resources.packages.repository import Repo, package_source
@@ -121,12 +121,12 @@ def root(repository: tuple[SigningKey, Path], tmp_path: Path) -> Iterator[Root]:
     yield root
 
 
-def role(branch: int, **changes: Any) -> list[Resource]:
+def role(branch: int, **changes: Any) -> list[AnyResource]:
     """What the role does with apt on the host; the rest needs a kernel."""
     return of_apt(resources(DriverSettings(source="archive", branch=branch, **changes), HOST))
 
 
-def of_apt(found: list[Resource]) -> list[Resource]:
+def of_apt(found: list[AnyResource]) -> list[AnyResource]:
     return [
         resource
         for resource in found

@@ -113,7 +113,7 @@ def told(facts: Facts, wanted: DriverSettings) -> Iterator[str]:
         if kind in ("packages", "kernel-headers", "fabric-manager", "service", "newest-kernel"):
             yield change.summary
         elif change.resource in ("driver-modules", "module:ib_umad"):
-            yield change.summary.removesuffix(", as far as the packages did not build them")
+            yield change.summary.removesuffix(" if the packages have not built them")
     for note in planned.notes:
         yield f"note: {note}"
 

@@ -85,7 +85,7 @@ class DriverModules(Single[tuple[KernelModules, ...]]):
             resource=self.id,
             action="build",
             summary=f"kernel modules {self.version} for {said}"
-            + (", as far as the packages did not build them" if moves else ""),
+            + (" if the packages have not built them" if moves else ""),
             reason="its packages change" if moves else "; ".join(self._wrong(k) for k in lacking),
             done=f"modules_are_there {words(how, self.version)} {kernels}",
             script=f"build_modules {words(how, self.version)} {kernels}",
