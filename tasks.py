@@ -70,13 +70,13 @@ def demo(c: Context) -> None:
     help={
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
-        "slow": "only the faults on lab hosts, and those that test the lab itself and its stand-ins",
+        "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
         "k": "only tests whose name matches, as pytest's -k",
     }
 )
 def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
     """Run the tests. Those on lab hosts need root on Debian; elsewhere they are skipped with one reason."""
-    paths = ["tests/lab"] if lab or slow else ["tests/unit"] if unit else []
+    paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
     _install_developers_tools()
     raise SystemExit(_run("python", "-m", "pytest", *paths, *chosen))

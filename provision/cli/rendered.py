@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provision.errors import UsageError
-from provision.facts import Facts, Gpu
+from provision.facts import RHEL_FAMILY, Facts, Gpu
 from provision.plan.declared import declare
 from provision.resource import RenderedFile
 from provision.run.host import Target
@@ -26,7 +26,7 @@ def assumed(system: str) -> Facts:
         version=version,
         codename=CODENAMES.get(system, ""),
         machine="x86_64",
-        architecture="amd64",
+        architecture="" if name in RHEL_FAMILY else "amd64",
         kernel="(assumed)",
         boot_id="(assumed)",
         virtualization="none",

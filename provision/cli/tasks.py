@@ -299,5 +299,20 @@ def render(
             terminal.log(f"written below {out}")
 
 
-COLLECTION = Collection(provision, plan, verify, facts, inventory, render)
+@task(
+    help={
+        "inventory": INVENTORY,
+        "update-golden": "write golden.txt of each role, the plans of bare hosts, instead of comparing it",
+    }
+)
+def check_roles(c: Context, inventory: str = "", update_golden: bool = False) -> None:
+    """Hold the site's own roles to the tests of ours: roles/NAME/role.py beside the inventory."""
+    from provision.cli import check_roles as checks
+    from provision.cli import terminal
+
+    with terminal.error_boundary():
+        raise SystemExit(checks.check_roles(inventory, update_golden))
+
+
+COLLECTION = Collection(provision, plan, verify, facts, inventory, render, check_roles)
 """What a new task of the product is added to."""

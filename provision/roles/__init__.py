@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
-import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -23,8 +21,8 @@ from provision.role import Role
 @functools.cache
 def all_roles() -> tuple[Role, ...]:
     """Every role of this folder, in the order of a run."""
-    names = [info.name for info in pkgutil.iter_modules(__path__) if info.ispkg]
-    return _in_order(importlib.import_module(f"{__name__}.{name}.role").ROLE for name in names)
+    files = (file for folder in __path__ for file in sorted(Path(folder).glob("*/role.py")))
+    return _in_order(importlib.import_module(f"{__name__}.{file.parent.name}.role").ROLE for file in files)
 
 
 @functools.cache
@@ -79,18 +77,34 @@ def _site_role(file: Path) -> Role:
 
 
 def _load(file: Path) -> ModuleType:
-    name = f"site_roles.{file.parent.name}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    """Import a site's ``role.py`` as ``site_roles.NAME.role``, so that it can import what lies beside it."""
+    package = f"site_roles.{file.parent.name}"
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]
+    for name, folders in (("site_roles", []), (package, [str(file.parent)])):
+        parent = ModuleType(name)
+        parent.__path__ = folders
+        sys.modules[name] = parent
     try:
-        spec.loader.exec_module(module)
+        return importlib.import_module(f"{package}.role")
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
         raise UsageError(
-            f"{file}: the role cannot be loaded: {type(error).__name__}: {error} (line {place.lineno})",
+            f"{_place(error, file)}: the role cannot be loaded: {type(error).__name__}: {_said(error)}",
             hint="mend it; see docs/add-a-role.md",
         ) from error
-    return module
+
+
+def _place(error: Exception, file: Path) -> str:
+    """The last line of the site's folder that ran, or the line that Python cannot read."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent == file.parent
+    ]
+    return lines[-1] if lines else str(file)
+
+
+def _said(error: Exception) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)

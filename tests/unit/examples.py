@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from provision.plan.declared import Declared
 from provision.probe import Probe
 from provision.resources.packages.openpgp import fingerprints
 from provision.resources.packages.repository import Repo
-from provision.role import Settings
+from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.kernel import Kernel
 from provision.shell import assembled
@@ -74,13 +74,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""Settings of every role, as an inventory gives them."""
+"""Settings of our roles that need a repository or more than ``Role.example`` says."""
+
+
+def example_of(role: Role) -> Mapping[str, Any]:
+    """The example settings of a role as an inventory gives them; ours have the key of the tests."""
+    return SETTINGS.get(role.name, role.example)
 
 
 def settings_of(role: str, **changes: Any) -> Settings:
     """The example settings of a role with some of them changed."""
-    model = next(known.settings for known in all_roles() if known.name == role)
-    return model.model_validate({**SETTINGS[role], **changes})
+    known = next(known for known in all_roles() if known.name == role)
+    return known.settings.model_validate({**example_of(known), **changes})
 
 
 def repo(**changes: Any) -> Repo:

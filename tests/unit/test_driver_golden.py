@@ -1,12 +1,11 @@
 """What every system that we promise gets: systems × GPU sets × branches, as plans of hosts without a driver.
 
-``RENEW_GOLDEN=1 pytest tests/unit/test_driver_golden.py`` writes ``tests/golden/driver`` anew; look at the
+``pytest --update-golden tests/unit/test_driver_golden.py`` writes ``tests/golden/driver``; look at the difference in
 difference in git.
 """
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from provision.cli.role_checks import compare
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
 from provision.plan.declared import Declared
@@ -156,12 +156,8 @@ def golden(system: str) -> str:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_plans_of_a_system(system: str) -> None:
-    file = GOLDEN / f"{system}.txt"
-    text = golden(system)
-    if os.environ.get("RENEW_GOLDEN"):
-        file.write_text(text, "utf-8")
-    assert text == file.read_text("utf-8")
+def test_the_plans_of_a_system(system: str, update_golden: bool) -> None:
+    compare(GOLDEN / f"{system}.txt", golden(system), update=update_golden)
 
 
 def test_every_golden_file_is_of_a_system_that_is_tested() -> None:
