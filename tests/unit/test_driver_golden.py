@@ -1,6 +1,6 @@
 """What every system that we promise gets: systems × GPU sets × branches, as plans of hosts without a driver.
 
-``pytest --update-golden tests/unit/test_driver_golden.py`` writes ``tests/golden/driver``; look at the difference in
+``pytest --update-golden tests/unit/test_driver_golden.py`` writes ``tests/golden/driver``; look at the
 difference in git.
 """
 
