@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from provision.cli import role_checks
 from provision.cli.arguments import site_roles
-from provision.cli.role_checks import CheckedRole
+from provision.data import data
 from provision.errors import UsageError
+from provision.role import Role
 from provision.roles import all_roles, with_site
 
 FAILED = 3
 """Exit code if a check fails."""
+
+
+@dataclass(frozen=True)
+class CheckedRole:
+    """A role, the settings with which it is checked, and the file with its plans."""
+
+    role: Role
+    example: Mapping[str, Any]
+    golden: Path
 
 
 class _SiteRoles:
@@ -59,6 +71,6 @@ def _arguments(folder: Path) -> list[str]:
     """pytest's arguments; no configuration file and no installed plugin changes the outcome."""
     return [
         *("--disable-plugin-autoload", "-p", "no:cacheprovider", "--import-mode=importlib"),
-        *("-c", os.devnull, f"--rootdir={folder}", "--no-header", "-q", "-rf"),
-        str(role_checks.__file__),
+        *("-c", os.devnull, f"--rootdir={folder}", "--noconftest", "--no-header", "-q", "-rf"),
+        str(data("role_suite")),
     ]

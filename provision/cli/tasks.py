@@ -9,35 +9,37 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-HOSTS = "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]"
-INVENTORY = "inventory file, folder or script (default: $PROVISION_INVENTORY, else the lab of the clone)"
-ROLES = "only these roles, with commas between"
-JSON = "print one JSON document on standard output, and nothing else there"
-FORKS = "hosts worked on at the same time"
-ENROLL = "show the host keys of unknown hosts, and write them to known_hosts"
-ASK = "ask for the password of sudo"
-REBOOT = "allow reboots where one is needed, as driver.reboot: allowed does"
-BRANCH = "allow another driver branch than the one that is installed"
+OPTIONS = {
+    "allow-branch-change": "allow another driver branch than the one that is installed",
+    "ask-become-pass": "ask for the password of sudo",
+    "enroll": "show the host keys of unknown hosts, and write them to known_hosts",
+    "forks": "hosts worked on at the same time",
+    "hosts": "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]",
+    "inventory": "inventory file, folder or script (default: $PROVISION_INVENTORY, else the clone's lab)",
+    "json": "print one JSON document on standard output, and nothing else there",
+    "reboot": "allow reboots where one is needed, as driver.reboot: allowed does",
+    "roles": "only these roles, with commas between",
+}
+"""The options that several tasks have, with their help."""
+
+
+def options(names: str, **own: str) -> dict[str, str]:
+    """The help of a task's options: those of :data:`OPTIONS` by name, and its own."""
+    return {name: OPTIONS[name] for name in names.split()} | {
+        name.replace("_", "-"): text for name, text in own.items()
+    }
 
 
 @task(
-    help={
-        "hosts": HOSTS,
-        "inventory": INVENTORY,
-        "roles": ROLES,
-        "check": "only plan; exit code 3 if changes are pending",
-        "diff": "show what changes inside of files",
-        "yes": "do not ask before applying",
-        "serial": "sizes of batches, the last one repeats: 1,10%,50%",
-        "max-failed": "hosts that may fail before no further batch starts: 2 or 5%",
-        "forks": FORKS,
-        "plan": "apply this saved plan, with its permissions; refused if a host has changed since",
-        "reboot": REBOOT,
-        "allow-branch-change": BRANCH,
-        "enroll": ENROLL,
-        "ask-become-pass": ASK,
-        "json": JSON,
-    }
+    help=options(
+        "hosts inventory roles forks reboot allow-branch-change enroll ask-become-pass json",
+        check="only plan; exit code 3 if changes are pending",
+        diff="show what changes inside of files",
+        yes="do not ask before applying",
+        serial="sizes of batches, the last one repeats: 1,10%,50%",
+        max_failed="hosts that may fail before no further batch starts: 2 or 5%",
+        plan="apply this saved plan, with its permissions; refused if a host has changed since",
+    )
 )
 def provision(
     c: Context,
@@ -99,18 +101,10 @@ def provision(
 
 
 @task(
-    help={
-        "hosts": HOSTS,
-        "inventory": INVENTORY,
-        "roles": ROLES,
-        "out": "save the plan here, for provision --plan; it may hold secrets, so only you can read it",
-        "forks": FORKS,
-        "reboot": REBOOT,
-        "allow-branch-change": BRANCH,
-        "enroll": ENROLL,
-        "ask-become-pass": ASK,
-        "json": JSON,
-    }
+    help=options(
+        "hosts inventory roles forks reboot allow-branch-change enroll ask-become-pass json",
+        out="save the plan here, for provision --plan; it may hold secrets, so only you can read it",
+    )
 )
 def plan(
     c: Context,
@@ -148,17 +142,11 @@ def plan(
 
 
 @task(
-    help={
-        "hosts": HOSTS,
-        "inventory": INVENTORY,
-        "roles": ROLES,
-        "k": "only checks whose name matches, as pytest's -k",
-        "junit": "write a JUnit report here",
-        "forks": FORKS,
-        "enroll": ENROLL,
-        "ask-become-pass": ASK,
-        "json": JSON,
-    }
+    help=options(
+        "hosts inventory roles forks enroll ask-become-pass json",
+        k="only checks whose name matches, as pytest's -k",
+        junit="write a JUnit report here",
+    )
 )
 def verify(
     c: Context,
@@ -195,7 +183,7 @@ def verify(
         raise SystemExit(found.exit_code)
 
 
-@task(help={"hosts": HOSTS, "inventory": INVENTORY, "forks": FORKS, "enroll": ENROLL, "json": JSON})
+@task(help=options("hosts inventory forks enroll json"))
 def facts(
     c: Context,
     hosts: str = "",
@@ -235,14 +223,7 @@ def facts(
         raise SystemExit(1 if errors else 0)
 
 
-@task(
-    help={
-        "hosts": HOSTS + " (default: all)",
-        "inventory": INVENTORY,
-        "graph": "print groups and hosts as a tree",
-        "json": JSON,
-    }
-)
+@task(help=options("hosts inventory json", graph="print groups and hosts as a tree"))
 def inventory(
     c: Context, hosts: str = "all", inventory: str = "", graph: bool = False, json: bool = False
 ) -> None:
@@ -262,13 +243,11 @@ def inventory(
 
 
 @task(
-    help={
-        "hosts": HOSTS,
-        "inventory": INVENTORY,
-        "roles": ROLES,
-        "out": "write the files below this folder, one folder a host (default: print them)",
-        "system": "render for this system without asking the hosts, such as debian:12",
-    }
+    help=options(
+        "hosts inventory roles",
+        out="write the files below this folder, one folder a host (default: print them)",
+        system="render for this system without asking the hosts, such as debian:12",
+    )
 )
 def render(
     c: Context,
@@ -300,10 +279,10 @@ def render(
 
 
 @task(
-    help={
-        "inventory": INVENTORY,
-        "update-golden": "write golden.txt of each role, the plans of bare hosts, instead of comparing it",
-    }
+    help=options(
+        "inventory",
+        update_golden="write golden.txt of each role, the plans of bare hosts, instead of comparing it",
+    )
 )
 def check_roles(c: Context, inventory: str = "", update_golden: bool = False) -> None:
     """Hold the site's own roles to the tests of ours: roles/NAME/role.py beside the inventory."""

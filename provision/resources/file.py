@@ -89,7 +89,6 @@ class PathResource(Resource[FileState | Missing]):
 
     @property
     def id(self) -> str:
-        """``KIND:PATH``."""
         return f"{self.kind}:{self.path}"
 
     @classmethod
@@ -99,12 +98,10 @@ class PathResource(Resource[FileState | Missing]):
 
     @classmethod
     def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State by id."""
         found = parse_paths([r.path for r in resources], answer)
         return {r.id: found[r.path] for r in resources}
 
     def bare(self) -> Missing:
-        """There is nothing at the path."""
         return ABSENT
 
 
@@ -167,7 +164,6 @@ class File(PathResource):
         )
 
     def rendered(self) -> RenderedFile:
-        """The file itself."""
         return RenderedFile(self.path, self.content, self.mode)
 
     def _diff(self, old: bytes | None) -> str:

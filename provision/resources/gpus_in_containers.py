@@ -62,7 +62,6 @@ class GpusInContainers(Resource[tuple[str, ...]]):
 
     @property
     def id(self) -> str:
-        """``gpus-in-containers:NAME``."""
         return f"{self.kind}:{self.name}"
 
     @classmethod
@@ -77,7 +76,6 @@ class GpusInContainers(Resource[tuple[str, ...]]):
         return {r.id: found for r in resources}
 
     def bare(self) -> tuple[str, ...]:
-        """No containers run."""
         return ()
 
     def change(self, state: tuple[str, ...], planned: Planned) -> Change | None:

@@ -25,7 +25,6 @@ class Image(Resource[bool | Missing]):
 
     @property
     def id(self) -> str:
-        """``image:REF``."""
         return f"image:{self.ref}"
 
     @classmethod

@@ -32,7 +32,6 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
 
     @property
     def id(self) -> str:
-        """``no-other-units:PREFIX``."""
         return f"no-other-units:{self.prefix}"
 
     @classmethod
@@ -51,7 +50,6 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
         }
 
     def bare(self) -> tuple[str, ...]:
-        """There are no units of ours."""
         return ()
 
     def change(self, state: tuple[str, ...], planned: Planned) -> Change | None:  # noqa: ARG002

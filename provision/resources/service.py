@@ -40,7 +40,6 @@ class Service(Resource[UnitState | Missing]):
 
     @property
     def id(self) -> str:
-        """``service:UNIT``."""
         return f"service:{self.unit}"
 
     @classmethod
@@ -61,7 +60,6 @@ class Service(Resource[UnitState | Missing]):
         return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
 
     def bare(self) -> Missing:
-        """There is no such unit."""
         return ABSENT
 
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from provision.cli.role_checks import compare
 from provision.errors import RefusedError
 from provision.facts import Facts
 from provision.plan import report
@@ -23,6 +22,7 @@ from provision.roles import all_roles
 from provision.roles.docker.daemon_json import DaemonJsonState
 from provision.roles.docker.engine import EngineState
 from provision.roles.toolkit.cdi import CdiState, Spec
+from tests.roles.test_role import compare
 from tests.unit.examples import REPO, settings_of
 from tests.unit.recordings import facts_of
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from provision.cli.role_checks import compare
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
 from provision.plan.declared import Declared
@@ -24,6 +23,7 @@ from provision.roles.driver.kernel import Kernel, Kernels
 from provision.roles.driver.modules_on_disk import KernelModules
 from provision.roles.driver.packages import TABLE, system_of
 from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
+from tests.roles.test_role import compare
 from tests.unit.examples import FINGERPRINT, KEY, bare
 from tests.unit.recordings import SYSTEMS, facts_of
 

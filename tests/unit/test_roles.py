@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provision.cli.role_checks import CheckedRole, TestRole, compare
+from provision.cli.check_roles import CheckedRole
 from provision.errors import Refusal, SettingsError
 from provision.inventory import Host
 from provision.inventory.settings import read
@@ -26,6 +26,7 @@ from provision.resource import AnyResource, Handler, Signal, names_of
 from provision.resources.signals import TOOLKIT_INSTALLED
 from provision.role import Role, Settings
 from provision.roles import all_roles, choose
+from tests.roles.test_role import TestRole, compare
 from tests.unit.examples import (
     FINGERPRINT,
     H100,

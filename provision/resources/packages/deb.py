@@ -76,7 +76,6 @@ class Packages(PackageSet[DebState]):
         return {**others, **{p.name: known.get(p.name, ABSENT) for p in self.packages}}
 
     def bare(self) -> DebState:
-        """No package is installed."""
         return {p.name: ABSENT for p in self.packages}
 
     def moves(self, state: DebState) -> list[Move]:

@@ -101,7 +101,6 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
 
     @property
     def id(self) -> str:
-        """``other-sources:NAME``."""
         return f"other-sources:{self.name}"
 
     @classmethod
@@ -127,7 +126,6 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
     def bare(self) -> tuple[SourceFile, ...]:
-        """There are no other sources."""
         return ()
 
     def change(self, state: tuple[SourceFile, ...], planned: Planned) -> Change | None:

@@ -121,7 +121,6 @@ class RpmPackages(PackageSet[RpmState]):
         return any(fnmatchcase(name, known) for known in (PLUGIN, *self.names))
 
     def bare(self) -> RpmState:
-        """No package is installed."""
         return RpmState({})
 
     def switch(self, state: RpmState) -> tuple[str, str]:

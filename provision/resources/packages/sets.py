@@ -145,7 +145,6 @@ class PackageSet(Resource[State]):
 
     @property
     def id(self) -> str:
-        """``packages:NAME``."""
         return f"packages:{self.name}"
 
     @property

@@ -29,19 +29,15 @@ class DaemonLoaded(Single[Loaded | Missing]):
 
     @property
     def id(self) -> str:
-        """``docker:loaded-configuration``."""
         return "docker:loaded-configuration"
 
     def question(self) -> Probe:
-        """Ask dockerd."""
         return Probe(self.kind, "docker_runtimes", (SHELL,))
 
     def read(self, answer: Output) -> Loaded | Missing:
-        """UNKNOWN while no dockerd answers."""
         return _loaded(answer)
 
     def bare(self) -> Missing:
-        """No dockerd answers."""
         return UNKNOWN
 
     def change(self, state: Loaded | Missing, planned: Planned) -> Change | None:

@@ -61,11 +61,9 @@ class DaemonJson(Single[DaemonJsonState]):
 
     @property
     def id(self) -> str:
-        """The id of the file, since that is what changes."""
         return f"file:{DAEMON_JSON}"
 
     def rendered(self) -> RenderedFile:
-        """The file as it is written where there is none."""
         document = merge({}, (), self.declared, self.initial).document
         return RenderedFile(DAEMON_JSON, as_text(document), "0644")
 
@@ -74,12 +72,10 @@ class DaemonJson(Single[DaemonJsonState]):
         return read_paths(self.kind, PATHS)
 
     def read(self, answer: Output) -> DaemonJsonState:
-        """State of the files."""
         found = parse_paths(PATHS, answer)
         return DaemonJsonState(*(found[path] for path in PATHS))
 
     def bare(self) -> DaemonJsonState:
-        """There is no such file."""
         return DaemonJsonState()
 
     def change(self, state: DaemonJsonState, planned: Planned) -> Change | None:

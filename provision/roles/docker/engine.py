@@ -59,19 +59,15 @@ class Engine(Single[EngineState]):
 
     @property
     def id(self) -> str:
-        """There is one Docker Engine on a host."""
         return "docker:engine"
 
     def question(self) -> Probe:
-        """See :data:`QUESTION`."""
         return QUESTION
 
     def read(self, answer: Output) -> EngineState:
-        """What the host has."""
         return _state(answer.out)
 
     def bare(self) -> EngineState:
-        """Nobody has asked."""
         return EngineState({}, asked=False)
 
     def change(self, state: EngineState, planned: Planned) -> Change | None:  # noqa: ARG002

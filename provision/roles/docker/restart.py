@@ -42,7 +42,6 @@ class DockerService(Service):
 
     @classmethod
     def probe(cls, resources: Sequence[Service]) -> Probe:
-        """As of any service."""
         return Probe("docker-service", Service.probe(resources).script)
 
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:

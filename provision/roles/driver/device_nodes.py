@@ -29,7 +29,6 @@ class DeviceNodes(Single[tuple[str, ...] | Missing]):
         return UNKNOWN if names == ("-",) else names
 
     def bare(self) -> Missing:
-        """The driver is not loaded yet."""
         return UNKNOWN
 
     def change(self, state: tuple[str, ...] | Missing, planned: Planned) -> Change | None:

@@ -50,7 +50,6 @@ class FabricManager(Single[FabricState]):
         return Probe("fabric-manager", script, ("driver/fabric.sh",))
 
     def read(self, answer: Output) -> FabricState:
-        """Read names and versions."""
         managers = {}
         for line in answer.out.splitlines():
             name, version, *status = line.split("\t")
@@ -60,7 +59,6 @@ class FabricManager(Single[FabricState]):
         return FabricState(driver, managers)
 
     def bare(self) -> FabricState:
-        """Nothing is installed."""
         return FabricState("", {})
 
     def change(self, state: FabricState, planned: Planned) -> Change | None:

@@ -25,7 +25,6 @@ class Initramfs(Resource[tuple[str, ...]]):
 
     @property
     def id(self) -> str:
-        """``initramfs:PATH``."""
         return f"initramfs:{self.path}"
 
     @classmethod

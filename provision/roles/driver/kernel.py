@@ -138,7 +138,6 @@ class KernelHeaders(Single[Kernels]):
         return Probe("kernel-headers", words("kernel_states", self.family), (HEADERS,))
 
     def read(self, answer: Output) -> Kernels:
-        """Both kernels."""
         return kernels(answer)
 
     def bare(self) -> Kernels:
@@ -202,7 +201,6 @@ class NewestKernel(Single[tuple[Kernels, bool]]):
         return kernels(Output(answer.exit_code, text, answer.stderr)), bool(mark)
 
     def bare(self) -> tuple[Kernels, bool]:
-        """The running kernel is the newest, and has nothing."""
         kernel = Kernel("", "", ready=False)
         return Kernels(kernel, kernel), False
 

@@ -46,7 +46,6 @@ class Module(Resource[ModuleState | Missing]):
 
     @property
     def id(self) -> str:
-        """``module:NAME``."""
         return f"module:{self.name}"
 
     @property
@@ -72,7 +71,6 @@ class Module(Resource[ModuleState | Missing]):
         return {r.id: _state(line) for r, line in zip(resources, lines, strict=True)}
 
     def bare(self) -> Missing:
-        """It is not loaded."""
         return ABSENT
 
     def change(self, state: ModuleState | Missing, planned: Planned) -> Change | None:

@@ -68,7 +68,6 @@ class DriverModules(Single[tuple[KernelModules, ...]]):
         )
 
     def bare(self) -> tuple[KernelModules, ...]:
-        """The running kernel has no module."""
         return (KernelModules(self.running, ""),)
 
     def change(self, state: tuple[KernelModules, ...], planned: Planned) -> Change | None:

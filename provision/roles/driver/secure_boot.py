@@ -84,7 +84,6 @@ class SecureBoot(Single[SecureBootState]):
         return Probe("secure-boot-keys", "secure_boot_keys", ("driver/secure_boot.sh",))
 
     def read(self, answer: Output) -> SecureBootState:
-        """See :func:`secure_boot`."""
         return secure_boot(answer)
 
     def bare(self) -> SecureBootState:

@@ -222,12 +222,10 @@ class CdiSpecs(Resource[CdiState]):
 
     @property
     def id(self) -> str:
-        """``cdi:WHICH``."""
         return f"cdi:{self.which}"
 
     @classmethod
     def probe(cls, resources: Sequence[CdiSpecs]) -> Probe:  # noqa: ARG003
-        """Read driver and specs."""
         return QUESTION
 
     @classmethod
@@ -237,7 +235,6 @@ class CdiSpecs(Resource[CdiState]):
         return {r.id: state for r in resources}
 
     def bare(self) -> CdiState:
-        """No driver is loaded, and there are no specs."""
         return CdiState()
 
     def change(self, state: CdiState, planned: Planned) -> Change | None:

@@ -129,19 +129,15 @@ class ConfigToml(Single[FileState | Missing]):
 
     @property
     def id(self) -> str:
-        """The id of the file, since that is what changes."""
         return f"file:{CONFIG_TOML}"
 
     def question(self) -> Probe:
-        """Read the file."""
         return read_paths(self.kind, [CONFIG_TOML])
 
     def read(self, answer: Output) -> FileState | Missing:
-        """State of the file."""
         return parse_paths([CONFIG_TOML], answer)[CONFIG_TOML]
 
     def bare(self) -> Missing:
-        """There is no such file."""
         return ABSENT
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:

@@ -1,7 +1,6 @@
-"""What every role must be: one class of tests for pytest, for the product's roles and for those of a site.
+"""What every role must be: the tests of the product's roles, and of a site's by ``inv check-roles``.
 
-A test module of the product, or :mod:`provision.cli.check_roles`, says which roles are checked by the
-fixtures ``checked`` and ``update_golden``.
+Whoever runs them says which roles are tested, by the fixtures ``checked`` and ``update_golden``.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from pydantic import ValidationError
 
+from provision.cli.check_roles import CheckedRole
 from provision.cli.rendered import assumed
 from provision.errors import Refusal, RefusedError, SettingsError
 from provision.facts import Facts
@@ -28,7 +28,6 @@ from provision.plan.declared import Declared
 from provision.plan.plan import plan, probes
 from provision.plan.script import script_of
 from provision.resource import AnyResource
-from provision.role import Role
 from provision.shell import assembled
 
 KERNELS = {
@@ -47,15 +46,6 @@ UNIT = re.compile(r"^/(etc|usr/lib)/systemd/system/[^/]+\.(service|socket|timer|
 PROGRAM = re.compile(r"^Exec\w+=[-@:+!|]*\"?(/[^\s\"]+)", re.MULTILINE)
 RELATED = re.compile(r"^(?:Requires|Requisite|BindsTo|PartOf|After|Wants)=(.+)$", re.MULTILINE)
 TARGETS = ("sysinit", "basic", "shutdown", "multi-user", "network-online", "timers", "sockets", "paths")
-
-
-@dataclass(frozen=True)
-class CheckedRole:
-    """A role, the settings with which it is checked, and the file with its plans."""
-
-    role: Role
-    example: Mapping[str, Any]
-    golden: Path
 
 
 def systems() -> dict[str, Facts]:
