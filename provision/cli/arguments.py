@@ -19,9 +19,9 @@ from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan import saved
 from provision.plan.plan import Plan
-from provision.resources.reboot import REBOOT
 from provision.role import Role
 from provision.roles import choose, with_site
+from provision.roles.driver.reboot import REBOOT
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
 from provision.run.host import Target

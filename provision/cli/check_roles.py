@@ -34,11 +34,16 @@ class _SiteRoles:
 
     def __init__(self, roles: list[CheckedRole], *, update: bool) -> None:
         self.roles, self.update = roles, update
+        self.interrupted = False
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Repeat every check for each role."""
         if "checked" in metafunc.fixturenames:
             metafunc.parametrize("checked", self.roles, ids=[checked.role.name for checked in self.roles])
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Remember Ctrl-C; pytest uses the same exit code where it cannot read a file of tests."""
+        self.interrupted = self.interrupted or excinfo.type is KeyboardInterrupt
 
     @pytest.fixture
     def update_golden(self) -> bool:
@@ -61,9 +66,12 @@ def check_roles(inventory: str, update_golden: bool) -> int:
     ]
     if not found:
         raise UsageError(f"there is no role in {folder}", hint="see docs/add-a-role.md")
-    code = pytest.main(_arguments(folder), plugins=[_SiteRoles(found, update=update_golden)])
-    if code == pytest.ExitCode.INTERRUPTED:
+    plugin = _SiteRoles(found, update=update_golden)
+    code = pytest.main(_arguments(folder), plugins=[plugin])
+    if plugin.interrupted:
         raise KeyboardInterrupt
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise UsageError("the tests of roles could not run", hint="what pytest printed above says why")
     return 0 if code == pytest.ExitCode.OK else FAILED
 
 

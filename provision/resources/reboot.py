@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from provision.probe import quote
 from provision.resource import Change, Permission
 
-REBOOT = Permission(
-    "reboot", "reboot needed", "--reboot allows it for this run, driver.reboot: allowed for all"
-)
-
 
 @dataclass(frozen=True)
 class RebootPolicy:
     """When a host may be rebooted, and how.
 
     :ivar boot_id: of the boot in which the plan is made; a host that was booted since is not rebooted again.
-    :ivar allowed: whether the settings allow it; otherwise the command line must.
+    :ivar permission: what it takes where the settings do not allow it.
+    :ivar allowed: whether the settings allow it.
     :ivar timeout: seconds within which the host must be back.
     :ivar causes: ids of resources whose changes make a reboot necessary; without permission they are not
         begun.
     """
 
     boot_id: str
+    permission: Permission
     allowed: bool = False
     timeout: int = 900
     causes: tuple[str, ...] = ()
@@ -39,7 +37,7 @@ class RebootPolicy:
             reason=reason,
             done=f"booted_since {quote(self.boot_id)}",
             script=f"reboot_soon {quote(reason)}",
-            needs=None if self.allowed else REBOOT,
+            needs=None if self.allowed else self.permission,
             impact=impact,
             causes=causes,
             reboot=self.timeout,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from provision.data import data
 from provision.errors import UsageError
 from provision.render import add_folder
 from provision.role import Role
@@ -38,9 +39,9 @@ def with_site(folder: Path) -> tuple[Role, ...]:
     found = {role.name: role for role in all_roles()}
     for file in sorted(folder.glob("*/role.py")):
         role = _site_role(file)
-        if role.name in found:
+        if role.name in found or (data("templates") / role.name).is_dir():
             raise UsageError(
-                f"{file}: there is a role {role.name!r} already", hint="give the role another name"
+                f"{file}: the name {role.name!r} is taken by the product", hint="give the role another name"
             )
         found[role.name] = role
     return _in_order(found.values())

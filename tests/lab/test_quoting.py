@@ -101,7 +101,7 @@ StandardOutput=truncate:{folder}/answer
 ExecStart=/bin/sh {folder}/show {" ".join(map(systemd_word, arguments))}
 """
     files = {
-        f"{folder}/environment": render("triton.env.j2", env=environment),
+        f"{folder}/environment": render("triton/env.j2", env=environment),
         f"{folder}/show": SHOW,
         f"/run/systemd/system/{name}": unit,
     }

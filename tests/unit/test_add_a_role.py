@@ -164,7 +164,7 @@ def test_a_role_with_a_name_of_ours_is_refused(site: Path) -> None:
     text = (site / "roles/docker/role.py").read_text("utf-8")
     (site / "roles/docker/role.py").write_text(text.replace('Role("chrony"', 'Role("docker"'))
     found = command(site, "render", "--hosts", "h1")
-    assert (found.returncode, "there is a role 'docker' already" in found.stderr) == (2, True)
+    assert (found.returncode, "the name 'docker' is taken" in found.stderr) == (2, True)
 
 
 def test_without_roles_there_is_nothing_to_check(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from provision.plan.result import Result
 from provision.plan.script import Event
 from provision.probe import Output
 from provision.resource import Change
-from provision.resources.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles import all_roles
+from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import host as host_run
 from provision.run.apply import BusyError, LostRunError

@@ -9,7 +9,7 @@ import pytest
 from provision.facts import Family
 from provision.probe import Output
 from provision.resource import Change, Planned
-from provision.resources.reboot import REBOOT, RebootPolicy
+from provision.resources.reboot import RebootPolicy
 from provision.roles.driver.kernel import (
     Kernel,
     KernelHeaders,
@@ -17,6 +17,7 @@ from provision.roles.driver.kernel import (
     NewestKernel,
     headers_of_later_kernels,
 )
+from provision.roles.driver.reboot import REBOOT
 from provision.shell import assembled
 from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
@@ -202,7 +203,7 @@ def test_headers_of_later_kernels(system: str, kernel: str, packages: str) -> No
 
 # --- the newest kernel ----------------------------------------------------------------------------
 
-POLICY = RebootPolicy("0a0a", timeout=600, causes=("packages:driver",))
+POLICY = RebootPolicy("0a0a", REBOOT, timeout=600, causes=("packages:driver",))
 UPGRADE = Change("packages:driver", "upgrade", "", "", "", signals=("package:nvidia-driver-cuda:upgrade",))
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from provision.probe import Output
 from provision.resource import Change, Planned
-from provision.resources import reboot
 from provision.resources.reboot import RebootPolicy
 from provision.roles.driver.module import Module, ModuleState
+from provision.roles.driver.reboot import REBOOT as NEEDED
 from provision.roles.driver.reboot import USERS, BootState, Reboot, Users, users
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
-POLICY = RebootPolicy("b001", causes=("packages:driver",))
+POLICY = RebootPolicy("b001", NEEDED, causes=("packages:driver",))
 REBOOT = Reboot(POLICY)
 BOX = "ab" * 32
 LISTED = f"""\
@@ -117,7 +117,7 @@ def planned(state: BootState) -> Change:
 
 def test_nouveau_takes_a_reboot_where_something_uses_it_and_none_where_nothing_does() -> None:
     busy = REBOOT.refine(planned(BootState(nouveau=True)), answer(LISTED))
-    assert (busy.action, busy.needs, busy.reboot, busy.causes) == ("reboot", reboot.REBOOT, 900, ())
+    assert (busy.action, busy.needs, busy.reboot, busy.causes) == ("reboot", NEEDED, 900, ())
     assert busy.impact == FOUND.impact()
     idle = REBOOT.refine(planned(BootState(nouveau=True)), answer(f"idle\n{LISTED}"))
     assert (idle.action, idle.needs, idle.reboot, idle.script) == ("unload", None, 0, "unload_nouveau")
@@ -138,7 +138,7 @@ def test_partitioned_gpus_are_shown() -> None:
 
 
 def test_settings_that_allow_reboots_need_no_other_permission() -> None:
-    allowed = Reboot(RebootPolicy("b001", allowed=True, timeout=60))
+    allowed = Reboot(RebootPolicy("b001", NEEDED, allowed=True, timeout=60))
     change = allowed.change(BootState(nouveau=True), Planned())
     assert change is not None
     assert (change.needs, change.reboot, change.done) == (None, 60, "booted_since b001")
@@ -155,7 +155,7 @@ def test_a_module_in_use_takes_a_reboot_and_holds_back_what_makes_it_necessary()
     assert (busy.resource, busy.action, busy.needs, busy.causes) == (
         "module:nvidia",
         "reboot",
-        reboot.REBOOT,
+        NEEDED,
         ("packages:driver",),
     )
     assert busy.reason == (

@@ -35,7 +35,7 @@ from provision.roles.driver.packages import (
     system_of,
     unknown_gpus,
 )
-from provision.roles.driver.reboot import Reboot
+from provision.roles.driver.reboot import REBOOT, Reboot
 from provision.roles.driver.run_file import NoRunFile
 from provision.roles.driver.secure_boot import SecureBoot
 
@@ -125,6 +125,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
     manager = fabric_manager_of(settings, facts, chosen)
     policy = RebootPolicy(
         facts.boot_id,
+        REBOOT,
         allowed=settings.reboot == "allowed",
         timeout=settings.reboot_timeout,
         causes=(f"file:{PREFERENCES}", "packages:driver-pinning", "packages:driver", "fabric-manager"),
