@@ -14,6 +14,7 @@ import shlex
 from provision.render import template_path
 
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^(#(?! shellcheck ).*)?\n", re.MULTILINE)
 _CONSTANT = re.compile(r"^([a-z_]+)=(\S+|'[^'\n]*')$", re.MULTILINE)
 
 
@@ -51,5 +52,5 @@ def with_needs(*files: str) -> tuple[str, ...]:
 
 
 def assembled(*files: str) -> str:
-    """The text of these files and of all that they need."""
-    return "".join(text_of(file) for file in with_needs(*files))
+    """The functions and constants of these files and of all that they need, without comments."""
+    return "".join(_COMMENT.sub("", text_of(file)) for file in with_needs(*files))
