@@ -24,7 +24,7 @@ from provision.resources.file import File
 from provision.resources.packages.deb import Packages
 from provision.resources.packages.repository import Repo, package_source
 from provision.roles.driver.fabric_manager import FabricManager
-from provision.roles.driver.role import DriverSettings, resources
+from provision.roles.driver.role import BRANCH_CHANGE, DriverSettings, resources
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import repo
 from tests.unit.recordings import facts_of
@@ -150,7 +150,7 @@ def test_another_branch_has_other_names_and_the_old_ones_go(root: Root) -> None:
     root.converge(*role(570))
     up = root.converge(*role(580))
     change = the_packages(up)
-    assert (change.needs, change.reason.split(";")[0]) == ("branch-change", "branch 570 → 580")
+    assert (change.needs, change.reason.split(";")[0]) == (BRANCH_CHANGE, "branch 570 → 580")
     said = change.simulation.splitlines()
     for gone in ("nvidia-utils-570-server", "libnvidia-compute-570-server", "nvidia-fabricmanager-570"):
         assert f"remove {gone} {RELEASES[570]}{SUFFIX}" in said
