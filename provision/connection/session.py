@@ -14,7 +14,7 @@ import fabric
 import paramiko
 
 from provision.connection.dial import dial
-from provision.connection.hostkeys import Pinned, expected_keys
+from provision.connection.host_key_check import Pinned, expected_keys
 from provision.connection.identities import Offer
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
