@@ -4,7 +4,7 @@ What is set here, and why:
 
 - `dial.py`: the socket is ours. TCP_NODELAY and TCP_QUICKACK (Nagle's algorithm at either end costs 40 ms an
   exec on a fast network), keepalive and TCP_USER_TIMEOUT (a dead peer is noticed), IPv6 beside IPv4.
-- `host_key_check.py`: keys are checked against inventory or known_hosts; Fabric accepts any (fabric issue 2071).
+- `host_key_check.py`: keys are checked against inventory or known_hosts; Fabric accepts any (its issue 2071).
 - `identities.py`: the key that the login names is offered, and no other.
 - `session.py`: AES-GCM comes first, at half the CPU of paramiko's default. Every wait is bounded, where
   paramiko waits an hour for a channel (fabric issue 2197). Logins that sshd drops before its banner, because

@@ -61,7 +61,7 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
             resource=self.id,
             action="remove",
             summary=f"stop and remove {', '.join(state)} (kept in the backups)",
-            reason="the settings no longer name them",
+            reason=f"the settings no longer name {'it' if len(state) == 1 else 'them'}",
             sign="-",
             reloads_systemd=True,
             done=" && ".join(f"[ ! -e {quote(file)} ]" for file in files),

@@ -176,7 +176,8 @@ def _faults(state: CdiState, spec: Spec) -> Iterator[str]:
     if old := sorted(_driver_versions(spec) - {state.driver}):
         yield f"is of driver {', '.join(old)} and {state.driver} is loaded"
     elif spec.gone:
-        more = f" and {len(spec.gone) - 1} more files" if len(spec.gone) > 1 else ""
+        others = len(spec.gone) - 1
+        more = f" and {others} more file{'' if others == 1 else 's'}" if others else ""
         yield f"names {spec.gone[0]}{more}, which the host does not have"
     nodes = _numbers(spec, r"/dev/nvidia(\d+)")
     if silent := sorted(state.minors - state.mig - nodes):
