@@ -10,8 +10,14 @@ COMMAND = "gpu-provision"
 
 
 def program_name() -> str:
-    """What the running program is called by: the installed command, the module, or ``inv`` in a clone."""
+    """What the running program is called by: the installed command, the module, or a clone's ``inv``.
+
+    In another folder than the clone it is a whole path; ``inv`` alone is Invoke's in the virtual environment.
+    """
     called = Path(sys.argv[0])
     if called.stem == COMMAND:
         return COMMAND
+    if called.name == "tasks.py":
+        clone = called.absolute().parent
+        return "./inv" if clone == Path.cwd() else str(clone / "inv")
     return "python -m provision" if called.parts[-2:] == ("provision", "__main__.py") else "inv"

@@ -19,6 +19,7 @@ from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan import saved
 from provision.plan.plan import Plan
+from provision.resource import RenderedFile
 from provision.role import Role
 from provision.roles import choose, with_site
 from provision.roles.driver.reboot import REBOOT
@@ -169,6 +170,20 @@ def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
         os.fchmod(descriptor, 0o600)
         file.write(saved.save(list(plans.values())))
     terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+
+
+def write_below(folder: Path, file: RenderedFile) -> None:
+    """Write a rendered file below a folder, so that only its owner can read it: it may hold secrets.
+
+    :raises UsageError: if it cannot be written.
+    """
+    path = folder / file.path.lstrip("/")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(file.content)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
 
 
 def run_id() -> str:

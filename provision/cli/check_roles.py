@@ -22,11 +22,12 @@ FAILED = 3
 
 @dataclass(frozen=True)
 class CheckedRole:
-    """A role, the settings with which it is checked, and the file with its plans."""
+    """A role, the settings with which it is checked, and the files with its plans and with its verification."""
 
     role: Role
     example: Mapping[str, Any]
     golden: Path
+    verified: Path
 
 
 class _SiteRoles:
@@ -60,7 +61,9 @@ def check_roles(inventory: str, update_golden: bool) -> int:
     folder = site_roles(inventory)
     ours = {role.name for role in all_roles()}
     found = [
-        CheckedRole(role, role.example, folder / role.name / "golden.txt")
+        CheckedRole(
+            role, role.example, folder / role.name / "golden.txt", folder / role.name / f"test_{role.name}.py"
+        )
         for role in with_site(folder)
         if role.name not in ours
     ]

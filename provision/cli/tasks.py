@@ -5,9 +5,14 @@ Imports are inside the tasks, so that listing tasks does not load SSH.
 
 from __future__ import annotations
 
+import functools
+
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.tasks import task as invoke_task
+
+task = functools.partial(invoke_task, auto_shortflags=False)
+"""Without Invoke's letters for options, of which one would mean another thing in every task."""
 
 OPTIONS = {
     "allow-branch-change": "allow another driver branch than the one that is installed",
@@ -266,14 +271,11 @@ def render(
     with terminal.error_boundary():
         for target in arguments.targets(hosts, inventory, roles)[0]:
             for file in rendered(target, assumed(system)):
-                if not out:
-                    text = file.content.decode("utf-8", "replace")
-                    terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
+                if out:
+                    arguments.write_below(Path(out, target.name), file)
                     continue
-                path = Path(out, target.name, file.path.lstrip("/"))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch(mode=0o600)
-                path.write_bytes(file.content)
+                text = file.content.decode("utf-8", "replace")
+                terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
         if out:
             terminal.log(f"written below {out}")
 

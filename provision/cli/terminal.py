@@ -57,7 +57,7 @@ def error_boundary() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log("interrupted: runs that have started continue on their hosts; the next run attaches to them")
+        log("interrupted: a run that has started continues on its host, and the next run attaches to it")
         sys.stdout.flush()
         # Threads may wait for hosts for minutes; nothing here needs their end.
         os._exit(130)

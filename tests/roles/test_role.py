@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from provision.cli.check_roles import CheckedRole
 from provision.cli.rendered import assumed
-from provision.errors import Refusal, RefusedError, SettingsError
+from provision.errors import Refusal, RefusedError, SettingsError, UsageError
 from provision.facts import Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
@@ -70,6 +70,8 @@ def planned_systems(checked: CheckedRole) -> dict[str, list[Declared]]:
             found[name] = [Declared(checked.role.name, resource) for resource in resources(checked, facts)]
         except Refusal:
             continue
+        except UsageError as error:
+            _fail(f"on {name}: {error.message}")
     return found
 
 
@@ -88,8 +90,11 @@ def bare_plans(checked: CheckedRole) -> str:
 def compare(file: Path, text: str, *, update: bool) -> None:
     """Hold ``text`` to a golden file; with ``update`` write the file instead."""
     if update:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            _fail(f"{file}: {error.strerror}")
         return
     if not file.is_file():
         _fail(f"there is no golden file {file}; write it with --update-golden, and read it")
@@ -160,6 +165,11 @@ class TestRole:
             ids = [item.resource.id for item in items]
             if twice := sorted({name for name in ids if ids.count(name) > 1}):
                 _fail(f"on {system} two resources have the id {twice[0]}")
+
+    def test_hosts_are_verified(self, checked: CheckedRole) -> None:
+        """There is a file of tests that prove the outcome on hosts."""
+        if not checked.verified.is_file():
+            _fail(f"there is no {checked.verified}, whose tests prove on hosts what the role promises")
 
     def test_plans_of_bare_hosts_are_golden(self, checked: CheckedRole, update_golden: bool) -> None:
         """The plans are as in the golden file."""

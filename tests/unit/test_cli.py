@@ -65,6 +65,10 @@ CASES: dict[str, tuple[str, list[str], str]] = {
 }
 
 
+INV = str(ROOT / "inv")
+"""What hints call the program in another folder than the clone."""
+
+
 def run(folder: Path, text: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """``inv provision`` on an inventory that holds ``text``."""
     source = folder / "hosts.yml"
@@ -107,12 +111,12 @@ USAGE = {
         "plan --hostss x",
         "error: plan has no option --hostss\nhint: did you mean --hosts?\n",
     ),
-    "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: inv --help\n"),
-    "no value": ("render --out", "error: --out needs a value\nhint: inv --help render\n"),
-    "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: inv --help\n"),
+    "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: INV --help\n"),
+    "no value": ("render --out", "error: --out needs a value\nhint: INV --help render\n"),
+    "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: INV --help\n"),
     "unknown shell": (
         "--print-completion-script nosh",
-        'error: Completion for shell "nosh" not supported (options are: bash, fish, zsh)\nhint: inv --help\n',
+        'error: Completion for shell "nosh" not supported (options are: bash, fish, zsh)\nhint: INV --help\n',
     ),
 }
 
@@ -121,7 +125,7 @@ USAGE = {
 def test_usage_errors(name: str, tmp_path: Path) -> None:
     arguments, expected = USAGE[name]
     done = inv(*arguments.split(), folder=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected.replace("INV", INV))
 
 
 def inv(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -141,10 +145,12 @@ def test_the_help_has_our_options_only(tmp_path: Path) -> None:
     shown = inv(folder=tmp_path)
     assert shown.returncode == 0
     assert shown.stdout == inv("--help", folder=tmp_path).stdout
-    assert shown.stdout.startswith("Usage: inv TASK [OPTIONS]\n")
+    assert shown.stdout.startswith(f"Usage: {INV} TASK [OPTIONS]\n")
     assert "--prompt-for-sudo-password" not in shown.stdout
     assert inv("--version", folder=tmp_path).stdout == f"gpu-provision {provision.__version__}\n"
-    assert inv("plan", "--help", folder=tmp_path).stdout.startswith("Usage: inv plan [OPTIONS]\n\nShow what")
+    assert inv("plan", "--help", folder=tmp_path).stdout.startswith(
+        f"Usage: {INV} plan [OPTIONS]\n\nShow what"
+    )
 
 
 def test_plain_invoke_has_the_same_tasks(tmp_path: Path) -> None:
@@ -174,7 +180,8 @@ def test_tasks_that_need_the_clone_are_known_by_name() -> None:
         ("/usr/bin/gpu-provision", "gpu-provision"),
         ("/lib/provision/__main__.py", "python -m provision"),
         ("/lib/invoke/__main__.py", "inv"),
-        ("tasks.py", "inv"),
+        ("tasks.py", "./inv"),
+        ("/srv/clone/tasks.py", "/srv/clone/inv"),
         (".venv/bin/invoke", "inv"),
     ],
 )

@@ -57,7 +57,13 @@ def resources(role: str, facts: Any = H100, **changes: Any) -> list[AnyResource]
 def checked(request: pytest.FixtureRequest) -> CheckedRole:
     """Each role, for the checks that sites' roles pass, too."""
     role: Role = request.param
-    return CheckedRole(role, example_of(role), GOLDEN.parent / f"roles/{role.name}.txt")
+    tests = GOLDEN.parent.parent
+    return CheckedRole(
+        role,
+        example_of(role),
+        tests / f"golden/roles/{role.name}.txt",
+        tests / f"verify/test_{role.name}.py",
+    )
 
 
 __all__ = ["TestRole"]
