@@ -22,7 +22,7 @@ FAILED = 3
 
 @dataclass(frozen=True)
 class CheckedRole:
-    """A role, the settings with which it is checked, and the files with its plans and with its verification."""
+    """A role, the settings with which it is checked, and its files: plans, and tests on hosts."""
 
     role: Role
     example: Mapping[str, Any]
