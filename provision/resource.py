@@ -90,6 +90,7 @@ class Change:
     :ivar reloads_systemd: whether systemd reads its units again on the way.
     :ivar role: the role that declares it; filled in by the plan.
     :ivar shell: the files below ``templates/`` whose functions its texts call; filled in by the plan.
+    :ivar functions: tells whether these functions are still those of the plan; filled in by the plan.
     """
 
     resource: str
@@ -114,6 +115,7 @@ class Change:
     reloads_systemd: bool = False
     role: str = ""
     shell: tuple[str, ...] = ()
+    functions: str = ""
 
 
 @dataclass(frozen=True)

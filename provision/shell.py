@@ -8,12 +8,15 @@ margin: it is written there once, and Python reads it with :func:`constant`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import shlex
 
+from provision.errors import RenderError
 from provision.render import template_path
 
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
+_FUNCTION = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*) *\(\)", re.MULTILINE)
 _COMMENT = re.compile(r"^(#(?! shellcheck ).*)?\n", re.MULTILINE)
 _CONSTANT = re.compile(r"^([a-z_]+)=(\S+|'[^'\n]*')$", re.MULTILINE)
 
@@ -41,16 +44,38 @@ def constant(file: str, name: str) -> str:
     return constants(file)[name]
 
 
-def with_needs(*files: str) -> tuple[str, ...]:
-    """These files and all that they need, each once, and each after those that it needs."""
+def with_needs(*files: str, _above: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """These files and all that they need, each once, and each after those that it needs.
+
+    :raises RenderError: if files need each other, or one is not there.
+    """
     found: dict[str, None] = {}
     for file in files:
+        if file in _above:
+            raise RenderError(f"shell files need each other: {' → '.join((*_above, file))}")
         for needed in _NEEDS.findall(text_of(file)):
-            found |= dict.fromkeys(with_needs(*needed.split()))
+            found |= dict.fromkeys(with_needs(*needed.split(), _above=(*_above, file)))
         found[file] = None
     return tuple(found)
 
 
 def assembled(*files: str) -> str:
-    """The functions and constants of these files and of all that they need, without comments."""
-    return "".join(_COMMENT.sub("", text_of(file)) for file in with_needs(*files))
+    """The functions and constants of these files and of all that they need, without comments.
+
+    :raises RenderError: if a file is not there, files need each other, or two have the same function.
+    """
+    needed = with_needs(*files)
+    homes: dict[str, str] = {}
+    for file in needed:
+        for name in _FUNCTION.findall(text_of(file)):
+            if (home := homes.setdefault(name, file)) != file:
+                raise RenderError(
+                    f"{file}: the function {name} is in {home} already", hint="give it another name"
+                )
+    return "".join(_COMMENT.sub("", text_of(file)) for file in needed)
+
+
+@functools.cache
+def digest(*files: str) -> str:
+    """Equal for the same functions and constants."""
+    return hashlib.sha256(assembled(*files).encode()).hexdigest()

@@ -153,8 +153,9 @@ def saved_plans(path: str) -> dict[str, Plan] | None:
         return None
     try:
         return saved.load(Path(path).read_text("utf-8"), path)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="make one with: inv plan --out FILE") from error
+    except (OSError, UnicodeDecodeError) as error:
+        said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error
 
 
 def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
@@ -164,11 +165,11 @@ def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(saved.save(list(plans.values())))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(saved.save(list(plans.values())))
     terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
 
 

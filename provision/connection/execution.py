@@ -249,7 +249,13 @@ class Execution:
             known = refusal(said, self.login.user)
             if known is not None:
                 return HostError(host, known[0], hint=known[1])
-        words = (said + b"\n" + self.stdout.noise).decode("utf-8", "backslashreplace").split("\n")
+        noise = said + b"\n" + self.stdout.noise
+        if self.login.become_password:
+            # A shell that echoes what it reads has shown it.
+            noise = noise.replace(
+                self.frame.answer_to_prompt(self.login.become_password).strip(b"\n"), b"***"
+            )
+        words = noise.decode("utf-8", "backslashreplace").split("\n")
         last = next((line.strip() for line in words if line.strip()), "no message")
         message = message or f"the host did not start the command (exit code {code})"
         hint = f"see the login shell and the rc files of {self.login.user} on the host"

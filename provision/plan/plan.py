@@ -12,6 +12,10 @@ from provision.errors import ProbeError, Refusal, RefusedError
 from provision.plan.declared import Declared
 from provision.probe import Output, Probe
 from provision.resource import AnyResource, Change, Handler, Planned
+from provision.shell import digest
+
+STEPS = "shell/steps.sh"
+"""The functions that run steps."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def plan(
             raise RefusedError(host, refusal.message, hint=refusal.hint) from refusal
         notes += item.resource.notes(state, planned)
         if change is not None:
-            changes.append(replace(change, role=item.role, shell=item.resource.shell))
+            shell = item.resource.shell
+            changes.append(replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell)))
     handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
     return Plan(host, _with_debts(tuple(changes), handlers, found), tuple(notes), granted)
 
@@ -125,9 +130,8 @@ def refined(found: Plan, declared: Sequence[Declared], answers: Mapping[str, Out
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
             raise RefusedError(found.host, refusal.message, hint=refusal.hint) from refusal
-        changes.append(
-            replace(closer, role=change.role, shell=change.shell, owes=change.owes, settles=change.settles)
-        )
+        kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
+        changes.append(replace(closer, **kept))
     return replace(found, changes=tuple(changes))
 
 

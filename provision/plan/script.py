@@ -6,12 +6,11 @@ import base64
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.plan.plan import Plan
+from provision.plan.plan import STEPS, Plan
 from provision.probe import Probe, quote, words
 from provision.shell import assembled, constant
 
 LAUNCH = "shell/launch.sh"
-STEPS = "shell/steps.sh"
 
 SPOOL = constant(LAUNCH, "spool")
 """Folder of all runs on a host; root-only, gone with a reboot."""

@@ -16,7 +16,7 @@ from types import ModuleType
 from provision.data import data
 from provision.errors import UsageError
 from provision.render import add_folder
-from provision.role import Role
+from provision.role import Role, Settings
 
 
 @functools.cache
@@ -69,6 +69,10 @@ def _site_role(file: Path) -> Role:
     role = getattr(module, "ROLE", None)
     if not isinstance(role, Role):
         raise UsageError(f"{file}: there is no ROLE in it", hint="ROLE = Role(…); see docs/add-a-role.md")
+    if not (isinstance(role.settings, type) and issubclass(role.settings, Settings)):
+        raise UsageError(
+            f"{file}: its settings are not a class of settings", hint="derive it from provision.role.Settings"
+        )
     if role.name != file.parent.name:
         raise UsageError(
             f"{file}: the role is called {role.name!r}, and its folder {file.parent.name!r}",
@@ -88,14 +92,14 @@ def _load(file: Path) -> ModuleType:
         sys.modules[name] = parent
     try:
         return importlib.import_module(f"{package}.role")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{_place(error, file)}: the role cannot be loaded: {type(error).__name__}: {_said(error)}",
             hint="mend it; see docs/add-a-role.md",
         ) from error
 
 
-def _place(error: Exception, file: Path) -> str:
+def _place(error: BaseException, file: Path) -> str:
     """The last line of the site's folder that ran, or the line that Python cannot read."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
@@ -107,5 +111,5 @@ def _place(error: Exception, file: Path) -> str:
     return lines[-1] if lines else str(file)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return error.msg if isinstance(error, SyntaxError) else str(error)

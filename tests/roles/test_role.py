@@ -178,6 +178,8 @@ class TestRole:
     def test_shell_is_sound(self, checked: CheckedRole) -> None:
         """Scripts and probes are read by sh, and by shellcheck where it is installed."""
         for system, items in planned_systems(checked).items():
+            for item in items:
+                assembled(*item.resource.shell)
             asked = probes(items)
             files = dict.fromkeys(file for probe in asked for file in probe.shell)
             calls = "".join(f"probe_{n}() {{\n{probe.script}\n}}\n" for n, probe in enumerate(asked))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.data import data
-from provision.plan.script import STEPS
+from provision.plan.plan import STEPS
 from provision.probe import Output
 from provision.shell import assembled
 

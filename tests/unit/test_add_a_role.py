@@ -151,6 +151,11 @@ def test_check_roles_holds_it_to_the_tests_of_ours(site: Path) -> None:
         ("\n\nx = 1 / 0\n", "roles/chrony/role.py:3: the role cannot be loaded: ZeroDivisionError"),
         ("def f(:\n", "roles/chrony/role.py:1: the role cannot be loaded: SyntaxError"),
         ("ROLE = 7\n", "roles/chrony/role.py: there is no ROLE in it"),
+        ("import sys\nsys.exit(0)\n", "roles/chrony/role.py:2: the role cannot be loaded: SystemExit"),
+        (
+            "from provision.role import Role\nROLE = Role('chrony', dict, list)\n",
+            "roles/chrony/role.py: its settings are not a class of settings",
+        ),
     ],
 )
 def test_a_role_that_cannot_be_loaded_is_named_with_its_line(site: Path, text: str, says: str) -> None:

@@ -19,7 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from provision.connection import Connection, DeadlineError, UnfinishedError, fetch_host_key, ssh_config
+from provision.connection import (
+    Connection,
+    DeadlineError,
+    UnfinishedError,
+    execution,
+    fetch_host_key,
+    ssh_config,
+)
 from provision.connection.login import Login
 from provision.errors import HostError, ProbeError, UnreachableError
 from provision.probe import Output, Probe
@@ -267,6 +274,16 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
             big = "x" * 3_000_000
             assert connection.run(f": '{big}'; wc -c", timeout=20, stdin=b"12").stdout.strip() == b"2"
     assert connection.execs == 3
+
+
+@needs_sudo
+def test_a_shell_that_echoes_what_it_reads_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PATIENCE", 2.0)
+    with system_user("prov-sudo", sudoers="ALL=(ALL) ALL", bashrc="exec /bin/cat\n") as user:
+        with sshd(user=user) as server, Connection(server.login(become=True, become_password=PASSWORD)) as c:
+            with pytest.raises(HostError, match="sudo did not start the command") as caught:
+                c.run("id -u", timeout=20)
+    assert PASSWORD not in f"{caught.value}{caught.value.hint}"
 
 
 @needs_sudo

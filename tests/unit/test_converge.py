@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,13 +11,14 @@ from typing import Any
 import pytest
 
 from provision.connection.login import Login
-from provision.errors import HostError, UnreachableError
+from provision.errors import HostError, RefusedError, UnreachableError
 from provision.plan.declared import declare
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.plan.script import Event
 from provision.probe import Output
 from provision.resource import Change
+from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
@@ -181,6 +184,21 @@ def test_what_another_run_left_must_not_go_beyond_the_approval(carried_out: Any)
 def test_a_host_that_is_not_right_after_all_failed(carried_out: Any) -> None:
     result, _ = carried_out(Played([(step("a"),), (step("a"),)]))
     assert told(result) == "not converged: update a is still to be done (a is wrong)"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (lambda *_: 1 / 0, "role mine failed: ZeroDivisionError: division by zero"),
+        (lambda *_: sys.exit(0), "role mine failed: SystemExit: 0"),
+        (lambda *_: None, "role mine failed: TypeError"),
+        (lambda *_: ["x"], "role mine failed: TypeError: 'x' is not a resource"),
+    ],
+)
+def test_a_role_that_fails_is_this_hosts_fault(body: Any, says: str) -> None:
+    role = Role("mine", Settings, body)
+    with pytest.raises(RefusedError, match=re.escape(says)):
+        declare("h", {role: Settings()}, H100)
 
 
 def test_what_stops_every_package_operation_comes_first() -> None:

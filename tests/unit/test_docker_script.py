@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.plan.script import STEPS
+from provision.plan.plan import STEPS
 from provision.probe import Output, quote
 from provision.resource import Planned
 from provision.resources.file import FileState

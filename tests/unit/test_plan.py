@@ -182,6 +182,7 @@ def test_the_digest_is_equal_only_for_plans_that_do_the_same() -> None:
         {"diff": "x"},
         {"owes": ("x",)},
         {"role": "x"},
+        {"functions": "x"},
     ):
         assert Plan("h1", (replace(one.changes[0], **other),)).digest != one.digest
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from provision import render as rendering
 from provision.data import data
-from provision.errors import Refusal
+from provision.errors import Refusal, RenderError
 from provision.facts import PROBES, Facts
 from provision.plan.declared import Declared
-from provision.plan.plan import plan, previews, probes
-from provision.plan.script import ACTIVE, STEPS, script_of
+from provision.plan.plan import STEPS, plan, previews, probes
+from provision.plan.script import ACTIVE, script_of
 from provision.probe import Probe
 from provision.roles import all_roles
 from provision.run import gather
@@ -180,3 +181,37 @@ def test_python_holds_no_script(path: Path) -> None:
 def test_a_probe_is_one_line(system: str) -> None:
     asked: list[Probe] = [*PROBES, ACTIVE, *probes(declared(of(system)))]
     assert [probe.name for probe in asked if "\n" in probe.script] == []
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site's folder with shell files, found in this test alone."""
+    monkeypatch.setattr(rendering, "_FOLDERS", [])
+    rendering.add_folder(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.sh").write_text("# needs: mine/b.sh\na() { :; }\n")
+    (tmp_path / "mine/b.sh").write_text("b() { :; }\n")
+    text_of.cache_clear()
+    return tmp_path
+
+
+def test_what_a_file_needs_comes_before_it(site: Path) -> None:
+    assert assembled("mine/a.sh", "mine/b.sh") == "b() { :; }\na() { :; }\n"
+
+
+def test_files_that_need_each_other_are_named(site: Path) -> None:
+    (site / "mine/b.sh").write_text("# needs: mine/a.sh\n")
+    with pytest.raises(RenderError, match=r"mine/a\.sh → mine/b\.sh → mine/a\.sh"):
+        assembled("mine/a.sh")
+
+
+def test_a_function_has_one_home_in_a_script(site: Path) -> None:
+    """A site's file cannot take the place of a function that the product's steps call."""
+    (site / "mine/b.sh").write_text("write_file() { :; }\n")
+    with pytest.raises(RenderError, match=r"write_file is in shell/files\.sh already"):
+        assembled(STEPS, "mine/a.sh")
+
+
+def test_a_file_that_is_not_there_is_named(site: Path) -> None:
+    with pytest.raises(RenderError, match=r"there is no template mine/c\.sh"):
+        assembled("mine/c.sh")
