@@ -13,6 +13,9 @@ from provision.resource import ABSENT, Change, Missing, Planned, Resource
 NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
 """Unit file states in which systemctl enable has nothing to do (systemctl(1), is-enabled)."""
 
+STARTS = ("start", "await")
+"""Actions after which a unit is up that was not."""
+
 
 @dataclass(frozen=True)
 class UnitState:
@@ -84,8 +87,10 @@ class Service(Resource[UnitState | Missing]):
             return self._bring_up("keep", f"keep {self.unit} enabled and running", after)
         reasons = [f"it is {state.active} ({state.sub})"] * start
         reasons += [f"it is {state.enabled or 'not enabled'}"] * enable
-        verbs = ["enable"] * enable + ["start"] * start
-        action = "start" if start else "enable"
+        # It may have read its files before they change: a start that does not do the work of a handler.
+        coming = state.active == "activating" and not state.sub.startswith("auto-restart")
+        verbs = ["enable"] * enable + ["wait for" if coming else "start"] * start
+        action = "await" if coming else "start" if start else "enable"
         return self._bring_up(action, f"{' and '.join(verbs)} {self.unit}", "; ".join(reasons))
 
     def _bring_up(self, action: str, summary: str, reason: str) -> Change:
@@ -97,7 +102,7 @@ class Service(Resource[UnitState | Missing]):
             reason=reason,
             done=f"unit_is_up {unit}",
             script=f"enable_unit {unit} && start_unit {unit} {self.timeout}",
-            after_reboot=action == "start",
+            after_reboot=action in STARTS,
             reloads_systemd=True,
         )
 

@@ -279,10 +279,13 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
 @needs_sudo
 def test_a_shell_that_echoes_what_it_reads_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "PATIENCE", 2.0)
-    with system_user("prov-sudo", sudoers="ALL=(ALL) ALL", bashrc="exec /bin/cat\n") as user:
-        with sshd(user=user) as server, Connection(server.login(become=True, become_password=PASSWORD)) as c:
-            with pytest.raises(HostError, match="sudo did not start the command") as caught:
-                c.run("id -u", timeout=20)
+    with (
+        system_user("prov-sudo", sudoers="ALL=(ALL) ALL", bashrc="exec /bin/cat\n") as user,
+        sshd(user=user) as server,
+        Connection(server.login(become=True, become_password=PASSWORD)) as connection,
+        pytest.raises(HostError, match="sudo did not start the command") as caught,
+    ):
+        connection.run("id -u", timeout=20)
     assert PASSWORD not in f"{caught.value}{caught.value.hint}"
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
-from provision.resources.service import Service, UnitState
+from provision.resources.service import STARTS, Service, UnitState
 from provision.roles.docker.daemon_json import LIVE_RESTORE
 from provision.roles.docker.engine import SHELL
 from provision.roles.docker.text import DAEMON_JSON
@@ -50,7 +50,7 @@ class DockerService(Service):
         :raises Refusal: if somebody masked it.
         """
         change = super().change(state, planned)
-        if change is None or change.action != "start":
+        if change is None or change.action not in STARTS:
             return change and replace(change, script=f"enable_unit {quote(self.unit)}")
         return replace(
             change,
