@@ -6,7 +6,7 @@ import pytest
 
 from provision.errors import Refusal
 from provision.probe import Output
-from provision.resource import ABSENT, Change, Handler, Planned
+from provision.resource import ABSENT, Change, Handler, Missing, Planned
 from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
 
 ANSWER = b"""\
