@@ -91,6 +91,8 @@ def judge(
     connections: Mapping[str, Connection] | None = None,
 ) -> VerifyResult:
     """Run the suite on what ``ask`` finds out; see :func:`verify`."""
+    if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
+        raise UsageError(f"{junit} cannot be written: it is a folder, or is in none", hint="--junit FILE")
     began = time.monotonic()
     plugin = Plugin(targets, ask, roles or all_roles())
     words = io.StringIO()
@@ -136,7 +138,7 @@ def _refuse(plugin: Plugin, code: int, expression: str, words: str) -> None:
         raise plugin.defect
     if plugin.broken:
         raise UsageError(f"the suite cannot be read: {plugin.broken[0]}", hint="mend or remove the file")
-    if code == pytest.ExitCode.USAGE_ERROR:
+    if code == pytest.ExitCode.USAGE_ERROR and expression:
         raise UsageError(f"-k {expression!r} is not an expression", hint="-k 'triton and not canary'")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         last = words.strip().rpartition("\n")[2]

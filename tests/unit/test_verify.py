@@ -987,3 +987,9 @@ def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message:
 
     with pytest.raises(UsageError, match=message):
         judge([target()], ask, suites=[tmp_path])
+
+
+@pytest.mark.parametrize("place", [".", "none/x.xml"])
+def test_a_junit_report_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        judge([target()], lambda *_: {}, junit=tmp_path / place)
