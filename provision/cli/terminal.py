@@ -27,7 +27,7 @@ STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 def named(text: str) -> str:
     """``text`` with the commands in it (``inv plan …``) as the running program is called."""
-    return re.sub(r"\binv (?=[a-z])", f"{program_name()} ", text)
+    return re.sub(r"(?<![\w./-])inv (?=[a-z])", f"{program_name()} ", text)
 
 
 def write_data(text: str) -> None:

@@ -194,6 +194,7 @@ def test_hints_name_the_program_that_runs(
     assert program_name() == expected
     terminal.log("hint: plan again: inv plan --out FILE")
     terminal.write_data("  hint: inv plan\n+ inv plan")
+    terminal.log("  ./inv plan stays as it is")
     shown = capsys.readouterr()
-    assert shown.err == f"hint: plan again: {expected} plan --out FILE\n"
+    assert shown.err == f"hint: plan again: {expected} plan --out FILE\n  ./inv plan stays as it is\n"
     assert shown.out == f"  hint: {expected} plan\n+ inv plan\n"
