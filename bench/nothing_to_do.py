@@ -21,20 +21,23 @@ from concurrent.futures import ThreadPoolExecutor
 import fabric
 import paramiko
 
-from provision import facts as facts_of
-from provision import plan as planning
-from provision import roles, sources
 from provision.connection import Connection
-from provision.converge import ACTIVE_RUN, Target, ask_facts, survey, wanted_of
-from provision.fleet import targets
-from provision.gather import script_of
+from provision.facts import PROBES
+from provision.inventory import sources
+from provision.plan import plan as planning
+from provision.plan.declared import declare
+from provision.plan.script import ACTIVE
+from provision.roles import all_roles
+from provision.run.fleet import targets
+from provision.run.gather import script_of
+from provision.run.host import Target, ask_facts, survey
 
 ROUNDS = 7
 
 
 def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
     """Measure on all hosts of ``pattern`` and print one line a way; 1 if a host is not converged."""
-    hosts, _ = targets(sources.load([sources.default_path()]).select(pattern), roles.choose([]))
+    hosts, _ = targets(sources.load([sources.default_path()]).select(pattern), all_roles())
     scripts = {target.name: _scripts(target) for target in hosts}
     ways: dict[str, Callable[[Target], int]] = {
         "survey": _survey,
@@ -72,17 +75,17 @@ def _survey(target: Target) -> int:
 def _scripts(target: Target) -> list[str]:
     """The scripts that a survey runs on this host, sudo included."""
     with Connection(target.login) as connection:
-        wanted = wanted_of(target, ask_facts(connection)[0])
+        declared = declare(target.name, target.settings, ask_facts(connection)[0])
     return [
-        script_of((*facts_of.PROBES, ACTIVE_RUN)),
-        script_of(planning.probes(wanted)),
+        script_of((*PROBES, ACTIVE)),
+        script_of(planning.probes(declared)),
     ]
 
 
 def _plain(target: Target, scripts: Sequence[str], *, nodelay: bool) -> int:
     login = target.login
     arguments: dict[str, object] = {
-        "key_filename": login.key_file,
+        "key_filename": next(iter(login.key_files), None),
         "look_for_keys": False,
         "allow_agent": False,
     }

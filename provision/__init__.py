@@ -1,1 +1,3 @@
 """Bare GPU machines to NVIDIA Triton serving: inventory, facts, plan, apply, proof."""
+
+__version__ = "0.1.0"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.command import Output, Probe
-from provision.gpus import Architecture, architecture_of
+from provision.gpu.pci import Architecture, architecture_of
+from provision.probe import Output, Probe
 
 DISPLAY_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
 """PCI classes of GPUs: VGA, 3D controller, other display controller, processing accelerator."""
@@ -18,38 +18,17 @@ BRIDGE_CLASS = "0x0680"
 RHEL_FAMILY = ("rhel", "rocky", "almalinux", "centos", "ol")
 """Systems with RHEL's packages, by ``ID`` of os-release."""
 
+Family = Literal["debian", "rhel"]
+"""Whose packages a system has: apt's or dnf's."""
+
+FACTS = "shell/facts.sh"
+
 PROBES = (
     Probe("os-release", "cat /etc/os-release"),
-    Probe(
-        "system",
-        """uname -r
-uname -m
-dpkg --print-architecture 2>/dev/null || echo
-read -r id </proc/sys/kernel/random/boot_id; echo "$id"
-systemd-detect-virt 2>/dev/null || :
-""",
-    ),
-    Probe(
-        "pci",
-        """for d in /sys/bus/pci/devices/*; do
-  read -r vendor 2>/dev/null <"$d/vendor" || continue
-  [ "$vendor" = 0x10de ] || continue
-  read -r class <"$d/class"; read -r device <"$d/device"
-  printf '%s %s %s\\n' "${d##*/}" "$class" "$device"
-done""",
-    ),
-    Probe(
-        "nvlink5",
-        # From NVLink 5 on the switches are managed through a ConnectX, with this mark in its product data,
-        # which a device is in no hurry to give.
-        "timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd && echo yes || :",
-    ),
-    Probe(
-        "secure-boot",
-        # The variable holds four bytes of attributes, then 1 where Secure Boot is on (UEFI 2.10, 3.3).
-        "od -An -j4 -N1 -tu1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-        " 2>/dev/null || :",
-    ),
+    Probe("system", "system_facts", (FACTS,)),
+    Probe("pci", "nvidia_devices", (FACTS,)),
+    Probe("nvlink5", "nvlink5_switch", (FACTS,)),
+    Probe("secure-boot", "secure_boot_variable", (FACTS,)),
 )
 """The questions behind :class:`Facts`."""
 
@@ -101,11 +80,11 @@ class Facts:
     nvlink5: bool = False
 
     @property
-    def family(self) -> Literal["debian", "rhel", ""]:
-        """Whose packages the system has; empty for one that we do not know."""
+    def family(self) -> Family | None:
+        """Whose packages the system has; None for one that we do not know."""
         if self.os in RHEL_FAMILY:
             return "rhel"
-        return "debian" if self.architecture else ""
+        return "debian" if self.architecture else None
 
     @property
     def major(self) -> str:
@@ -121,11 +100,6 @@ class Facts:
     def system(self) -> str:
         """System and version in one word for messages: ``debian 12``."""
         return f"{self.os} {self.version}".strip()
-
-    @property
-    def is_apt(self) -> bool:
-        """Whether packages are Debian's kind."""
-        return self.family == "debian"
 
 
 def parse(answers: Mapping[str, Output]) -> Facts:

@@ -8,9 +8,30 @@ from typing import Any
 
 import jinja2
 
+from provision.data import data
 from provision.errors import RenderError
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+_FOLDERS: list[Path] = []
+"""Folders of sites' roles, whose templates are found like our own."""
+
+
+def add_folder(folder: Path) -> None:
+    """Find the templates of a site's roles: ``FOLDER/ROLE/NAME`` as ``ROLE/NAME``."""
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
+        _environment.cache_clear()
+
+
+def template_path(name: str) -> Path:
+    """The file of a template, ours before a site's.
+
+    :raises RenderError: if there is none of this name.
+    """
+    folders = [data("templates"), *_FOLDERS]
+    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if found is None:
+        raise RenderError(f"there is no template {name}", hint=f"looked in {', '.join(map(str, folders))}")
+    return found
 
 
 def systemd_word(value: object) -> str:
@@ -64,7 +85,7 @@ def _utf8_escapes(character: str) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([data("templates"), *_FOLDERS]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -76,25 +97,24 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill ``templates/TEMPLATE`` with ``values``.
+    """Fill the template with ``values``; its name is its path below ``templates/``.
 
     :raises RenderError: if the template needs a value that is not given, or is not a template.
     """
+    path = template_path(template)
     try:
         return _environment().get_template(template).render(values)
     except jinja2.TemplateSyntaxError as error:
-        raise RenderError(f"templates/{template}:{error.lineno}: {error.message}") from error
+        raise RenderError(f"{path}:{error.lineno}: {error.message}") from error
     except jinja2.UndefinedError as error:
-        raise RenderError(f"templates/{template}{_line(error)}: {error.message}") from error
-    except jinja2.TemplateNotFound as error:
-        raise RenderError(f"templates/{template}: there is no such template") from error
+        raise RenderError(f"{path}{_line(error, path)}: {error.message}") from error
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The line of the template in which ``error`` was raised."""
     trace, line = error.__traceback__, ""
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(str(TEMPLATES)):
+        if trace.tb_frame.f_code.co_filename == str(path):
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line

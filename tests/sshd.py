@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision.login import Login
+from provision.connection.login import Login
 
 SSHD = Path("/usr/sbin/sshd")
 PASSWORD = "correct horse, battery staple"

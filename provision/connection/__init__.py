@@ -4,8 +4,8 @@ What is set here, and why:
 
 - `dial.py`: the socket is ours. TCP_NODELAY and TCP_QUICKACK (Nagle's algorithm at either end costs 40 ms an
   exec on a fast network), keepalive and TCP_USER_TIMEOUT (a dead peer is noticed), IPv6 beside IPv4.
-- `hostkeys.py`: keys are checked against inventory or known_hosts; Fabric accepts any (fabric issue 2071).
-- `keys.py`: the key that the login names is offered, and no other.
+- `host_key_check.py`: keys are checked against inventory or known_hosts; Fabric accepts any (its issue 2071).
+- `identities.py`: the key that the login names is offered, and no other.
 - `session.py`: AES-GCM comes first, at half the CPU of paramiko's default. Every wait is bounded, where
   paramiko waits an hour for a channel (fabric issue 2197). Logins that sshd drops before its banner, because
   too many come at once (MaxStartups), are tried again.
@@ -25,15 +25,15 @@ from types import TracebackType
 import fabric
 import paramiko
 
-from provision.command import Output
 from provision.connection.execution import DeadlineError, Execution, UnfinishedError
-from provision.connection.hostkeys import expected_keys
-from provision.connection.session import close, opened, shown_key
-from provision.login import Login
+from provision.connection.host_key_check import expected_keys
+from provision.connection.login import Login
+from provision.connection.session import close, key_shown, opened
+from provision.probe import Output
 
-__all__ = ["Connection", "DeadlineError", "UnfinishedError", "enroll", "knows", "ssh_config"]
+__all__ = ["Connection", "DeadlineError", "UnfinishedError", "fetch_host_key", "knows", "ssh_config"]
 
-# What paramiko logs for humans we say in our errors, without tracebacks.
+# Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a session, as far as is known."""
+        """Whether there is a session; one whose host died may still look open."""
         return len(self._sessions) == 1 + len(self.login.jump) and self._sessions[-1].is_connected
 
     def open(self) -> None:
@@ -146,8 +146,8 @@ def knows(login: Login) -> bool:
     return bool(expected_keys(login))
 
 
-def enroll(login: Login) -> tuple[str, str, str]:
-    """Fetch a host's public key, without trust and without a login: its type, fingerprint, known_hosts line.
+def fetch_host_key(login: Login) -> tuple[str, str, str]:
+    """Fetch a host's public key, untrusted, without logging in: its type, fingerprint, known_hosts line.
 
     :raises UnreachableError: where the host, or a jump host in front of it, cannot be reached.
     """
@@ -155,7 +155,7 @@ def enroll(login: Login) -> tuple[str, str, str]:
     try:
         for hop in login.jump:
             gateways.append(opened(hop, gateways))
-        key = shown_key(login, gateways)
+        key = key_shown(login, gateways)
     finally:
         while gateways:
             close(gateways.pop())

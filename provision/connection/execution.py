@@ -9,12 +9,12 @@ from collections.abc import Callable
 import paramiko
 import paramiko.common
 
-from provision.command import Output
 from provision.connection.frames import KILL_AFTER, Frame, Lines, Unframed
+from provision.connection.login import Login
 from provision.connection.session import PATIENCE, reason
 from provision.connection.sudo import refusal
 from provision.errors import HostError, UnreachableError
-from provision.login import Login
+from provision.probe import Output
 
 GRACE = 5.0
 """Seconds by which the host may be late with ending a script that is out of time."""
@@ -103,7 +103,7 @@ class Execution:
             channel = transport.open_session(timeout=max(self.login.connect_timeout, PATIENCE))
         except paramiko.ChannelException as error:
             hint = "is MaxSessions in its sshd_config 0, or the account limited to other uses?"
-            raise HostError(self.login.host, f"sshd opens no session: {reason(error)}", hint=hint) from None
+            raise HostError(self.login.host, f"sshd refused a session: {reason(error)}", hint=hint) from None
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(reason(error)) from None
         channel.in_buffer.set_event(self.wake)
@@ -190,7 +190,7 @@ class Execution:
     def _check_time(self, now: float) -> None:
         passed = now - self.started
         if self.asks and not self.stdout.marked and passed > PATIENCE:
-            raise self._not_started(None, f"sudo let nobody in within {PATIENCE:g} s")
+            raise self._not_started(None, f"sudo did not start the command within {PATIENCE:g} s")
         if passed > self.timeout + KILL_AFTER + GRACE:
             raise self._late(passed)
 
@@ -206,7 +206,7 @@ class Execution:
         if ask.is_alive():
             passed = self.alive - self.heard
             transport.close()
-            raise self._lost(f"no sign of life for {passed:.0f} s")
+            raise self._lost(f"no answer for {passed:.0f} s")
 
     def _answer(self, channel: paramiko.Channel, transport: paramiko.Transport) -> Output:
         passed = time.monotonic() - self.started
@@ -231,7 +231,7 @@ class Execution:
     def _killed(self, passed: float) -> UnfinishedError:
         partial = Output(137, self.stdout.data, self.stderr.data)
         message = f"{self.what}: killed on the host after {passed:.0f} s"
-        hint = "out of memory, or somebody's kill? see `journalctl -k` on the host"
+        hint = "out of memory, or killed by hand? see `journalctl -k` on the host"
         return UnfinishedError(self.login.host, message, partial=partial, hint=hint)
 
     def _late(self, passed: float) -> DeadlineError:
@@ -240,7 +240,7 @@ class Execution:
         return DeadlineError(self.login.host, message, partial=partial)
 
     def _not_started(self, code: int | None, message: str | None) -> HostError:
-        """Return why the loader never spoke: sudo, or the login shell."""
+        """Return why the loader did not start: sudo or the login shell."""
         said = self.stderr.noise.replace(self.frame.prompt, b"")
         host = self.login.host
         if self.login.needs_sudo:
@@ -249,8 +249,14 @@ class Execution:
             known = refusal(said, self.login.user)
             if known is not None:
                 return HostError(host, known[0], hint=known[1])
-        words = (said + b"\n" + self.stdout.noise).decode("utf-8", "backslashreplace").split("\n")
+        noise = said + b"\n" + self.stdout.noise
+        if self.login.become_password:
+            # A shell that echoes what it reads has shown it.
+            noise = noise.replace(
+                self.frame.answer_to_prompt(self.login.become_password).strip(b"\n"), b"***"
+            )
+        words = noise.decode("utf-8", "backslashreplace").split("\n")
         last = next((line.strip() for line in words if line.strip()), "no message")
-        message = message or f"the host did not start our command (exit code {code})"
+        message = message or f"the host did not start the command (exit code {code})"
         hint = f"see the login shell and the rc files of {self.login.user} on the host"
         return HostError(host, f"{message}: {last[:200]}", hint=hint)

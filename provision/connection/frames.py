@@ -1,4 +1,4 @@
-"""The frame around a script: how it reaches a shell whole, and how its answer is told from noise. Pure.
+"""The frame around a script: how it reaches a shell whole, and how its answer is told from noise.
 
 sshd hands the command to the user's login shell, whose rc files may print anything and set any variable. The
 command is therefore one `exec` that csh and fish read as sh does. It starts a small loader, which marks both
@@ -13,30 +13,17 @@ import math
 import secrets
 from dataclasses import dataclass, field
 
-from provision.command import words
-from provision.login import Login
+from provision.connection.login import Login
+from provision.probe import words
+from provision.shell import assembled, constant
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LOCALE = "C.UTF-8"
-CUT_OFF = 255
-"""Exit code of the loader when the script did not arrive whole; ssh(1) uses the same for its own failures."""
+_SESSION = "shell/session.sh"
+LOCALE = constant("shell/environment.sh", "session_locale")
 KILL_AFTER = 5
 """Seconds between the host's SIGTERM and SIGKILL to a script that is out of time."""
 
-# What rc files set that changes what programs print or load. Proxy settings are the host's own, and stay.
-_UNSET = (
-    "LANGUAGE BASH_ENV ENV CDPATH TMPDIR POSIXLY_CORRECT GREP_OPTIONS "
-    "LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME"
-)
-# No single quotes and no exclamation mark: the login shell may be csh.
-_MARK = 'printf "<%s>\\n" "$1"; printf "<%s>\\n" "$1" >&2; '
-_SKIP_UNREAD = 'while IFS= read -r line; do [ "$line" = "$1" ] && break; done; unset line; '
-_LOAD = (
-    'script=$(cat); case $script in *"#$1") ;; *) echo "the script was cut off on its way here" >&2; '
-    f"exit {CUT_OFF};; esac; exec </dev/null; cd /; umask 022; shift; "
-    f"unset {_UNSET}; LC_ALL={LOCALE} PATH={PATH}; export LC_ALL PATH; "
-    'eval "unset script; $script"'
-)
+_FUNCTIONS = "; ".join(line for line in assembled(_SESSION).splitlines() if line and not line.startswith("#"))
+_LOAD = 'read_script "$1"; forget_rc_files; set_environment; shift; eval "unset script; $script"'
 
 
 @dataclass(frozen=True)
@@ -56,9 +43,10 @@ class Frame:
         return f"{self.token[:8]}%{self.token[8:]}".encode()
 
     def command(self, login: Login, timeout: float) -> str:
-        """Return the command line for sshd: the loader as the wanted user, for ``timeout`` s at most."""
+        """Return the command line for sshd: the loader as the user to become, for ``timeout`` s at most."""
         asks = login.needs_sudo and login.become_password is not None
-        loader = _MARK + (_SKIP_UNREAD if asks else "") + _LOAD
+        skip = 'skip_unread "$1"; ' if asks else ""
+        loader = f'{_FUNCTIONS}; mark_streams "$1"; {skip}{_LOAD}'
         limit = str(max(1, math.ceil(timeout)))
         argv = ["timeout", "-k", str(KILL_AFTER), limit, "/bin/sh", "-c", loader, "provision", self.token]
         if login.needs_sudo:

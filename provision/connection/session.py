@@ -14,11 +14,11 @@ import fabric
 import paramiko
 
 from provision.connection.dial import dial
-from provision.connection.hostkeys import Pinned, expected_keys
-from provision.connection.keys import Offer
+from provision.connection.host_key_check import Pinned, expected_keys
+from provision.connection.identities import Offer
 from provision.connection.known_hosts import HostKey
+from provision.connection.login import Login
 from provision.errors import UnreachableError
-from provision.login import Login
 
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -176,7 +176,7 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     return UnreachableError(login.host, f"{where}: the handshake failed: {reason(error)}")
 
 
-def shown_key(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
+def key_shown(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
     """Return the public key that the host shows, trusted or not.
 
     :raises UnreachableError: where the host shows none.

@@ -1,4 +1,4 @@
-"""What sudo says when it refuses, as sentences for users. Pure.
+"""Refusals of sudo, translated into messages and hints. Pure.
 
 sudo runs under LC_ALL=C.UTF-8, so the texts are sudo's own English, whatever the host's language: sudo
 1.8 to 1.9 (plugins/sudoers) and sudo-rs, which Ubuntu 25.10 made the default.
@@ -11,17 +11,17 @@ import re
 _REFUSALS = (
     (
         rb"incorrect password attempt|[Aa]uthentication failed|[Mm]aximum \d+ incorrect",
-        "sudo does not accept the password",
+        "sudo rejected the password of {user}",
         "is ansible_become_password right for {user}?",
     ),
     (
         rb"a password is required|interactive authentication is required|no password was provided",
-        "sudo wants a password for {user}",
+        "sudo requires a password for {user}",
         "set ansible_become_password, or allow NOPASSWD in sudoers",
     ),
     (
         rb"must have a tty",
-        "sudo wants a terminal (requiretty)",
+        "sudo requires a terminal (requiretty)",
         "remove `Defaults requiretty` from sudoers for {user}",
     ),
     (
@@ -32,7 +32,7 @@ _REFUSALS = (
     (rb"unknown user", "sudo does not know the user to become", "is ansible_become_user right?"),
     (
         rb"account validation failure|[Aa]ccount expired|[Pp]assword (is )?expired",
-        "sudo refuses the account of {user}: locked or expired",
+        "the account of {user} is locked or expired",
         "log in once by hand, or see chage -l {user} on the host",
     ),
     (

@@ -2,7 +2,7 @@
 
 The YAML format, ranges, precedence and host patterns are those of ansible-core 2.19: ``ansible-inventory
 --list`` on the same files tells the same hosts, groups and variables. Strings with Jinja templates are kept
-as written. ``provision.sources`` reads the files.
+as written. ``provision.inventory.sources`` reads the files.
 """
 
 from provision.inventory.build import Builder, variables

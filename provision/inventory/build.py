@@ -1,6 +1,6 @@
 """The formats of sources: Ansible's YAML, the JSON that programs print, files of variables.
 
-Nothing here opens a file: ``provision.sources`` reads, and hands over texts and data in their order.
+Nothing here opens a file: ``provision.inventory.sources`` reads them and passes them on in order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from provision.errors import InventoryError
 from provision.inventory.addresses import expand, split_port
-from provision.inventory.document import of_data, parse
+from provision.inventory.document import of_data
 from provision.inventory.draft import Draft, Layer, Vars
 from provision.inventory.model import Inventory
 from provision.inventory.values import Document, Item, Value, is_string_key
@@ -27,7 +27,7 @@ class Builder:
 
     @property
     def warnings(self) -> list[str]:
-        """What the sources say to no effect; readers of sources may add to it."""
+        """Parts of the sources that have no effect; readers of sources may add to it."""
         return self.draft.warnings
 
     def names(self, kind: Literal["groups", "hosts"]) -> list[str]:
@@ -42,22 +42,15 @@ class Builder:
         """
         return self.draft.build(layers)
 
-    def add_yaml(self, text: str, path: str) -> None:
-        """Take an inventory in Ansible's YAML format (JSON is YAML).
-
-        :raises InventoryError: it is not YAML, or not of that structure.
-        """
-        document = parse(text, path)
-        if document.encrypted:
-            raise _refusal(document.root, "the inventory is encrypted with ansible-vault", "decrypt it first")
-        self.add_document(document)
-
     def add_document(self, document: Document) -> None:
         """Take a parsed inventory in Ansible's YAML format.
 
         :raises InventoryError: it is not of that structure.
         """
         root = document.root
+        if document.encrypted:
+            hint = "keep hosts in a plain file, and encrypt single values with !vault"
+            raise _refusal(root, "the inventory is encrypted with ansible-vault", hint)
         if not root.value:
             raise _refusal(root, "the inventory is empty", "write at least 'all: {hosts: {NAME: }}'")
         if not isinstance(root.value, dict):

@@ -1,6 +1,6 @@
 """Host patterns: the hosts that ``--hosts 'gpu:&paris:!canary'`` names, by ansible-core's rules and order.
 
-One difference is on purpose: a plain name that no host or group has is an error, and there is no implicit
+One difference is on purpose: an unknown plain name is an error, and there is no implicit
 localhost. Ansible goes on with a warning, and ``all:!canray`` changes the very hosts one wanted to spare.
 """
 
@@ -40,7 +40,7 @@ def select(inventory: Members, pattern: str) -> list[str]:
 
     Unions come first, then every ``&``, then every ``!``, wherever they stand.
 
-    :raises UsageError: the pattern is malformed, holds a name that nobody has, or leaves no host.
+    :raises UsageError: the pattern is malformed, has an unknown name, or leaves no host.
     """
     terms = _split(pattern)
     if not terms:

@@ -1,4 +1,4 @@
-"""Files and directories with their content, mode and owner, and files that must not be there."""
+"""Files and directories with their content, mode and owner."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned, Resource, unified
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Resource, unified
+from provision.shell import constant
 
-LARGEST = 1 << 20
+FILES = "shell/files.sh"
+FILE_STATE = "shell/file_state.sh"
+
+LARGEST = int(constant(FILE_STATE, "largest_file"))
 """Bytes of a file that are read for comparing and diffing; what we manage is far smaller."""
 
-DANGLING = "dangling link"
+DANGLING = constant(FILE_STATE, "dangling")
 """Type of a symbolic link that points to nothing."""
 
 
@@ -32,21 +36,7 @@ class FileState:
 
 def read_paths(name: str, paths: Sequence[str]) -> Probe:
     """A probe that tells type, mode, owner and content of every path, links followed."""
-    listed = words(*paths)
-    return Probe(
-        name,
-        f"""for f in {listed}; do
-  if s=$(stat -L -c '%F|%a|%U|%G|%s' -- "$f" 2>/dev/null); then
-    printf '%s\\n' "$s"
-    case $s in
-      regular*) if [ "${{s##*|}}" -le {LARGEST} ]; then base64 -w0 -- "$f"; fi ;;
-    esac
-    echo
-  elif [ -L "$f" ]; then printf '{DANGLING}|777|root|root|0\\n\\n'
-  else printf 'absent\\n\\n'
-  fi
-done""",
-    )
+    return Probe(name, words("path_states", *paths), (FILE_STATE,))
 
 
 def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | Missing]:
@@ -91,14 +81,14 @@ def _in_the_way(path: str, state: FileState) -> Refusal:
     )
 
 
-class PathResource(Resource):
+class PathResource(Resource[FileState | Missing]):
     """What all kinds share whose resources are paths."""
 
     path: str
+    shell = (FILES,)
 
     @property
     def id(self) -> str:
-        """``KIND:PATH``."""
         return f"{self.kind}:{self.path}"
 
     @classmethod
@@ -108,9 +98,11 @@ class PathResource(Resource):
 
     @classmethod
     def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, FileState | Missing]:
-        """State by id."""
         found = parse_paths([r.path for r in resources], answer)
         return {r.id: found[r.path] for r in resources}
+
+    def bare(self) -> Missing:
+        return ABSENT
 
 
 @dataclass(frozen=True)
@@ -161,13 +153,18 @@ class File(PathResource):
             action=action,
             summary=f"write {self.path} ({size})",
             reason=reason,
+            sign="+" if action == "create" else "~",
             diff=self._diff(None if isinstance(state, Missing) else state.content),
             guard=_same(self.path, state),
             done=f"holds {quote(self.path)} {checksum(self.content)}"
             f" && owned {quote(self.path)} {quote(f'{self.mode} {self.owner}:{self.group}')}",
             script=f"write_file {words(self.path, self.mode, f'{self.owner}:{self.group}')} <<'END'\n"
             f"{base64.encodebytes(self.content).decode('ascii')}END\n",
+            reloads_systemd=self.path.startswith("/etc/systemd/"),
         )
+
+    def rendered(self) -> RenderedFile:
+        return RenderedFile(self.path, self.content, self.mode)
 
     def _diff(self, old: bytes | None) -> str:
         if self.sensitive:
@@ -212,36 +209,7 @@ class Directory(PathResource):
             action=action,
             summary=f"directory {self.path} ({want})",
             reason=reason,
+            sign="+" if action == "create" else "~",
             done=done,
             script=f"make_directory {words(self.path, self.mode, f'{self.owner}:{self.group}')}",
-        )
-
-
-@dataclass(frozen=True)
-class NoFile(PathResource):
-    """A path that must not exist; what is there is moved into the backups."""
-
-    path: str
-    why: str
-    kind: ClassVar[str] = "no-file"
-
-    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Move the file away if it is there.
-
-        :raises Refusal: if it is a directory.
-        """
-        if isinstance(state, Missing):
-            return None
-        if state.type == "directory":
-            raise _in_the_way(self.path, state)
-        old = (state.content or b"").decode("utf-8", "backslashreplace")
-        return Change(
-            resource=self.id,
-            action="remove",
-            summary=f"remove {self.path} (kept in the backups)",
-            reason=self.why,
-            diff=unified(old, "", self.path),
-            guard="" if state.content is None else _same(self.path, state),
-            done=f"[ ! -e {quote(self.path)} ] && [ ! -L {quote(self.path)} ]",
-            script=f"backup {quote(self.path)} && rm -f -- {quote(self.path)}",
         )

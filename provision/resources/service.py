@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, Resource
 
 NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
 """Unit file states in which systemctl enable has nothing to do (systemctl(1), is-enabled)."""
+
+STARTS = ("start", "await")
+"""Actions after which a unit is up that was not."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class UnitState:
 
 
 @dataclass(frozen=True)
-class Service(Resource):
+class Service(Resource[UnitState | Missing]):
     """A unit that is enabled and active. Starting waits until the unit says that it is up.
 
     :ivar timeout: seconds that a start may take, its own gates included.
@@ -36,10 +39,10 @@ class Service(Resource):
     timeout: int = 120
     after: tuple[str, ...] = ()
     kind: ClassVar[str] = "service"
+    shell = ("shell/units.sh",)
 
     @property
     def id(self) -> str:
-        """``service:UNIT``."""
         return f"service:{self.unit}"
 
     @classmethod
@@ -59,6 +62,9 @@ class Service(Resource):
             raise ValueError(f"{len(blocks)} answers for {len(resources)} units: {answer.err.strip()}")
         return {r.id: _unit_state(block) for r, block in zip(resources, blocks, strict=True)}
 
+    def bare(self) -> Missing:
+        return ABSENT
+
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
         """Enable and start the unit where it is not, or may not be after what is planned.
 
@@ -77,12 +83,14 @@ class Service(Resource):
         if not enable and not start:
             if not causes:
                 return None
-            after = ", ".join(dict.fromkeys(planned.at(i).resource for i in causes))
-            return self._bring_up("keep", f"keep {self.unit} enabled and running", f"after {after}")
+            after = f"after {planned.resources(causes)}"
+            return self._bring_up("keep", f"keep {self.unit} enabled and running", after)
         reasons = [f"it is {state.active} ({state.sub})"] * start
         reasons += [f"it is {state.enabled or 'not enabled'}"] * enable
-        verbs = ["enable"] * enable + ["start"] * start
-        action = "start" if start else "enable"
+        # It may have read its files before they change: a start that does not do the work of a handler.
+        coming = state.active == "activating" and not state.sub.startswith("auto-restart")
+        verbs = ["enable"] * enable + ["wait for" if coming else "start"] * start
+        action = "await" if coming else "start" if start else "enable"
         return self._bring_up(action, f"{' and '.join(verbs)} {self.unit}", "; ".join(reasons))
 
     def _bring_up(self, action: str, summary: str, reason: str) -> Change:
@@ -94,6 +102,8 @@ class Service(Resource):
             reason=reason,
             done=f"unit_is_up {unit}",
             script=f"enable_unit {unit} && start_unit {unit} {self.timeout}",
+            after_reboot=action in STARTS,
+            reloads_systemd=True,
         )
 
 

@@ -1,33 +1,115 @@
-"""The roles, one file each: a settings class, whose defaults are its documentation, and its resources."""
+"""The roles, one folder each: ``role.py`` with a settings class and the resources that it declares.
+
+A site's own roles have the same shape and lie in a folder ``roles`` beside its inventory.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
 
+from provision.data import data
 from provision.errors import UsageError
-from provision.roles.base import Role
+from provision.render import add_folder
+from provision.role import Role, Settings
 
 
 @functools.cache
 def all_roles() -> tuple[Role, ...]:
     """Every role of this folder, in the order of a run."""
-    names = (info.name for info in pkgutil.iter_modules(__path__))
-    modules = (importlib.import_module(f"{__name__}.{name}") for name in names if name != "base")
-    found: list[Role] = [module.ROLE for module in modules if hasattr(module, "ROLE")]
-    return tuple(sorted(found, key=lambda role: role.order))
+    files = (file for folder in __path__ for file in sorted(Path(folder).glob("*/role.py")))
+    return _in_order(importlib.import_module(f"{__name__}.{file.parent.name}.role").ROLE for file in files)
 
 
-def choose(names: Sequence[str]) -> tuple[Role, ...]:
+@functools.cache
+def with_site(folder: Path) -> tuple[Role, ...]:
+    """The roles of this folder and those of a site's folder, in the order of a run.
+
+    :param folder: holds a folder with ``role.py`` for each role; there need not be one.
+    :raises UsageError: if one of them cannot be loaded, or has the name of another role.
+    """
+    if not folder.is_dir():
+        return all_roles()
+    add_folder(folder)
+    found = {role.name: role for role in all_roles()}
+    for file in sorted(folder.glob("*/role.py")):
+        role = _site_role(file)
+        if role.name in found or (data("templates") / role.name).is_dir():
+            raise UsageError(
+                f"{file}: the name {role.name!r} is taken by the product", hint="give the role another name"
+            )
+        found[role.name] = role
+    return _in_order(found.values())
+
+
+def choose(roles: Sequence[Role], names: Sequence[str]) -> tuple[Role, ...]:
     """The named roles in the order of a run; all of them if no name is given.
 
     :raises UsageError: for a name that is no role.
     """
-    roles = all_roles()
     known = [role.name for role in roles]
     for name in names:
         if name not in known:
             raise UsageError(f"there is no role {name!r}", hint=f"roles: {', '.join(known)}")
     return tuple(role for role in roles if not names or role.name in names)
+
+
+def _in_order(roles: Iterable[Role]) -> tuple[Role, ...]:
+    return tuple(sorted(roles, key=lambda role: (role.order, role.name)))
+
+
+def _site_role(file: Path) -> Role:
+    """The role of a site's ``role.py``, which has to be called as its folder."""
+    module = _load(file)
+    role = getattr(module, "ROLE", None)
+    if not isinstance(role, Role):
+        raise UsageError(f"{file}: there is no ROLE in it", hint="ROLE = Role(…); see docs/add-a-role.md")
+    if not (isinstance(role.settings, type) and issubclass(role.settings, Settings)):
+        raise UsageError(
+            f"{file}: its settings are not a class of settings", hint="derive it from provision.role.Settings"
+        )
+    if role.name != file.parent.name:
+        raise UsageError(
+            f"{file}: the role is called {role.name!r}, and its folder {file.parent.name!r}",
+            hint="call both the same",
+        )
+    return role
+
+
+def _load(file: Path) -> ModuleType:
+    """Import a site's ``role.py`` as ``site_roles.NAME.role``, so that it can import what lies beside it."""
+    package = f"site_roles.{file.parent.name}"
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]
+    for name, folders in (("site_roles", []), (package, [str(file.parent)])):
+        parent = ModuleType(name)
+        parent.__path__ = folders
+        sys.modules[name] = parent
+    try:
+        return importlib.import_module(f"{package}.role")
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{_place(error, file)}: the role cannot be loaded: {type(error).__name__}: {_said(error)}",
+            hint="mend it; see docs/add-a-role.md",
+        ) from error
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """The last line of the site's folder that ran, or the line that Python cannot read."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent == file.parent
+    ]
+    return lines[-1] if lines else str(file)
+
+
+def _said(error: BaseException) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)

@@ -14,8 +14,7 @@ What a test module of the suite may use, besides pytest itself:
 from __future__ import annotations
 
 from provision.verify.evidence import Evidence
-from provision.verify.inference import inference
-from provision.verify.result import Check, HostResult, Verdict, VerifyResult
+from provision.verify.outcome import Check, HostResult, Verdict, VerifyResult
 from provision.verify.suite import SUITE, verify
 from provision.verify.verdict import fail, skip, warn
 
@@ -27,7 +26,6 @@ __all__ = [
     "Verdict",
     "VerifyResult",
     "fail",
-    "inference",
     "skip",
     "verify",
     "warn",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.command import Output, Probe
 from provision.connection import Connection
-from provision.converge import Target
 from provision.errors import HostError
 from provision.facts import Facts
-from provision.roles.base import Role
+from provision.probe import Output, Probe
+from provision.role import Role
+from provision.run.host import Target
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Look:
+class Answered:
     """What asking one host came to: evidence, or the error that prevented it.
 
-    :ivar connection: the way to ask more; None where there is none.
+    :ivar connection: for further questions; None where there is none.
     :ivar seconds: from connecting to the last answer.
     """
 
@@ -46,7 +46,7 @@ class Look:
     seconds: float = 0.0
 
 
-Ask = Callable[[Mapping[str, Sequence[Probe]], frozenset[str]], Mapping[str, Look]]
+Ask = Callable[[Mapping[str, Sequence[Probe]], frozenset[str]], Mapping[str, Answered]]
 """Asks hosts, by their inventory names, their probes. Those in the set keep their connections open."""
 
 

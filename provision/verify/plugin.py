@@ -10,15 +10,15 @@ from types import ModuleType
 import pytest
 from testinfra.host import Host
 
-from provision.command import Probe
-from provision.converge import Target
 from provision.errors import HostError, UsageError
 from provision.facts import Facts
+from provision.probe import Probe
+from provision.role import Role, Settings
 from provision.roles import choose
-from provision.roles.base import Role, Settings
+from provision.run.host import Target
 from provision.verify.backend import testinfra_host
-from provision.verify.evidence import Ask, Evidence, Look, Subject
-from provision.verify.result import Check, Verdict
+from provision.verify.evidence import Answered, Ask, Evidence, Subject
+from provision.verify.outcome import Check, Verdict
 from provision.verify.verdict import Concern, Finding
 
 PER_INSTANCE = frozenset({"instance", "instance_name"})
@@ -31,16 +31,17 @@ LONGEST = 300
 class Plugin:
     """One run of the suite.
 
-    :ivar looks: what asking each host came to; filled when the tests are known, before the first one runs.
+    :ivar answered: what asking each host came to; filled when the tests are known, before the first one runs.
     :ivar checks: the verdicts by host.
     :ivar broken: files of the suite that cannot be read, with the reason.
     :ivar lost: hosts whose connection ended in the middle of a test.
     """
 
-    def __init__(self, targets: Sequence[Target], ask: Ask) -> None:
+    def __init__(self, targets: Sequence[Target], ask: Ask, roles: Sequence[Role]) -> None:
         self.targets = targets
+        self.roles = roles
         self.ask = ask
-        self.looks: Mapping[str, Look] = {}
+        self.answered: Mapping[str, Answered] = {}
         self.checks: dict[str, list[Check]] = {target.name: [] for target in targets}
         self.broken: list[str] = []
         self.lost: dict[str, HostError] = {}
@@ -51,7 +52,7 @@ class Plugin:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Repeat every test for each host that has the module's role, or for each instance on it."""
-        role = role_of(metafunc.module)
+        role = role_of(metafunc.module, self.roles)
         each = bool(PER_INSTANCE & set(metafunc.fixturenames))
         subjects = [subject for target in self.targets for subject in subjects_of(target, role, each=each)]
         metafunc.parametrize("subject", subjects, ids=[s.id for s in subjects], indirect=True, scope="module")
@@ -78,7 +79,7 @@ class Plugin:
         if self.broken or session.config.option.collectonly:
             return
         try:
-            self.looks = self.ask(*questions(session.items))
+            self.answered = self.ask(*questions(session.items))
         except UsageError as error:
             self.defect = error
             raise pytest.exit.Exception(error.message) from error
@@ -94,7 +95,7 @@ class Plugin:
     def subject(self, request: pytest.FixtureRequest) -> Subject:
         """What the test is about; a host that could not be asked fails here, with its one sentence."""
         subject: Subject = request.param
-        error = self.looks[subject.target.name].error
+        error = self.answered[subject.target.name].error
         if error:
             raise error
         return subject
@@ -107,7 +108,7 @@ class Plugin:
     @pytest.fixture(scope="module")
     def evidence(self, subject: Subject) -> Evidence:
         """The answers of the host to the probes."""
-        evidence = self.looks[subject.target.name].evidence
+        evidence = self.answered[subject.target.name].evidence
         assert evidence is not None
         return evidence
 
@@ -137,7 +138,7 @@ class Plugin:
     @pytest.fixture(scope="module")
     def host(self, subject: Subject) -> Host:
         """testinfra's Host: every question to it is an exec, so what can be a probe should be one."""
-        connection = self.looks[subject.target.name].connection
+        connection = self.answered[subject.target.name].connection
         assert connection is not None
         return testinfra_host(connection)
 
@@ -165,7 +166,7 @@ class Plugin:
         assert subject is not None
         host = subject.target.name
         if isinstance(error, HostError):
-            if not self.looks[host].error:
+            if not self.answered[host].error:
                 self.lost.setdefault(host, error)
             return
         message, hint = said(error) if error else ("", None)
@@ -182,13 +183,13 @@ class Plugin:
         )
 
 
-def role_of(module: ModuleType) -> Role | None:
+def role_of(module: ModuleType, roles: Sequence[Role]) -> Role | None:
     """The role that a test module is for.
 
     :raises UsageError: if its ``ROLE`` is no role.
     """
     name = getattr(module, "ROLE", None)
-    return choose([name])[0] if name is not None else None
+    return choose(roles, [name])[0] if name is not None else None
 
 
 def subjects_of(target: Target, role: Role | None, *, each: bool) -> list[Subject]:

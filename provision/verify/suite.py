@@ -12,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from provision import facts
-from provision.command import Output, Probe
 from provision.connection import Connection
-from provision.converge import Target
+from provision.data import data
 from provision.errors import HostError, ProbeError, UsageError
-from provision.fleet import each
-from provision.gather import gather
-from provision.verify.evidence import Ask, Evidence, Look
+from provision.facts import PROBES, Facts, parse
+from provision.probe import Output, Probe
+from provision.role import Role
+from provision.roles import all_roles
+from provision.run.fleet import each
+from provision.run.gather import gather
+from provision.run.host import Target
+from provision.verify.evidence import Answered, Ask, Evidence
+from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
-from provision.verify.result import HostResult, VerifyResult
 
-SUITE = Path(__file__).resolve().parents[2] / "tests" / "verify"
+SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
 TIMEOUT = 900.0
@@ -39,28 +42,39 @@ def verify(
     forks: int,
     expression: str = "",
     junit: Path | None = None,
-    say: Callable[[str], None],
-    suite: Path = SUITE,
+    log: Callable[[str], None],
+    roles: Sequence[Role] = (),
+    suites: Sequence[Path] = (SUITE,),
 ) -> VerifyResult:
     """Run the suite against hosts.
 
     :param forks: hosts that are asked at the same time.
     :param expression: selects tests as pytest's ``-k`` does: by names of files, tests, hosts, instances.
     :param junit: a file for the outcome in JUnit's XML.
-    :param say: receives a line when it takes long.
+    :param log: receives a line when it takes long.
+    :param roles: all roles that tests can be for; none: those of the product.
+    :param suites: folders and files with tests.
     :raises UsageError: if a file of the suite cannot be read, or no test is selected.
     """
     connections = {target.name: Connection(target.login) for target in targets}
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> Mapping[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> Mapping[str, Answered]:
         asked = {
             name: Questions(connections[name], tuple(questions), stay=name in more)
             for name, questions in probes.items()
         }
-        return each(asked, look, forks, _Patience(len(asked), say))
+        return each(asked, answer, forks, _Patience(len(asked), log))
 
     try:
-        return judge(targets, ask, expression=expression, junit=junit, suite=suite, connections=connections)
+        return judge(
+            targets,
+            ask,
+            expression=expression,
+            junit=junit,
+            roles=roles,
+            suites=suites,
+            connections=connections,
+        )
     finally:
         for connection in connections.values():
             connection.close()
@@ -72,15 +86,18 @@ def judge(
     *,
     expression: str = "",
     junit: Path | None = None,
-    suite: Path = SUITE,
+    roles: Sequence[Role] = (),
+    suites: Sequence[Path] = (SUITE,),
     connections: Mapping[str, Connection] | None = None,
 ) -> VerifyResult:
     """Run the suite on what ``ask`` finds out; see :func:`verify`."""
+    if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
+        raise UsageError(f"{junit} cannot be written: it is a folder, or is in none", hint="--junit FILE")
     began = time.monotonic()
-    plugin = Plugin(targets, ask)
+    plugin = Plugin(targets, ask, roles or all_roles())
     words = io.StringIO()
     with contextlib.redirect_stdout(words):
-        code = pytest.main(_arguments(suite, expression, junit), plugins=[plugin])
+        code = pytest.main(_arguments(suites, expression, junit), plugins=[plugin])
     if plugin.interrupted:
         raise KeyboardInterrupt
     _refuse(plugin, code, expression, words.getvalue())
@@ -88,16 +105,16 @@ def judge(
         raise UsageError(
             f"no check is selected by -k {expression!r}"
             if expression
-            else f"{suite} has no check for these hosts",
+            else "there is no check for these hosts",
             hint="-k looks at the names of files, checks, hosts and instances: -k 'triton and not gpu-02'",
         )
     hosts = tuple(
-        _result(target, plugin, connections or {}) for target in targets if target.name in plugin.looks
+        _result(target, plugin, connections or {}) for target in targets if target.name in plugin.answered
     )
     return VerifyResult(hosts, seconds=time.monotonic() - began)
 
 
-def _arguments(suite: Path, expression: str, junit: Path | None) -> list[str]:
+def _arguments(suites: Sequence[Path], expression: str, junit: Path | None) -> list[str]:
     """pytest's arguments; no configuration file and no installed plugin changes the outcome."""
     options = [
         "--disable-plugin-autoload",
@@ -108,10 +125,10 @@ def _arguments(suite: Path, expression: str, junit: Path | None) -> list[str]:
     ]
     return [
         *options,
-        *("-c", os.devnull, f"--rootdir={suite}", "--tb=line", "--color=no"),
+        *("-c", os.devnull, f"--rootdir={suites[0]}", "--tb=line", "--color=no"),
         *(("-o", "junit_family=xunit2", f"--junit-xml={junit.absolute()}") if junit else ()),
         *(("-k", expression) if expression else ()),
-        str(suite),
+        *map(str, suites),
     ]
 
 
@@ -121,7 +138,7 @@ def _refuse(plugin: Plugin, code: int, expression: str, words: str) -> None:
         raise plugin.defect
     if plugin.broken:
         raise UsageError(f"the suite cannot be read: {plugin.broken[0]}", hint="mend or remove the file")
-    if code == pytest.ExitCode.USAGE_ERROR:
+    if code == pytest.ExitCode.USAGE_ERROR and expression:
         raise UsageError(f"-k {expression!r} is not an expression", hint="-k 'triton and not canary'")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         last = words.strip().rpartition("\n")[2]
@@ -129,7 +146,7 @@ def _refuse(plugin: Plugin, code: int, expression: str, words: str) -> None:
 
 
 def _result(target: Target, plugin: Plugin, connections: Mapping[str, Connection]) -> HostResult:
-    found = plugin.looks[target.name]
+    found = plugin.answered[target.name]
     connection = connections.get(target.name)
     return HostResult(
         target.name,
@@ -150,24 +167,24 @@ class Questions:
     stay: bool = False
 
 
-def look(questions: Questions) -> Look:
+def answer(questions: Questions) -> Answered:
     """Ask one host everything, with one exec. What goes wrong is this host's answer and nobody else's."""
     began = time.monotonic()
     connection = questions.connection
     try:
-        answers = gather(connection, (*facts.PROBES, *questions.probes), timeout=TIMEOUT)
+        answers = gather(connection, (*PROBES, *questions.probes), timeout=TIMEOUT)
         evidence = Evidence(_facts(connection, answers), answers)
-        return Look(evidence, connection=connection, seconds=time.monotonic() - began)
+        return Answered(evidence, connection=connection, seconds=time.monotonic() - began)
     except HostError as error:
-        return Look(error=error, seconds=time.monotonic() - began)
+        return Answered(error=error, seconds=time.monotonic() - began)
     finally:
         if not questions.stay:
             connection.close()
 
 
-def _facts(connection: Connection, answers: Mapping[str, Output]) -> facts.Facts:
+def _facts(connection: Connection, answers: Mapping[str, Output]) -> Facts:
     try:
-        return facts.parse(answers)
+        return parse(answers)
     except ValueError as error:
         raise ProbeError(connection.login.host, str(error)) from error
 
@@ -175,14 +192,14 @@ def _facts(connection: Connection, answers: Mapping[str, Output]) -> facts.Facts
 class _Patience:
     """Says now and then that hosts are still being asked."""
 
-    def __init__(self, hosts: int, say: Callable[[str], None]) -> None:
-        self.hosts, self.say = hosts, say
+    def __init__(self, hosts: int, log: Callable[[str], None]) -> None:
+        self.hosts, self.log = hosts, log
         self.began = self.spoke = time.monotonic()
 
     def __call__(self) -> None:
         now = time.monotonic()
         if now - self.spoke >= SLOW:
             self.spoke = now
-            self.say(
+            self.log(
                 f"asking {self.hosts} host{'' if self.hosts == 1 else 's'}, {now - self.began:.0f} s so far"
             )

@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.lab import prerequisites
-from tests.lab.lab import Lab
+from lab import prerequisites
+from lab.lab import Lab
 
 HOSTS = 3
 SUITES = ("bookworm", "bookworm", "trixie")

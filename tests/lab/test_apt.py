@@ -7,22 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, flat_repository, signing_key
+from lab.execute import execute
+from lab.layout import cache_root
+from lab.rootfs import build_rootfs
 from provision.errors import RefusedError
-from provision.plan import Plan
-from provision.resources.base import Resource
+from provision.plan.plan import Plan
+from provision.resource import AnyResource, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import Package, Packages
+from provision.resources.packages.deb import Packages
+from provision.resources.packages.repository import Repo, package_source
+from provision.resources.packages.sets import MajorVersion, Package
 from provision.resources.packages.unattended import left_alone
-from provision.roles.base import Repo, package_source
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
-from tests.lab.execute import execute
-from tests.lab.layout import cache_root
-from tests.lab.rootfs import build_rootfs
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+PERMISSION = Permission("branch-change", "the branch changes", "allow it")
 
 
 def deb(folder: Path, name: str, version: str, *fields: str, architecture: str = "all") -> None:
@@ -74,7 +77,7 @@ def source(key: SigningKey) -> list[File]:
     return package_source(repo, H100)
 
 
-def driver(key: SigningKey, version: str) -> list[Resource]:
+def driver(key: SigningKey, version: str) -> list[AnyResource]:
     """The driver at one version: its source, its pin, its packages."""
     pin = f"Package: nvidia-* libnvidia-*\nPin: version {version}\nPin-Priority: 1000\n"
     names = ("nvidia-driver-cuda", f"nvidia-utils-{version[:3]}")
@@ -84,8 +87,7 @@ def driver(key: SigningKey, version: str) -> list[Resource]:
         Packages(
             "driver",
             tuple(Package(name, version) for name in names),
-            branch=int(version[:3]),
-            others=("nvidia-utils-[0-9]*",),
+            major=MajorVersion("branch", int(version[:3]), ("nvidia-utils-[0-9]*",), PERMISSION),
         ),
     ]
 
@@ -112,7 +114,7 @@ def test_the_way_up_and_back_down(root: Root, key: SigningKey) -> None:
     assert root.must("cat /var/lib/provision/held") == "nvidia-driver-cuda\nnvidia-utils-570\n"
     up = root.converge(*driver(key, "580.20-1"))
     assert (up.changes[-1].needs, up.changes[-1].reason.split(";")[0]) == (
-        "branch-change",
+        PERMISSION,
         "branch 570 → 580",
     )
     assert the_packages(up).splitlines() == [
@@ -131,7 +133,7 @@ def test_what_the_plan_did_not_show_is_not_removed(root: Root, key: SigningKey) 
     root.must("apt-get -q -y install needs-the-old; rm -rf /var/lib/apt/lists/*")
     planned = root.plan(*driver(key, "580.20-1"))
     assert the_packages(planned) == "known after apply\n"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "apt would remove needs-the-old, which the plan did not show: plan again" in said
     assert "nvidia-utils-580" not in installed(root)
     again = root.converge(*driver(key, "580.20-1"))
@@ -154,16 +156,19 @@ def test_a_hold_that_the_plan_could_not_see_is_left_alone_too(root: Root, key: S
     root.converge(*driver(key, "570.10-1"))
     planned = root.plan(*driver(key, "580.20-1"))
     root.must("apt-mark hold libnvidia-ml1")
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "libnvidia-ml1 is held by somebody, and apt would change it" in said
 
 
 def test_a_package_of_another_architecture_is_another_package(root: Root, key: SigningKey) -> None:
     root.must(f"dpkg --add-architecture i386; dpkg -i {SHARED}/apt/nvidia-smi_470.1-1_i386.deb 2>/dev/null")
-    tools = [*source(key), Packages("tools", (Package("nvidia-smi", "580.20-1"),))]
+    tools: list[AnyResource] = [
+        *source(key),
+        Packages("tools", (Package("nvidia-smi", "580.20-1"),)),
+    ]
     planned = root.plan(*tools)
     assert planned.changes[-1].reason == "nvidia-smi: install, it is not installed"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "apt would remove nvidia-smi:i386, which the plan did not show" in said
     root.converge(*tools)
     assert "580.20-1 hold" in installed(root).values()
@@ -200,7 +205,7 @@ def test_a_lock_is_waited_for_and_its_holder_named(root: Root, key: SigningKey, 
     wanted = driver(key, "580.20-1")
     planned = root.plan(*wanted)
     began = time.monotonic()
-    events = root.carry_out(planned, before=f"perl {SHARED}/hold.pl {lock} & sleep 1\n")
+    events = root.apply(planned, before=f"perl {SHARED}/hold.pl {lock} & sleep 1\n")
     assert failure(events) == ""
     assert any("waiting for another package operation" in e.output for e in events if e.kind == "say")
     assert time.monotonic() - began > 4

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from provision.driver_packages import TABLE
+from lab import aptrepo
+from lab.archive import COMPONENTS, Archive, with_packages
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.rootfs import build_rootfs
 from provision.facts import Gpu
-from provision.resources.base import Resource
+from provision.resource import AnyResource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
-from provision.roles.driver import PREFERENCES, DriverSettings, resources
-from tests.lab import aptrepo
-from tests.lab.archive import COMPONENTS, Archive, with_packages
+from provision.roles.driver.packages import TABLE
+from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.rootfs import build_rootfs
 from tests.lab.test_faults import failed
 from tests.lab.test_provision import shell
 from tests.unit.recordings import facts_of
@@ -64,7 +64,7 @@ def opened(fit_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Opene
     return opened
 
 
-def role(system: str, branch: int, flavour: str, version: str | None = None) -> list[Resource]:
+def role(system: str, branch: int, flavour: str, version: str | None = None) -> list[AnyResource]:
     """What the role asks of a host with GPUs that either flavour drives."""
     settings = DriverSettings.model_validate(
         {"source": "archive", "branch": branch, "flavour": flavour, "version": version}
@@ -73,10 +73,10 @@ def role(system: str, branch: int, flavour: str, version: str | None = None) -> 
     return resources(settings, dataclasses.replace(facts, gpus=(Gpu("0000:10:00.0", 0x20B0),)))
 
 
-def told(wanted: list[Resource]) -> tuple[list[str], str]:
+def told(wanted: list[AnyResource]) -> tuple[list[str], str]:
     """The packages of a role as apt is told to install them, and the pin."""
     (pin,) = (r.content.decode() for r in wanted if isinstance(r, File) and r.path == PREFERENCES)
-    return [p.selector for r in wanted if isinstance(r, Packages) for p in r.packages], pin
+    return [r.selector(p) for r in wanted if isinstance(r, Packages) for p in r.packages], pin
 
 
 @pytest.mark.parametrize(("system", "branch", "flavour", "needs_version"), ROWS)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.host import LabHost
+from lab.lab import Lab
 from tests.lab.cli import inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 from tests.lab.test_provision import converged, host, image, provision, shell
 
 pytestmark = pytest.mark.lab

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lab.host import LabHost
+from lab.lab import Lab
 from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 from tests.lab.test_provision import converged, host, image, provision, shell
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

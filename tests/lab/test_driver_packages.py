@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, flat_repository, signing_key
+from lab.execute import execute
 from provision.facts import Gpu
-from provision.plan import Plan
-from provision.resources.base import Resource
-from provision.resources.driver.fabric_manager import FabricManager
+from provision.plan.plan import Plan
+from provision.resource import AnyResource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
-from provision.roles.base import Repo, package_source
-from provision.roles.driver import DriverSettings, resources
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, flat_repository, signing_key
-from tests.lab.execute import execute
+from provision.resources.packages.repository import Repo, package_source
+from provision.roles.driver.fabric_manager import FabricManager
+from provision.roles.driver.role import BRANCH_CHANGE, DriverSettings, resources
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import repo
 from tests.unit.recordings import facts_of
@@ -121,12 +121,12 @@ def root(repository: tuple[SigningKey, Path], tmp_path: Path) -> Iterator[Root]:
     yield root
 
 
-def role(branch: int, **changes: Any) -> list[Resource]:
+def role(branch: int, **changes: Any) -> list[AnyResource]:
     """What the role does with apt on the host; the rest needs a kernel."""
     return of_apt(resources(DriverSettings(source="archive", branch=branch, **changes), HOST))
 
 
-def of_apt(found: list[Resource]) -> list[Resource]:
+def of_apt(found: list[AnyResource]) -> list[AnyResource]:
     return [
         resource
         for resource in found
@@ -150,7 +150,7 @@ def test_another_branch_has_other_names_and_the_old_ones_go(root: Root) -> None:
     root.converge(*role(570))
     up = root.converge(*role(580))
     change = the_packages(up)
-    assert (change.needs, change.reason.split(";")[0]) == ("branch-change", "branch 570 → 580")
+    assert (change.needs, change.reason.split(";")[0]) == (BRANCH_CHANGE, "branch 570 → 580")
     said = change.simulation.splitlines()
     for gone in ("nvidia-utils-570-server", "libnvidia-compute-570-server", "nvidia-fabricmanager-570"):
         assert f"remove {gone} {RELEASES[570]}{SUFFIX}" in said
@@ -172,9 +172,9 @@ def test_another_branch_has_other_names_and_the_old_ones_go(root: Root) -> None:
 def test_a_transitional_package_that_the_table_does_not_know_fails_the_step(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("provision.driver_packages.choose.SWAPPED", {})
+    monkeypatch.setattr("provision.roles.driver.packages.choose.SWAPPED", {})
     plan = root.plan(*role(575, fabric_manager="off"))
-    events = root.carry_out(plan)
+    events = root.apply(plan)
     assert "branch 575 was asked for, and the driver 580.173.02 is installed" in failure(events)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import aptrepo
+from lab import aptrepo
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.standins.packages import newer_kernel
 from tests.lab.cli import INVENTORY, Answer, inv, start
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.standins.packages import newer_kernel
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.cgroup import lab_group
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.layout import NETWORKS, STATE_ROOT
 from provision.errors import ProvisionError, UsageError
-from tests.lab.cgroup import lab_group
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.layout import NETWORKS, STATE_ROOT
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 

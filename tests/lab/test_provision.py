@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.proxy import Proxy
 from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.proxy import Proxy
 
 pytestmark = pytest.mark.lab
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.proxy import Proxy
+from lab.proxy import Proxy
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from provision.command import words
+from lab.host import LabHost
+from lab.lab import Lab
+from provision.probe import words
 from provision.render import render, systemd_text, systemd_word
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -101,7 +101,7 @@ StandardOutput=truncate:{folder}/answer
 ExecStart=/bin/sh {folder}/show {" ".join(map(systemd_word, arguments))}
 """
     files = {
-        f"{folder}/environment": render("triton.env.j2", env=environment),
+        f"{folder}/environment": render("triton/env.j2", env=environment),
         f"{folder}/show": SHOW,
         f"/run/systemd/system/{name}": unit,
     }

@@ -12,21 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from lab import prerequisites
+from lab.aptrepo import SigningKey, signing_key
+from lab.execute import execute
+from provision.causes.known_messages import hint_for
 from provision.errors import RefusedError
-from provision.hints import hint_for
-from provision.plan import Plan
-from provision.resources.base import Resource
+from provision.plan.plan import Plan
+from provision.resource import AnyResource, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import Package
+from provision.resources.packages.repository import Repo, package_resource, package_source
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.base import Repo, package_resource, package_source
-from tests.lab import prerequisites
-from tests.lab.aptrepo import SigningKey, signing_key
-from tests.lab.execute import execute
+from provision.resources.packages.sets import MajorVersion, Package
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+PERMISSION = Permission("branch-change", "the branch changes", "allow it")
 
 PROGRAMS = {
     "dnf": "dnf",
@@ -169,7 +171,7 @@ def source(key: SigningKey) -> list[File]:
     return package_source(repo, ROCKY)
 
 
-def driver(key: SigningKey, version: str) -> list[Resource]:
+def driver(key: SigningKey, version: str) -> list[AnyResource]:
     """The driver at one version: its source, its stream, its packages."""
     branch = version[:3]
     packages = package_resource(
@@ -177,13 +179,12 @@ def driver(key: SigningKey, version: str) -> list[Resource]:
         "driver",
         tuple(Package(name, version) for name in ("nvidia-driver-cuda", f"nvidia-smi-{branch}")),
         stream=f"nvidia-driver:{branch}-open",
-        branch=int(branch),
-        others=("nvidia-smi-[0-9]*",),
+        major=MajorVersion("branch", int(branch), ("nvidia-smi-[0-9]*",), PERMISSION),
     )
     return [*source(key), packages]
 
 
-def tool(key: SigningKey, *versions: str, name: str = "nvidia-tool") -> list[Resource]:
+def tool(key: SigningKey, *versions: str, name: str = "nvidia-tool") -> list[AnyResource]:
     return [*source(key), RpmPackages("tool", tuple(Package(name, version) for version in versions))]
 
 
@@ -208,7 +209,7 @@ def test_the_way_up_and_back_down(root: Root, keys: Keys) -> None:
     assert {"nvidia-driver-cuda-570.10", "nvidia-smi-570-570.10"} <= installed(root)
     assert locks(root) == ["nvidia-driver-cuda-3:570.10-1.el9.*", "nvidia-smi-570-3:570.10-1.el9.*"]
     up = root.converge(*driver(key, "580.20"))
-    assert (up.changes[-1].action, up.changes[-1].needs) == ("upgrade", "branch-change")
+    assert (up.changes[-1].action, up.changes[-1].needs) == ("upgrade", PERMISSION)
     assert up.changes[-1].reason.startswith("branch 570 → 580; module nvidia-driver: stream 570-open → ")
     assert last(up).splitlines() == [
         "remove nvidia-smi-570 3:570.10-1.el9",
@@ -231,7 +232,7 @@ def test_what_the_plan_did_not_show_is_not_removed(root: Root, keys: Keys) -> No
     planned = root.plan(*driver(key, "580.20"))
     root.must(f"dnf -y install {LONG}")
     before = installed(root), locks(root)
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert f"dnf would remove {LONG}, which the plan did not show: plan again" in said
     assert (installed(root), locks(root)) == before
     assert "stream=570-open" in root.must("cat /etc/dnf/modules.d/nvidia-driver.module")
@@ -260,7 +261,7 @@ def test_a_lock_on_a_dependency_is_in_the_way(root: Root, keys: Keys) -> None:
     planned = root.plan(*driver(key, "580.20"))
     assert "dnf now says: " in last(planned)
     assert "nvidia-driver-cuda-libs" in last(planned)
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "nvidia-driver-cuda-libs" in said
     assert hint_for(said)
     assert "nvidia-driver-cuda-570.10" in installed(root)
@@ -280,7 +281,7 @@ def test_a_package_that_is_not_there(root: Root, keys: Keys) -> None:
     key, _ = keys
     planned = root.plan(*tool(key, "9"))
     assert last(planned) == "known after apply\n"
-    said = failure(root.carry_out(planned))
+    said = failure(root.apply(planned))
     assert "No match for argument: nvidia-tool-9" in said
     assert hint_for(said) == "no configured repository has this package: check repo in the settings"
 
@@ -293,7 +294,7 @@ def test_what_another_key_has_signed_is_refused(root: Root, keys: Keys, what: st
         for package in folder.glob("noarch/nvidia-tool-*"):
             sign(package, stranger)
     index(folder, stranger if what == "metadata" else key)
-    said = failure(root.carry_out(root.plan(*tool(key, "1.1"))))
+    said = failure(root.apply(root.plan(*tool(key, "1.1"))))
     assert hint_for(said) == (
         "the repository is signed by another key than the one in the settings: check key and fingerprint"
     ), said
@@ -304,7 +305,7 @@ def test_what_another_key_has_signed_is_refused(root: Root, keys: Keys, what: st
 def test_a_repository_that_is_gone(root: Root, keys: Keys) -> None:
     key, _ = keys
     shutil.rmtree(root.shared / "rpm")
-    said = failure(root.carry_out(root.plan(*tool(key, "1.1"))))
+    said = failure(root.apply(root.plan(*tool(key, "1.1"))))
     assert "Failed to download metadata for repo" in said
     assert hint_for(said)
 
@@ -328,7 +329,7 @@ def test_another_dnf_is_waited_for(root: Root, keys: Keys) -> None:
         "for f in /var/cache/dnf/metadata_lock.pid /var/lib/dnf/rpmdb_lock.pid; do "
         "mkdir -p ${f%/*}; printf %s $! >$f; done\n"
     )
-    events = root.carry_out(planned, before=busy)
+    events = root.apply(planned, before=busy)
     assert failure(events) == ""
     said = [event.output for event in events if event.kind == "say"]
     assert len(said) == 1

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
-from tests.lab.layout import cache_root
-from tests.lab.standins.build import build_packages
-from tests.lab.standins.packages import newer_kernel
+from lab.host import LabHost
+from lab.lab import Lab
+from lab.layout import cache_root
+from lab.standins.build import build_packages
+from lab.standins.packages import newer_kernel
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.host import LabHost
+from lab.lab import Lab
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 from tests.lab.test_provision import host, provision, shell
 
 pytestmark = pytest.mark.lab

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
+from lab.host import LabHost
+from lab.lab import Lab
 from tests.lab.test_provision import host, provision, shell
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]

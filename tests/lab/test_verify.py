@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from provision import fleet, roles, sources
+from lab.demo import inference
+from lab.host import LabHost
+from lab.lab import Lab
+from provision import roles
 from provision.connection import Connection
-from provision.roles.triton import Instance, TritonSettings
-from provision.verify import inference, verify
+from provision.inventory import sources
+from provision.roles.triton.role import Instance, TritonSettings
+from provision.run import fleet
+from provision.verify import verify
 from tests.lab.cli import INVENTORY, Answer, inv
-from tests.lab.host import LabHost
-from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -189,14 +192,16 @@ def test_docker(host):
 """
     )
     targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-nodes"), roles.all_roles())
-    result = verify(targets, forks=5, say=print, suite=tmp_path)
+    result = verify(targets, forks=5, log=print, suites=[tmp_path])
     assert result.exit_code == 0, result.text()
     assert {host.connects for host in result.hosts} == {1}
 
 
 def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISION_LAB", "test")
-    targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-01"), roles.choose(["triton"]))
+    targets, _ = fleet.targets(
+        sources.load([INVENTORY]).select("gpu-01"), roles.choose(roles.all_roles(), ["triton"])
+    )
     settings = next(iter(targets[0].settings.values()))
     assert isinstance(settings, TritonSettings)
     instance: Instance = settings.instances["main"]

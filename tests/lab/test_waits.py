@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.lab import Lab
 from tests.lab.cli import Answer, lab_inventory, start, write_inventory
-from tests.lab.lab import Lab
 from tests.lab.test_faults import NOUVEAU, failed, locked, repair
 from tests.lab.test_provision import host, shell
 

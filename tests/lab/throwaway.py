@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.plan import Plan, Wanted, looked, looks, plan, probes, states
-from provision.resources.base import Resource
-from provision.script import Event, parse_event, script_of
+from provision.plan.declared import Declared
+from provision.plan.plan import Plan, plan, previews, probes, refined, states
+from provision.plan.script import Event, parse_event, script_of
+from provision.probe import Output
+from provision.resource import AnyResource
+from tests.unit.examples import script_of as text_of
 
 RUN = "20260102T030405Z-abcdef"
 SPOOL = f"/run/provision/{RUN}"
@@ -82,23 +84,23 @@ class Root:
         assert output.ok, output.out + output.err
         return output.out
 
-    def plan(self, *resources: Resource, granted: tuple[str, ...] = ()) -> Plan:
-        """Ask for the states of resources, plan, and take the closer look that the plan asks for."""
-        wanted = [Wanted("test", resource) for resource in resources]
-        answers = {probe.name: self.sh(probe.script) for probe in probes(wanted)}
-        found = plan("here", wanted, states("here", wanted, answers), granted)
-        return looked(found, wanted, {probe.name: self.sh(probe.script) for probe in looks(found)})
+    def plan(self, *resources: AnyResource, granted: tuple[str, ...] = ()) -> Plan:
+        """Ask for the states of resources, plan, and ask for the plan's previews."""
+        declared = [Declared("test", resource) for resource in resources]
+        answers = {probe.name: self.sh(text_of(probe)) for probe in probes(declared)}
+        found = plan("here", declared, states("here", declared, answers), granted)
+        return refined(found, declared, {probe.name: self.sh(text_of(probe)) for probe in previews(found)})
 
-    def carry_out(self, planned: Plan, before: str = "") -> list[Event]:
+    def apply(self, planned: Plan, before: str = "") -> list[Event]:
         """Run the script of a plan, ``before`` in front of it, however it ends; its events."""
         self.must(f"rm -rf {SPOOL}; mkdir -p {SPOOL} /run/provision/lock")
         self.sh(before + script_of(planned, RUN))
         return [parse_event(line) for line in self.must(f"cat {SPOOL}/events").splitlines()]
 
-    def converge(self, *resources: Resource) -> Plan:
-        """Plan, carry out, and see that a second plan has nothing to do; the first plan."""
+    def converge(self, *resources: AnyResource) -> Plan:
+        """Plan, apply, and see that a second plan has nothing to do; the first plan."""
         planned = self.plan(*resources)
-        said = failure(self.carry_out(planned))
+        said = failure(self.apply(planned))
         assert not said, said
         assert self.plan(*resources).changes == ()
         return planned

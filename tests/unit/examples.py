@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from provision.facts import Facts, Gpu
-from provision.openpgp import fingerprints
-from provision.plan import Wanted
-from provision.resources.base import ABSENT, UNKNOWN, Resource
-from provision.resources.docker.daemon import DaemonLoaded, Image
-from provision.resources.driver.builds import DriverModules, KernelModules
-from provision.resources.driver.device_nodes import DeviceNodes
-from provision.resources.driver.fabric_manager import FabricManager, FabricState
-from provision.resources.driver.initramfs import Initramfs
-from provision.resources.driver.kernel import Kernel, KernelHeaders, Kernels, NewestKernel
-from provision.resources.driver.reboot import BootState, Reboot
-from provision.resources.driver.run_file import NoRunFile
-from provision.resources.handler import Handler
-from provision.resources.leftover import NoOtherUnits
-from provision.resources.packages.deb import Packages
-from provision.resources.packages.rpm import RpmPackages, RpmState
+from provision.plan.declared import Declared
+from provision.probe import Probe
+from provision.resources.packages.openpgp import fingerprints
+from provision.resources.packages.repository import Repo
+from provision.role import Role, Settings
 from provision.roles import all_roles
-from provision.roles.base import Repo, Settings
+from provision.roles.driver.kernel import Kernel
+from provision.shell import assembled
 
 KEY = (Path(__file__).parent.parent / "data/keys/repository.asc").read_text("utf-8")
 FINGERPRINT = fingerprints(KEY)[0]
@@ -83,13 +74,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""Settings of every role, as an inventory gives them."""
+"""Settings of our roles that need a repository or more than ``Role.example`` says."""
+
+
+def example_of(role: Role) -> Mapping[str, Any]:
+    """The example settings of a role as an inventory gives them; ours have the key of the tests."""
+    return SETTINGS.get(role.name, role.example)
 
 
 def settings_of(role: str, **changes: Any) -> Settings:
     """The example settings of a role with some of them changed."""
-    model = next(known.settings for known in all_roles() if known.name == role)
-    return model.model_validate({**SETTINGS[role], **changes})
+    known = next(known for known in all_roles() if known.name == role)
+    return known.settings.model_validate({**example_of(known), **changes})
 
 
 def repo(**changes: Any) -> Repo:
@@ -97,39 +93,20 @@ def repo(**changes: Any) -> Repo:
     return Repo.model_validate({**REPO, **changes})
 
 
-def wanted(facts: Facts = H100) -> list[Wanted]:
+def declared(facts: Facts = H100) -> list[Declared]:
     """All resources of all roles with the example settings."""
     return [
-        Wanted(role.name, resource)
+        Declared(role.name, resource)
         for role in all_roles()
         for resource in role.resources(settings_of(role.name), facts)
     ]
 
 
-BARE: dict[type[Resource], Any] = {
-    DaemonLoaded: UNKNOWN,
-    DeviceNodes: UNKNOWN,
-    DriverModules: (KernelModules(H100.kernel, ""),),
-    FabricManager: FabricState("", {}),
-    Handler: False,
-    Image: UNKNOWN,
-    Initramfs: (),
-    KernelHeaders: Kernels(KERNEL, KERNEL),
-    NewestKernel: (Kernels(KERNEL, KERNEL), False),
-    NoOtherUnits: (),
-    NoRunFile: None,
-    Reboot: BootState(),
-    RpmPackages: RpmState({}),
-}
-"""The state of what is not there, by kind of resource; of all others it is ABSENT."""
+def bare(items: Iterable[Declared]) -> dict[str, Any]:
+    """The states of a host that has nothing of what is declared."""
+    return {item.resource.id: item.resource.bare() for item in items}
 
 
-def bare(items: Iterable[Wanted]) -> dict[str, Any]:
-    """The states of a host that has nothing of what is wanted."""
-    return {item.resource.id: _bare(item.resource) for item in items}
-
-
-def _bare(resource: Resource) -> Any:
-    if isinstance(resource, Packages):
-        return dict.fromkeys((p.name for p in resource.packages), ABSENT)
-    return BARE.get(type(resource), ABSENT)
+def script_of(probe: Probe) -> str:
+    """The sh text of a probe as a host runs it: the functions of its files, and the call."""
+    return f"{assembled(*probe.shell)}{probe.script}\n"

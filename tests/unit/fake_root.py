@@ -8,8 +8,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.command import Output
-from provision.render import TEMPLATES
+from provision.data import data
+from provision.plan.plan import STEPS
+from provision.probe import Output
+from provision.shell import assembled
 
 MOVED = re.compile(
     r"(?<![\w/}.])/(?=(?:lib/modules|boot|var/lib|sys|proc|etc|usr/src|usr/bin/nvidia)/|dev/(?:nvidia|\$))"
@@ -65,8 +67,10 @@ class FakeRoot:
         return Output(ran.returncode, ran.stdout, ran.stderr)
 
     def words(self, script: str) -> Output:
-        """Run sh text after the words of steps."""
+        """Run sh text after the functions of steps, those of all roles among them."""
         (self.folder / "spool").mkdir(exist_ok=True)
         (self.folder / "spool/pid").touch()
-        head = "".join(file.read_text("utf-8") for file in sorted((TEMPLATES / "run").glob("*.sh")))
+        folder = data("templates")
+        files = [str(file.relative_to(folder)) for file in sorted(folder.glob("*/*.sh"))]
+        head = assembled(STEPS, *files)
         return self.sh(f"run={self.folder}/spool\n{head}PATH={self.folder}/programs:$PATH\n{script}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from provision.command import Output
 from provision.facts import Facts, parse
+from provision.probe import Output
 
 FOLDER = Path(__file__).parent.parent / "data" / "facts"
 SYSTEMS = sorted(path.stem for path in FOLDER.glob("*.txt"))

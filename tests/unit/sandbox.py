@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, words
-from provision.plan import Plan, Wanted, plan, probes, states
-from provision.resources.base import Resource
-from provision.script import Event, parse_event, script_of
+from provision.plan.declared import Declared
+from provision.plan.plan import Plan, plan, probes, states
+from provision.plan.script import Event, parse_event, script_of
+from provision.probe import Output, words
+from provision.resource import AnyResource
+from tests.unit.examples import script_of as text_of
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 """What stands behind ``/bin/sh`` on Debian and Ubuntu, and on RHEL."""
@@ -95,13 +97,13 @@ class Sandbox:
         )
         return Output(ran.returncode, ran.stdout, ran.stderr)
 
-    def plan(self, *resources: Resource) -> Plan:
+    def plan(self, *resources: AnyResource) -> Plan:
         """Ask this machine for the states of resources, and plan."""
-        wanted = [Wanted("test", resource) for resource in resources]
-        answers = {probe.name: self.sh(probe.script) for probe in probes(wanted)}
-        return plan("here", wanted, states("here", wanted, answers))
+        declared = [Declared("test", resource) for resource in resources]
+        answers = {probe.name: self.sh(text_of(probe)) for probe in probes(declared)}
+        return plan("here", declared, states("here", declared, answers))
 
-    def carry_out(self, planned: Plan) -> list[Event]:
+    def apply(self, planned: Plan) -> list[Event]:
         """Run the script of a plan in the foreground; return its events."""
         output = self.run(planned)
         assert (output.exit_code, output.err) == (0, ""), output

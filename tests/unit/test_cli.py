@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import provision
+from provision.cli import program, program_name, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,14 +65,18 @@ CASES: dict[str, tuple[str, list[str], str]] = {
 }
 
 
+INV = str(ROOT / "inv")
+"""What hints call the program in another folder than the clone."""
+
+
 def run(folder: Path, text: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """``inv provision`` on an inventory that holds ``text``."""
     source = folder / "hosts.yml"
     source.write_text(text)
     return subprocess.run(
-        [sys.executable, "-m", "invoke", "provision", "--inventory", str(source), *arguments],
+        [sys.executable, ROOT / "tasks.py", "provision", "--inventory", source.name, *arguments],
         check=False,
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -93,5 +101,100 @@ def test_a_template_that_lacks_a_variable_is_named(tmp_path: Path) -> None:
     from provision import render
     from provision.errors import RenderError
 
-    with pytest.raises(RenderError, match=r"templates/triton-canary\.pbtxt\.j2:1: 'name' is undefined"):
-        render.render("triton-canary.pbtxt.j2")
+    with pytest.raises(RenderError, match=r"templates/triton/canary\.pbtxt\.j2:1: 'name' is undefined"):
+        render.render("triton/canary.pbtxt.j2")
+
+
+USAGE = {
+    "unknown task": ("provison", "error: there is no task provison\nhint: did you mean provision?\n"),
+    "unknown option": (
+        "plan --hostss x",
+        "error: plan has no option --hostss\nhint: did you mean --hosts?\n",
+    ),
+    "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: INV --help\n"),
+    "no value": ("render --out", "error: --out needs a value\nhint: INV --help render\n"),
+    "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: INV --help\n"),
+    "unknown shell": (
+        "--print-completion-script nosh",
+        'error: Completion for shell "nosh" not supported (options are: bash, fish, zsh)\nhint: INV --help\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_usage_errors(name: str, tmp_path: Path) -> None:
+    arguments, expected = USAGE[name]
+    done = inv(*arguments.split(), folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected.replace("INV", INV))
+
+
+def inv(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``inv ARGUMENTS`` from a folder."""
+    return subprocess.run(
+        [sys.executable, ROOT / "tasks.py", *arguments],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def test_the_help_has_our_options_only(tmp_path: Path) -> None:
+    shown = inv(folder=tmp_path)
+    assert shown.returncode == 0
+    assert shown.stdout == inv("--help", folder=tmp_path).stdout
+    assert shown.stdout.startswith(f"Usage: {INV} TASK [OPTIONS]\n")
+    assert "--prompt-for-sudo-password" not in shown.stdout
+    assert inv("--version", folder=tmp_path).stdout == f"gpu-provision {provision.__version__}\n"
+    assert inv("plan", "--help", folder=tmp_path).stdout.startswith(
+        f"Usage: {INV} plan [OPTIONS]\n\nShow what"
+    )
+
+
+def test_plain_invoke_has_the_same_tasks(tmp_path: Path) -> None:
+    """Also from a folder below, which it does not leave."""
+    invoke = subprocess.run(
+        [sys.executable, "-m", "invoke", "--list"],
+        cwd=ROOT / "bench",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert invoke.stdout.replace("Available tasks", "Tasks") == inv("--list", folder=tmp_path).stdout
+
+
+def test_tasks_that_need_the_clone_are_known_by_name() -> None:
+    spec = importlib.util.spec_from_file_location("clone_tasks", ROOT / "tasks.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    theirs = set(module.ns.task_names) - set(tasks.COLLECTION.task_names)
+    assert theirs == set(program.NEED_THE_CLONE)
+
+
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        ("/usr/bin/gpu-provision", "gpu-provision"),
+        ("/lib/provision/__main__.py", "python -m provision"),
+        ("/lib/invoke/__main__.py", "inv"),
+        ("tasks.py", "./inv"),
+        ("/srv/clone/tasks.py", "/srv/clone/inv"),
+        (".venv/bin/invoke", "inv"),
+    ],
+)
+def test_hints_name_the_program_that_runs(
+    called: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from provision.cli import terminal
+
+    monkeypatch.setattr(sys, "argv", [called])
+    assert program_name() == expected
+    terminal.log("hint: plan again: inv plan --out FILE")
+    terminal.write_data("  hint: inv plan\n+ inv plan")
+    terminal.log("  ./inv plan stays as it is")
+    shown = capsys.readouterr()
+    assert shown.err == f"hint: plan again: {expected} plan --out FILE\n  ./inv plan stays as it is\n"
+    assert shown.out == f"  hint: {expected} plan\n+ inv plan\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.command import Output, quote, words
+from provision.probe import Output, quote, words
 from tests.unit.sandbox import SHELLS
 
 ANYTHING = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

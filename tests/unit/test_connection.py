@@ -19,11 +19,18 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, Probe
-from provision.connection import Connection, DeadlineError, UnfinishedError, enroll, ssh_config
+from provision.connection import (
+    Connection,
+    DeadlineError,
+    UnfinishedError,
+    execution,
+    fetch_host_key,
+    ssh_config,
+)
+from provision.connection.login import Login
 from provision.errors import HostError, ProbeError, UnreachableError
-from provision.gather import gather
-from provision.login import Login
+from provision.probe import Output, Probe
+from provision.run.gather import gather
 from tests.sshd import PASSWORD, SSHD, Sshd, sshd, system_user
 
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed")
@@ -228,9 +235,9 @@ def test_rc_files_do_not_get_into_the_answer(bashrc: str, shell: str) -> None:
 @pytest.mark.parametrize(
     ("bashrc", "shell", "message"),
     [
-        ("echo 'go away'; exit 0\n", "/bin/bash", "did not start our command"),
+        ("echo 'go away'; exit 0\n", "/bin/bash", "did not start the command"),
         ("", "/usr/sbin/nologin", "This account is currently not available"),
-        ("exec cat >/dev/null\n", "/bin/bash", "did not start our command"),
+        ("exec cat >/dev/null\n", "/bin/bash", "did not start the command"),
     ],
 )
 def test_a_shell_that_runs_nothing(bashrc: str, shell: str, message: str) -> None:
@@ -257,7 +264,7 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
         login = server.login(become=True, become_password=password)
         with Connection(login) as connection:
             if password is None and "NOPASSWD" not in rule:
-                with pytest.raises(HostError, match="sudo wants a password for prov-sudo") as caught:
+                with pytest.raises(HostError, match="sudo requires a password for prov-sudo") as caught:
                     connection.run("id -u", timeout=10)
                 assert "ansible_become_password" in str(caught.value.hint)
                 return
@@ -267,6 +274,19 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
             big = "x" * 3_000_000
             assert connection.run(f": '{big}'; wc -c", timeout=20, stdin=b"12").stdout.strip() == b"2"
     assert connection.execs == 3
+
+
+@needs_sudo
+def test_a_shell_that_echoes_what_it_reads_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PATIENCE", 2.0)
+    with (
+        system_user("prov-sudo", sudoers="ALL=(ALL) ALL", bashrc="exec /bin/cat\n") as user,
+        sshd(user=user) as server,
+        Connection(server.login(become=True, become_password=PASSWORD)) as connection,
+        pytest.raises(HostError, match="sudo did not start the command") as caught,
+    ):
+        connection.run("id -u", timeout=20)
+    assert PASSWORD not in f"{caught.value}{caught.value.hint}"
 
 
 @needs_sudo
@@ -283,7 +303,7 @@ def test_a_wrong_password_is_tried_once_and_said() -> None:
         login = server.login(become=True, become_password="wr\"ong $pass'")
         with Connection(login) as connection:
             started = time.monotonic()
-            with pytest.raises(HostError, match="sudo does not accept the password") as caught:
+            with pytest.raises(HostError, match="sudo rejected the password of prov-sudo") as caught:
                 connection.run("id -u", timeout=60)
             assert time.monotonic() - started < 10
     assert "ansible_become_password" in str(caught.value.hint)
@@ -295,8 +315,8 @@ def test_a_wrong_password_is_tried_once_and_said() -> None:
     ("sudoers", "changes", "message"),
     [
         ("", {"become_password": PASSWORD}, "may not use sudo"),
-        ("", {}, "sudo wants a password|may not use sudo"),
-        ("ALL=(ALL) NOPASSWD: /bin/true", {}, "sudo wants a password|may not use sudo"),
+        ("", {}, "sudo requires a password|may not use sudo"),
+        ("ALL=(ALL) NOPASSWD: /bin/true", {}, "sudo requires a password|may not use sudo"),
         ("ALL=(ALL) NOPASSWD: ALL\nDefaults:prov-sudo requiretty", {}, "requiretty"),
         ("ALL=(ALL) NOPASSWD: ALL\nDefaults:prov-sudo requiretty", {"become_password": "x"}, "requiretty"),
         ("ALL=(ALL) NOPASSWD: ALL", {"become_user": "no-such-user"}, "does not know the user"),
@@ -394,7 +414,7 @@ def test_a_revoked_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
 
 
 def test_enrolling_makes_a_host_known(server: Sshd, tmp_path: Path) -> None:
-    kind, fingerprint, line = enroll(server.login(host_key=(), key_files=("/nonexistent",)))
+    kind, fingerprint, line = fetch_host_key(server.login(host_key=(), key_files=("/nonexistent",)))
     printed = subprocess.run(
         ["ssh-keygen", "-lf", str(server.folder / "host_ed25519.pub")],
         check=True,
@@ -686,7 +706,7 @@ def test_a_peer_that_acknowledges_but_never_answers(server: Sshd, monkeypatch: p
         assert connection.run("sleep 1.5; echo quiet but alive", timeout=5).ok
         threading.Timer(0.3, frozen.set).start()
         started = time.monotonic()
-        with pytest.raises(UnreachableError, match="no sign of life"):
+        with pytest.raises(UnreachableError, match="no answer for"):
             connection.run("echo x; sleep 20", timeout=30)
         assert time.monotonic() - started < 5
 
@@ -699,7 +719,7 @@ def test_through_two_jump_hosts(server: Sshd) -> None:
     with Connection(server.login(jump=hops)) as connection:
         assert connection.run("echo there", timeout=5).stdout == b"there\n"
         assert connection.connects == 1
-    assert enroll(server.login(jump=hops))[0] == "ssh-ed25519"
+    assert fetch_host_key(server.login(jump=hops))[0] == "ssh-ed25519"
 
 
 def test_a_jump_host_is_checked_and_named(server: Sshd) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from provision import converge
-from provision.apply import BusyError, LostRunError
-from provision.command import Output
-from provision.converge import Converging, Survey, Target
-from provision.errors import HostError, UnreachableError
-from provision.login import Login
-from provision.plan import Plan
-from provision.resources.base import Change
-from provision.result import Result
+from provision.connection.login import Login
+from provision.errors import HostError, RefusedError, UnreachableError
+from provision.plan.declared import declare
+from provision.plan.plan import Plan
+from provision.plan.result import Result
+from provision.plan.script import Event
+from provision.probe import Output
+from provision.resource import Change
+from provision.role import Role, Settings
 from provision.roles import all_roles
-from provision.script import Event
+from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
+from provision.roles.driver.role import BRANCH_CHANGE
+from provision.run import host as host_run
+from provision.run.apply import BusyError, LostRunError
+from provision.run.host import HostRun, Survey, Target
 from tests.unit.examples import H100, settings_of
 
 
@@ -26,7 +32,7 @@ def step(name: str, action: str = "update", **values: Any) -> Change:
     return Change(name, action, f"{action} {name}", "true", "true", reason=f"{name} is wrong", **values)
 
 
-REBOOT = step("module:nvidia", "reboot", reboot=30, needs="reboot", causes=("packages",))
+REBOOT = step("module:nvidia", "reboot", reboot=30, needs=REBOOT_NEEDED, causes=("packages",))
 
 
 @dataclass
@@ -69,18 +75,18 @@ class Played:
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Played]]:
     """Carry out the first plan of a host with these permissions."""
 
-    def carry_out(host: Played, *granted: str) -> tuple[Result, Played]:
-        monkeypatch.setattr(converge, "apply", host.apply)
-        monkeypatch.setattr(converge, "attach", lambda *_: [])
-        monkeypatch.setattr(converge, "replan", lambda *_: host.plan(granted))
-        monkeypatch.setattr(converge, "wanted_of", lambda *_: ())
-        monkeypatch.setattr(converge, "ask_facts", lambda _: (replace(H100, boot_id=host.boot), ""))
-        monkeypatch.setattr(converge, "POLL", 0.0)
-        one = Converging(Target("h", host.login, {}, granted), host)  # type: ignore[arg-type]
+    def apply(host: Played, *granted: str) -> tuple[Result, Played]:
+        monkeypatch.setattr(host_run, "apply", host.apply)
+        monkeypatch.setattr(host_run, "attach", lambda *_: [])
+        monkeypatch.setattr(host_run, "replan", lambda *_: host.plan(granted))
+        monkeypatch.setattr(host_run, "declare", lambda *_: ())
+        monkeypatch.setattr(host_run, "ask_facts", lambda _: (replace(H100, boot_id=host.boot), ""))
+        monkeypatch.setattr(host_run, "POLL", 0.0)
+        one = HostRun(Target("h", host.login, {}, granted), host)  # type: ignore[arg-type]
         one.survey = Survey(replace(H100, boot_id=host.boot), (), host.plan(granted))
-        return one.carry_out("r", lambda *_: None), host
+        return one.apply("r", lambda *_: None), host
 
-    return carry_out
+    return apply
 
 
 def told(result: Result) -> str:
@@ -89,7 +95,7 @@ def told(result: Result) -> str:
 
 
 def test_a_run_goes_on_after_the_reboot(carried_out: Any) -> None:
-    a, b, start = step("a"), step("b"), step("unit", "start")
+    a, b, start = step("a"), step("b"), step("unit", "start", after_reboot=True)
     result, host = carried_out(Played([(a, REBOOT, b), (start, b), ()]), "reboot")
     assert (result.status, result.reboots, result.error) == ("changed", 1, None)
     assert host.runs == [("r", ["a", "module:nvidia"]), ("r-1", ["unit", "b"])]
@@ -109,7 +115,7 @@ def test_without_permission_the_run_ends_before_what_makes_a_reboot_necessary(ca
 
 
 def test_a_branch_change_without_permission_touches_nothing(carried_out: Any) -> None:
-    swap = step("packages", "upgrade", needs="branch-change")
+    swap = step("packages", "upgrade", needs=BRANCH_CHANGE)
     result, host = carried_out(Played([(step("a"), swap, step("b"))]))
     assert told(result) == "driver branch change is not allowed: packages is wrong"
     assert (result.status, host.runs) == ("failed", [])
@@ -117,14 +123,14 @@ def test_a_branch_change_without_permission_touches_nothing(carried_out: Any) ->
 
 def test_a_reason_that_outlives_its_reboot_is_told(carried_out: Any) -> None:
     result, host = carried_out(Played([(REBOOT,), (REBOOT,)]), "reboot")
-    assert told(result) == "rebooted, and it needs a reboot all the same: module:nvidia is wrong"
+    assert told(result) == "it was rebooted and still needs a reboot: module:nvidia is wrong"
     assert (result.status, result.reboots, len(host.runs)) == ("failed", 1, 1)
 
 
 def test_another_reason_may_reboot_once_more_but_not_for_ever(carried_out: Any) -> None:
     reboots = [(replace(REBOOT, reason=str(n)),) for n in range(9)]
     result, _ = carried_out(Played(reboots), "reboot")
-    assert (result.status, result.reboots) == ("failed", converge.REBOOTS)
+    assert (result.status, result.reboots) == ("failed", host_run.REBOOTS)
 
 
 def test_what_was_not_approved_is_not_done_after_the_reboot(carried_out: Any) -> None:
@@ -140,13 +146,13 @@ def test_a_host_that_never_comes_back_is_unreachable(carried_out: Any) -> None:
     host = Played([(replace(REBOOT, reboot=1),)], answers=silent)
     result, _ = carried_out(host, "reboot")
     assert result.status == "unreachable"
-    assert told(result) == "it did not come back within 1 s after its reboot: no route to host"
+    assert told(result) == "it did not come back within 1 s of its reboot: no route to host"
 
 
 def test_a_host_that_does_not_go_down_is_told(carried_out: Any) -> None:
     host = Played([(replace(REBOOT, reboot=1),)], answers=lambda: "0a0a")
     result, _ = carried_out(host, "reboot")
-    assert "it answers, and has not gone down" in told(result)
+    assert "it answers, and was not rebooted" in told(result)
 
 
 def test_the_connection_may_end_before_the_last_event_of_a_reboot(carried_out: Any) -> None:
@@ -180,10 +186,25 @@ def test_a_host_that_is_not_right_after_all_failed(carried_out: Any) -> None:
     assert told(result) == "not converged: update a is still to be done (a is wrong)"
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (lambda *_: 1 / 0, "role mine failed: ZeroDivisionError: division by zero"),
+        (lambda *_: sys.exit(0), "role mine failed: SystemExit: 0"),
+        (lambda *_: None, "role mine failed: TypeError"),
+        (lambda *_: ["x"], "role mine failed: TypeError: 'x' is not a resource"),
+    ],
+)
+def test_a_role_that_fails_is_this_hosts_fault(body: Any, says: str) -> None:
+    role = Role("mine", Settings, body)
+    with pytest.raises(RefusedError, match=re.escape(says)):
+        declare("h", {role: Settings()}, H100)
+
+
 def test_what_stops_every_package_operation_comes_first() -> None:
     roles = [role for role in all_roles() if role.name in ("driver", "toolkit")]
-    target = Target("h", Played([]).login, {role: settings_of(role.name) for role in roles})
-    kinds = [item.resource.kind for item in converge.wanted_of(target, H100)]
+    settings = {role: settings_of(role.name) for role in roles}
+    kinds = [item.resource.kind for item in declare("h", settings, H100)]
     others = kinds.count("other-sources")
     assert others > 0
     assert set(kinds[:others]) == {"other-sources"}

@@ -15,13 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
-from provision.resources.docker.keys import RELOADABLE
-from provision.resources.docker.memory import MEMORY, PENDING
-from provision.resources.docker.merge import merge, without
-from provision.resources.docker.text import DAEMON_JSON, Number, as_text, equal, loads, parse
+from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.file import FileState, checksum
+from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.roles.docker.daemon_options import RELOADABLE
+from provision.roles.docker.memory import MEMORY, PENDING
+from provision.roles.docker.merge import merge, without
+from provision.roles.docker.text import DAEMON_JSON, Number, as_text, equal, loads, parse
 
 PATH = "nvidia-container-runtime"
 NVIDIA: dict[str, Any] = {"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": PATH}}}
@@ -464,7 +464,7 @@ def test_half_a_surrogate_pair_survives() -> None:
 
 def test_the_layout_is_that_of_nvidia_ctk() -> None:
     """As nvidia-ctk 1.20.0 writes it, but for the newline at the end."""
-    assert DaemonJson(NVIDIA, INITIAL).alone.decode() == (
+    assert DaemonJson(NVIDIA, INITIAL).rendered().content.decode() == (
         '{\n    "default-runtime": "nvidia",\n    "runtimes": {\n        "nvidia": {\n'
         '            "args": [],\n            "path": "nvidia-container-runtime"\n        }\n    }\n}\n'
     )

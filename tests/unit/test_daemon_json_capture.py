@@ -19,12 +19,12 @@ import pytest
 import simplejson
 
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
-from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
-from provision.resources.docker.merge import merge
-from provision.resources.docker.text import Number, as_text, parse
+from provision.resource import ABSENT, Planned
 from provision.resources.file import FileState
-from provision.roles.docker import daemon_of
+from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.roles.docker.merge import merge
+from provision.roles.docker.role import daemon_of
+from provision.roles.docker.text import Number, as_text, parse
 from tests.unit.examples import settings_of
 
 CAPTURE = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia-ctk-1.20.0-matrix.txt"
@@ -196,7 +196,9 @@ def daemon(flags: str) -> DaemonJson:
     """What we want where the tool is called with these flags."""
     found = daemon_of(settings_of("docker", daemon={}))  # type: ignore[arg-type]
     wanted = {
-        key: value for key, value in found.wanted.items() if key == "runtimes" or "--set-as-default" in flags
+        key: value
+        for key, value in found.declared.items()
+        if key == "runtimes" or "--set-as-default" in flags
     }
     if "--cdi.enabled" in flags.split():
         wanted = {
@@ -211,7 +213,7 @@ def daemon(flags: str) -> DaemonJson:
 def ours(case: str) -> Document:
     content = INPUTS[case]
     wanted = daemon(CASES[case][0])
-    return merge(parse(content) if content is not None else {}, (), wanted.wanted, wanted.initial).document
+    return merge(parse(content) if content is not None else {}, (), wanted.declared, wanted.initial).document
 
 
 def as_the_tool(case: str, differences: tuple[str, ...]) -> bytes:
@@ -277,6 +279,6 @@ def test_what_makes_the_tool_panic(case: str) -> None:
     assert ours(case) == {"runtimes": {"nvidia": ENTRY}, "default-runtime": "nvidia"}
     existing = parse(INPUTS[case] or b"")
     wanted = daemon(CASES[case][0])
-    settings = merge(existing, (), wanted.wanted, wanted.initial).settings
+    settings = merge(existing, (), wanted.declared, wanted.initial).settings
     back: Mapping[str, Any] = merge(ours(case), settings, {}).document
     assert json.loads(simplejson.dumps(back)) == json.loads(INPUTS[case] or b"")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import UNKNOWN, Change, Missing, Planned
-from provision.resources.driver.device_nodes import DeviceNodes
+from provision.probe import Output
+from provision.resource import UNKNOWN, Change, Missing, Planned
 from provision.resources.file import File
-from tests.unit.examples import wanted, with_gpus
+from provision.roles.driver.device_nodes import DeviceNodes
+from tests.unit.examples import declared, script_of, with_gpus
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -41,7 +41,7 @@ def node(root: FakeRoot, name: str, major: int, minor: int) -> None:
 
 
 def asked(root: FakeRoot) -> tuple[str, ...] | Missing:
-    return DeviceNodes.states([WANTED], root.sh(DeviceNodes.probe([WANTED]).script))["device-nodes"]
+    return DeviceNodes.states([WANTED], root.sh(script_of(DeviceNodes.probe([WANTED]))))["device-nodes"]
 
 
 def test_without_the_driver_nothing_can_be_said(root: FakeRoot) -> None:
@@ -123,7 +123,7 @@ def test_without_nvidia_modprobe_they_are_made_by_hand(root: FakeRoot) -> None:
 def test_the_unit_makes_all_of_them_at_boot() -> None:
     path = "/etc/systemd/system/provision-nvidia-nodes.service"
     facts = with_gpus("Hopper", "Hopper", "Hopper")
-    unit = next(w.resource for w in wanted(facts) if w.resource.id == f"file:{path}")
+    unit = next(w.resource for w in declared(facts) if w.resource.id == f"file:{path}")
     assert isinstance(unit, File)
     text = unit.content.decode()
     assert "\nExecStart=/usr/bin/nvidia-modprobe -u -c=0 -c=1 -c=2\n" in text

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import ABSENT, UNKNOWN, Change, Missing, Planned
-from provision.resources.docker.daemon import DaemonLoaded, Image
+from provision.probe import Output
+from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
+from provision.resources.image import Image
+from provision.roles.docker.daemon import DaemonLoaded
 
 # --- what dockerd has loaded ----------------------------------------------------------------------
 
@@ -32,7 +33,7 @@ INFO = (
     ],
 )
 def test_what_dockerd_says_of_its_runtimes(answer: Output, state: object) -> None:
-    assert DaemonLoaded.states([LOADED], answer) == {LOADED.id: state}
+    assert DaemonLoaded.states([LOADED], answer) == {"docker:loaded-configuration": state}
 
 
 def planned(*resources: tuple[str, str]) -> Planned:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provision.command import Output
 from provision.errors import Refusal, SettingsError
 from provision.facts import Facts
-from provision.resources.base import ABSENT, Planned
-from provision.resources.docker.engine import Engine, EngineState
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.probe import Output
+from provision.resource import Planned
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.docker import DockerSettings, packages_of, resources
-from provision.settings import read
-from provision.sources import load
-from tests.unit.examples import H100, REPO, settings_of
+from provision.roles.docker.engine import Engine, EngineState
+from provision.roles.docker.role import DockerSettings, packages_of, resources
+from tests.unit.examples import H100, REPO, script_of, settings_of
 
 ARCHIVE = Engine(("docker.io",))
 NONE = Engine(())
@@ -73,8 +73,8 @@ def test_engines_that_are_refused(engine: Engine, text: str, says: str, hint: st
 
 
 def test_a_host_that_nobody_asked_is_not_refused() -> None:
-    assert NONE.change(ABSENT, Planned()) is None
-    assert NONE.notes(ABSENT, Planned()) == ()
+    assert NONE.change(NONE.bare(), Planned()) is None
+    assert NONE.notes(NONE.bare(), Planned()) == []
 
 
 def test_a_rootless_engine_beside_the_hosts_own_is_told() -> None:
@@ -85,7 +85,7 @@ def test_a_rootless_engine_beside_the_hosts_own_is_told() -> None:
 
 def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
     """The script finds what lies at its places, here below another root."""
-    script = Engine.probe([ARCHIVE]).script
+    script = script_of(Engine.probe([ARCHIVE]))
     for path in (
         "/snap/docker/",
         "/run/user/",
@@ -95,6 +95,7 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
         "/proc/$pid",
     ):
         script = script.replace(f" {path}", f" {tmp_path}{path}").replace(f'"{path}', f'"{tmp_path}{path}')
+        script = script.replace(f"={path}", f"={tmp_path}{path}")
     for path, text in {
         "snap/docker/current": "",
         "run/user/1000/docker.pid": "17",
@@ -117,9 +118,18 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
 def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
     """A binary that holds the word is not taken for the script."""
     (tmp_path / "docker").write_bytes(b"\x7fELF\x02\0\0" + b"podman\n" * 9)
-    script = Engine.probe([ARCHIVE]).script.replace("/usr/bin/docker;", f"{tmp_path}/docker;")
+    script = script_of(Engine.probe([ARCHIVE])).replace("/usr/bin/docker;", f"{tmp_path}/docker;")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert state(ran.stdout).podman == ""
+
+
+def test_packages_that_rpm_does_not_know_are_not_there() -> None:
+    head = """command() { [ "$2" = rpm ]; }
+rpm() { printf 'package docker.io is not installed\\npackage docker-ce 27.3.1-1.el9 installed\\n'; }
+"""
+    script = head + script_of(Engine.probe([ARCHIVE]))
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert state(ran.stdout).packages == {"docker-ce": "27.3.1-1.el9"}
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.resources.docker.flags import Flag, conflict, flags
+from provision.roles.docker.flags import Flag, conflict, flags
 
 UNIT = """== unit /lib/systemd/system/docker.service
 [Unit]

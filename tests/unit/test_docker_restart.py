@@ -8,25 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.docker.gpus import GpusInContainers
-from provision.resources.docker.restart import PID, DockerRestart, DockerService
-from provision.resources.handler import OWED, Handler
+from provision.probe import Output
+from provision.resource import ABSENT, OWED, Change, Handler, Missing, Planned
+from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.service import UnitState
-from provision.roles.docker import DockerSettings, resources
-from tests.unit.examples import H100, settings_of
+from provision.resources.signals import TOOLKIT_INSTALLED
+from provision.roles.docker.restart import DOCKER_RESTART, PID, DockerRestart, DockerService
+from provision.roles.docker.role import DockerSettings, resources
+from tests.unit.examples import H100, script_of, settings_of
 
 FILE = "file:/etc/docker/daemon.json"
 RESTART = DockerRestart(
     "restart docker.service",
-    on=("package:nvidia-container-toolkit:install", "docker:restart"),
+    on=(TOOLKIT_INSTALLED, "docker:restart"),
     script="restart_docker nvidia nvidia",
     covered_by=("service:docker.service:start",),
     holds_back=(FILE,),
+    reloads_systemd=True,
 )
 TOOLKIT = Change(
-    "packages:toolkit", "install", "", "", "", signals=("package:nvidia-container-toolkit:install",)
+    "packages:toolkit",
+    "install",
+    "",
+    "",
+    "",
+    signals=(TOOLKIT_INSTALLED.name,),
+    reloads_systemd=True,
 )
 
 
@@ -53,42 +60,42 @@ OF_TRITON = "container triton-main (triton:1) stops, and triton@main.service sta
 @pytest.mark.parametrize(
     ("answer", "impact", "needs"),
     [
-        ("outlive as now\n", (), ""),
-        (IDLE, (), ""),
-        (IDLE + OTHER, (STOPS,), "docker-restart"),
-        (IDLE + ALWAYS, ("container web (nginx:1) stops, and Docker starts it again",), "docker-restart"),
-        (IDLE + TRITON, (OF_TRITON,), "docker-restart"),
-        ("outlive as now\n" + ACTIVE + "live-restore true\n" + OTHER, (KEEPS,), ""),
-        ("outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER, (KEEPS,), ""),
-        ("outlive no\n" + ACTIVE + "live-restore true\n" + OTHER, (STOPS,), "docker-restart"),
+        ("outlive as now\n", (), False),
+        (IDLE, (), False),
+        (IDLE + OTHER, (STOPS,), True),
+        (IDLE + ALWAYS, ("container web (nginx:1) stops, and Docker starts it again",), True),
+        (IDLE + TRITON, (OF_TRITON,), True),
+        ("outlive as now\n" + ACTIVE + "live-restore true\n" + OTHER, (KEEPS,), False),
+        ("outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER, (KEEPS,), False),
+        ("outlive no\n" + ACTIVE + "live-restore true\n" + OTHER, (STOPS,), True),
         (
             "outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER + TRITON,
             (OF_TRITON, KEEPS),
-            "docker-restart",
+            True,
         ),
         (
             IDLE + "unit nvidia-dcgm-exporter.service\n",
             ("nvidia-dcgm-exporter.service is restarted, as it is part of docker.service",),
-            "docker-restart",
+            True,
         ),
         (
             "outlive as now\nactive\nunknown 0123456789abcdef\n",
             ("container 0123456789ab stops (dockerd does not answer)",),
-            "docker-restart",
+            True,
         ),
     ],
 )
-def test_what_a_restart_stops(answer: str, impact: tuple[str, ...], needs: str) -> None:
-    found = RESTART.looked(change(TOOLKIT), Output(0, answer.encode()))
-    assert (found.impact, found.needs) == (impact, needs)
+def test_what_a_restart_stops(answer: str, impact: tuple[str, ...], needs: bool) -> None:
+    found = RESTART.refine(change(TOOLKIT), Output(0, answer.encode()))
+    assert (found.impact, found.needs) == (impact, DOCKER_RESTART if needs else None)
 
 
 def test_with_permission_it_still_tells() -> None:
     allowed = DockerRestart("r", on=(TOOLKIT.resource,), script="", allowed=True)
     found = allowed.change(False, Planned((TOOLKIT,)))
     assert found is not None
-    told = allowed.looked(found, Output(0, (IDLE + OTHER).encode()))
-    assert (told.impact, told.needs) == ((STOPS,), "")
+    told = allowed.refine(found, Output(0, (IDLE + OTHER).encode()))
+    assert (told.impact, told.needs) == ((STOPS,), None)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,9 @@ def test_with_permission_it_still_tells() -> None:
 def test_whether_containers_outlive_it(earlier: list[Change], outlive: str) -> None:
     found = change(*earlier)
     quoted = f"'{outlive}'" if " " in outlive else outlive
-    assert found.script == f"outlive={quoted}\nallowed=no\nrestart_docker nvidia nvidia"
-    assert found.look.startswith("echo 'outlive ")
-    assert outlive in found.look.splitlines()[0]
+    assert found.script == f"outlive={quoted} allowed=no; restart_docker nvidia nvidia"
+    assert found.preview is not None
+    assert found.preview.script == f"restart_preview {quoted}"
 
 
 def test_a_file_that_takes_a_restart_is_not_written_without_it() -> None:
@@ -123,8 +130,8 @@ def test_a_start_of_dockerd_settles_older_debts(
 ) -> None:
     """By a reboot or by hand: what was owed is done."""
     script = (
-        DockerRestart.probe([RESTART])
-        .script.replace(OWED, f"{tmp_path}/owed")
+        script_of(DockerRestart.probe([RESTART]))
+        .replace(OWED, f"{tmp_path}/owed")
         .replace(PID, f"{tmp_path}/pid")
     )
     for name, time in (("owed/restart-docker.service", note), ("owed/other", 300), ("pid", started)):
@@ -207,27 +214,31 @@ def test_a_reload_does_not_wait_for_permission_to_restart() -> None:
 
 # --- GPUs of running containers -------------------------------------------------------------------
 
+RESTARTS = change(TOOLKIT)
 CHECK = GpusInContainers("docker")
 LATER = GpusInContainers("triton")
-RELOAD = Change("handler:reload systemd", "run", "", "", "")
+RELOAD = Change("handler:reload systemd", "run", "", "", "", reloads_systemd=True)
 IDS = ("0a" * 32, "0b" * 32)
 
 
 @pytest.mark.parametrize(
     ("state", "earlier", "checks"),
     [
-        (ABSENT, [RELOAD], False),
         ((), [RELOAD], False),
         (IDS, [], False),
         (IDS, [Change("file:/etc/docker/daemon.json", "update", "", "", "")], False),
         (IDS, [RELOAD], True),
         (IDS, [TOOLKIT], True),
-        (IDS, [Change("file:/etc/systemd/system/x.service", "create", "", "", "")], True),
-        (IDS, [Change("handler:restart docker.service", "run", "", "", "")], True),
+        (
+            IDS,
+            [Change("file:/etc/systemd/system/x.service", "create", "", "", "", reloads_systemd=True)],
+            True,
+        ),
+        (IDS, [RESTARTS], True),
     ],
 )
 def test_when_containers_are_asked_for_their_gpus(
-    state: tuple[str, ...] | Missing, earlier: list[Change], checks: bool
+    state: tuple[str, ...], earlier: list[Change], checks: bool
 ) -> None:
     assert (CHECK.change(state, Planned(tuple(earlier))) is not None) == checks
 
@@ -238,14 +249,14 @@ def test_one_check_is_enough_until_systemd_reloads_again() -> None:
     assert LATER.change(IDS, Planned((TOOLKIT, first))) is None
     second = LATER.change(IDS, Planned((TOOLKIT, first, RELOAD)))
     assert second is not None
-    assert LATER.looked(second, Output(0, f"told\n{IDS[0]} lost yes /leg img:1\n".encode())).impact == ()
+    assert LATER.refine(second, Output(0, f"told\n{IDS[0]} lost yes /leg img:1\n".encode())).impact == ()
 
 
 def test_the_plan_warns_of_containers_that_lose_their_gpus() -> None:
     planned = CHECK.change(IDS, Planned((RELOAD,)))
     assert planned is not None
     answer = f"{IDS[0]} lost yes /leg img:1\n{IDS[1]} lost no /blind img:2\n{'0c' * 32} kept yes /cdi img:3\n"
-    found = CHECK.looked(planned, Output(0, answer.encode()))
+    found = CHECK.refine(planned, Output(0, answer.encode()))
     assert found.impact == (
         "container leg (img:1) loses its GPUs when systemd reloads its units (legacy hook):"
         " re-create it with --runtime=nvidia",

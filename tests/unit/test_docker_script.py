@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output, quote
-from provision.resources.base import Planned
-from provision.resources.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.plan.plan import STEPS
+from provision.probe import Output, quote
+from provision.resource import Planned
 from provision.resources.file import FileState
-from provision.script import WORDS
+from provision.resources.gpus_in_containers import GPUS
+from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
+from provision.roles.docker.restart import DAEMON
+from provision.shell import assembled
 from tests.unit.sandbox import SHELLS, Sandbox
 
 OLD, NEW = '{"debug": true}\n', '{"debug": "of course"}\n'
@@ -68,7 +71,7 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
 
 def play(box: Sandbox, script: str) -> Output:
     """Run ``script`` with all words, the programs above, and daemon.json in the sandbox."""
-    head = "".join(file.read_text("utf-8") for file in sorted(WORDS.glob("*.sh")))
+    head = assembled(STEPS, DAEMON, GPUS)
     begin = "run=/run/provision/r1; mkdir -p $run /var/lib/provision/owed /var/lib/provision/docker\n"
     return box.sh(f"{begin}{head}\ndaemon_json={quote(str(daemon_json(box)))}\n{PROGRAMS}\n{script}\n")
 

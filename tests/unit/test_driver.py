@@ -14,19 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.command import Output
-from provision.driver_packages import (
-    FAMILY,
-    TABLE,
-    choose_flavour,
-    refuse_foreign_repository,
-    unknown_gpus,
-)
-from provision.driver_packages.table import Row
-from provision.driver_packages.ubuntu import kernel_of_metapackage
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
-from provision.gpus import (
+from provision.gpu.pci import (
     FIRST_BY_DEVICE,
     GRACE_HOPPER,
     RANGES,
@@ -37,11 +27,21 @@ from provision.gpus import (
     needs_open,
     supports_open,
 )
-from provision.resources.base import ABSENT, Planned
-from provision.resources.driver.run_file import NoRunFile
+from provision.probe import Output
+from provision.resource import ABSENT, Permission, Planned
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.driver import DriverSettings, resources
+from provision.roles.driver.packages import (
+    FAMILY,
+    TABLE,
+    choose_flavour,
+    refuse_foreign_repository,
+    unknown_gpus,
+)
+from provision.roles.driver.packages.table import Row
+from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
+from provision.roles.driver.role import BRANCH_CHANGE, DriverSettings, resources
+from provision.roles.driver.run_file import NoRunFile
 from tests.unit.examples import H100, REPO, settings_of
 
 
@@ -449,17 +449,19 @@ def test_a_fabric_manager_on_rhel_has_the_drivers_version() -> None:
 @pytest.mark.parametrize(
     ("installed", "branch", "needs"),
     [
-        ({}, 580, ""),
-        ({"nvidia-driver-cuda": "580.105.08-1"}, 580, ""),
-        ({"nvidia-driver-cuda": "570.211.01-1"}, 580, "branch-change"),
-        ({"nvidia-driver-cuda": "590.48.01-1"}, 580, "branch-change"),
-        ({"libcuda1": "535.261.03-1"}, 580, "branch-change"),
-        ({"nvidia-utils-570-server": "570.211.01-0ubuntu1"}, 580, "branch-change"),
-        ({"libnvidia-compute-580": "580.95.05-0ubuntu1"}, 580, ""),
-        ({"libnvidia-compute": "595.45.04-1ubuntu1"}, 580, "branch-change"),
+        ({}, 580, None),
+        ({"nvidia-driver-cuda": "580.105.08-1"}, 580, None),
+        ({"nvidia-driver-cuda": "570.211.01-1"}, 580, BRANCH_CHANGE),
+        ({"nvidia-driver-cuda": "590.48.01-1"}, 580, BRANCH_CHANGE),
+        ({"libcuda1": "535.261.03-1"}, 580, BRANCH_CHANGE),
+        ({"nvidia-utils-570-server": "570.211.01-0ubuntu1"}, 580, BRANCH_CHANGE),
+        ({"libnvidia-compute-580": "580.95.05-0ubuntu1"}, 580, None),
+        ({"libnvidia-compute": "595.45.04-1ubuntu1"}, 580, BRANCH_CHANGE),
     ],
 )
-def test_another_branch_needs_permission(installed: dict[str, str], branch: int, needs: str) -> None:
+def test_another_branch_needs_permission(
+    installed: dict[str, str], branch: int, needs: Permission | None
+) -> None:
     """Whatever its packages are called: those of the archive, of NVIDIA's repository, of older branches."""
     packages = role(branch=branch, version=f"{branch}.159.04-1")["packages:driver"]
     assert isinstance(packages, Packages)

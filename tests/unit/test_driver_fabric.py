@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.fabric_manager import FabricManager, FabricState, upstream
-from provision.script import WORDS
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.fabric_manager import FabricManager, FabricState, upstream
+from provision.shell import text_of
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 needs_apt = pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="dpkg-query is not installed")
@@ -79,8 +80,8 @@ def test_one_that_nobody_wants_is_told_and_left() -> None:
 @pytest.mark.parametrize("family", ["debian", "rhel"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_probe_answers_where_nothing_is_installed(shell: str, family: Any) -> None:
-    script = FabricManager.probe([FabricManager(family, "", "nvidia-driver-cuda")]).script
-    ran = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=False)
+    probe = FabricManager.probe([FabricManager(family, "", "nvidia-driver-cuda")])
+    ran = subprocess.run([shell, "-c", script_of(probe)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
@@ -113,7 +114,7 @@ systemctl() { echo "systemctl $*"; }
 
 def words(shell: str, folder: Path, script: str, **environment: str) -> tuple[int, str, str]:
     """Run words of fabric.sh with stubs for the words of other files."""
-    text = (WORDS / "fabric.sh").read_text("utf-8") + STUBS + script
+    text = text_of("driver/match_fabric.sh") + STUBS + script
     ran = subprocess.run(
         [shell, "-c", text],
         cwd=folder,
@@ -181,9 +182,7 @@ def test_packages_that_bring_another_branch_fail_the_step(
     program = tmp_path / "ldconfig"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}\nEND\n")
     program.chmod(0o755)
-    text = (WORDS / "fabric.sh").read_text(
-        "utf-8"
-    ) + 'fail() { echo "$*" >&2; return 1; }\ndriver_is_branch 580'
+    text = text_of("driver/library.sh") + 'fail() { echo "$*" >&2; return 1; }\ndriver_is_branch 580'
     ran = subprocess.run(
         [shell, "-c", text],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},

@@ -1,12 +1,11 @@
 """What every system that we promise gets: systems × GPU sets × branches, as plans of hosts without a driver.
 
-``RENEW_GOLDEN=1 pytest tests/unit/test_driver_golden.py`` writes ``tests/golden/driver`` anew; look at the
+``pytest --update-golden tests/unit/test_driver_golden.py`` writes ``tests/golden/driver``; look at the
 difference in git.
 """
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from provision.driver_packages import TABLE, system_of
 from provision.errors import Refusal
 from provision.facts import Facts, Gpu
-from provision.plan import Wanted, plan
-from provision.resources.driver.builds import KernelModules
-from provision.resources.driver.kernel import Kernel, Kernels
+from provision.plan.declared import Declared
+from provision.plan.plan import plan
 from provision.resources.file import File
-from provision.roles.driver import PREFERENCES, DriverSettings, resources
+from provision.roles.driver.kernel import Kernel, Kernels
+from provision.roles.driver.modules_on_disk import KernelModules
+from provision.roles.driver.packages import TABLE, system_of
+from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
+from tests.roles.test_role import compare
 from tests.unit.examples import FINGERPRINT, KEY, bare
 from tests.unit.recordings import SYSTEMS, facts_of
 
@@ -100,7 +101,7 @@ def told(facts: Facts, wanted: DriverSettings) -> Iterator[str]:
     except Refusal as refusal:
         yield f"refused: {refusal.message} ({refusal.hint})"
         return
-    items = [Wanted("driver", resource) for resource in found]
+    items = [Declared("driver", resource) for resource in found]
     planned = plan("host", items, bare(items) | own_kernel(facts))
     pins = [r.content.decode() for r in found if isinstance(r, File) and r.path == PREFERENCES]
     for pin in pins:
@@ -112,7 +113,7 @@ def told(facts: Facts, wanted: DriverSettings) -> Iterator[str]:
         if kind in ("packages", "kernel-headers", "fabric-manager", "service", "newest-kernel"):
             yield change.summary
         elif change.resource in ("driver-modules", "module:ib_umad"):
-            yield change.summary.removesuffix(", as far as the packages did not build them")
+            yield change.summary.removesuffix(" if the packages have not built them")
     for note in planned.notes:
         yield f"note: {note}"
 
@@ -155,12 +156,8 @@ def golden(system: str) -> str:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_plans_of_a_system(system: str) -> None:
-    file = GOLDEN / f"{system}.txt"
-    text = golden(system)
-    if os.environ.get("RENEW_GOLDEN"):
-        file.write_text(text, "utf-8")
-    assert text == file.read_text("utf-8")
+def test_the_plans_of_a_system(system: str, update_golden: bool) -> None:
+    compare(GOLDEN / f"{system}.txt", golden(system), update=update_golden)
 
 
 def test_every_golden_file_is_of_a_system_that_is_tested() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.builds import DriverModules, KernelModules
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.modules_on_disk import DriverModules, KernelModules
+from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -53,7 +54,7 @@ def active(root: FakeRoot, kernel: str, version: str = V, name: str = "nvidia") 
 
 
 def asked(root: FakeRoot) -> tuple[KernelModules, ...]:
-    return DriverModules.states([WANTED], root.sh(DriverModules.probe([WANTED]).script))["driver-modules"]
+    return DriverModules.states([WANTED], root.sh(script_of(DriverModules.probe([WANTED]))))["driver-modules"]
 
 
 # --- what is there --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import cast
 import paramiko
 
 from provision.connection.execution import Execution
-from provision.login import Login
+from provision.connection.login import Login
 
 
 class LateChannel:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.facts import PROBES, Gpu, parse
-from provision.gpus import RANGES, Architecture, architecture_of
+from provision.gpu.pci import RANGES, Architecture, architecture_of
+from provision.probe import Output
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 DEBIAN = """\
@@ -58,11 +59,11 @@ def answers(
 
 def test_a_debian_host() -> None:
     facts = parse(answers())
-    assert (facts.system, facts.codename, facts.architecture, facts.is_apt) == (
+    assert (facts.system, facts.codename, facts.architecture, facts.family) == (
         "debian 12",
         "bookworm",
         "amd64",
-        True,
+        "debian",
     )
     assert (facts.kernel, facts.machine, facts.boot_id) == ("6.1.0-32-amd64", "x86_64", "8a3c")
     assert (facts.virtualization, facts.secure_boot) == ("none", True)
@@ -77,7 +78,7 @@ def test_a_debian_host() -> None:
 
 def test_a_rocky_host_in_a_virtual_machine_without_gpus() -> None:
     facts = parse(answers(ROCKY, "5.14\naarch64\n\n8a3c\nkvm\n", "", ""))
-    assert (facts.system, facts.codename, facts.is_apt) == ("rocky 9.4", "", False)
+    assert (facts.system, facts.codename) == ("rocky 9.4", "")
     assert (facts.virtualization, facts.secure_boot, facts.gpus) == ("kvm", False, ())
     assert (facts.family, facts.major, facts.has_nvswitch) == ("rhel", "9", False)
 
@@ -89,11 +90,11 @@ def test_nvlink_5_has_switches_that_are_not_on_the_bus() -> None:
 
 @pytest.mark.parametrize(
     ("system", "family"),
-    [(DEBIAN, "debian"), (ROCKY, "rhel"), ("ID=arch\n", "")],
+    [(DEBIAN, "debian"), (ROCKY, "rhel"), ("ID=arch\n", None)],
     ids=["apt", "rpm", "other"],
 )
-def test_the_family_tells_whose_packages_there_are(system: str, family: str) -> None:
-    dpkg = "amd64" if family != "" else ""
+def test_the_family_tells_whose_packages_there_are(system: str, family: str | None) -> None:
+    dpkg = "amd64" if family else ""
     assert parse(answers(system, f"6.1\nx86_64\n{dpkg}\n8a3c\nnone\n")).family == family
 
 
@@ -111,7 +112,7 @@ def test_a_system_that_cannot_be_told(wrong: dict[str, str]) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_probes_answer_on_this_machine(shell: str) -> None:
     ran = {
-        probe.name: subprocess.run([shell, "-c", probe.script], capture_output=True, check=False)
+        probe.name: subprocess.run([shell, "-c", script_of(probe)], capture_output=True, check=False)
         for probe in PROBES
     }
     assert {name: result.returncode for name, result in ran.items()} == dict.fromkeys(ran, 0)
@@ -133,7 +134,7 @@ def test_the_gpus_of_a_bus_are_listed(shell: str, tmp_path: Path) -> None:
         (tmp_path / address).mkdir()
         for name, value in zip(("vendor", "class", "device"), values, strict=True):
             (tmp_path / address / name).write_text(f"{value}\n")
-    script = next(probe.script for probe in PROBES if probe.name == "pci")
+    script = next(script_of(probe) for probe in PROBES if probe.name == "pci")
     script = script.replace("/sys/bus/pci/devices", str(tmp_path))
     out = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True).stdout
     assert parse(answers(pci=out)).gpus == (Gpu("0000:18:00.0", 0x2330),)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Missing, Planned, unified
+from provision.probe import Output
+from provision.resource import ABSENT, Missing, Planned, unified
 from provision.resources.file import (
     LARGEST,
     Directory,
     File,
     FileState,
-    NoFile,
     checksum,
     parse_paths,
     read_paths,
 )
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 NOTHING = Planned()
@@ -30,7 +30,7 @@ def read(shell: str, paths: list[Path]) -> dict[str, FileState | Missing]:
     """Run the probe for paths with a real shell, and read its answer."""
     names = [str(path) for path in paths]
     ran = subprocess.run(
-        [shell, "-c", read_paths("x", names).script],
+        [shell, "-c", script_of(read_paths("x", names))],
         capture_output=True,
         check=False,
         env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]},
@@ -150,9 +150,9 @@ def test_a_file_that_is_right_needs_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("resource", "type_"),
-    [(FILE, "directory"), (FILE, "fifo"), (Directory("/a"), "file"), (NoFile("/a", "old"), "directory")],
+    [(FILE, "directory"), (FILE, "fifo"), (Directory("/a"), "file")],
 )
-def test_what_is_in_the_way_is_never_removed(resource: File | Directory | NoFile, type_: str) -> None:
+def test_what_is_in_the_way_is_never_removed(resource: File | Directory, type_: str) -> None:
     with pytest.raises(Refusal, match=f"there is a {type_} at /"):
         resource.change(state(None, type_=type_), NOTHING)
 
@@ -197,37 +197,16 @@ def test_directories(directory: Directory, found: FileState | Missing, action: s
     assert change is None or ("owned" in change.done) != directory.keep_mode
 
 
-@pytest.mark.parametrize(
-    ("found", "guard"),
-    [
-        (state(b"old\n"), f"holds /a {checksum(b'old' + bytes([10]))}"),
-        (state(None, type_="dangling link"), ""),
-    ],
-)
-def test_a_file_that_must_not_be_is_removed(found: FileState, guard: str) -> None:
-    change = NoFile("/a", "an older source").change(found, NOTHING)
-    assert change is not None
-    assert (change.action, change.reason, change.guard) == ("remove", "an older source", guard)
-    assert change.done == "[ ! -e /a ] && [ ! -L /a ]"
-
-
-def test_a_file_that_must_not_be_and_is_not_needs_nothing() -> None:
-    assert NoFile("/a", "why").change(ABSENT, NOTHING) is None
-
-
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("kind", [File, Directory, NoFile])
-def test_states_are_told_by_id(
-    shell: str, kind: type[File] | type[Directory] | type[NoFile], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("kind", [File, Directory])
+def test_states_are_told_by_id(shell: str, kind: type[File] | type[Directory], tmp_path: Path) -> None:
     one, other = str(tmp_path / "one"), str(tmp_path / "other")
     Path(one).write_bytes(b"1")
-    resources: list[File | Directory | NoFile] = {  # type: ignore[assignment]
+    resources: list[File | Directory] = {  # type: ignore[assignment]
         File: [File(one, b""), File(other, b"")],
         Directory: [Directory(one), Directory(other)],
-        NoFile: [NoFile(one, ""), NoFile(other, "")],
     }[kind]
-    ran = subprocess.run([shell, "-c", kind.probe(resources).script], capture_output=True, check=True)  # type: ignore[arg-type]
+    ran = subprocess.run([shell, "-c", script_of(kind.probe(resources))], capture_output=True, check=True)  # type: ignore[arg-type]
     found = kind.states(resources, Output(0, ran.stdout))  # type: ignore[arg-type]
     assert found[resources[1].id] is ABSENT
     assert isinstance(found[resources[0].id], FileState)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.command import Output, Probe
-from provision.gather import parse, script_of
+from provision.probe import Output, Probe
+from provision.run.gather import parse, script_of
 
 SHELLS = [("dash",), ("bash", "--posix"), ("bash",), ("busybox", "sh")]
 PRESENT = [shell for shell in SHELLS if shutil.which(shell[0])]
@@ -139,7 +139,10 @@ def test_the_script_is_clean_for_shellcheck(tmp_path: Path) -> None:
         pytest.skip("shellcheck is not installed")
     file = tmp_path / "gather.sh"
     file.write_text("#!/bin/sh\n" + script_of([Probe("a", 'echo "it\'s" $x'), Probe("b", "true")]))
-    done = subprocess.run([shellcheck, str(file)], capture_output=True, text=True, check=False)
+    # 2016: the quoted text of a probe is for another shell to expand.
+    done = subprocess.run(
+        [shellcheck, "--exclude=SC2016", str(file)], capture_output=True, text=True, check=False
+    )
     assert done.stdout == ""
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.handler import OWED, Handler
+from provision.probe import Output
+from provision.resource import OWED, Change, Handler, Planned
 
 RESTART = Handler(
     "restart a.service",

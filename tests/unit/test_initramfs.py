@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.initramfs import Initramfs
+from provision.probe import Output, Probe
+from provision.resource import Change, Planned
+from provision.roles.driver.initramfs import Initramfs
+from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
-from tests.verify.test_driver import INITRAMFS
+from tests.verify.test_driver import VERIFY
 
 OLD, NEW = "6.1.0-9-amd64", "6.1.0-32-amd64"
 BLACKLIST = "/etc/modprobe.d/provision-nouveau.conf"
@@ -36,7 +37,7 @@ def aged(root: FakeRoot, path: str, hours: int) -> None:
 
 
 def asked(root: FakeRoot) -> list[str]:
-    found = Initramfs.states([WANTED], root.sh(Initramfs.probe([WANTED]).script))
+    found = Initramfs.states([WANTED], root.sh(script_of(Initramfs.probe([WANTED]))))
     return [image.removeprefix(str(root.folder)) for image in found[f"initramfs:{BLACKLIST}"]]
 
 
@@ -79,7 +80,7 @@ FILE = Change(f"file:{BLACKLIST}", "create", "", "", "")
     [
         ((), (), None),
         ((), (FILE,), f"after file:{BLACKLIST}"),
-        (("/boot/initrd.img-1",), (), f"/boot/initrd.img-1 older than {BLACKLIST}"),
+        (("/boot/initrd.img-1",), (), f"/boot/initrd.img-1 is older than {BLACKLIST}"),
     ],
 )
 def test_when_it_is_rebuilt(stale: tuple[str, ...], planned: tuple[Change, ...], reason: str | None) -> None:
@@ -126,4 +127,5 @@ def test_what_is_in_an_image_is_verified(root: FakeRoot, program: str) -> None:
         root.write(f"/boot/initrd.img-{release}", f"init\n{text}")
     root.write(f"/boot/initramfs-{OLD}.img", "unreadable")
     root.program(program, 'grep -q -v unreadable "$1" && cat "$1"')
-    assert root.sh(INITRAMFS).out.split() == [f"{root.folder}/boot/initrd.img-{NEW}"]
+    probe = Probe("", f"images_without {BLACKLIST.lstrip('/')}", VERIFY)
+    assert root.sh(script_of(probe)).out.split() == [f"{root.folder}/boot/initrd.img-{NEW}"]

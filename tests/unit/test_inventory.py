@@ -15,7 +15,7 @@ from provision.inventory.addresses import expand
 
 def read(text: str) -> Inventory:
     builder = Builder()
-    builder.add_yaml(text, "inv.yml")
+    builder.add_document(parse(text, "inv.yml"))
     return builder.build()
 
 
@@ -79,7 +79,7 @@ def test_what_is_not_there_has_no_place(path: tuple[str | int, ...]) -> None:
 
 def test_a_file_of_variables_wins_and_is_the_place() -> None:
     builder = Builder()
-    builder.add_yaml("gpu: {hosts: {n1: }, vars: {a: 1, b: 1}}", "inv.yml")
+    builder.add_document(parse("gpu: {hosts: {n1: }, vars: {a: 1, b: 1}}", "inv.yml"))
     layer = Layer({"gpu": variables(parse("# comment\na: 2\n", "group_vars/gpu.yml"))}, {})
     host = builder.build([layer]).hosts["n1"]
     assert host.vars == {"a": 2, "b": 1}
@@ -396,7 +396,7 @@ def test_patterns_are_the_algebra_of_sets(groups: dict[str, list[str]], terms: l
 def test_two_thousand_hosts_share_their_groups_variables() -> None:
     """The variables of a group are merged once, not for each of its hosts."""
     builder = Builder()
-    builder.add_yaml("gpu: {hosts: {'n[0001:2000]': }, vars: {big: {a: [1, 2, 3]}}}", "inv.yml")
+    builder.add_document(parse("gpu: {hosts: {'n[0001:2000]': }, vars: {big: {a: [1, 2, 3]}}}", "inv.yml"))
     hosts = builder.build().hosts
     assert len(hosts) == 2000
     assert len({id(host.vars["big"]) for host in hosts.values()}) == 1

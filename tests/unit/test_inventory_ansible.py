@@ -13,7 +13,7 @@ import pytest
 
 from provision.errors import UsageError
 from provision.inventory import Inventory, plain
-from provision.sources import load
+from provision.inventory.sources import load
 
 DATA = Path(__file__).parents[1] / "data" / "inventory"
 ALL = ["all", "*"]

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.kernel import (
-    DRIVER_MODULE,
-    Family,
+from provision.facts import Family
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.resources.reboot import RebootPolicy
+from provision.roles.driver.kernel import (
     Kernel,
     KernelHeaders,
     Kernels,
     NewestKernel,
     headers_of_later_kernels,
 )
-from provision.resources.driver.reboot import RebootPolicy
+from provision.roles.driver.reboot import REBOOT
+from provision.shell import assembled
+from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -46,7 +48,7 @@ def kernel(root: FakeRoot, release: str, *, headers: bool = False, packaged: boo
 
 def asked(root: FakeRoot, family: Family = "debian") -> Kernels:
     wanted = [KernelHeaders(family)]
-    return KernelHeaders.states(wanted, root.sh(KernelHeaders.probe(wanted).script))["kernel-headers"]
+    return KernelHeaders.states(wanted, root.sh(script_of(KernelHeaders.probe(wanted))))["kernel-headers"]
 
 
 def headers(release: str) -> str:
@@ -201,7 +203,7 @@ def test_headers_of_later_kernels(system: str, kernel: str, packages: str) -> No
 
 # --- the newest kernel ----------------------------------------------------------------------------
 
-POLICY = RebootPolicy("0a0a", timeout=600, causes=("packages:driver",))
+POLICY = RebootPolicy("0a0a", REBOOT, timeout=600, causes=("packages:driver",))
 UPGRADE = Change("packages:driver", "upgrade", "", "", "", signals=("package:nvidia-driver-cuda:upgrade",))
 
 
@@ -227,14 +229,14 @@ def test_when_the_newest_kernel_must_be_booted(
         assert (change.resource, change.action, change.needs, change.reboot) == (
             "newest-kernel",
             "reboot",
-            "reboot",
+            REBOOT,
             600,
         )
         assert change.reason == BEHIND
         assert change.causes == (("packages:driver",) if module else ())
         assert (
             "container web (image) stops"
-            in wanted.looked(change, Output(0, b"container 0123 image web\n")).impact
+            in wanted.refine(change, Output(0, b"container 0123 image web\n")).impact
         )
 
 
@@ -245,7 +247,7 @@ def test_the_module_of_the_running_kernel_is_found(root: FakeRoot, module: bool)
         root.write(f"/lib/modules/{OLD}/updates/dkms/nvidia.ko.xz")
     root.program("apt-cache")
     wanted = [NewestKernel("debian", POLICY)]
-    found = NewestKernel.states(wanted, root.sh(NewestKernel.probe(wanted).script))
+    found = NewestKernel.states(wanted, root.sh(script_of(NewestKernel.probe(wanted))))
     assert found == {"newest-kernel": (Kernels(UNLISTED, UNLISTED), module)}
 
 
@@ -269,8 +271,8 @@ def test_the_module_of_the_running_kernel_is_found(root: FakeRoot, module: bool)
 )
 def test_where_packages_put_the_module(root: FakeRoot, file: str, found: bool) -> None:
     written = root.write(f"/lib/modules/{OLD}/{file}")
-    told = root.sh(f"{DRIVER_MODULE}driver_module {OLD}").out
+    told = root.sh(f"{assembled('driver/kernels.sh')}driver_module {OLD}").out
     assert told == (f"{written}\n" if found else "")
     written.unlink()
     written.symlink_to("/nowhere")
-    assert root.sh(f"{DRIVER_MODULE}driver_module {OLD}").out == ""
+    assert root.sh(f"{assembled('driver/kernels.sh')}driver_module {OLD}").out == ""

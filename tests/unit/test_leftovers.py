@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Planned
-from provision.resources.leftover import MARK, NoOtherUnits
+from provision.probe import Output
+from provision.resource import Planned
+from provision.resources.other_units import MARK, NoOtherUnits
 from tests.unit.sandbox import SHELLS
 
 WANTED = NoOtherUnits("triton", ("triton@main.service",))

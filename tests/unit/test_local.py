@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from provision.converge import Target
+from provision.cli.rendered import assumed, rendered
+from provision.connection.login import Login
 from provision.errors import RefusedError, UsageError
-from provision.local import assumed, rendered
-from provision.login import Login
 from provision.roles import all_roles
+from provision.run.host import Target
 from tests.unit.examples import settings_of
 
 
@@ -41,8 +41,8 @@ def test_what_is_no_system(system: str) -> None:
 
 def test_the_files_of_a_host() -> None:
     files = {
-        path: (content, mode)
-        for path, content, mode in rendered(target("docker", "triton"), assumed("debian:12"))
+        file.path: (file.content, file.mode)
+        for file in rendered(target("docker", "triton"), assumed("debian:12"))
     }
     assert list(files) == [
         "/etc/docker/daemon.json",

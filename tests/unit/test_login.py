@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paramiko import SSHConfig
 
+from provision.connection.login import DEFAULT_KNOWN_HOSTS, Login
 from provision.errors import InventoryError
-from provision.login import DEFAULT_KNOWN_HOSTS, Login
 
 ME = getpass.getuser()
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
@@ -44,8 +44,8 @@ def test_without_any_variable() -> None:
         ({"ansible_ssh_user": "admin"}, "user", "admin"),
         ({"ansible_user": 1000}, "user", "1000"),
         ({"ansible_ssh_private_key_file": "/k"}, "key_files", ("/k",)),
-        ({"ansible_ssh_private_key_file": "~/k"}, "key_file", str(Path("~/k").expanduser())),
-        ({"ansible_private_key_file": "/k"}, "key_file", "/k"),
+        ({"ansible_ssh_private_key_file": "~/k"}, "key_files", (str(Path("~/k").expanduser()),)),
+        ({"ansible_private_key_file": "/k"}, "key_files", ("/k",)),
         ({"ansible_password": "pw"}, "password", "pw"),
         ({"ansible_ssh_pass": "pw"}, "password", "pw"),
         ({"ansible_password": 123456}, "password", "123456"),
@@ -80,7 +80,7 @@ def test_without_any_variable() -> None:
         ({"ansible_ssh_common_args": "-o HostKeyAlias=gold"}, "known_as", "gold"),
         ({"ansible_ssh_common_args": "-p 2022 -l bob -i /key"}, "port", 2022),
         ({"ansible_ssh_common_args": "-p 2022 -l bob -i /key"}, "user", "bob"),
-        ({"ansible_ssh_common_args": "-p 2022 -l bob -i /key"}, "key_file", "/key"),
+        ({"ansible_ssh_common_args": "-p 2022 -l bob -i /key"}, "key_files", ("/key",)),
         ({"triton": {"models": 3}, "ansible_python_interpreter": "/x"}, "address", "node1"),
     ],
 )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.driver.module import Module, ModuleState
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Planned
+from provision.roles.driver.module import Module, ModuleState
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 NVIDIA = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",))
@@ -28,7 +29,7 @@ def test_what_sysfs_shows_is_read(shell: str, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         if version:
             (tmp_path / folder / "version").write_text(version)
-    script = Module.probe(modules).script.replace("/sys/module/", f"{tmp_path}/")
+    script = script_of(Module.probe(modules)).replace("/sys/module/", f"{tmp_path}/")
     path = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=True, env=path)
     assert Module.states(modules, Output(0, ran.stdout)) == {
@@ -50,7 +51,7 @@ def test_the_version_of_debians_module_is_read_from_its_file(shell: str, tmp_pat
     modinfo.write_text(f'#!/bin/sh\n[ "$*" = "-F version {file}" ] && echo 535.309.01\n')
     modinfo.chmod(0o755)
     module = Module("nvidia", "535.*")
-    script = Module.probe([module]).script
+    script = script_of(Module.probe([module]))
     for folder in ("/sys/module/", "/lib/modules/"):
         script = script.replace(folder, f"{tmp_path}{folder}")
     path = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}

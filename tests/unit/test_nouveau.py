@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.hints import hint_for
+from provision.causes.known_messages import hint_for
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.openpgp import BEGIN, END, fingerprints
+from provision.resources.packages.openpgp import BEGIN, END, fingerprints
 
 KINDS = ["rsa2048", "ed25519"]
 
@@ -88,7 +88,7 @@ def test_secret_keys_are_refused(keyring: Keyring) -> None:
     text = keyring.gpg("--armor", "--export-secret-keys", keyring.fingerprints["ed25519"])
     with pytest.raises(ValueError, match="not an ASCII-armoured public key: -----BEGIN PGP PRIVATE"):
         fingerprints(text)
-    with pytest.raises(ValueError, match="a packet of kind 5"):
+    with pytest.raises(ValueError, match="a packet with tag 5"):
         fingerprints(text.replace("PRIVATE", "PUBLIC"))
 
 
@@ -107,14 +107,14 @@ def block(data: bytes, headers: str = "\n") -> str:
         (block(b"")[:-1] + BEGIN, "not an ASCII-armoured public key"),
         (f"{BEGIN}\n\n!!!!\n{END}", "damaged"),
         (f"{BEGIN}\n\nabc\n{END}", "damaged"),
-        (f"{BEGIN}\nmDME\n\nmDME\n{END}", "its headers are none"),
+        (f"{BEGIN}\nmDME\n\nmDME\n{END}", "a line above the empty one is no armour header"),
         (block(b""), "holds no public key"),
         (block(b"\x01"), "does not hold OpenPGP packets"),
         (block(b"\xc6\x01\x03"), "a key of version 3"),
         (block(b"\xc6\x01\x06"), "a key of version 6"),
         (block(b"\xc6\x00"), "a key of version ?"),
-        (block(b"\xc6\xf0"), "unknown length"),
-        (block(b"\x9b\x00"), "unknown length"),
+        (block(b"\xc6\xf0"), "indeterminate length"),
+        (block(b"\x9b\x00"), "indeterminate length"),
         (block(b"\xc6\xff\x00\x01\x00\x00" + b"\x04" * 65536), "more than 64 KiB"),
     ],
 )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned
-from provision.resources.packages.deb import Package, Packages, PackageState
-from provision.roles.base import package_source
-from tests.unit.examples import H100, repo
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Missing, Permission, Planned, Signal
+from provision.resources.file import File
+from provision.resources.packages.deb import Packages, PackageState
+from provision.resources.packages.repository import package_source
+from provision.resources.packages.sets import MajorVersion, Package, moves_of
+from tests.unit.examples import H100, repo, script_of
+from tests.unit.fake_root import FakeRoot
+from tests.unit.sandbox import SHELLS
 
 ANSWER = b"""\
 amd64
@@ -33,6 +38,8 @@ architecture counts; a name that it never heard of is an error and exit code 1."
 ONE = Package("nvidia-driver-cuda", "580.159.04-1")
 DRIVER = Packages("driver", (ONE, Package("nvidia-kernel-open-dkms", "580.*")))
 State = PackageState | Missing
+
+BRANCH = MajorVersion("branch", 580, ("a-[0-9]*",), Permission("branch-change", "", ""))
 
 
 def installed(version: str, *, held: bool = True, status: str = "installed") -> PackageState:
@@ -71,7 +78,7 @@ def test_the_answer_of_dpkg_query() -> None:
 )
 def test_the_probe_asks_a_real_dpkg() -> None:
     sets = [Packages("base", (Package("dpkg"), Package("no-such-package")))]
-    ran = subprocess.run(["sh", "-c", Packages.probe(sets).script], capture_output=True, check=False)
+    ran = subprocess.run(["sh", "-c", script_of(Packages.probe(sets))], capture_output=True, check=False)
     found = Packages.states(sets, Output(ran.returncode, ran.stdout, ran.stderr))["packages:base"]
     assert found["no-such-package"] is ABSENT
     dpkg = found["dpkg"]
@@ -132,7 +139,7 @@ def test_a_set_that_is_not_right(first: State, second: State, action: str, reaso
     assert ("--allow-downgrades" in change.script) == (action == "downgrade")
     assert ("apt_install" in change.script) == (action != "hold")
     assert "hold_packages nvidia-driver-cuda nvidia-kernel-open-dkms" in change.script
-    assert bool(change.look) == (action != "hold")
+    assert bool(change.preview) == (action != "hold")
 
 
 def test_a_set_that_is_right_needs_nothing() -> None:
@@ -204,32 +211,34 @@ def test_a_hold_of_somebody_else_at_the_right_version_is_fine() -> None:
 @pytest.mark.parametrize(
     ("state", "needs", "reason"),
     [
-        ({}, "", "a-580: install, it is not installed"),
+        ({}, None, "a-580: install, it is not installed"),
         (
             {"a-570": installed("570.9-1")},
-            "branch-change",
+            BRANCH.permission,
             "branch 570 → 580; a-580: install, it is not installed",
         ),
         (
             {"a-590": installed("1:590.9-1")},
-            "branch-change",
+            BRANCH.permission,
             "branch 590 → 580; a-580: install, it is not installed",
         ),
-        ({"a-580": installed("580.1-1")}, "", "a-580: upgrade from 580.1-1"),
-        ({"a-580": installed("570.1-1")}, "branch-change", "branch 570 → 580; a-580: upgrade from 570.1-1"),
-        ({"modules": installed("6.8.0-90")}, "", "a-580: install, it is not installed"),
+        ({"a-580": installed("580.1-1")}, None, "a-580: upgrade from 580.1-1"),
+        ({"a-580": installed("570.1-1")}, BRANCH.permission, "branch 570 → 580; a-580: upgrade from 570.1-1"),
+        ({"modules": installed("6.8.0-90")}, None, "a-580: install, it is not installed"),
     ],
 )
-def test_a_change_of_branch_needs_permission(state: dict[str, State], needs: str, reason: str) -> None:
+def test_a_change_of_branch_needs_permission(
+    state: dict[str, State], needs: Permission | None, reason: str
+) -> None:
     packages = (Package("a-580", "580.9-1"), Package("modules"))
-    driver = Packages("driver", packages, branch=580, others=("a-[0-9]*",))
+    driver = Packages("driver", packages, major=BRANCH)
     change = driver.change({"a-580": ABSENT, "modules": installed("6.8.0-90"), **state}, Planned())
     assert change is not None
     assert (change.needs, change.reason) == (needs, reason)
 
 
 def test_packages_of_other_branches_are_asked_for() -> None:
-    driver = Packages("driver", (Package("a-580", "580.*"),), branch=580, others=("a-[0-9]*",))
+    driver = Packages("driver", (Package("a-580", "580.*"),), major=BRANCH)
     assert "a-580" in Packages.probe([driver]).script
     assert "'a-[0-9]*'" in Packages.probe([driver]).script
     answer = b"amd64\n\na-570\tamd64\t570.1\tinstalled\thold\nother\tamd64\t1\tinstalled\tinstall\n"
@@ -270,7 +279,7 @@ def upgrade() -> Change:
 
 
 def test_exactly_the_removals_that_are_shown_are_approved() -> None:
-    change = DRIVER.looked(upgrade(), Output(0, SIMULATED))
+    change = DRIVER.refine(upgrade(), Output(0, SIMULATED))
     assert change.simulation.splitlines() == [
         "remove nvidia-utils-570 570.1-1",
         "upgrade nvidia-driver-cuda 575.1-1 → 580.159.04-1",
@@ -286,7 +295,7 @@ def test_what_somebody_else_holds_does_not_move_along() -> None:
         b"changed:\n  nvidia-driver-cuda", b"changed:\n  nvidia-driver-cuda libnvidia-ml1"
     )
     with pytest.raises(Refusal, match="libnvidia-ml1: held by somebody, and apt would change it"):
-        DRIVER.looked(upgrade(), Output(0, answer))
+        DRIVER.refine(upgrade(), Output(0, answer))
 
 
 @pytest.mark.parametrize(
@@ -302,5 +311,61 @@ def test_what_somebody_else_holds_does_not_move_along() -> None:
     ],
 )
 def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: str) -> None:
-    change = DRIVER.looked(upgrade(), Output(100, said.encode()))
+    change = DRIVER.refine(upgrade(), Output(100, said.encode()))
     assert (change.simulation, change.script) == (text, upgrade().script)
+
+
+def test_names_of_moves() -> None:
+    assert moves_of(("a", "b"), ("install", "upgrade")) == (
+        "package:a:install",
+        "package:a:upgrade",
+        "package:b:install",
+        "package:b:upgrade",
+    )
+    assert {name.rpartition(":")[2] for name in moves_of(("a",))} == {
+        "install",
+        "upgrade",
+        "downgrade",
+        "repair",
+    }
+
+
+def test_signals_by_verb_and_for_every_change() -> None:
+    every, moved = Signal("every change"), Signal("upgraded")
+    told = Packages("a", (Package("a", "2"),), signals=(("", every), ("upgrade", moved)))
+    signals = {
+        version: change.signals
+        for version in ("1", "3", "2")
+        if (change := told.change({"a": installed(version, held=False)}, Planned()))
+    }
+    assert signals == {
+        "1": ("package:a:upgrade", "every change", "upgraded"),
+        "3": ("package:a:downgrade", "every change"),
+        "2": ("every change",),
+    }
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("planned", [(), ("preferences.d/pin",)])
+def test_apt_is_asked_with_its_files_as_planned(shell: str, planned: tuple[str, ...], tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    root.write("/var/lib/provision/held", "nvidia-driver-cuda\n")
+    root.write("/etc/apt/sources.list.d/old.list", "deb x\n")
+    see = f"cd {root.folder}/etc/apt; for o; do case $o in Dir::Etc=*) cd ${{o#*=}} || exit ;; esac; done"
+    root.program("apt-get", f"{see}; cat */*")
+    files = [File(f"/etc/apt/{name}", b"planned\n").change(ABSENT, Planned()) for name in planned]
+    state: dict[str, State] = {"nvidia-driver-cuda": ABSENT, "nvidia-kernel-open-dkms": RIGHT}
+    change = DRIVER.change(state, Planned(tuple(file for file in files if file)))
+    assert change is not None
+    assert change.preview is not None
+    answer = root.sh(script_of(change.preview))
+    assert (answer.out, answer.err) == (
+        "ours nvidia-driver-cuda\n" + "planned\n" * len(planned) + "deb x\n",
+        "",
+    )
+    (call,) = root.calls
+    assert call.endswith(
+        " install --no-install-recommends --allow-change-held-packages -- nvidia-driver-cuda=580.159.04-1"
+    )
+    assert ("Dir::Cache::pkgcache= " in call) == bool(planned)
+    assert not (root.folder / "etc/apt/preferences.d").exists()

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.command import Output, Probe
 from provision.errors import ProbeError, Refusal, RefusedError, UsageError
-from provision.plan import Plan, Wanted, load, looked, looks, plan, probes, save, states
-from provision.resources.base import PERMISSIONS, Change, Planned, Resource
-from provision.resources.handler import Handler
+from provision.plan.declared import Declared
+from provision.plan.plan import Plan, plan, previews, probes, refined, states
+from provision.plan.saved import load, save
+from provision.plan.stages import next_stage
+from provision.probe import Output, Probe
+from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
 
 
 @dataclass(frozen=True)
-class Thing(Resource):
+class Thing(Resource[str]):
     """A resource whose state is the action that it takes: empty for none, ``refuse`` for a refusal."""
 
     name: str
@@ -40,14 +42,17 @@ class Thing(Resource):
             raise ValueError(f"{len(words)} answers")
         return {r.id: word for r, word in zip(resources, words, strict=True)}
 
+    def bare(self) -> str:
+        return "create"
+
     def change(self, state: str, planned: Planned) -> Change | None:  # noqa: ARG002
         if state == "refuse":
             raise Refusal(f"{self.name} cannot be", hint="try another")
         return Change(self.name, state, f"{state} {self.name}", f"do {self.name}", "false") if state else None
 
 
-def planned(states_: Mapping[str, Any], *resources: Resource) -> Plan:
-    return plan("h1", [Wanted(f"role-{r.id}", r) for r in resources], states_)
+def planned(states_: Mapping[str, Any], *resources: AnyResource) -> Plan:
+    return plan("h1", [Declared(f"role-{r.id}", r) for r in resources], states_)
 
 
 def told(found: Plan) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -127,7 +132,7 @@ def test_nothing_to_do_is_an_empty_plan() -> None:
         ),
     ],
 )
-def test_debts(found: dict[str, Any], order: tuple[Resource, ...], expected: list[Any]) -> None:
+def test_debts(found: dict[str, Any], order: tuple[AnyResource, ...], expected: list[Any]) -> None:
     assert told(planned({"handler:reload": False, **found}, *order)) == expected
 
 
@@ -149,17 +154,17 @@ def test_a_refusal_names_the_host() -> None:
 
 
 def test_one_question_for_each_kind() -> None:
-    wanted = [Wanted("x", A), Wanted("x", RELOAD), Wanted("y", B)]
-    assert [probe.name for probe in probes(wanted)] == ["thing", "handler"]
-    assert probes(wanted)[0].script == "a b"
+    declared = [Declared("x", A), Declared("x", RELOAD), Declared("y", B)]
+    assert [probe.name for probe in probes(declared)] == ["thing", "handler"]
+    assert probes(declared)[0].script == "a b"
     answers = {"thing": Output(0, b"update create"), "handler": Output(0, b"reload\n")}
-    assert states("h1", wanted, answers) == {"a": "update", "b": "create", "handler:reload": True}
+    assert states("h1", declared, answers) == {"a": "update", "b": "create", "handler:reload": True}
 
 
 def test_an_answer_that_cannot_be_understood_names_host_and_kind() -> None:
     stderr = b"one\ntwo\nthree\nfour\n"
     with pytest.raises(ProbeError) as caught:
-        states("h1", [Wanted("x", A)], {"thing": Output(1, b"", stderr)})
+        states("h1", [Declared("x", A)], {"thing": Output(1, b"", stderr)})
     assert str(caught.value) == "h1: cannot read the state of thing: 0 answers\n  two\n  three\n  four"
 
 
@@ -177,6 +182,7 @@ def test_the_digest_is_equal_only_for_plans_that_do_the_same() -> None:
         {"diff": "x"},
         {"owes": ("x",)},
         {"role": "x"},
+        {"functions": "x"},
     ):
         assert Plan("h1", (replace(one.changes[0], **other),)).digest != one.digest
 
@@ -198,7 +204,7 @@ def test_what_goes_beyond_an_approved_plan(fresh: dict[str, str], beyond: list[s
 
 def test_bringing_up_what_a_reboot_stopped_goes_not_beyond_its_approval() -> None:
     approved = Plan("h", (step("a"),))
-    later = Plan("h", (step("module", action="load"), step("unit", action="start"), step("b")))
+    later = Plan("h", (step("module", after_reboot=True), step("unit", after_reboot=True), step("b")))
     assert [change.resource for change in later.beyond(approved, rebooted=True)] == ["b"]
     assert [change.resource for change in later.beyond(approved)] == ["module", "unit", "b"]
 
@@ -211,9 +217,15 @@ def step(name: str, action: str = "update", **values: Any) -> Change:
 
 
 PACKAGES = step("packages")
-REBOOT = step("reboot", needs="reboot", reboot=900, causes=("pin", "packages"), impact=("triton stops",))
-SWAP = step("packages", needs="branch-change")
-RESTART = step("restart", needs="docker-restart")
+ALLOWED = {
+    name: Permission(name, f"{name} needed", f"--{name} allows it", first=name == "branch-change")
+    for name in ("reboot", "branch-change", "docker-restart")
+}
+REBOOT = step(
+    "reboot", needs=ALLOWED["reboot"], reboot=900, causes=("pin", "packages"), impact=("triton stops",)
+)
+SWAP = step("packages", needs=ALLOWED["branch-change"])
+RESTART = step("restart", needs=ALLOWED["docker-restart"])
 
 
 @pytest.mark.parametrize(
@@ -240,15 +252,15 @@ def test_a_plan_is_carried_out_up_to_a_reboot_or_a_missing_permission(
 ) -> None:
     known = {"packages": PACKAGES, "reboot": REBOOT, "swap": SWAP, "restart": RESTART}
     whole = Plan("h", tuple(known.get(n, step(n)) for n in changes.split()), granted=tuple(granted.split()))
-    leg = whole.next_leg()
-    assert [change.resource for change in leg.plan.changes] == done.split()
-    assert (leg.reboot.resource if leg.reboot else "") == reboot
-    assert (leg.stop.resource if leg.stop else "") == stop
-    assert (leg.refusal() is None) == (not stop)
+    stage = next_stage(whole)
+    assert [change.resource for change in stage.plan.changes] == done.split()
+    assert (stage.reboot.resource if stage.reboot else "") == reboot
+    assert (stage.stop.resource if stage.stop else "") == stop
+    assert (stage.refusal() is None) == (not stop)
 
 
 def test_a_missing_permission_is_a_sentence_with_its_reason_and_how_to_give_it() -> None:
-    refusal = Plan("h", (REBOOT,)).next_leg().refusal()
+    refusal = next_stage(Plan("h", (REBOOT,))).refusal()
     assert refusal is not None
     assert (refusal.message, refusal.stderr) == ("reboot needed: reboot is wrong", "triton stops")
     assert refusal.hint is not None
@@ -260,9 +272,9 @@ class Asking(Thing):
 
     def change(self, state: str, planned: Planned) -> Change | None:
         change = super().change(state, planned)
-        return change and replace(change, look="echo what")
+        return change and replace(change, preview=Probe("", "echo what", ("shell/files.sh",)))
 
-    def looked(self, change: Change, answer: Output) -> Change:
+    def refine(self, change: Change, answer: Output) -> Change:
         if answer.out == "no\n":
             raise Refusal("not like this", hint="otherwise")
         return replace(change, simulation=answer.out)
@@ -271,17 +283,17 @@ class Asking(Thing):
         return [f"{self.name} is {state}"] if state else []
 
 
-def test_what_is_planned_is_looked_at_again_before_it_is_shown() -> None:
+def test_a_preview_is_asked_before_the_plan_is_shown() -> None:
     asking = Asking("a")
     found = planned({"a": "update", "b": "create"}, asking, B)
     assert found.notes == ("a is update",)
-    assert [(p.name, p.script) for p in looks(found)] == [("look at a", "echo what")]
-    wanted = [Wanted("x", asking), Wanted("x", B)]
-    shown = looked(found, wanted, {"look at a": Output(0, b"so\n", b"")})
+    assert previews(found) == [Probe("preview of a", "echo what", ("shell/files.sh",))]
+    declared = [Declared("x", asking), Declared("x", B)]
+    shown = refined(found, declared, {"preview of a": Output(0, b"so\n", b"")})
     assert [change.simulation for change in shown.changes] == ["so\n", ""]
     assert shown.digest == found.digest
     with pytest.raises(RefusedError, match="not like this"):
-        looked(found, wanted, {"look at a": Output(0, b"no\n", b"")})
+        refined(found, declared, {"preview of a": Output(0, b"no\n", b"")})
 
 
 # --- saving ---------------------------------------------------------------------------------------
@@ -291,11 +303,15 @@ NAMES = st.lists(TEXTS, max_size=3).map(tuple)
 CHANGES = st.builds(
     Change,
     **dict.fromkeys(
-        ("resource", "action", "summary", "script", "done", "reason", "diff", "guard", "look", "role"), TEXTS
+        ("resource", "action", "summary", "script", "done", "reason", "diff", "guard", "role"), TEXTS
     ),
     **dict.fromkeys(("owes", "settles", "signals", "causes", "impact"), NAMES),
-    needs=st.sampled_from(["", *PERMISSIONS]),
+    sign=st.sampled_from(["+", "-", "~"]),
+    needs=st.none() | st.sampled_from(list(ALLOWED.values())),
+    shell=NAMES,
     reboot=st.integers(0, 3600),
+    after_reboot=st.booleans(),
+    reloads_systemd=st.booleans(),
 )
 PLANS = st.lists(
     st.builds(Plan, TEXTS, st.lists(CHANGES, max_size=4).map(tuple), NAMES, NAMES),
@@ -311,7 +327,7 @@ def test_a_saved_plan_is_read_back(plans: list[Plan]) -> None:
 
 
 ROW = asdict(Change("r", "a", "s", "x", "d"))
-PLAN: dict[str, Any] = {"changes": [], "notes": [], "granted": []}
+PLAN: dict[str, Any] = {"host": "h", "changes": [], "notes": [], "granted": []}
 
 
 @pytest.mark.parametrize(
@@ -323,15 +339,15 @@ PLAN: dict[str, Any] = {"changes": [], "notes": [], "granted": []}
         "7",
         "[]",
         "{}",
-        '{"schema": 2}',
-        '{"schema": 2, "plans": []}',
-        '{"schema": 2, "plans": {"h": {}}}',
-        '{"schema": 2, "plans": {"h": ""}}',
-        '{"schema": 2, "plans": {"h": 7}}',
-        '{"schema": 2, "plans": {"h": {"changes": [{}]}}}',
-        '{"schema": 2, "plans": {"h": {"changes": ["x"]}}}',
+        '{"schema": 3}',
+        '{"schema": 3, "plans": []}',
+        '{"schema": 3, "plans": {"h": {}}}',
+        '{"schema": 3, "plans": {"h": ""}}',
+        '{"schema": 3, "plans": {"h": 7}}',
+        '{"schema": 3, "plans": {"h": {"changes": [{}]}}}',
+        '{"schema": 3, "plans": {"h": {"changes": ["x"]}}}',
         *(
-            json.dumps({"schema": 2, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
+            json.dumps({"schema": 3, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
             for wrong in (
                 {"script": 7},
                 {"script": ["x"]},
@@ -340,10 +356,13 @@ PLAN: dict[str, Any] = {"changes": [], "notes": [], "granted": []}
                 {"reboot": "1"},
                 {"reboot": True},
                 {"needs": "the moon"},
+                {"needs": {"name": "the moon"}},
+                {"sign": "*"},
             )
         ),
+        json.dumps({"schema": 3, "plans": {"another": PLAN}}),
         *(
-            json.dumps({"schema": 2, "plans": {"h": {**PLAN, name: wrong}}})
+            json.dumps({"schema": 3, "plans": {"h": {**PLAN, name: wrong}}})
             for name, wrong in (("changes", {}), ("notes", "x"), ("granted", [1]), ("granted", None))
         ),
         "[" * 100_000,
@@ -356,7 +375,7 @@ def test_garbage_is_no_saved_plan(text: str) -> None:
 
 
 def test_a_plan_of_another_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 2"):
+    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 3"):
         load('{"schema": 1, "plans": {}}', "saved.json")
 
 
@@ -364,4 +383,4 @@ def test_a_plan_of_another_version_is_refused() -> None:
 @given(st.recursive(st.none() | st.integers() | TEXTS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v)))
 def test_any_other_document_is_refused_in_a_sentence(document: Any) -> None:
     with pytest.raises(UsageError):
-        load(json.dumps({"schema": 2, "plans": {"h": [document]}}), "f")
+        load(json.dumps({"schema": 3, "plans": {"h": [document]}}), "f")

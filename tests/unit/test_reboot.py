@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
-from provision.resources.base import Change, Planned
-from provision.resources.driver.module import Module, ModuleState
-from provision.resources.driver.reboot import USERS, BootState, Reboot, RebootPolicy, Users, users
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.resources.reboot import RebootPolicy
+from provision.roles.driver.module import Module, ModuleState
+from provision.roles.driver.reboot import REBOOT as NEEDED
+from provision.roles.driver.reboot import USERS, BootState, Reboot, Users, users
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
-POLICY = RebootPolicy("b001", causes=("packages:driver",))
+POLICY = RebootPolicy("b001", NEEDED, causes=("packages:driver",))
 REBOOT = Reboot(POLICY)
 BOX = "ab" * 32
 LISTED = f"""\
@@ -63,7 +66,7 @@ def test_processes_that_have_the_driver_s_libraries_are_found(shell: str, tmp_pa
         (tmp_path / f"{pid}/maps").write_text(maps)
         (tmp_path / f"{pid}/cgroup").write_text(f"0::/system.slice/docker-{BOX}.scope\n")
     (tmp_path / "9/fd/3").symlink_to("/dev/null")
-    script = USERS.replace("/proc/", f"{tmp_path}/").replace("-f3", f"-f{len(tmp_path.parts) + 1}")
+    script = script_of(USERS).replace("/proc/", f"{tmp_path}/").replace("-f3", f"-f{len(tmp_path.parts) + 1}")
     ran = subprocess.run(
         [shell, "-c", script.replace("docker", "no-docker")], capture_output=True, check=True
     )
@@ -113,16 +116,16 @@ def planned(state: BootState) -> Change:
 
 
 def test_nouveau_takes_a_reboot_where_something_uses_it_and_none_where_nothing_does() -> None:
-    busy = REBOOT.looked(planned(BootState(nouveau=True)), answer(LISTED))
-    assert (busy.action, busy.needs, busy.reboot, busy.causes) == ("reboot", "reboot", 900, ())
+    busy = REBOOT.refine(planned(BootState(nouveau=True)), answer(LISTED))
+    assert (busy.action, busy.needs, busy.reboot, busy.causes) == ("reboot", NEEDED, 900, ())
     assert busy.impact == FOUND.impact()
-    idle = REBOOT.looked(planned(BootState(nouveau=True)), answer(f"idle\n{LISTED}"))
-    assert (idle.action, idle.needs, idle.reboot, idle.script) == ("unload", "", 0, "unload_nouveau")
+    idle = REBOOT.refine(planned(BootState(nouveau=True)), answer(f"idle\n{LISTED}"))
+    assert (idle.action, idle.needs, idle.reboot, idle.script) == ("unload", None, 0, "unload_nouveau")
 
 
 def test_a_pending_mode_cannot_be_had_by_unloading() -> None:
     pending = BootState(nouveau=True, modes=(("0", "Enabled", "Disabled", "Disabled", "Disabled"),))
-    assert "idle" not in planned(pending).look
+    assert planned(pending).preview == USERS
 
 
 def test_partitioned_gpus_are_shown() -> None:
@@ -135,10 +138,10 @@ def test_partitioned_gpus_are_shown() -> None:
 
 
 def test_settings_that_allow_reboots_need_no_other_permission() -> None:
-    allowed = Reboot(RebootPolicy("b001", allowed=True, timeout=60))
+    allowed = Reboot(RebootPolicy("b001", NEEDED, allowed=True, timeout=60))
     change = allowed.change(BootState(nouveau=True), Planned())
     assert change is not None
-    assert (change.needs, change.reboot, change.done) == ("", 60, "booted_since b001")
+    assert (change.needs, change.reboot, change.done) == (None, 60, "booted_since b001")
 
 
 MODULE = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",), POLICY)
@@ -147,18 +150,18 @@ MODULE = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",), POLICY)
 def test_a_module_in_use_takes_a_reboot_and_holds_back_what_makes_it_necessary() -> None:
     change = MODULE.change(ModuleState("570.211.01", "580.159.04"), Planned())
     assert change is not None
-    assert (change.action, change.look) == ("reload", USERS)
-    busy = MODULE.looked(change, answer(LISTED))
+    assert (change.action, change.preview) == ("reload", USERS)
+    busy = MODULE.refine(change, answer(LISTED))
     assert (busy.resource, busy.action, busy.needs, busy.causes) == (
         "module:nvidia",
         "reboot",
-        "reboot",
+        NEEDED,
         ("packages:driver",),
     )
     assert busy.reason == (
         "570.211.01 is loaded, 580.159.04 is wanted, "
         "and tritonserver, python3 my model.py, nvtop, gone use it"
     )
-    idle = MODULE.looked(change, answer("container a b c\n"))
+    idle = MODULE.refine(change, answer("container a b c\n"))
     assert (idle.action, idle.script) == ("reload", "reload_module nvidia")
     assert idle.summary == "reload kernel module nvidia (nothing uses it, so no reboot is needed)"

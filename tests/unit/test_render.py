@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
 import pytest
 
 from provision import render as rendering
+from provision.data import data
 from provision.errors import RenderError
-from provision.render import TEMPLATES, environment_value, render, systemd_text, systemd_word
+from provision.render import environment_value, render, systemd_text, systemd_word
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,39 @@ def test_what_cannot_be_written_is_refused(quoting: object, value: str, says: st
 
 
 def test_a_value_that_nobody_gave() -> None:
-    with pytest.raises(RenderError, match=r"^templates/triton\.env\.j2:2: 'env' is undefined$"):
-        render("triton.env.j2")
+    with pytest.raises(RenderError, match=r"templates/triton/env\.j2:2: 'env' is undefined$"):
+        render("triton/env.j2")
 
 
 def test_a_template_that_is_not_there() -> None:
-    with pytest.raises(RenderError, match=r"^templates/no\.j2: there is no such template$"):
-        render("no.j2")
+    with pytest.raises(RenderError, match=r"there is no template triton/no\.j2"):
+        render("triton/no.j2")
 
 
-def test_a_template_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = jinja2.Environment(loader=jinja2.DictLoader({"x.j2": "one\n{% for %}\n"}), autoescape=False)
-    monkeypatch.setattr(rendering, "_environment", lambda: broken)
-    with pytest.raises(RenderError, match=r"^templates/x\.j2:2: "):
-        render("x.j2")
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site's folder of roles, whose templates are found in this test alone."""
+    monkeypatch.setattr(rendering, "_FOLDERS", [])
+    rendering.add_folder(tmp_path)
+    (tmp_path / "mine").mkdir()
+    return tmp_path
 
 
-@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: str(path.name))
+def test_a_template_that_is_none(site: Path) -> None:
+    (site / "mine/x.j2").write_text("one\n{% for %}\n")
+    with pytest.raises(RenderError, match=r"mine/x\.j2:2: "):
+        render("mine/x.j2")
+
+
+def test_templates_of_a_site_are_found_after_ours(site: Path) -> None:
+    (site / "mine/x.j2").write_text("{{ word }}\n")
+    (site / "triton").mkdir()
+    (site / "triton/env.j2").write_text("a site's\n")
+    assert render("mine/x.j2", word="hello") == "hello\n"
+    assert "a site's" not in render("triton/env.j2", env={})
+
+
+@pytest.mark.parametrize("path", sorted(data("templates").glob("*/*.j2")), ids=lambda path: str(path.name))
 def test_templates_quote_what_they_print(path: Path) -> None:
     """No value reaches the file of a unit unfiltered, but for names and numbers that settings restrict."""
     restricted = {
@@ -114,6 +130,9 @@ def test_templates_quote_what_they_print(path: Path) -> None:
         "instance.ready_timeout",
         "instance.exit_timeout",
         "6 * (start_timeout + 10)",
+        "label",
+        "version",
+        'packages | join(" ")',
     }
     text = path.read_text("utf-8")
     expressions = [part.split("}}")[0].strip() for part in text.split("{{")[1:]]

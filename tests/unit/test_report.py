@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from provision.errors import ChangeError, HostError, UnreachableError
-from provision.plan import Plan
-from provision.report import document, failure, folded, plans, recap
-from provision.resources.base import Change
-from provision.result import Result
+from provision.plan.plan import Plan
+from provision.plan.report import document, failure, folded, plans, recap
+from provision.plan.result import Result
+from provision.resource import Change
+from provision.roles.driver.reboot import REBOOT
 
 FILE = Change(
     "file:/etc/a",
@@ -20,11 +21,11 @@ FILE = Change(
     "secret script",
     "x",
     "its content differs",
-    "-old\n+new\n",
+    diff="-old\n+new\n",
     role="driver",
 )
-PULL = Change("image:x:1", "pull", "pull x:1", "x", "x", role="triton")
-REMOVE = Change("no-file:/b", "remove", "remove /b", "x", "x", "an older source", role="triton")
+PULL = Change("image:x:1", "pull", "pull x:1", "x", "x", sign="+", role="triton")
+REMOVE = Change("no-file:/b", "remove", "remove /b", "x", "x", "an older source", sign="-", role="triton")
 FAILED = ChangeError(
     "gpu-02",
     "file:/etc/a: write /etc/a: exit 1",
@@ -155,7 +156,7 @@ def test_what_a_change_needs_and_does_to_users_stands_below_it() -> None:
         "true",
         "true",
         reason="nouveau is loaded",
-        needs="reboot",
+        needs=REBOOT,
         impact=("container triton stops",),
         simulation="Remv one\nInst two\n",
     )

@@ -1,13 +1,12 @@
 """What every role has to be, and what single roles refuse.
 
-``RENEW_GOLDEN=1 pytest tests/unit/test_roles.py`` writes the golden plan anew; look at the difference in git.
+``pytest --update-golden tests/unit/test_roles.py`` writes the golden plans; look at the difference in git.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,27 +15,29 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provision import report
+from provision.cli.check_roles import CheckedRole
 from provision.errors import Refusal, SettingsError
 from provision.inventory import Host
-from provision.plan import plan
-from provision.resources.base import Resource
-from provision.resources.handler import Handler
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.plan import report
+from provision.plan.plan import plan
+from provision.resource import AnyResource, Handler, Signal, names_of
+from provision.resources.signals import TOOLKIT_INSTALLED
+from provision.role import Role, Settings
 from provision.roles import all_roles, choose
-from provision.roles.base import Role, Settings
-from provision.settings import read
-from provision.sources import load
+from tests.roles.test_role import TestRole, compare
 from tests.unit.examples import (
     FINGERPRINT,
     H100,
     IMAGE,
     KEY,
     REPO,
-    SETTINGS,
     bare,
+    declared,
+    example_of,
     repo,
     settings_of,
-    wanted,
     with_gpus,
 )
 
@@ -44,7 +45,7 @@ GOLDEN = Path(__file__).parent.parent / "golden/plan_of_a_bare_h100_host.txt"
 ROLES = pytest.mark.parametrize("role", all_roles(), ids=lambda role: str(role.name))
 
 
-def resources(role: str, facts: Any = H100, **changes: Any) -> list[Resource]:
+def resources(role: str, facts: Any = H100, **changes: Any) -> list[AnyResource]:
     found = next(known for known in all_roles() if known.name == role)
     return list(found.resources(settings_of(role, **changes), facts))
 
@@ -52,10 +53,27 @@ def resources(role: str, facts: Any = H100, **changes: Any) -> list[Resource]:
 # --- every role -----------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=all_roles(), ids=lambda role: str(role.name))
+def checked(request: pytest.FixtureRequest) -> CheckedRole:
+    """Each role, for the checks that sites' roles pass, too."""
+    role: Role = request.param
+    tests = GOLDEN.parent.parent
+    return CheckedRole(
+        role,
+        example_of(role),
+        tests / f"golden/roles/{role.name}.txt",
+        tests / f"verify/test_{role.name}.py",
+    )
+
+
+__all__ = ["TestRole"]
+
+
 def test_the_order_of_the_roles() -> None:
-    assert [role.name for role in all_roles()] == ["driver", "toolkit", "docker", "triton"]
-    assert [role.name for role in choose(["triton", "driver"])] == ["driver", "triton"]
-    assert choose([]) == all_roles()
+    ours = ["driver", "toolkit", "docker", "triton"]
+    assert [role.name for role in all_roles() if role.name in ours] == ours
+    assert [role.name for role in choose(all_roles(), ["triton", "driver"])] == ["driver", "triton"]
+    assert choose(all_roles(), []) == all_roles()
 
 
 @ROLES
@@ -72,7 +90,7 @@ def test_an_unknown_setting_is_refused_with_file_and_line(role: Role, tmp_path: 
 
 @ROLES
 def test_the_example_settings_are_read_from_an_inventory(role: Role) -> None:
-    host = Host("h1", vars={role.name: SETTINGS[role.name]})
+    host = Host("h1", vars={role.name: dict(example_of(role))})
     assert read(role.settings, host, role.name) == settings_of(role.name)
 
 
@@ -101,50 +119,48 @@ def test_every_setting_is_documented_where_it_is_written(role: Role) -> None:
             assert told, f"{node.name}.{ast.unparse(statement.target)}"
 
 
-@ROLES
-def test_resource_ids_are_unique(role: Role) -> None:
-    ids = [resource.id for resource in resources(role.name)]
-    assert len(ids) == len(set(ids))
-
-
-def test_no_two_roles_want_different_things_of_one_resource() -> None:
-    by_id: dict[str, Resource] = {}
-    for item in wanted():
+def test_no_two_roles_declare_one_resource_differently() -> None:
+    by_id: dict[str, AnyResource] = {}
+    for item in declared():
         assert by_id.setdefault(item.resource.id, item.resource) == item.resource
 
 
 def test_notes_of_handlers_are_unique() -> None:
-    notes = [item.resource.note for item in wanted() if isinstance(item.resource, Handler)]
+    notes = [item.resource.note for item in declared() if isinstance(item.resource, Handler)]
     assert len(notes) == len(set(notes))
 
 
 def test_handlers_come_after_what_they_listen_to() -> None:
     """A cause behind its handler would leave a debt that the same run does not settle."""
-    order = [item.resource.id for item in wanted()]
-    for handler in (item.resource for item in wanted() if isinstance(item.resource, Handler)):
-        for name in handler.on:
+    order = [item.resource.id for item in declared()]
+    for handler in (item.resource for item in declared() if isinstance(item.resource, Handler)):
+        for name in names_of(handler.on):
             known = [index for index, other in enumerate(order) if name.startswith(other)]
             assert all(index < order.index(handler.id) for index in known), (handler.id, name)
 
 
 def test_everything_that_handlers_listen_to_exists() -> None:
     """A name that nothing in the product answers to would never start its handler."""
-    items = wanted()
+    items = declared()
     ids = {item.resource.id for item in items}
-    signals = {"docker:reload", "docker:restart"}
+    signals = {"docker:reload", "docker:restart"}.union(*(announced(item.resource) for item in items))
     for handler in (item.resource for item in items if isinstance(item.resource, Handler)):
-        for name in (*handler.on, *handler.covered_by):
+        for name in names_of((*handler.on, *handler.covered_by)):
             own = name in ids or name.rpartition(":")[0] in ids or name in signals
             assert own or name.startswith("package:"), (handler.id, name)
 
 
-def test_the_golden_plan_of_a_bare_host() -> None:
-    unique = list({item.resource.id: item for item in reversed(wanted())}.values())[::-1]
+def announced(resource: AnyResource) -> set[str]:
+    """The signals that a resource's changes can carry for other roles."""
+    signals = getattr(resource, "signals", ())
+    return {item.name if isinstance(item, Signal) else item[1].name for item in signals}
+
+
+def test_the_golden_plan_of_a_bare_host(update_golden: bool) -> None:
+    unique = list({item.resource.id: item for item in reversed(declared())}.values())[::-1]
     found = plan("gpu-01", unique, bare(unique))
     text = report.plans({"gpu-01": found}, diff=True)
-    if os.environ.get("RENEW_GOLDEN"):
-        GOLDEN.write_text(text, "utf-8")
-    assert text == GOLDEN.read_text("utf-8")
+    compare(GOLDEN, text, update=update_golden)
 
 
 # --- single roles ---------------------------------------------------------------------------------
@@ -202,7 +218,11 @@ def triton(**changes: Any) -> dict[str, Any]:
         ("docker", {"default_runtime": "kata"}, "'nvidia' or 'runc'"),
         ("triton", triton(image="tritonserver"), "has no tag"),
         ("triton", triton(image="localhost:5000/tritonserver"), "has no tag"),
-        ("triton", triton(image="nvcr.io/nvidia/tritonserver:latest"), ":latest' moves"),
+        (
+            "triton",
+            triton(image="nvcr.io/nvidia/tritonserver:latest"),
+            ":latest': tag latest changes its content",
+        ),
         ("triton", triton(image="a b:1"), "is not an image reference"),
         ("triton", triton(image="a:"), "is not an image reference"),
         ("triton", triton(image="--privileged"), "is not an image reference"),
@@ -261,7 +281,7 @@ def test_docker_is_restarted_only_where_that_is_needed() -> None:
     """A new toolkit takes a restart, unless this very run brings dockerd; a package beside it does not."""
     handlers = {r.id: r for r in resources("docker") if isinstance(r, Handler)}
     restart = handlers["handler:restart docker.service"]
-    assert "package:nvidia-container-toolkit:install" in restart.on
+    assert TOOLKIT_INSTALLED in restart.on
     assert "package:docker.io:install" in restart.covered_by
     assert "package:tini:install" not in restart.covered_by
 
@@ -269,7 +289,7 @@ def test_docker_is_restarted_only_where_that_is_needed() -> None:
 def test_daemon_json_takes_further_keys_and_runtimes() -> None:
     daemon = {"bip": "10.0.0.1/24", "runtimes": {"kata": {"path": "/kata"}}, "default-runtime": "kata"}
     found = {r.id: r for r in resources("docker", daemon=daemon)}
-    document = found["file:/etc/docker/daemon.json"].wanted  # type: ignore[attr-defined]
+    document = found["file:/etc/docker/daemon.json"].declared  # type: ignore[attr-defined]
     assert document["bip"] == "10.0.0.1/24"
     assert document["default-runtime"] == "nvidia"
     assert sorted(document["runtimes"]) == ["kata", "nvidia"]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import Change, Planned
+from provision.probe import Output
+from provision.resource import Change, Permission, Planned
 from provision.resources.packages import dnf
-from provision.resources.packages.deb import Package
+from provision.resources.packages.repository import package_resource, package_source, require_family
 from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState
-from provision.roles.base import package_resource, package_source, require_family
-from tests.unit.examples import FINGERPRINT, H100, KEY, repo
+from provision.resources.packages.sets import MajorVersion, Package, Simulation
+from provision.shell import assembled
+from tests.unit.examples import FINGERPRINT, H100, KEY, repo, script_of
+from tests.unit.fake_root import FakeRoot
+from tests.unit.sandbox import SHELLS
 
 ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
 
+BRANCH = MajorVersion("branch", 580, ("kmod-nvidia-[0-9]*",), Permission("branch-change", "", ""))
 DRIVER = RpmPackages(
     "driver",
     (Package("nvidia-driver-cuda", "580.*"), Package("kmod-nvidia", "580.20-1.el9")),
     stream="nvidia-driver:580-open",
-    branch=580,
-    others=("kmod-nvidia-[0-9]*",),
+    major=BRANCH,
 )
 
 ANSWER = b"""\
@@ -90,48 +96,50 @@ def test_a_set_that_is_right_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "action", "needs", "reason"),
     [
-        ({"locks": RIGHT.locks[:1]}, "hold", "", "not locked"),
-        ({"locks": ("kmod-nvidia-3:570.1-1.el9.*", *RIGHT.locks[:1])}, "hold", "", "not locked"),
-        ({"stream": ""}, "switch", "", "module nvidia-driver: stream none → nvidia-driver:580-open"),
+        ({"locks": RIGHT.locks[:1]}, "hold", None, "not locked"),
+        ({"locks": ("kmod-nvidia-3:570.1-1.el9.*", *RIGHT.locks[:1])}, "hold", None, "not locked"),
+        ({"stream": ""}, "switch", None, "module nvidia-driver: stream none → nvidia-driver:580-open"),
         (
             {"stream": "570-open"},
             "switch",
-            "",
+            None,
             "module nvidia-driver: stream 570-open → nvidia-driver:580-open",
         ),
         (
             {"installed": {**RIGHT.installed, "kmod-nvidia": one("570.1")}},
             "upgrade",
-            "branch-change",
+            BRANCH.permission,
             "branch 570 → 580; kmod-nvidia: upgrade from 570.1-1.el9",
         ),
         (
             {"installed": {**RIGHT.installed, "kmod-nvidia": one("590.1")}},
             "downgrade",
-            "branch-change",
+            BRANCH.permission,
             "branch 590 → 580; kmod-nvidia: downgrade from 590.1-1.el9",
         ),
         (
             {"installed": {**RIGHT.installed, "kmod-nvidia": one("580.20", "3.el9")}},
             "downgrade",
-            "",
+            None,
             "kmod-nvidia: downgrade from 580.20-3.el9",
         ),
         (
             {"installed": {**RIGHT.installed, "kmod-nvidia": one("580.20") + one("580.9")}},
             "repair",
-            "",
+            None,
             "kmod-nvidia: repair, 580.20-1.el9 and 580.9-1.el9 are installed",
         ),
         (
             {"installed": {**THERE, "kmod-nvidia": one("580.20")}},
             "install",
-            "",
+            None,
             "nvidia-driver-cuda: install, it is not installed",
         ),
     ],
 )
-def test_a_set_that_is_not_right(changes: dict[str, object], action: str, needs: str, reason: str) -> None:
+def test_a_set_that_is_not_right(
+    changes: dict[str, object], action: str, needs: Permission | None, reason: str
+) -> None:
     change = planned(replace(RIGHT, **changes))  # type: ignore[arg-type]
     assert (change.action, change.needs, change.reason) == (action, needs, reason)
     assert change.resource == "packages:driver"
@@ -140,7 +148,7 @@ def test_a_set_that_is_not_right(changes: dict[str, object], action: str, needs:
         " && rpm_is kmod-nvidia 580.20-1.el9 && rpm_locked nvidia-driver-cuda && rpm_locked kmod-nvidia"
     )
     assert change.script.endswith("lock_rpms nvidia-driver-cuda kmod-nvidia")
-    assert ("dnf_install" in change.script) == bool(change.look) == (action not in ("hold", "switch"))
+    assert ("dnf_install" in change.script) == bool(change.preview) == (action not in ("hold", "switch"))
 
 
 def test_the_plugin_that_heeds_locks_is_installed_along() -> None:
@@ -185,7 +193,7 @@ def test_what_somebody_else_locks_is_left_alone(lock: str) -> None:
     ],
 )
 def test_versions(wanted: str | None, right: bool) -> None:
-    assert Installed("3", "580.20", "1.el9").matches(wanted) is right
+    assert Installed("3", "580.20", "1.el9").matches(Package("p", wanted)) is right
 
 
 TABLE = """\
@@ -216,7 +224,7 @@ Operation aborted.
 
 def test_exactly_the_removals_that_are_shown_are_approved() -> None:
     moved = planned(replace(RIGHT, installed={**RIGHT.installed, "kmod-nvidia": one("580.9")}))
-    change = DRIVER.looked(moved, Output(1, TABLE.encode()))
+    change = DRIVER.refine(moved, Output(1, TABLE.encode()))
     assert change.simulation.splitlines() == [
         "remove old-tool 1-1.el9",
         "remove nvidia-fabricmanager 3:570.10-1.el9",
@@ -241,7 +249,7 @@ def test_exactly_the_removals_that_are_shown_are_approved() -> None:
     ],
 )
 def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: str) -> None:
-    assert dnf.read(said) == dnf.Simulation(text=text)
+    assert dnf.read(said) == Simulation(text=text)
 
 
 def test_streams_of_modules() -> None:
@@ -290,9 +298,57 @@ def test_a_repository_for_apt_is_refused_for_dnf() -> None:
 
 def test_each_family_has_its_packages() -> None:
     wanted = (Package("a", "1"),)
-    rpms = package_resource(ROCKY, "x", wanted, stream="m:s", branch=1)
-    assert rpms == RpmPackages("x", wanted, stream="m:s", branch=1)
-    assert package_resource(H100, "x", wanted, stream="m:s", branch=1).kind == "packages"
+    rpms = package_resource(ROCKY, "x", wanted, stream="m:s", major=BRANCH)
+    assert rpms == RpmPackages("x", wanted, stream="m:s", major=BRANCH)
+    assert package_resource(H100, "x", wanted, stream="m:s", major=BRANCH).kind == "packages"
     assert package_resource(H100, "x", wanted).id == rpms.id
     with pytest.raises(Refusal, match="role driver does not know alpine"):
         require_family(replace(ROCKY, os="alpine"), "driver")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_rpm_and_dnfs_files_are_asked(shell: str, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    lines = ANSWER.decode().splitlines(keepends=True)
+    for path, word in (
+        ("/var/lib/provision/held", "ours"),
+        ("/etc/dnf/plugins/versionlock.list", "lock"),
+        ("/etc/dnf/modules.d/nvidia-driver.module", "module"),
+        ("/rows", "rpm"),
+    ):
+        mine = [line for line in lines if line.split()[0] == word]
+        root.write(path, "".join(line.partition(" ")[2] or "\n" for line in mine))
+    root.program("uname", "echo x86_64")
+    root.program("rpm", f"sed 's/^/rpm /' {root.folder}/rows")
+    answer = root.sh(script_of(RpmPackages.probe([DRIVER])))
+    assert RpmPackages.states([DRIVER], answer) == RpmPackages.states([DRIVER], Output(0, ANSWER))
+    assert answer.err == ""
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_what_runs_in_the_namespace_of_dnfs_preview_is_checked(tmp_path: Path) -> None:
+    file = "shell/dnf_preview.sh"
+    text = FakeRoot(tmp_path).sh(f'{assembled(file)}printf %s "$preview_in_namespace"').stdout
+    assert b"exec dnf --assumeno" in text
+    ran = subprocess.run(["shellcheck", "--shell=sh", "-"], input=text, capture_output=True, check=False)
+    assert ran.stdout == b""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("stream", ["", "nvidia-driver:580-open"])
+def test_dnf_is_asked_without_our_locks_and_with_the_stream(shell: str, stream: str, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    root.write("/var/lib/provision/held", "kmod-nvidia\n")
+    root.write("/etc/dnf/plugins/versionlock.list", "kmod-nvidia-3:1-1.*\nkernel-0:5-1.*\n")
+    root.write("/etc/dnf/modules.d/a.module", "[a]\n")
+    root.write("/mnt/.keep")
+    root.program("unshare", f'shift; cd {root.folder}; shell=$1; shift; exec $shell "$@"')
+    root.program("mount", '[ "$1" != --bind ] || { rm -r "$3"; cp -r "$2" "$3"; }')
+    root.program("umount")
+    root.program("dnf", f"cd {root.folder}/etc/dnf; cat plugins/versionlock.list modules.d/*")
+    preview = dnf.preview(["kmod-nvidia-580.*"], stream)
+    answer = root.sh(script_of(preview).replace("/mnt", f"{root.folder}/mnt"))
+    enabled = "[nvidia-driver]\nname=nvidia-driver\nstream=580-open\nprofiles=\nstate=enabled\n"
+    assert answer.out == "kernel-0:5-1.*\n[a]\n" + (enabled if stream else "")
+    options = "--assumeno --color=never --setopt=install_weak_deps=False"
+    assert root.calls[-1] == f"dnf {options} install --allowerasing kmod-nvidia-580.*"

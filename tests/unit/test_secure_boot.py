@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import Change, Planned
-from provision.resources.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
+from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -32,7 +33,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> FakeRoot:
 
 
 def asked(root: FakeRoot) -> SecureBootState:
-    answer = root.sh(SecureBoot.probe([WANTED]).script)
+    answer = root.sh(script_of(SecureBoot.probe([WANTED])))
     state = SecureBoot.states([WANTED], answer)["secure-boot"]
     return replace(state, key=state.key.removeprefix(str(root.folder)))
 

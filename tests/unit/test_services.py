@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned
+from provision.probe import Output
+from provision.resource import ABSENT, Change, Handler, Missing, Planned
 from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
 
 ANSWER = b"""\
@@ -95,6 +95,7 @@ def test_a_host_without_systemd_is_no_answer() -> None:
         (unit("inactive", "dead"), "start", "start a.service", "it is inactive (dead)"),
         (unit("failed", "failed"), "start", "start a.service", "it is failed (failed)"),
         (unit("activating", "auto-restart"), "start", "start a.service", "it is activating (auto-restart)"),
+        (unit("activating", "start-post"), "await", "wait for a.service", "it is activating (start-post)"),
         (unit(enabled="disabled"), "enable", "enable a.service", "it is disabled"),
         (unit(enabled=""), "enable", "enable a.service", "it is not enabled"),
         (
@@ -123,3 +124,19 @@ def test_a_masked_unit_is_somebodys_decision(enabled: str) -> None:
     with pytest.raises(Refusal, match=r"a\.service is masked") as caught:
         Service("a.service").change(unit("inactive", "dead", enabled), Planned())
     assert "systemctl unmask a.service" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("sub", "restarted"), [("start-post", True), ("auto-restart", False), ("dead", False)]
+)
+def test_a_unit_that_is_coming_up_with_old_files_is_restarted(sub: str, restarted: bool) -> None:
+    """A start that waits for a unit which has read its files already does not give it the new ones."""
+    state = UnitState("inactive" if sub == "dead" else "activating", sub, "enabled")
+    service = Service("a.service")
+    handler = Handler(
+        "restart a.service", on=("file:/a",), script="", covered_by=("service:a.service:start",)
+    )
+    changes = [Change("file:/a", "update", "", "", "")]
+    start = service.change(state, Planned(tuple(changes)))
+    assert start is not None
+    assert (handler.change(False, Planned((*changes, start))) is not None) is restarted

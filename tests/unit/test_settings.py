@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from provision.errors import SettingsError
-from provision.inventory import Builder, Host
-from provision.roles import docker, driver, toolkit, triton
-from provision.settings import read
-from provision.sources import load
+from provision.inventory import Builder, Host, parse
+from provision.inventory.settings import read
+from provision.inventory.sources import load
+from provision.roles.docker import role as docker
+from provision.roles.driver import role as driver
+from provision.roles.toolkit import role as toolkit
+from provision.roles.triton import role as triton
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "example"
 
@@ -52,7 +55,7 @@ def settings(text: str) -> Role:
     """Read ``role: TEXT`` of a host; the text starts in line 2 of the inventory."""
     builder = Builder()
     indented = "".join(f"      {line}\n" for line in text.splitlines())
-    builder.add_yaml(f"all: {{hosts: {{n1: }}, vars: {{role: {{\n{indented}}}}}}}", "inv.yml")
+    builder.add_document(parse(f"all: {{hosts: {{n1: }}, vars: {{role: {{\n{indented}}}}}}}", "inv.yml"))
     return read(Role, builder.build().hosts["n1"], "role")
 
 
@@ -147,7 +150,7 @@ def test_many_problems_are_counted() -> None:
         settings("servers: {" + ", ".join(f"s{number}: {{}}" for number in range(30)) + "}")
     lines = str(caught.value).splitlines()
     assert len(lines) == 21
-    assert lines[-1] == "and 10 problems more"
+    assert lines[-1] == "and 10 more problems"
 
 
 def test_secrets_are_not_shown() -> None:
@@ -158,7 +161,7 @@ def test_secrets_are_not_shown() -> None:
 
 def test_settings_that_are_no_mapping() -> None:
     builder = Builder()
-    builder.add_yaml("all:\n  hosts:\n    n1:\n      role: [a]\n", "inv.yml")
+    builder.add_document(parse("all:\n  hosts:\n    n1:\n      role: [a]\n", "inv.yml"))
     with pytest.raises(SettingsError, match=r"inv\.yml:4: role is a list, not a mapping"):
         read(Role, builder.build().hosts["n1"], "role")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from provision import sources
 from provision.errors import InventoryError, Location
-from provision.sources import default_path, load
+from provision.inventory import sources
+from provision.inventory.sources import default_path, load
 
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = "all: {hosts: {n1: }}\n"
 
 
@@ -24,9 +25,9 @@ def write(path: Path, text: str, mode: int = 0o644) -> Path:
 
 def test_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROVISION_INVENTORY", raising=False)
-    assert default_path() == "inventories/lab"
+    assert default_path() == str(ROOT / "inventories/lab")
     monkeypatch.setenv("PROVISION_INVENTORY", "")
-    assert default_path() == "inventories/lab"
+    assert default_path() == str(ROOT / "inventories/lab")
     monkeypatch.setenv("PROVISION_INVENTORY", "/srv/fleet")
     assert default_path() == "/srv/fleet"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.standins.build import SOURCES, control_text, digest, fields_header
-from tests.lab.standins.packages import DRIVERS, TOOLKITS, Package, all_packages, driver_packages
+from lab.standins.build import SOURCES, control_text, digest, fields_header
+from lab.standins.packages import DRIVERS, TOOLKITS, Package, all_packages, driver_packages
 
 CAPTURED = SOURCES / "captured"
 """From nvidia-smi 580.159.04 on an H100: the names of --help-query-gpu, the header of a query of them all."""
@@ -103,7 +103,7 @@ def test_the_header_holds_every_field_once() -> None:
 
 def test_the_digest_follows_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.c").write_text("int a;")
-    monkeypatch.setattr("tests.lab.standins.build.SOURCES", tmp_path)
+    monkeypatch.setattr("lab.standins.build.SOURCES", tmp_path)
     before = digest()
     (tmp_path / "README.md").write_text("not a source")
     assert digest() == before

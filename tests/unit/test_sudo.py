@@ -10,14 +10,14 @@ from provision.connection.sudo import refusal
 @pytest.mark.parametrize(
     ("stderr", "sentence"),
     [
-        (b"sudo: a password is required\n", "sudo wants a password for bob"),
-        (b"sudo: interactive authentication is required\n", "sudo wants a password for bob"),
+        (b"sudo: a password is required\n", "sudo requires a password for bob"),
+        (b"sudo: interactive authentication is required\n", "sudo requires a password for bob"),
         (
             b"\nsudo: no password was provided\nsudo: a password is required\n",
-            "sudo wants a password for bob",
+            "sudo requires a password for bob",
         ),
-        (b"Sorry, try again.\nsudo: 1 incorrect password attempt\n", "sudo does not accept the password"),
-        (b"sudo: Authentication failed, try again.\n", "sudo does not accept the password"),
+        (b"Sorry, try again.\nsudo: 1 incorrect password attempt\n", "sudo rejected the password of bob"),
+        (b"sudo: Authentication failed, try again.\n", "sudo rejected the password of bob"),
         (b"bob is not in the sudoers file.\n", "bob may not use sudo for this"),
         (
             b"Sorry, user bob is not allowed to execute '/bin/sh' as root on h.\n",
@@ -25,7 +25,7 @@ from provision.connection.sudo import refusal
         ),
         (b"Sorry, user bob may not run sudo on h.\n", "bob may not use sudo for this"),
         (b"sudo: I'm sorry bob. I'm afraid I can't do that\n", "bob may not use sudo for this"),
-        (b"sudo: sorry, you must have a tty to run sudo\n", "sudo wants a terminal (requiretty)"),
+        (b"sudo: sorry, you must have a tty to run sudo\n", "sudo requires a terminal (requiretty)"),
         (b"sudo: unknown user: nobdy\n", "sudo does not know the user to become"),
         (b"sudo: unknown user nobdy\n", "sudo does not know the user to become"),
         (b'sudo: Account expired or PAM config lacks an "account" section\n', "locked or expired"),

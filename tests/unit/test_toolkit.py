@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from provision.facts import Facts
+from provision.probe import words
+from provision.resource import Handler
 from provision.resources.file import File
-from provision.resources.handler import Handler
 from provision.resources.packages.deb import Packages
 from provision.resources.packages.other_sources import OtherSources
 from provision.resources.packages.rpm import RpmPackages
-from provision.resources.toolkit.cdi import REFRESH, CdiSpecs
-from provision.resources.toolkit.config import ConfigToml
+from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED, TOOLKIT_INSTALLED
 from provision.roles import all_roles
-from provision.roles.toolkit import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
+from provision.roles.toolkit.cdi import REFRESH, CdiSpecs
+from provision.roles.toolkit.config import ConfigToml
+from provision.roles.toolkit.role import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
+from provision.shell import assembled
 from tests.unit.examples import H100, REPO, settings_of, with_gpus
+from tests.unit.fake_root import FakeRoot
+from tests.unit.sandbox import SHELLS
 
 UBUNTU = replace(H100, os="ubuntu", version="24.04", codename="noble")
 ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
@@ -44,9 +50,9 @@ def only(kind: type[Any], facts: Facts = H100, **changes: Any) -> Any:
         ({"nvidia-container-runtime": {"mode": "cdi"}}, "makes docker run --gpus fail"),
         ({MODE: "jit-cdi"}, "makes docker run --gpus fail"),
         ({MODE: "csv"}, "is not one of auto, cdi, jit-cdi, legacy"),
-        ({MODE: "auto", "nvidia-container-runtime": {"mode": "auto"}}, "is there twice"),
+        ({MODE: "auto", "nvidia-container-runtime": {"mode": "auto"}}, "is given twice"),
         ({NO_CGROUPS: True}, "without access to the GPUs"),
-        ({NO_CGROUPS: "no"}, "is true or false"),
+        ({NO_CGROUPS: "no"}, "must be true or false"),
         ({LDCONFIG: "/sbin/ldconfig"}, "is a program of the container"),
         ({"nvidia-container-cli": {"no-cgroup": False}}, "has no key 'nvidia-container-cli.no-cgroup'"),
     ],
@@ -75,8 +81,7 @@ def test_config_that_can_be_meant(config: dict[str, Any]) -> None:
     ids=lambda value: value.os if isinstance(value, Facts) else "",
 )
 def test_what_every_system_needs_of_config_toml(facts: Facts, ldconfig: str) -> None:
-    wanted = only(ConfigToml, facts).wanted
-    assert wanted == {MODE: "auto", NO_CGROUPS: False, LDCONFIG: ldconfig}
+    assert only(ConfigToml, facts).keys == {MODE: "auto", NO_CGROUPS: False, LDCONFIG: ldconfig}
     assert declared(settings_of("toolkit", config={LDCONFIG: "@/x"}), facts)[LDCONFIG] == "@/x"  # type: ignore[arg-type]
 
 
@@ -84,6 +89,7 @@ def test_rhel_has_the_same_but_apts_pin() -> None:
     packages = only(RpmPackages, ROCKY)
     assert [(p.name, p.version) for p in packages.packages] == [(name, "1.20.0-1") for name in PACKAGES]
     assert packages.hold
+    assert packages.signals == (("install", TOOLKIT_INSTALLED),)
     gone = others(ROCKY)
     assert (gone.family, gone.architecture) == ("rhel", "x86_64")
     files = [resource.path for resource in found(ROCKY) if isinstance(resource, File)]
@@ -108,11 +114,7 @@ def test_no_spec_where_there_is_nothing_to_describe(facts: Facts, changes: dict[
 def test_the_spec_is_made_anew_after_the_driver() -> None:
     handler = only(Handler)
     assert handler.name == REFRESH
-    assert {
-        "packages:driver:upgrade",
-        "module:nvidia",
-        "package:nvidia-container-toolkit-base:install",
-    } <= set(handler.on)
+    assert {DRIVER_MOVED, DRIVER_LOADED, "package:nvidia-container-toolkit-base:install"} <= set(handler.on)
     ids = [resource.id for resource in found()]
     assert ids[-3:] == ["cdi:others", handler.id, "cdi:generated"]
 
@@ -138,3 +140,17 @@ def test_every_role_replaces_other_sources_of_its_repository(role: str, changes:
     source = f"file:/etc/apt/sources.list.d/{slug}.sources"
     assert ids.index(f"other-sources:{slug}") < ids.index(source)
     assert source.removeprefix("file:") in next(r for r in resources if r.id == f"other-sources:{slug}").own  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_verify_asks(shell: str, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    head = assembled("toolkit/verify.sh")
+    there = root.write("/programs/ldconfig.real")
+    there.chmod(0o755)
+    config = root.write("/config.toml", f'[nvidia-container-cli]\nldconfig = "@{there}"\n')
+    assert root.sh(head + words("ldconfigs", str(config))).out.split()[-1] == str(there)
+    root.program("dpkg-query", "echo installed a 1 hold; exit 1")
+    answer = root.sh(f"{head}toolkit_packages a b")
+    assert (answer.exit_code, answer.out) == (0, "installed a 1 hold\n")
+    assert root.calls[-1].endswith(" a b")

@@ -12,19 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Planned
-from provision.resources.toolkit.cdi import (
-    GENERATED,
-    KIND,
-    QUESTION,
-    REFRESH,
-    CdiSpecs,
-    CdiState,
-    Spec,
-    parse,
-)
+from provision.probe import Output
+from provision.resource import Change, Planned
+from provision.roles.toolkit.cdi import GENERATED, KIND, QUESTION, REFRESH, CdiSpecs, CdiState, Spec, parse
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 CAPTURED = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia.yaml"
@@ -134,7 +126,7 @@ def test_specs_that_are_as_right(state: CdiState) -> None:
     assert WANTED.change(state, Planned()) is None
 
 
-@pytest.mark.parametrize("state", [ABSENT, CdiState(), replace(RIGHT, driver="", specs=())])
+@pytest.mark.parametrize("state", [WANTED.bare(), replace(RIGHT, driver="", specs=())])
 def test_without_a_driver_there_is_nothing_to_describe(state: CdiState) -> None:
     assert WANTED.change(state, Planned()) is None
     assert OTHERS.change(state, Planned()) is None
@@ -246,7 +238,7 @@ def host(root: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_question_and_its_answer(shell: str, tmp_path: Path) -> None:
     host(tmp_path)
-    script = re.sub(r"(?<![\w.>}])/(sys|proc|etc|var|usr|lib)/", rf"{tmp_path}/\1/", QUESTION.script)
+    script = re.sub(r"(?<![\w.>}])/(sys|proc|etc|var|usr|lib)/", rf"{tmp_path}/\1/", script_of(QUESTION))
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=True)
     assert ran.stderr == b""
     state = parse(Output(0, ran.stdout))

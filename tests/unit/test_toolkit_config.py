@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
+from provision.resource import ABSENT, Planned
 from provision.resources.file import DANGLING, FileState
-from provision.resources.toolkit.config import CONFIG_TOML, ConfigToml, differing, read, with_keys
-from provision.resources.toolkit.keys import CHOICES, DEFAULTS, Value, default, flat, wrong
+from provision.roles.toolkit.config import CONFIG_TOML, ConfigToml, differing, read, with_keys
+from provision.roles.toolkit.config_keys import CHOICES, DEFAULTS, Value, default, flat, wrong
 
-PACKAGED = (Path(__file__).parent.parent / "lab/standins/files/config.toml").read_bytes()
+PACKAGED = (Path(__file__).parents[2] / "lab/standins/files/config.toml").read_bytes()
 """What nvidia-ctk 1.20.0 makes on a Debian host."""
 
 MODE = "nvidia-container-runtime.mode"
@@ -60,14 +60,14 @@ def test_every_default_may_be_declared(key: str) -> None:
     [
         ("nvidia-container-runtime.mod", "auto", "has no key", f"did you mean '{MODE}'?"),
         ("zzzzzz", 1, "has no key", "known: accept-nvidia"),
-        (NO_CGROUPS, "false", "is true or false", "without quotes"),
-        (NO_CGROUPS, 0, "is true or false", "without quotes"),
-        ("nvidia-container-runtime.debug", True, "is a text", "quote it"),
-        ("nvidia-container-runtime.runtimes", "runc", "is a list of texts", "behind a dash"),
-        ("nvidia-container-runtime.runtimes", ["runc", 1], "is a list of texts", "behind a dash"),
+        (NO_CGROUPS, "false", "must be true or false", "without quotes"),
+        (NO_CGROUPS, 0, "must be true or false", "without quotes"),
+        ("nvidia-container-runtime.debug", True, "must be text", "quote it"),
+        ("nvidia-container-runtime.runtimes", "runc", "must be a list of text values", "behind a dash"),
+        ("nvidia-container-runtime.runtimes", ["runc", 1], "must be a list of text values", "behind a dash"),
         (MODE, "legcy", "'legcy' is not one of auto, cdi", "auto"),
         (MODE, "csv", "'csv' is not one of", "Tegra"),
-        ("features.disable-imex-channel-creation", "yes", "is true or false", "without quotes"),
+        ("features.disable-imex-channel-creation", "yes", "must be true or false", "without quotes"),
     ],
 )
 def test_values_that_cannot_be(key: str, value: object, says: str, hint: str) -> None:
@@ -79,7 +79,7 @@ def test_values_that_cannot_be(key: str, value: object, says: str, hint: str) ->
 
 def test_tables_and_dotted_names_mean_the_same() -> None:
     assert flat({"a": {"b": {"c": 1}}, "d": 2}) == flat({"a.b.c": 1, "d": 2}) == {"a.b.c": 1, "d": 2}
-    with pytest.raises(ValueError, match=r"a\.b is there twice"):
+    with pytest.raises(ValueError, match=r"a\.b is given twice"):
         flat({"a": {"b": 1}, "a.b": 1})
 
 
@@ -146,8 +146,8 @@ def test_without_a_file_only_what_is_no_default_is_written(state: Any) -> None:
         (file(b"a = ["), "not TOML"),
         (file(b"\xef\xbb\xbfa = 1\n"), f"{CONFIG_TOML}:1: not TOML"),
         (file(b"a = 1\nb = '\xff'\n"), f"{CONFIG_TOML}:2: not UTF-8"),
-        (file(b"nvidia-container-runtime = 5\n"), f"{MODE} has no place"),
-        (file(b"[nvidia-container-runtime.mode]\n# why\n"), f"{MODE} is a table, and not a value"),
+        (file(b"nvidia-container-runtime = 5\n"), f"{MODE} cannot be set: a table above it is the value 5"),
+        (file(b"[nvidia-container-runtime.mode]\n# why\n"), f"{MODE} is a table, not a value"),
         (file(None), "is too large"),
         (file(None, "directory"), "is a directory"),
     ],

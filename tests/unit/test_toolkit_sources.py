@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.command import Output
 from provision.errors import Refusal
-from provision.resources.base import ABSENT, Planned
+from provision.probe import Output
+from provision.resource import Planned
 from provision.resources.packages.other_sources import OtherSources, SourceFile
-from provision.roles.toolkit import OLD_REPOSITORIES, OLD_SOURCES
+from provision.roles.toolkit.role import OLD_REPOSITORIES, OLD_SOURCES
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
 URI = "https://mirror.example.org/nvidia/deb/amd64"
@@ -115,7 +116,7 @@ def test_files_are_found_by_content_and_by_name(shell: str, tmp_path: Path) -> N
         "old.list.bak": f"deb {OLD} /",
     }.items():
         (folder / name).write_text(text + "\n")
-    script = APT.probe([APT]).script.replace("/etc/apt/", f"{tmp_path}/")
+    script = script_of(APT.probe([APT])).replace("/etc/apt/", f"{tmp_path}/")
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=True)
     output = Output(0, ran.stdout.replace(f"{tmp_path}/".encode(), b"/etc/apt/"), ran.stderr)
     found = APT.states([APT], output)[APT.id]
@@ -131,7 +132,7 @@ def test_files_are_found_by_content_and_by_name(shell: str, tmp_path: Path) -> N
 def test_a_clean_host_needs_nothing() -> None:
     assert APT.states([APT], Output(0, b"")) == {APT.id: ()}
     assert APT.change((), Planned()) is None
-    assert APT.change(ABSENT, Planned()) is None
+    assert APT.bare() == ()
 
 
 def test_a_file_that_another_role_removes_is_removed_once() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.triton_releases import SERVER_VERSIONS, has_known_rce, release_of, server_version
+from provision.gpu.triton_releases import SERVER_VERSIONS, has_known_rce, release_of, server_version
 
 CAPTURED = Path(__file__).parent.parent / "data/captures/h100-580/triton/triton_host_v2.json"
 

@@ -125,9 +125,9 @@ def test_no_value_breaks_out_of_its_line() -> None:
 
 
 @needs_shellcheck
-@pytest.mark.parametrize("template", ["triton-gpu-gate.j2", "triton-wait-ready.j2"])
+@pytest.mark.parametrize("template", ["triton/gpu-gate.j2", "triton/wait-ready.j2"])
 def test_shellcheck_finds_nothing(template: str, tmp_path: Path) -> None:
-    file = tmp_path / template
+    file = tmp_path / Path(template).name
     file.write_text(render(template))
     ran = subprocess.run(["shellcheck", str(file)], capture_output=True, text=True, check=False)
     assert ran.stdout == ""
@@ -155,7 +155,7 @@ def host_with(tmp_path: Path) -> Callable[[str, int], dict[str, str]]:
 
 def gate(shell: str, selection: str, env: dict[str, str]) -> tuple[int, str]:
     """Exit code and words of the GPU gate."""
-    argv = [shell, "-c", render("triton-gpu-gate.j2"), "gate", selection]
+    argv = [shell, "-c", render("triton/gpu-gate.j2"), "gate", selection]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
     return ran.returncode, ran.stderr
 

@@ -14,19 +14,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from provision.command import Output, Probe
-from provision.converge import Target
+from provision.connection.login import Login
 from provision.errors import ProbeError, UnreachableError, UsageError
 from provision.facts import Facts, Gpu
-from provision.login import Login
-from provision.roles import choose
-from provision.roles.docker import DockerSettings
-from provision.roles.driver import LEFT_ALONE, DriverSettings
-from provision.roles.toolkit import ToolkitSettings
-from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings
+from provision.probe import Output, Probe
+from provision.roles import all_roles, choose
+from provision.roles.docker.role import DockerSettings
+from provision.roles.driver.health import FIELDS
+from provision.roles.driver.role import LEFT_ALONE, DriverSettings
+from provision.roles.toolkit.role import ToolkitSettings
+from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings
+from provision.run.host import Target
 from provision.verify import HostResult, VerifyResult
-from provision.verify.evidence import Evidence, Look
-from provision.verify.health import FIELDS
+from provision.verify.evidence import Answered, Evidence
 from provision.verify.suite import judge
 from tests.unit.examples import REPO, repo
 
@@ -193,7 +193,7 @@ def healthy() -> dict[str, Output]:
         "docker unit": said("active\nenabled\n"),
         "nvidia runtime": said("/usr/bin/nvidia-container-runtime\n"),
         "daemon.json": said('{"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "x"}}}'),
-        "docker engine": said("running /run/docker\npackage docker.io 26.1.5 installed\n"),
+        "docker-engine": said("running /run/docker\npackage docker.io 26.1.5 installed\n"),
         "gpus in containers": said("0a0a kept yes /triton-llm image:1\n"),
         "llm unit": unit(),
         "llm ports": ports(),
@@ -232,7 +232,7 @@ def target(name: str = "gpu-01", *, roles: str = "driver toolkit docker triton",
             instances={"llm": Instance(**{"image": IMAGE, "expect": ["gpu_probe"]} | instance)}
         ),
     }
-    chosen = {role: settings[role.name] for role in choose(roles.split())}
+    chosen = {role: settings[role.name] for role in choose(all_roles(), roles.split())}
     return Target(name, Login(name, address="192.0.2.1"), chosen)
 
 
@@ -245,9 +245,9 @@ def verdicts(
     """Judge one host that answers as a healthy one does, but for what is changed."""
     answers = healthy() | dict(changed or {})
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         return {
-            name: Look(Evidence(facts, {probe.name: answers[probe.name] for probe in asked}))
+            name: Answered(Evidence(facts, {probe.name: answers[probe.name] for probe in asked}))
             for name, asked in probes.items()
         }
 
@@ -344,7 +344,7 @@ BROKEN: dict[str, Callable[[], Broken]] = {
     ),
     "proprietary modules": lambda: (
         {"driver version": said("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  x\n")},
-        {"modules are of the flavour": "the proprietary modules are loaded, and wanted are: open modules"},
+        {"modules are of the flavour": "the proprietary modules are loaded, wanted open modules"},
     ),
     "newest kernel without a module": lambda: (
         {"driver-modules": said("6.18.44 580.159.04 yes nvidia/580.159.04\n6.19.1 - no\n")},
@@ -460,11 +460,11 @@ BROKEN: dict[str, Callable[[], Broken]] = {
         {"nvidia runtime is registered": "only runc"},
     ),
     "another engine": lambda: (
-        {"docker engine": said("running /run/docker\npackage docker-ce 5:27.3.1 installed\n")},
+        {"docker-engine": said("running /run/docker\npackage docker-ce 5:27.3.1 installed\n")},
         {"engine is the one of the settings": "docker-ce 5:27.3.1 is installed here, and the settings want"},
     ),
     "docker as a snap": lambda: (
-        {"docker engine": said("snap /snap/docker/current\n")},
+        {"docker-engine": said("snap /snap/docker/current\n")},
         {"engine is the one of the settings": "Docker is installed as a snap"},
     ),
     "not restarted since": lambda: (
@@ -794,17 +794,17 @@ def fleet(expression: str = "", junit: Path | None = None) -> VerifyResult:
         target("gpu-05"),
     ]
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
-        looks = {name: Look(Evidence(FACTS, healthy())) for name in probes}
-        if "gpu-03" in looks:
-            looks["gpu-03"] = Look(Evidence(FACTS, healthy() | {"llm inference": inference()}))
-        if "gpu-04" in looks:
-            looks["gpu-04"] = Look(
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
+        answered = {name: Answered(Evidence(FACTS, healthy())) for name in probes}
+        if "gpu-03" in answered:
+            answered["gpu-03"] = Answered(Evidence(FACTS, healthy() | {"llm inference": inference()}))
+        if "gpu-04" in answered:
+            answered["gpu-04"] = Answered(
                 error=UnreachableError("gpu-04", "no answer within 10 s", hint="is it on?")
             )
-        if "gpu-05" in looks:
-            looks["gpu-05"] = Look(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
-        return looks
+        if "gpu-05" in answered:
+            answered["gpu-05"] = Answered(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
+        return answered
 
     return judge(targets, ask, expression=expression, junit=junit)
 
@@ -842,9 +842,9 @@ def test_expression_selects_hosts_and_checks(expression: str, hosts: set[str], c
 def test_expression_limits_what_is_asked() -> None:
     asked: list[str] = []
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
     judge([target()], ask, expression="toolkit")
     assert asked == ["toolkit packages", "toolkit sources", "nvidia-ctk", "config.toml", "ldconfig", "cdi"]
@@ -853,9 +853,9 @@ def test_expression_limits_what_is_asked() -> None:
 def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
     asked: list[str] = []
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Look(Evidence(FACTS, healthy()))}
+        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
     judge([target()], ask)
     assert asked.index("device nodes") == 0
@@ -921,7 +921,7 @@ def test_nothing_reaches_standard_output(capfd: pytest.CaptureFixture[str]) -> N
 def test_own_tests_run_with_the_same_fixtures(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
         """
-from provision.command import Probe
+from provision.probe import Probe
 from provision.verify import warn
 
 def probes(settings):
@@ -934,7 +934,7 @@ def test_facts(facts):
     assert facts.os == "debian"
 
 def test_bare(facts):
-    assert facts.is_apt is False
+    assert facts.family == "rhel"
 
 def test_boom():
     {}["missing"]
@@ -944,12 +944,12 @@ def test_warning():
 """
     )
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
         assert more == frozenset()
         assert [probe.script for probe in probes["gpu-01"]] == ["uname -s"]
-        return {"gpu-01": Look(Evidence(FACTS, {"uname": said("Hurd")}))}
+        return {"gpu-01": Answered(Evidence(FACTS, {"uname": said("Hurd")}))}
 
-    host = judge([target()], ask, suite=tmp_path).hosts[0]
+    host = judge([target()], ask, suites=[tmp_path]).hosts[0]
     assert {check.name: check.verdict for check in host.checks} == {
         "kernel": "fail",
         "facts": "pass",
@@ -958,7 +958,7 @@ def test_warning():
         "warning": "warn",
     }
     assert found(host, "fail")["kernel"] == "gpu-01 is no Linux"
-    assert re.match(r"assert True is False, where True = Facts", found(host, "fail")["bare"])
+    assert re.match(r"assert 'debian' == 'rhel'", found(host, "fail")["bare"])
     assert re.fullmatch(r"KeyError: 'missing' \(test_own\.py:\d+\)", found(host, "fail")["boom"])
 
 
@@ -968,7 +968,7 @@ def test_warning():
         ("import nothing_like_it", r"test_own_\d+\.py: .*No module named 'nothing_like_it'"),
         ("ROLE = 'rle'\ndef test_x(): pass", "no role 'rle'"),
         (
-            "from provision.command import Probe\nROLE = 'docker'\n"
+            "from provision.probe import Probe\nROLE = 'docker'\n"
             "def probes(s): return [Probe('a', '1')]\ndef test_x(): pass",
             "another module has a different probe 'a'",
         ),
@@ -979,11 +979,17 @@ def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message:
     name = f"own_{abs(hash(text))}"
     (tmp_path / f"test_{name}.py").write_text(text)
     (tmp_path / f"test_a_{name}.py").write_text(
-        "from provision.command import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
+        "from provision.probe import Probe\ndef probes(s): return [Probe('a', '2')]\ndef test_y(): pass"
     )
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Look]:
-        return {"gpu-01": Look(Evidence(FACTS, {}))}
+    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
+        return {"gpu-01": Answered(Evidence(FACTS, {}))}
 
     with pytest.raises(UsageError, match=message):
-        judge([target()], ask, suite=tmp_path)
+        judge([target()], ask, suites=[tmp_path])
+
+
+@pytest.mark.parametrize("place", [".", "none/x.xml"])
+def test_a_junit_report_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        judge([target()], lambda *_: {}, junit=tmp_path / place)

@@ -16,19 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.command import Output
-from provision.gather import script_of
-from provision.roles.docker import DockerSettings
-from provision.roles.driver import DriverSettings
-from provision.roles.toolkit import ToolkitSettings
-from provision.roles.triton import Instance, TritonSettings
-from provision.verify import http
-from provision.verify.causes import CAUSES, cause
-from provision.verify.docker import plain_run, steps
-from provision.verify.health import HEALTH, readings
-from provision.verify.inference import canary_request, outputs
-from provision.verify.listening import listening
-from provision.verify.nvidia import cards, selected, sysfs_address, uuids
+from provision.causes.known_messages import KNOWN_MESSAGES, cause
+from provision.gpu.nvidia_smi import cards, selected, sysfs_address, uuids
+from provision.probe import Output, Probe
+from provision.roles.docker.containers import plain_run, steps
+from provision.roles.docker.role import DockerSettings
+from provision.roles.driver.health import HEALTH, readings
+from provision.roles.driver.role import DriverSettings
+from provision.roles.toolkit.role import ToolkitSettings
+from provision.roles.triton import http
+from provision.roles.triton.inference import canary_request, outputs
+from provision.roles.triton.listening import listening
+from provision.roles.triton.role import Instance, TritonSettings
+from provision.run.gather import script_of
+from tests.unit.examples import script_of as text_of
 from tests.verify import test_docker, test_driver, test_toolkit, test_triton
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
@@ -41,6 +42,11 @@ def sh(script: str, **environment: str) -> Output:
         ["sh", "-c", script], capture_output=True, check=False, env=env, stdin=subprocess.DEVNULL
     )
     return Output(done.returncode, done.stdout, done.stderr)
+
+
+def asked(probe: Probe) -> Output:
+    """The answer of this machine to a probe."""
+    return sh(text_of(probe))
 
 
 # ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,30 +105,30 @@ def port() -> Iterator[int]:
 
 @pytest.mark.parametrize(("path", "status"), [("/v2/health/ready", 200), ("/nothing", 400)])
 def test_http_status(port: int, path: str, status: int) -> None:
-    assert http.parse(sh(http.request("127.0.0.1", port, path))).status == status
+    assert http.parse(asked(http.probe("x", "127.0.0.1", port, path))).status == status
 
 
 def test_http_through_the_unspecified_address(port: int) -> None:
-    assert http.parse(sh(http.request("0.0.0.0", port, "/v2/health/ready"))).status == 200
+    assert http.parse(asked(http.probe("x", "0.0.0.0", port, "/v2/health/ready"))).status == 200
 
 
 @pytest.mark.parametrize("text", ["plain", 'it\'s "quoted" $HOME `id` %s \\n', "zwölf 🚀", "a\r\nb"])
 def test_http_body_arrives_as_it_was(port: int, text: str) -> None:
-    answer = http.parse(sh(http.request("127.0.0.1", port, "/x", canary_request(text))))
+    answer = http.parse(asked(http.probe("x", "127.0.0.1", port, "/x", canary_request(text))))
     assert answer.json() == canary_request(text)
 
 
 def test_http_chunked(port: int) -> None:
-    assert http.parse(sh(http.request("127.0.0.1", port, "/chunked"))).body == b"abc"
+    assert http.parse(asked(http.probe("x", "127.0.0.1", port, "/chunked"))).body == b"abc"
 
 
 def test_http_cut_off(port: int) -> None:
-    answer = http.parse(sh(http.request("127.0.0.1", port, "/short")))
+    answer = http.parse(asked(http.probe("x", "127.0.0.1", port, "/short")))
     assert (answer.status, answer.text) == (0, "the answer was cut off after 3 bytes")
 
 
 def test_http_refused() -> None:
-    answer = http.parse(sh(http.request("127.0.0.1", 1, "/")))
+    answer = http.parse(asked(http.probe("x", "127.0.0.1", 1, "/")))
     assert (answer.status, answer.text) == (0, "connection refused: nothing listens there")
 
 
@@ -133,14 +139,14 @@ def test_http_answer_of_anything_is_no_crash(data: bytes) -> None:
 
 def test_metrics_are_asked_until_they_rise(port: int) -> None:
     instance = Instance(image="x:1", metrics_port=port)
-    output = sh(test_triton.metrics_probe("m", instance).script)
+    output = asked(test_triton.metrics_probe("m", instance))
     assert f'nv_gpu_memory_total_bytes{{gpu_uuid="{UUID}"}} 85520809984' in http.parse(output).text
     assert Server.looks == 3
 
 
 def test_metrics_of_a_server_that_is_not_there_end_at_once() -> None:
     instance = Instance(image="x:1", metrics_port=1)
-    assert http.parse(sh(test_triton.metrics_probe("m", instance).script)).status == 0
+    assert http.parse(asked(test_triton.metrics_probe("m", instance))).status == 0
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"outputs": 5}', b'{"outputs": [{}]}', b"null", b"no"])
@@ -207,14 +213,14 @@ def test_health_asks_only_for_what_is_offered(tmp_path: Path) -> None:
   *) echo "Field is not a valid field to query."; exit 2 ;;
 esac""",
     )
-    answer = sh(HEALTH.script, PATH=path)
+    answer = sh(text_of(HEALTH), PATH=path)
     found = readings(answer)
     assert found is not None
     assert [reading.message for reading in found] == ["its compute mode is Prohibited"]
 
 
 def test_health_of_a_driver_that_does_not_answer(tmp_path: Path) -> None:
-    assert readings(sh(HEALTH.script, PATH=program(tmp_path, "echo broken; exit 9"))) is None
+    assert readings(sh(text_of(HEALTH), PATH=program(tmp_path, "echo broken; exit 9"))) is None
 
 
 @given(st.text(max_size=300))
@@ -315,7 +321,9 @@ def test_unknown_message_is_shown_with_its_exit_code() -> None:
 
 
 def test_causes_are_all_said_for_people() -> None:
-    assert all(why and hint and not why.endswith(".") for _, why, hint in CAUSES)
+    rows = [row for row in KNOWN_MESSAGES if row.cause]
+    assert rows
+    assert all(row.hint and not row.cause.endswith(".") for row in rows)
 
 
 # ── all probes ───────────────────────────────────────────────────────────────────────────────────────────

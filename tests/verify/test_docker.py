@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from provision.command import Probe
+from provision.causes.known_messages import cause
 from provision.errors import Refusal
-from provision.resources.base import Planned
-from provision.resources.docker.engine import Engine
-from provision.resources.docker.gpus import LOOK, seen
-from provision.roles.docker import DockerSettings, daemon_of, engine_of
+from provision.probe import Probe
+from provision.resource import Planned
+from provision.resources.gpus_in_containers import SIGHT, seen
+from provision.roles.docker.containers import INFO, loaded
+from provision.roles.docker.engine import QUESTION
+from provision.roles.docker.role import DockerSettings, daemon_of, engine_of
+from provision.roles.docker.text import DAEMON_JSON
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
-from provision.verify.docker import INFO, loaded
 
 ROLE = "docker"
 
@@ -24,31 +25,31 @@ def probes(settings: DockerSettings) -> list[Probe]:
         INFO,
         Probe("docker unit", "systemctl is-active docker.service; systemctl is-enabled docker.service"),
         Probe("nvidia runtime", "command -v nvidia-container-runtime"),
-        Probe("daemon.json", "cat /etc/docker/daemon.json"),
-        Probe("docker engine", Engine.probe(()).script),
-        Probe("gpus in containers", LOOK),
+        Probe("daemon.json", f"cat {DAEMON_JSON}"),
+        QUESTION,
+        SIGHT,
     ]
 
 
 def info(evidence: Evidence) -> dict[str, Any]:
     """What the engine says of itself; without an answer, the check is skipped, as another one fails."""
-    found = loaded(evidence)
+    found = loaded(evidence[INFO.name])
     if found is None:
         skip("dockerd does not answer")
     return found
 
 
 def test_engine_answers(evidence: Evidence) -> None:
-    if loaded(evidence) is None:
+    if loaded(evidence[INFO.name]) is None:
         why, hint = cause(evidence[INFO.name])
         fail(f"dockerd does not answer: {why}", hint or "on the host: journalctl -u docker.service -n 50")
 
 
 def test_engine_is_the_one_of_the_settings(evidence: Evidence, settings: DockerSettings) -> None:
-    """No snap, no rootless engine, no podman in its place, and no other engine than the wanted one."""
+    """No snap, no rootless engine, no podman in its place, and no other engine than the declared one."""
     try:
         engine = engine_of(settings, evidence.facts)
-        engine.change(Engine.states([engine], evidence["docker engine"])[engine.id], Planned())
+        engine.change(engine.read(evidence[QUESTION.name]), Planned())
     except Refusal as refusal:
         fail(refusal.message, refusal.hint)
 
@@ -100,14 +101,14 @@ def test_loaded_configuration_is_the_one_on_disk(evidence: Evidence, settings: D
                 f"dockerd runs with {key} {found.get(name)!r}, and daemon.json says {document[key]!r}",
                 "on the host: systemctl restart docker.service, which stops containers without live-restore",
             )
-    missing = [key for key in daemon_of(settings).wanted if key not in document]
+    missing = [key for key in daemon_of(settings).declared if key not in document]
     if missing:
         fail(f"daemon.json lacks {', '.join(missing)}", "inv provision --hosts HOST --roles docker")
 
 
 def test_running_containers_keep_their_gpus(evidence: Evidence) -> None:
     """Those of the legacy hook lose them at the next daemon-reload, which any package may bring."""
-    containers = seen(evidence["gpus in containers"])
+    containers = seen(evidence[SIGHT.name])
     if blind := [str(container) for container in containers if container.blind]:
         fail(f"no longer sees its GPUs: {', '.join(blind)}", "re-create it, with --runtime=nvidia")
     if fragile := [str(container) for container in containers if container.fragile]:

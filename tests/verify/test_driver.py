@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
-from provision.command import Probe, words
-from provision.driver_packages import DriverPackages, Flavour
+from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources.base import Planned
-from provision.resources.driver.builds import DriverModules
-from provision.resources.driver.kernel import INSTALLED_MODULE, KERNELS
-from provision.roles.driver import (
+from provision.gpu.nvidia_smi import GPUS, Card, cards
+from provision.probe import Probe, words
+from provision.resource import Planned
+from provision.roles.driver.fabric_manager import upstream
+from provision.roles.driver.health import HEALTH, Reading, readings
+from provision.roles.driver.modules_on_disk import QUESTION, DriverModules
+from provision.roles.driver.packages import DriverPackages, Flavour
+from provision.roles.driver.role import (
     BLACKLIST,
     LEFT_ALONE,
     PREFERENCES,
@@ -20,54 +23,11 @@ from provision.roles.driver import (
     packages_of,
 )
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
-from provision.verify.health import HEALTH, Reading, readings
-from provision.verify.nvidia import GPUS, Card, cards
 
 ROLE = "driver"
 AGAIN = "inv provision --hosts HOST --roles driver"
 
-LIBRARIES = """found=$(ldconfig -p | sed -n 's/^[[:space:]]*libnvidia-ml\\.so\\.1 .*=> //p')
-for library in $found; do readlink -f "$library"; done"""
-
-
-DPKG = words(
-    "dpkg-query",
-    "-W",
-    "-f",
-    r"${db:Status-Status} ${Package} ${Version} ${db:Status-Want}\n",
-    *("nvidia-*", "libnvidia-*", "libcuda1", "firmware-nvidia-*", "linux-modules-nvidia-*", "nvlsm"),
-)
-RPM = words(
-    "rpm", "-qa", "--qf", r"installed %{NAME} %{VERSION}-%{RELEASE}\n", "nvidia*", "kmod-nvidia*", "nvlsm"
-)
-LOCKS = "sed -n -E 's/^(.*)-[0-9]+:.*/installed \\1 locked hold/p' /etc/dnf/plugins/versionlock.list"
-INSTALLED = f"""if command -v dpkg-query >/dev/null; then {DPKG}
-else
-  {RPM}
-  {LOCKS}
-fi 2>/dev/null || :"""
-
-PINS = f"""if command -v apt-config >/dev/null; then
-  sed -n 's/^Pin: version /pin /p' {PREFERENCES}
-  apt-config dump Unattended-Upgrade::Package-Blacklist | sed -n 's/^[^"]*:: "\\(.*\\)";$/alone \\1/p'
-fi 2>/dev/null || :"""
-
-INITRAMFS = f"""{KERNELS}for k in $kernels; do
-  for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
-    [ -e "$image" ] || continue
-    if command -v lsinitramfs >/dev/null; then set -- lsinitramfs; else set -- lsinitrd; fi
-    files=$(timeout 30 "$@" "$image" 2>/dev/null) || continue
-    case $files in *"{BLACKLIST.lstrip("/")}"*) ;; *) echo "$image" ;; esac
-  done
-done"""
-"""Prints the images without our blacklist; those that cannot be read are left out."""
-
-SIGNER = f"{INSTALLED_MODULE}if [ -d /sys/module/nvidia ]; then installed_module signer; fi || :"
-
-FABRIC = """systemctl show -p ActiveState --value nvidia-fabricmanager.service
-timeout -k 5 30 nvidia-smi --query-gpu=index,fabric.state,fabric.status --format=csv,noheader"""
-"""The driver tells the state of each GPU's fabric from Hopper on; before, it is N/A."""
+VERIFY = ("driver/verify.sh",)
 
 
 def probes(settings: DriverSettings) -> list[Probe]:
@@ -77,13 +37,13 @@ def probes(settings: DriverSettings) -> list[Probe]:
         Probe("loaded modules", "cut -d' ' -f1 /proc/modules"),
         Probe("module version", "cat /sys/module/nvidia/version"),
         Probe("driver version", "cat /proc/driver/nvidia/version"),
-        Probe("driver libraries", LIBRARIES),
-        Probe("driver packages", INSTALLED),
-        Probe("driver pins", PINS),
-        DriverModules.probe(()),
-        Probe("module signer", SIGNER),
-        Probe("initramfs contents", INITRAMFS),
-        Probe("fabric", FABRIC),
+        Probe("driver libraries", "driver_libraries", VERIFY),
+        Probe("driver packages", "driver_packages", VERIFY),
+        Probe("driver pins", words("driver_pins", PREFERENCES), VERIFY),
+        QUESTION,
+        Probe("module signer", "module_signer", VERIFY),
+        Probe("initramfs contents", words("images_without", BLACKLIST), VERIFY),
+        Probe("fabric", "fabric_states", VERIFY),
         GPUS,
         HEALTH,
     ]
@@ -178,7 +138,7 @@ def test_modules_are_of_the_flavour(evidence: Evidence, settings: DriverSettings
     loaded = "open" if "Open Kernel Module" in text else "proprietary"
     _, flavour = chosen(settings, facts)
     if loaded != flavour.modules:
-        fail(f"the {loaded} modules are loaded, and wanted are: {flavour.reason}", AGAIN)
+        fail(f"the {loaded} modules are loaded, wanted {flavour.reason}", AGAIN)
 
 
 def test_modules_are_there_for_the_kernels(
@@ -188,7 +148,7 @@ def test_modules_are_there_for_the_kernels(
     packages, _ = chosen(settings, facts)
     resource = DriverModules(settings.upstream, packages.modules, packages.prebuilt)
     try:
-        state = resource.states([resource], evidence["driver-modules"])[resource.id]
+        state = resource.read(evidence[QUESTION.name])
     except ValueError as error:
         fail(f"the kernels of the host cannot be told: {error}", "on the host: ls /lib/modules; dkms status")
     change = resource.change(state, Planned())
@@ -223,7 +183,7 @@ def test_packages_are_held(evidence: Evidence, settings: DriverSettings, facts: 
 
 
 def test_branch_is_pinned(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
-    if not facts.is_apt:
+    if facts.family == "rhel":
         skip("dnf keeps to the branch by the module's stream and the locks")
     lines = evidence["driver pins"].out.splitlines()
     pins = [line.removeprefix("pin ") for line in lines if line.startswith("pin ")]
@@ -357,8 +317,3 @@ def versions(evidence: Evidence) -> dict[str, str]:
     for card in cards(evidence[GPUS.name]):
         found["nvidia-smi"] = card.driver
     return found
-
-
-def upstream(version: str) -> str:
-    """NVIDIA's version in Debian's: ``580.159.04`` of ``1:580.159.04-1``."""
-    return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

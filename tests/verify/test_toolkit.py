@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision.command import Probe, words
+from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources.toolkit import cdi
-from provision.resources.toolkit.config import CONFIG_TOML, differing, read
-from provision.resources.toolkit.keys import flat
-from provision.roles.toolkit import (
+from provision.probe import Probe, words
+from provision.roles.toolkit import cdi
+from provision.roles.toolkit.config import CONFIG_TOML, differing, read
+from provision.roles.toolkit.config_keys import flat
+from provision.roles.toolkit.role import (
     LDCONFIG,
     NO_CGROUPS,
     OLD_REPOSITORIES,
@@ -19,37 +20,22 @@ from provision.roles.toolkit import (
     declared,
 )
 from provision.verify import Evidence, fail, skip, warn
-from provision.verify.causes import cause
 
 ROLE = "toolkit"
 AGAIN = "inv provision --hosts HOST --roles toolkit"
 
-DPKG = words(
-    "dpkg-query", "-W", "-f", r"${db:Status-Status} ${Package} ${Version} ${db:Status-Want}\n", *PACKAGES
-)
-RPM = words("rpm", "-q", "--qf", r"installed %{NAME} %{VERSION}-%{RELEASE}\n", *PACKAGES)
-LOCKS = "sed -n -E 's/^(.*)-[0-9]+:.*/installed \\1 locked hold/p' /etc/dnf/plugins/versionlock.list"
-INSTALLED = f"""if command -v dpkg-query >/dev/null; then {DPKG}
-else
-  {RPM} | grep ^installed
-  {LOCKS}
-fi 2>/dev/null || :"""
-
-SOURCES = "if command -v apt-get >/dev/null; then apt-get indextargets --format '$(REPO_URI)' 2>&1; fi"
-"""What apt makes of all files of sources; it reads them and fetches nothing."""
-
-LDCONFIGS = f"""named=$(sed -n 's/^ldconfig *= *"@\\([^"]*\\)".*/\\1/p' {CONFIG_TOML} 2>/dev/null)
-for p in /sbin/ldconfig $named; do [ ! -x "$p" ] || echo "$p"; done"""
+RESTART = f"on the host: systemctl restart {cdi.UNIT}"
+VERIFY = ("toolkit/verify.sh",)
 
 
 def probes(settings: ToolkitSettings) -> list[Probe]:
     """Packages and their sources, the configuration, and what the CDI specs say."""
     return [
-        Probe("toolkit packages", INSTALLED),
-        Probe("toolkit sources", SOURCES),
+        Probe("toolkit packages", words("toolkit_packages", *PACKAGES), VERIFY),
+        Probe("toolkit sources", "apt_targets", VERIFY),
         Probe("nvidia-ctk", "timeout -k 5 30 nvidia-ctk --version"),
         Probe("config.toml", f"[ ! -e {CONFIG_TOML} ] || cat {CONFIG_TOML}"),
-        Probe("ldconfig", LDCONFIGS),
+        Probe("ldconfig", words("ldconfigs", CONFIG_TOML), VERIFY),
         cdi.QUESTION,
     ]
 
@@ -61,7 +47,7 @@ def installed(evidence: Evidence) -> dict[str, str]:
 
 
 def config(evidence: Evidence) -> dict[str, Any]:
-    """What config.toml says; the check fails if it is no TOML."""
+    """What config.toml says; the check fails if it is not TOML."""
     try:
         return read(evidence["config.toml"].stdout)
     except Refusal as refusal:
@@ -148,18 +134,20 @@ def test_ldconfig_is_there(evidence: Evidence) -> None:
 def test_cdi_spec_is_of_this_driver(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
     state = specs(evidence, settings, facts)
     if state.generated is None:
-        fail(f"there is no CDI spec at {cdi.GENERATED}", "on the host: systemctl restart nvidia-cdi-refresh")
+        fail(f"there is no CDI spec at {cdi.GENERATED}", RESTART)
     if faults := state.faults(state.generated):
-        fail(f"{cdi.GENERATED} is stale: {faults[0]}", "on the host: systemctl restart nvidia-cdi-refresh")
+        fail(f"{cdi.GENERATED} is stale: {faults[0]}", RESTART)
     if state.at_boot is False:
-        warn("nvidia-cdi-refresh is disabled: there is no CDI spec after a reboot", AGAIN)
+        warn(f"{cdi.UNIT} is disabled: there is no CDI spec after a reboot", AGAIN)
 
 
 def test_no_other_cdi_spec_contradicts(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
     state = specs(evidence, settings, facts)
     remove = "remove it, or toolkit.other_cdi_specs: remove and inv provision"
     if state.conflicts:
-        fail(f"{state.conflicts[0].path} names the same devices, so engines give neither", remove)
+        fail(
+            f"{state.conflicts[0].path} names the same devices, so container engines resolve neither", remove
+        )
     for spec in state.others:
         if faults := state.faults(spec):
             warn(f"{spec.path} is a stale CDI spec: {faults[0]}", remove)

@@ -8,15 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from provision.command import Output, Probe, words
-from provision.converge import Target
+from provision.causes.known_messages import cause, cause_inside
 from provision.facts import Facts
-from provision.roles.docker import DockerSettings
-from provision.roles.triton import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
-from provision.triton_releases import has_known_rce, release_of, server_version
-from provision.verify import Evidence, fail, http, skip, warn
-from provision.verify.causes import cause, cause_inside
-from provision.verify.docker import (
+from provision.gpu.nvidia_smi import GPUS, Card, cards, selected, uuids
+from provision.gpu.triton_releases import has_known_rce, release_of, server_version
+from provision.probe import Output, Probe, words
+from provision.roles.docker.containers import (
     INFO,
     loaded,
     none_run,
@@ -25,14 +22,16 @@ from provision.verify.docker import (
     plain_run_name,
     steps,
 )
-from provision.verify.inference import PATH, TEXT, canary_request, outputs
-from provision.verify.listening import SOCKETS, listening
-from provision.verify.nvidia import GPUS, Card, cards, selected, uuids
+from provision.roles.triton import http
+from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
+from provision.roles.triton.listening import SOCKETS, listening
+from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
+from provision.run.host import Target
+from provision.verify import Evidence, fail, skip, warn
 
 ROLE = "triton"
 
-METRICS_PATIENCE = 10
-"""Seconds for GPU metrics to rise from 0, which is what they read right after the start."""
+SHELL = "triton/verify.sh"
 YOUNG = 120.0
 """A unit that restarted within so many seconds may be about to do so again."""
 
@@ -54,13 +53,7 @@ def probes(settings: TritonSettings) -> Iterator[Probe]:
 def instance_probes(name: str, instance: Instance) -> Iterator[Probe]:
     """Unit, container, and the HTTP API of one instance."""
     container, address, port = container_of(name), instance.address, instance.http_port
-    show = words("systemctl", "show", "--property=ActiveState,SubState,Result,NRestarts", unit_of(name))
-    since = words("systemctl", "show", "--property=ExecMainStartTimestampMonotonic", unit_of(name))
-    yield Probe(
-        f"{name} unit",
-        f"{show}; {since}; echo Enabled=$(systemctl is-enabled {words(unit_of(name))})\n"
-        "echo Uptime=$(cat /proc/uptime)",
-    )
+    yield Probe(f"{name} unit", words("unit_since", unit_of(name)), (SHELL,))
     yield Probe(
         f"{name} ports",
         f"timeout 30 docker inspect --format '{{{{json .NetworkSettings.Ports}}}}' {container}",
@@ -77,17 +70,8 @@ def instance_probes(name: str, instance: Instance) -> Iterator[Probe]:
 
 def metrics_probe(name: str, instance: Instance) -> Probe:
     """The metrics, asked again while there are GPUs in them whose memory still reads 0."""
-    ask = http.request(instance.address, instance.metrics_port, "/metrics")
-    return Probe(
-        name,
-        f"""end=$(($(date +%s) + {METRICS_PATIENCE}))
-while answer=$({ask}); do
-  printf '%s\\n' "$answer" | grep -q '^nv_gpu_memory_total_bytes{{.*}} 0$' || break
-  [ "$(date +%s)" -lt "$end" ] || break
-  sleep 1
-done
-printf '%s\\n\\n' "$answer\"""",
-    )
+    asked = http.request(instance.address, instance.metrics_port, "/metrics")
+    return Probe(name, words("risen_metrics", *asked), (SHELL,))
 
 
 # ── the image ────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +83,7 @@ def plain_step(evidence: Evidence, instance: Instance, target: Target, facts: Fa
         skip("this instance uses no GPU")
     if not facts.gpus:
         skip("no NVIDIA GPU is on the PCI bus")
-    runtime = wanted_runtime(target) or (loaded(evidence) or {}).get("DefaultRuntime")
+    runtime = wanted_runtime(target) or (loaded(evidence[INFO.name]) or {}).get("DefaultRuntime")
     if runtime != "nvidia":
         skip(f"the default runtime is {runtime}, so that only containers started with --gpus get any")
     answer = evidence[plain_run_name(instance.image)]
@@ -115,8 +99,8 @@ def plain_step(evidence: Evidence, instance: Instance, target: Target, facts: Fa
 
 def wanted_runtime(target: Target) -> str | None:
     """The default runtime in the settings of the role docker, if the host has that role."""
-    found = [s.default_runtime for s in target.settings.values() if isinstance(s, DockerSettings)]
-    return found[0] if found else None
+    found = (settings for role, settings in target.settings.items() if role.name == "docker")
+    return getattr(next(found, None), "default_runtime", None)
 
 
 def test_plain_container_has_nvml(

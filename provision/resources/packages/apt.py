@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from debian.debian_support import Version
 
-from provision.command import words
-from provision.resources.base import Planned
-
-HELD = "/var/lib/provision/held"
-"""File on a host with the packages that we hold, one name a line; every other hold is somebody else's."""
+from provision.probe import Probe, words
+from provision.resource import Planned
+from provision.resources.packages.sets import Simulation
 
 NOT_YET = re.compile(
     r"Unable to locate package|Version '.*' for '.*' was not found|no installation candidate"
@@ -26,56 +23,26 @@ LINE = re.compile(
 """``Inst a [1] (2 Debian:12 [amd64])`` or ``Remv a [1]`` of apt-get(8) --simulate."""
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """The answer of ``apt-get -s install``.
-
-    :ivar removed: packages that would go.
-    :ivar held: packages that somebody else holds, and that would move.
-    :ivar text: a line for each package, removals first; or why there is no answer.
-    """
-
-    removed: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
-    text: str = ""
-
-
-def simulate(argv: Sequence[str], planned: Planned) -> str:
-    """Sh text that asks apt-get what ``install ARGV`` would do, with apt's files as planned.
-
-    The files that earlier steps write below ``/etc/apt`` (pins, sources) decide what apt does. So it is asked
-    with a copy of that folder in which they are written already.
-    """
-    files = [c for c in planned.changes if c.resource.startswith(("file:/etc/apt/", "no-file:/etc/apt/"))]
-    ask = f"sed 's/^/ours /' {HELD} 2>/dev/null\napt-get -s -q -y -o APT::Color=0 -o APT::Ignore-Hold=true"
-    end = f"install --no-install-recommends --allow-change-held-packages {words(*argv)} 2>&1"
-    if not files:
-        return f"{ask} {end}"
-    return "\n".join(
-        (
-            'etc=$(mktemp -d) && trap \'rm -rf "$etc"\' EXIT && cp -a /etc/apt/. "$etc" || exit',
-            "backup() { :; }",
-            'write_file() { f=$etc/${1#/etc/apt/}; mkdir -p "${f%/*}" && base64 -d >"$f"; }',
-            'rm() { command rm -f -- "$etc/${3#/etc/apt/}"; }',
-            *(c.script for c in files),
-            "unset -f rm",
-            f'{ask} -o Dir::Etc="$etc" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= {end}',
-        )
-    )
+def preview(arguments: Sequence[str], planned: Planned) -> Probe:
+    """Asks apt-get what ``install ARGUMENTS`` would do, with the files below ``/etc/apt`` as planned."""
+    ask = words("apt_preview", *arguments)
+    files = [c.script for c in planned.changes if c.resource.startswith("file:/etc/apt/")]
+    script = "\n".join(("with_planned_files", *files, ask)) if files else ask
+    return Probe("", script, ("shell/apt_preview.sh",))
 
 
 def read(text: str, *, ok: bool) -> Simulation:
-    """Read the answer to :func:`simulate`."""
+    """Read the answer to :func:`preview`."""
     if not ok:
         said = [line for line in text.splitlines() if line.startswith("E: ")] or text.splitlines()[-1:]
         why = "" if NOT_YET.search(text) else "".join(f"\napt-get now says: {line}" for line in said)
         return Simulation(text=f"known after apply{why}\n")
-    found = [match for line in text.splitlines() if (match := LINE.match(line))]
-    removed = [match for match in found if match["verb"] == "Remv"]
+    moves = [match for line in text.splitlines() if (match := LINE.match(line))]
+    removed = [match for match in moves if match["verb"] == "Remv"]
     return Simulation(
         tuple(dict.fromkeys(match["name"] for match in removed)),
         _held_by_others(text),
-        "".join(f"{_words(match)}\n" for match in [*removed, *(m for m in found if m["verb"] == "Inst")]),
+        "".join(f"{_words(match)}\n" for match in [*removed, *(m for m in moves if m["verb"] == "Inst")]),
     )
 
 

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from debian.debian_support import Version
 
-from provision.command import Output, Probe, quote, words
-from provision.errors import Refusal
-from provision.resources.base import ABSENT, Change, Missing, Planned, Resource
+from provision.probe import Output, Probe, words
+from provision.resource import ABSENT, Missing, Planned
 from provision.resources.packages import apt
-from provision.resources.packages.apt import HELD
+from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
 
-
-@dataclass(frozen=True)
-class Package:
-    """A package and the version it must have: exact, a glob (``580.*``), or None for any."""
-
-    name: str
-    version: str | None = None
-
-    def accepts(self, version: str) -> bool:
-        """Whether an installed ``version`` is right."""
-        return self.version is None or fnmatchcase(version, self.version)
-
-    @property
-    def selector(self) -> str:
-        """The package as apt-get's command line names it."""
-        return self.name if self.version is None else f"{self.name}={self.version}"
+APT = "shell/apt.sh"
 
 
 @dataclass(frozen=True)
@@ -48,53 +31,30 @@ class PackageState:
     ours: bool = True
 
 
-State = Mapping[str, PackageState | Missing]
-"""State of a set: of each of its packages, and of the other packages that tell the branch; by name."""
+DebState = Mapping[str, PackageState | Missing]
+"""State of a set: of each of its packages, and of the other packages that tell the major version; by name."""
 
 
 @dataclass(frozen=True)
-class Packages(Resource):
-    """Packages that belong together: one apt-get run installs them, so versions stay in step.
+class Packages(PackageSet[DebState]):
+    """Packages that one apt-get run installs."""
 
-    :ivar name: what the set is called in plans.
-    :ivar hold: mark them held, so that no upgrade of the system moves them.
-    :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
-    :ivar others: names or globs of further packages whose version tells which branch is installed, such as
-        ``nvidia-utils-[0-9]*``; packages of the set with a version tell it anyway.
-    :ivar why: reason for these packages and no others; shown where one of them moves.
-    :ivar remarks: what an operator should know then, one line each.
-    :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
-    """
-
-    name: str
-    packages: tuple[Package, ...]
-    hold: bool = True
-    branch: int | None = None
-    others: tuple[str, ...] = ()
-    why: str = ""
-    remarks: tuple[str, ...] = ()
-    proof: str = ""
+    shell: tuple[str, ...] = (APT,)
     kind: ClassVar[str] = "packages"
-
-    @property
-    def id(self) -> str:
-        """``packages:NAME``."""
-        return f"packages:{self.name}"
+    manager: ClassVar[str] = "apt"
+    unheld: ClassVar[str] = "not held"
+    unhold: ClassVar[str] = "apt-mark unhold"
+    checks: ClassVar[tuple[str, str]] = ("package_is", "package_held")
+    holder: ClassVar[str] = "hold_packages"
 
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
-        names = sorted({n for r in resources for n in (*(p.name for p in r.packages), *r.others)})
-        form = r"${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n"
-        # dpkg-query fails when it does not know one of the names; what it knows is printed all the same.
-        return Probe(
-            "packages",
-            f"dpkg --print-architecture; cat {HELD} 2>/dev/null; echo\n"
-            f"dpkg-query -W -f {quote(form)} {words(*names)}",
-        )
+        names = sorted({name for r in resources for name in r.names})
+        return Probe("packages", words("deb_states", *names), ("shell/apt_state.sh",))
 
     @classmethod
-    def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, State]:
+    def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, DebState]:
         """For each set, the state of its packages by name.
 
         :raises ValueError: if dpkg-query itself failed.
@@ -110,131 +70,62 @@ class Packages(Resource):
                 known[name] = PackageState(version, status, want == "hold", ours=name in ours)
         return {r.id: r._own(known) for r in resources}
 
-    def _own(self, known: Mapping[str, PackageState]) -> State:
-        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in self.others)}
+    def _own(self, known: Mapping[str, PackageState]) -> DebState:
+        globs = self.major.others if self.major else ()
+        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in globs)}
         return {**others, **{p.name: known.get(p.name, ABSENT) for p in self.packages}}
 
-    def change(self, state: State, planned: Planned) -> Change | None:
-        """Install what is missing or at another version, and hold what is not held.
+    def bare(self) -> DebState:
+        return {p.name: ABSENT for p in self.packages}
 
-        Its signals are ``package:NAME:VERB`` for every package that moves.
+    def moves(self, state: DebState) -> list[Move]:
+        """What has to happen to packages that are missing or at another version, or that dpkg left undone."""
+        moves = (_move(package, state[package.name]) for package in self.packages)
+        return [move for move in moves if move]
 
-        :raises Refusal: if somebody else holds a package at another version.
-        """
-        moves = {p: _move(p, state[p.name]) for p in self.packages}
-        moved = [p for p in self.packages if moves[p]]
-        loose = [p for p in self.packages if self.hold and not _held(state[p.name])]
-        if not moved and not loose:
-            return None
-        refuse_foreign_holds({p.name: (state[p.name], p.version) for p in moved}, "apt-mark unhold {}")
-        verbs = {_verb(move) for move in moves.values() if move}
-        action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "hold")
-        swap = branch_change(self.branch, self._branches(state)) if moved else ""
-        reasons = [*filter(None, (swap, self.why)), *(f"{p.name}: {moves[p]}" for p in moved)]
-        argv = _argv(action, moved)
-        return Change(
-            resource=self.id,
-            action=action,
-            summary=f"{action} " + " ".join(p.selector for p in moved or loose),
-            reason="; ".join(reasons) if moved else "not held",
-            diff="".join(_line(p, state[p.name]) for p in moved),
-            signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
-            done=self._done(),
-            script=self._script(argv if moved else ()),
-            needs="branch-change" if swap else "",
-            look=apt.simulate(argv, planned) if moved else "",
-        )
+    def held(self, package: Package, state: DebState) -> bool:
+        """Whether it is on hold, whoever wanted that."""
+        now = state[package.name]
+        return not isinstance(now, Missing) and now.held
 
-    def looked(self, change: Change, answer: Output) -> Change:
-        """Show what apt-get would do, and approve exactly the removals that it shows.
+    def foreign_hold(self, package: Package, state: DebState) -> str:
+        """The version at which somebody else holds a package; empty if nobody does."""
+        now = state[package.name]
+        return now.version if isinstance(now, PackageState) and now.held and not now.ours else ""
 
-        :raises Refusal: if a package would move that somebody else holds.
-        """
-        found = apt.read(answer.out, ok=answer.ok)
-        if found.held:
-            names = " ".join(found.held)
-            raise Refusal(
-                f"{names}: held by somebody, and apt would change it", hint=f"apt-mark unhold {names}"
-            )
-        approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
-        return replace(change, simulation=found.text, script=approved + change.script)
+    def versions(self, state: DebState) -> Iterable[tuple[str, str]]:
+        """Name and version of what is installed."""
+        return ((name, now.version) for name, now in state.items() if isinstance(now, PackageState))
 
-    def notes(self, state: State, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """The remarks, where a package moves."""
-        return self.remarks if any(_move(p, state[p.name]) for p in self.packages) else ()
+    def selector(self, package: Package) -> str:
+        """``NAME=VERSION``."""
+        return package.name if package.version is None else f"{package.name}={package.version}"
 
-    def _branches(self, state: State) -> set[int]:
-        """The branches that are installed, by the packages whose version tells."""
-        silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
-        return {major(s.version) for n, s in state.items() if n not in silent and not isinstance(s, Missing)}
+    def arguments(self, state: DebState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+        """Those of ``apt-get install``. Only packages that move are named."""
+        flags = ["--allow-downgrades"] if action == "downgrade" else []
+        return [*flags, "--", *(self.selector(move.package) for move in moves)] if moves else []
 
-    def _done(self) -> str:
-        checks = [f"package_is {words(p.name, p.version or '*')}" for p in self.packages]
-        if self.hold:
-            checks += [f"package_held {quote(p.name)}" for p in self.packages]
-        return " && ".join(checks + ([self.proof] if self.proof else []))
+    def installation(self, arguments: Sequence[str], stream: str) -> list[str]:  # noqa: ARG002
+        """One run of apt-get."""
+        return [f"apt_install {words(*arguments)}"] if arguments else []
 
-    def _script(self, argv: Sequence[str]) -> str:
-        lines = [f"apt_install {words(*argv)}"] if argv else []
-        if self.hold:
-            lines.append(f"hold_packages {words(*(p.name for p in self.packages))}")
-        return " && ".join(lines)
+    def preview(self, arguments: Sequence[str], stream: str, planned: Planned) -> Probe:  # noqa: ARG002
+        """Ask apt-get."""
+        return apt.preview(arguments, planned)
+
+    def read_preview(self, answer: Output) -> Simulation:
+        """Read apt-get's answer."""
+        return apt.read(answer.out, ok=answer.ok)
 
 
-def major(version: str) -> int:
-    """The first number of a version, its epoch left out; -1 if it has none."""
-    found = re.match(r"(?:\d+:)?(\d+)", version)
-    return int(found[1]) if found else -1
-
-
-def branch_change(wanted: int | None, installed: Iterable[int]) -> str:
-    """``branch 570 → 580`` where another branch is installed; empty otherwise."""
-    old = sorted(set(installed) - {wanted})
-    return f"branch {', '.join(map(str, old))} → {wanted}" if wanted is not None and old else ""
-
-
-def refuse_foreign_holds(moved: Mapping[str, tuple[PackageState | Missing, str | None]], unhold: str) -> None:
-    """Leave alone what somebody else holds.
-
-    :param moved: state and wanted version by name.
-    :param unhold: the command that ends a hold, with ``{}`` for the package.
-    :raises Refusal: naming package and version.
-    """
-    for name, (state, wanted) in moved.items():
-        if isinstance(state, PackageState) and state.held and not state.ours:
-            raise Refusal(
-                f"{name} is held at {state.version} by somebody, wanted {wanted or 'it repaired'}",
-                hint=unhold.format(name),
-            )
-
-
-def _argv(action: str, moved: Sequence[Package]) -> list[str]:
-    """The arguments of ``apt-get install``. Only packages that move are named."""
-    flags = ["--allow-downgrades"] if action == "downgrade" else []
-    return [*flags, "--", *(p.selector for p in moved)]
-
-
-def _held(state: PackageState | Missing) -> bool:
-    return not isinstance(state, Missing) and state.held
-
-
-def _move(package: Package, state: PackageState | Missing) -> str:
-    """What has to happen to a package, in words that begin with a verb; empty if it is right."""
+def _move(package: Package, state: PackageState | Missing) -> Move | None:
     if isinstance(state, Missing):
-        return "install, it is not installed"
+        return Move(package, "install", ", it is not installed")
+    old = (state.version,)
     if state.status != "installed":
-        return f"repair, dpkg left it {state.status}"
+        return Move(package, "repair", f", dpkg left it {state.status}", old)
     if package.accepts(state.version):
-        return ""
-    wanted = (package.version or "").rstrip("*") or "0"
-    verb = "upgrade" if Version(wanted) > Version(state.version) else "downgrade"
-    return f"{verb} from {state.version}"
-
-
-def _verb(move: str) -> str:
-    return move.partition(" ")[0].rstrip(",")
-
-
-def _line(package: Package, state: PackageState | Missing) -> str:
-    old = "" if isinstance(state, Missing) else f"-{package.name} {state.version}\n"
-    return f"{old}+{package.name} {package.version or '(newest)'}\n"
+        return None
+    newer = Version((package.version or "").rstrip("*") or "0") > Version(state.version)
+    return Move(package, "upgrade" if newer else "downgrade", f" from {state.version}", old)

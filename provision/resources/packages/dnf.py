@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from debian.debian_support import Version
 
-from provision.command import quote, words
-from provision.resources.packages.apt import HELD
-
-STREAMS = "/etc/dnf/modules.d"
-"""Where dnf keeps which stream of a module is enabled, a file for each module."""
-
-LOCKS = "/etc/dnf/plugins/versionlock.list"
-"""Where dnf's versionlock plugin keeps its locks, a line each: ``NAME-EPOCH:VERSION-RELEASE.*``."""
-
-OTHERS = (
-    f'BEGIN {{ while ((getline name <"{HELD}") > 0) ours[name] }} '
-    '{ name = $0; sub(/-[^-]*-[^-]*$/, "", name) } !(name in ours)'
-)
-"""awk's words for the locks that are not ours."""
+from provision.probe import Probe, words
+from provision.resources.packages.sets import Simulation
 
 NOT_YET = re.compile(r"Unable to find a match|no enabled repositories")
 """What dnf says where an earlier step of the plan, or fresh metadata, has to come first."""
@@ -30,48 +17,16 @@ SECTION = re.compile(r"(Install|Upgrad|Downgrad|Reinstall|Remov)ing\b[^:]*:$", r
 """The head of a part of dnf's table: ``Installing dependencies:``, ``Removing dependent packages:``."""
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """The answer of ``dnf --assumeno install``.
+def preview(selectors: Sequence[str], stream: str = "") -> Probe:
+    """Asks dnf what ``install SELECTORS`` would do once our own locks are lifted.
 
-    :ivar removed: packages that would go, those that others make obsolete among them.
-    :ivar text: a line for each package, removals first; or why there is no answer.
+    :param stream: ``MODULE:STREAM`` that will be enabled before.
     """
-
-    removed: tuple[str, ...] = ()
-    text: str = ""
-
-
-def simulate(selectors: Sequence[str], stream: str = "") -> str:
-    """Sh text that asks dnf what ``install SELECTORS`` would do once our own locks are lifted.
-
-    :param stream: ``MODULE:STREAM`` that will be enabled before. It is, like the locks, for this question
-        alone: in a mount namespace of its own.
-    """
-    options = "--assumeno --color=never --setopt=install_weak_deps=False"
-    module, _, name = stream.partition(":")
-    text = f"[{module}]\nname={module}\nstream={name}\nprofiles=\nstate=enabled\n"
-    streams = (
-        f"mkdir /mnt/streams && cp -a {STREAMS}/. /mnt/streams",
-        f"printf %s {quote(text)} >/mnt/streams/{module}.module",
-        f"mount --bind /mnt/streams {STREAMS}",
-    )
-    lines = (
-        "set -e",
-        "mount -t tmpfs tmpfs /mnt",
-        *(streams if stream else ()),
-        f"if [ -e {LOCKS} ]; then",
-        f"  awk {quote(OTHERS)} {LOCKS} >/mnt/locks && mount --bind /mnt/locks {LOCKS}",
-        "fi",
-        "umount /mnt",
-        f"exec dnf {options} install --allowerasing {words(*selectors)}",
-    )
-    joined = "\n".join(lines)
-    return f"unshare --mount sh -c {quote(joined)} 2>&1"
+    return Probe("", words("dnf_preview", stream, *selectors), ("shell/dnf_preview.sh",))
 
 
 def read(text: str) -> Simulation:
-    """Read the answer to :func:`simulate`; dnf exits with 1 whatever it says."""
+    """Read the answer to :func:`preview`; dnf exits with 1 whatever it says."""
     if "Dependencies resolved." not in text and "Nothing to do." not in text:
         wrong = [line for line in text.splitlines() if line.startswith(("Error:", " Problem", "  - "))]
         said = [line.strip() for line in wrong if line.strip() != "Error:"]
@@ -85,7 +40,7 @@ def read(text: str) -> Simulation:
             removed.append(fields[0])
         lines.append(f"{verb} {fields[0]} {fields[2] if len(fields) > 2 else ''}".rstrip())
     lines.sort(key=lambda line: not line.startswith("remove "))
-    return Simulation(tuple(dict.fromkeys(removed)), "".join(f"{line}\n" for line in lines))
+    return Simulation(tuple(dict.fromkeys(removed)), text="".join(f"{line}\n" for line in lines))
 
 
 def _rows(text: str) -> Iterable[tuple[str, list[str]]]:
@@ -113,16 +68,16 @@ def _rows(text: str) -> Iterable[tuple[str, list[str]]]:
 
 
 def streams(lines: Iterable[str]) -> dict[str, str]:
-    """The enabled stream of each module, from the lines of files in ``/etc/dnf/modules.d``."""
-    found: dict[str, dict[str, str]] = {}
+    """The enabled stream of each module, from the lines of dnf's files."""
+    modules: dict[str, dict[str, str]] = {}
     module = ""
     for line in lines:
         if line.startswith("["):
             module = line.strip("[] ")
         elif "=" in line:
             key, _, value = line.partition("=")
-            found.setdefault(module, {})[key.strip()] = value.strip()
-    return {name: keys.get("stream", "") for name, keys in found.items() if keys.get("state") == "enabled"}
+            modules.setdefault(module, {})[key.strip()] = value.strip()
+    return {name: keys.get("stream", "") for name, keys in modules.items() if keys.get("state") == "enabled"}
 
 
 def compare(one: str, other: str) -> int:

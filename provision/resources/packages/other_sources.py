@@ -12,18 +12,22 @@ import configparser
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from debian.deb822 import Deb822
 
-from provision.command import Output, Probe, quote, words
 from provision.errors import Refusal
-from provision.resources.base import Change, Missing, Planned, Resource, unified
+from provision.facts import Family
+from provision.probe import Output, Probe, quote, words
+from provision.resource import Change, Planned, Resource, unified
 from provision.resources.file import checksum
+from provision.shell import constant
 
-_FOLDERS = {"debian": "/etc/apt/sources.list.d", "rhel": "/etc/yum.repos.d"}
-_ENDINGS = {"debian": ("list", "sources"), "rhel": ("repo",)}
-_MAIN = {"debian": ("/etc/apt/sources.list",), "rhel": ()}
+SOURCES = "shell/sources_state.sh"
+
+APT_SOURCES = constant(SOURCES, "apt_sources")
+DNF_SOURCES = constant(SOURCES, "dnf_sources")
+"""Folders with files of sources."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,14 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class OtherSources(Resource):
+class OtherSources(Resource[tuple[SourceFile, ...]]):
     """No other source of what a repository of ours brings.
 
     A file that holds nothing else is moved into the backups. One that holds other sources too, or apt's
     main file, is not touched: the plan refuses, with the line.
 
     :ivar name: tells it from others on the host.
-    :ivar family: whose packages: apt's or dnf's.
+    :ivar family: whose packages they are.
     :ivar uri: address of our repository.
     :ivar suite: its suite.
     :ivar architecture: what ``$(ARCH)`` in addresses stands for.
@@ -84,7 +88,7 @@ class OtherSources(Resource):
     """
 
     name: str
-    family: Literal["debian", "rhel"]
+    family: Family
     uri: str
     suite: str
     architecture: str
@@ -93,31 +97,18 @@ class OtherSources(Resource):
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
+    shell = ("shell/sources.sh",)
 
     @property
     def id(self) -> str:
-        """``other-sources:NAME``."""
         return f"other-sources:{self.name}"
 
     @classmethod
     def probe(cls, resources: Sequence[OtherSources]) -> Probe:
         """Print the files that name such a repository, or are named like one."""
-        family = resources[0].family
-        folder, endings = _FOLDERS[family], _ENDINGS[family]
-        asked = " ".join(f"-e {quote(text)}" for text in sorted({t for r in resources for t in r._texts()}))
-        among = " ".join([*_MAIN[family], *(f"{folder}/*.{ending}" for ending in endings)])
-        named = [
-            f"{folder}/{name}.{e}"
-            for name in sorted({n for r in resources for n in r.files})
-            for e in endings
-        ]
-        return Probe(
-            "other-sources",
-            f"""for f in $(grep -l -s -F {asked} {among}) {words(*named)}; do
-  [ -f "$f" ] && printf '%s %s\\n' "$f" "$(base64 -w0 -- "$f")"
-done
-:""",
-        )
+        names = " ".join(sorted({name for r in resources for name in r.files}))
+        texts = sorted({text for r in resources for text in r._texts()})
+        return Probe("other-sources", words("other_sources", resources[0].family, names, *texts), (SOURCES,))
 
     def _texts(self) -> Iterator[str]:
         """What a file must hold to be looked at."""
@@ -134,13 +125,14 @@ done
         files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
-    def change(self, state: tuple[SourceFile, ...] | Missing, planned: Planned) -> Change | None:
+    def bare(self) -> tuple[SourceFile, ...]:
+        return ()
+
+    def change(self, state: tuple[SourceFile, ...], planned: Planned) -> Change | None:
         """Move away the files that hold nothing else and that no earlier change moves away.
 
         :raises Refusal: if a source stands among others.
         """
-        if isinstance(state, Missing):
-            return None
         left = [file for file in state if not planned.positions((_gone(file.path),))]
         files = [file for file in left if self._may_go(file)]
         if not files:
@@ -153,6 +145,7 @@ done
             reason="other sources of the same packages, at which apt can stop or take other releases"
             if self.family == "debian"
             else "other sources of the same packages",
+            sign="-",
             diff="".join(unified(file.text, "", file.path) for file in files),
             guard=" && ".join(f"holds {quote(file.path)} {checksum(file.content)}" for file in files),
             done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
@@ -166,7 +159,7 @@ done
         ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry)]
         if not ours:
             return False
-        if len(ours) == len(entries) and file.path.startswith(_FOLDERS[self.family]):
+        if len(ours) == len(entries) and file.path.startswith((f"{APT_SOURCES}/", f"{DNF_SOURCES}/")):
             return True
         raise Refusal(
             f"{file.path}:{ours[0].line}: {ours[0].uri} is a source of the same packages as ours,"
@@ -195,8 +188,8 @@ def _one_a_line(text: str) -> Iterator[Source]:
     """Entries of sources.list(5), "one-line-style format"."""
     for number, line in enumerate(text.splitlines(), 1):
         active = line.partition("#")[0]
-        if found := re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", active):
-            yield Source(number, found.group(1), found.group(2))
+        if entry := re.match(r"\s*deb(?:-src)?\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", active):
+            yield Source(number, entry.group(1), entry.group(2))
 
 
 def _paragraphs(text: str) -> Iterator[Source]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from provision.command import Output, Probe, quote, words
-from provision.errors import Refusal
-from provision.resources.base import Change, Planned, Resource
+from provision.probe import Output, Probe, quote, words
+from provision.resource import Planned
 from provision.resources.packages import dnf
-from provision.resources.packages.apt import HELD
-from provision.resources.packages.deb import Package, branch_change, major
+from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
+from provision.shell import constant
 
-PLUGIN = "python3-dnf-plugin-versionlock"
+DNF = "shell/dnf.sh"
+STATE = "shell/dnf_state.sh"
+
+PLUGIN = constant(STATE, "lock_plugin")
 """The package that makes dnf heed the locks."""
 
 
@@ -31,12 +33,10 @@ class Installed:
         """As people write it: version and release."""
         return f"{self.version}-{self.release}"
 
-    def matches(self, wanted: str | None) -> bool:
-        """Whether it is right: ``wanted`` is a version, with or without release and epoch, or a glob."""
-        return wanted is None or any(
-            fnmatchcase(form, wanted)
-            for form in (self.version, self.text, f"{self.epoch}:{self.version}", f"{self.epoch}:{self.text}")
-        )
+    def matches(self, package: Package) -> bool:
+        """Whether it is right: the version may be wanted with or without release and epoch."""
+        plain = (self.version, self.text)
+        return any(package.accepts(form) for form in (*plain, *(f"{self.epoch}:{form}" for form in plain)))
 
 
 @dataclass(frozen=True)
@@ -54,60 +54,38 @@ class RpmState:
     ours: frozenset[str] = frozenset()
     stream: str = ""
 
-    def lock(self, name: str) -> str:
-        """The lock of a package, or empty."""
-        return next((lock for lock in self.locks if _locks(lock, name, self.installed.get(name, ()))), "")
+    def of(self, package: Package) -> tuple[Installed, ...]:
+        """The installed instances of a package."""
+        return self.installed.get(package.name, ())
 
 
 @dataclass(frozen=True)
-class RpmPackages(Resource):
-    """Packages that belong together: one dnf transaction installs them.
+class RpmPackages(PackageSet[RpmState]):
+    """Packages that one dnf transaction installs; their holds are locks of dnf's plugin.
 
-    :ivar name: what the set is called in plans.
-    :ivar hold: lock them at their version, so that no upgrade of the system moves them.
     :ivar stream: ``MODULE:STREAM`` that has to be enabled, such as ``nvidia-driver:580-open``.
-    :ivar branch: the major version of a driver. Where another one is installed, the change needs permission.
-    :ivar others: names or globs of further packages whose version tells which branch is installed.
-    :ivar why: reason for these packages and no others; shown where one of them moves.
-    :ivar remarks: what an operator should know then, one line each.
-    :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
     """
 
-    name: str
-    packages: tuple[Package, ...]
-    hold: bool = True
-    stream: str | None = None
-    branch: int | None = None
-    others: tuple[str, ...] = ()
-    why: str = ""
-    remarks: tuple[str, ...] = ()
-    proof: str = ""
+    stream: str = ""
+    shell: tuple[str, ...] = (DNF,)
     kind: ClassVar[str] = "rpm-packages"
-
-    @property
-    def id(self) -> str:
-        """``packages:NAME``."""
-        return f"packages:{self.name}"
+    manager: ClassVar[str] = "dnf"
+    unheld: ClassVar[str] = "not locked"
+    unhold: ClassVar[str] = "dnf versionlock delete"
+    checks: ClassVar[tuple[str, str]] = ("rpm_is", "rpm_locked")
+    holder: ClassVar[str] = "lock_rpms"
 
     @property
     def module(self) -> str:
         """The name of the module whose stream counts; empty without one."""
-        return (self.stream or "").partition(":")[0]
+        return self.stream.partition(":")[0]
 
     @classmethod
     def probe(cls, resources: Sequence[RpmPackages]) -> Probe:
         """Ask rpm for every package of every set at once; locks and streams are files."""
-        names = sorted({PLUGIN, *(n for r in resources for n in (*(p.name for p in r.packages), *r.others))})
-        form = r"%{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"
-        modules = words(*sorted({f"{dnf.STREAMS}/{r.module}.module" for r in resources if r.module}))
-        return Probe(
-            "rpm-packages",
-            f"echo machine $(uname -m)\n"
-            f"sed 's/^/ours /' {HELD} 2>/dev/null\n"
-            f"sed 's/^/lock /' {dnf.LOCKS} 2>/dev/null\n"
-            + (f"sed 's/^/module /' {modules} 2>/dev/null\n" if modules else "")
-            + f"rpm -qa --qf {quote('rpm ' + form)} {words(*names)}",
-        )
+        names = sorted({PLUGIN, *(name for r in resources for name in r.names)})
+        modules = " ".join(sorted({r.module for r in resources if r.module}))
+        return Probe("rpm-packages", words("rpm_states", modules, *names), (STATE,))
 
     @classmethod
     def states(cls, resources: Sequence[RpmPackages], answer: Output) -> Mapping[str, RpmState]:
@@ -131,7 +109,7 @@ class RpmPackages(Resource):
         streams = dnf.streams(lines.get("module", ()))
         return {
             r.id: RpmState(
-                {n: i for n, i in installed.items() if r._knows(n)},
+                {name: instances for name, instances in installed.items() if r._knows(name)},
                 tuple(lock for lock in locks if lock and not lock.startswith(("#", "!"))),
                 frozenset(lines.get("ours", ())),
                 streams.get(r.module, ""),
@@ -140,102 +118,67 @@ class RpmPackages(Resource):
         }
 
     def _knows(self, name: str) -> bool:
-        return name == PLUGIN or any(
-            fnmatchcase(name, known) for known in (*(p.name for p in self.packages), *self.others)
-        )
+        return any(fnmatchcase(name, known) for known in (PLUGIN, *self.names))
 
-    def change(self, state: RpmState, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Enable the stream, install what is missing or at another version, and lock what is not locked.
+    def bare(self) -> RpmState:
+        return RpmState({})
 
-        Its signals are ``package:NAME:VERB`` for every package that moves.
+    def switch(self, state: RpmState) -> tuple[str, str]:
+        """The stream, where another one or none is enabled."""
+        if self.stream == f"{self.module}:{state.stream}" or not self.stream:
+            return "", ""
+        return self.stream, f"module {self.module}: stream {state.stream or 'none'} → {self.stream}"
 
-        :raises Refusal: if somebody else locks a package at another version.
-        """
-        moves = {p: _move(p, state.installed.get(p.name, ())) for p in self.packages}
-        moved = [p for p in self.packages if moves[p]]
-        loose = [p for p in self.packages if self.hold and not self._locked(p, state)]
-        switch = bool(self.stream) and self.stream != f"{self.module}:{state.stream}"
-        if not moved and not loose and not switch:
-            return None
-        self._refuse_foreign_locks(state, moved)
-        verbs = {_verb(move) for move in moves.values() if move}
-        action = next((v for v in ("downgrade", "upgrade", "repair", "install") if v in verbs), "")
-        action = action or ("switch" if switch else "hold")
-        swap = branch_change(self.branch, self._branches(state)) if moved or switch else ""
-        stream = f"module {self.module}: stream {state.stream or 'none'} → {self.stream}" if switch else ""
-        why = self.why if moved or switch else ""
-        reasons = [r for r in (swap, why, stream, *(f"{p.name}: {moves[p]}" for p in moved)) if r]
-        wanted = [*self._plugin(state), *(_selector(p) for p in moved)]
-        named = [*([f"module {self.stream}"] if switch else []), *(_selector(p) for p in moved or loose)]
-        return Change(
-            resource=self.id,
-            action=action,
-            summary=f"{action} {' '.join(named)}",
-            reason="; ".join(reasons) if moved or switch else "not locked",
-            diff="".join(_lines(p, state.installed.get(p.name, ())) for p in moved),
-            signals=tuple(f"package:{p.name}:{_verb(moves[p])}" for p in moved),
-            done=self._done(),
-            script=self._script(wanted, switch=switch),
-            needs="branch-change" if swap else "",
-            look=dnf.simulate(wanted, str(self.stream) if switch else "") if wanted else "",
-        )
+    def moves(self, state: RpmState) -> list[Move]:
+        """What has to happen to packages that are missing, at another version, or there more than once."""
+        moves = (_move(package, state.of(package)) for package in self.packages)
+        return [move for move in moves if move]
 
-    def looked(self, change: Change, answer: Output) -> Change:
-        """Show what dnf would do, and approve exactly the removals that it shows."""
-        found = dnf.read(answer.out)
-        approved = f"may_remove={quote(' '.join(found.removed))}\n" if found.removed else ""
-        return replace(change, simulation=found.text, script=approved + change.script)
-
-    def notes(self, state: RpmState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """The remarks, where a package moves."""
-        moves = any(_move(p, state.installed.get(p.name, ())) for p in self.packages)
-        return self.remarks if moves else ()
-
-    def _plugin(self, state: RpmState) -> list[str]:
-        return [PLUGIN] if self.hold and PLUGIN not in state.installed else []
-
-    def _locked(self, package: Package, state: RpmState) -> bool:
+    def held(self, package: Package, state: RpmState) -> bool:
+        """Whether dnf heeds a lock at the installed version, whoever wanted that."""
         return PLUGIN in state.installed and any(
-            _accepts(lock, package.name, one)
-            for lock in state.locks
-            for one in state.installed.get(package.name, ())
+            _accepts(lock, package.name, one) for lock in state.locks for one in state.of(package)
         )
 
-    def _refuse_foreign_locks(self, state: RpmState, moved: Sequence[Package]) -> None:
-        for package in moved:
-            lock = state.lock(package.name)
-            if lock and package.name not in state.ours:
-                raise Refusal(
-                    f"{package.name} is held at {lock.removeprefix(f'{package.name}-')} by somebody,"
-                    f" wanted {package.version or 'it installed'}",
-                    hint=f"dnf versionlock delete {package.name}",
-                )
+    def foreign_hold(self, package: Package, state: RpmState) -> str:
+        """The version of the lock that somebody else made; empty without one."""
+        if package.name in state.ours:
+            return ""
+        lock = next((lock for lock in state.locks if _locks(lock, package.name, state.of(package))), "")
+        return lock.removeprefix(f"{package.name}-")
 
-    def _branches(self, state: RpmState) -> set[int]:
-        """The branches that are installed, by the packages whose version tells."""
-        silent = {p.name for p in self.packages if p.version is None or major(p.version) != self.branch}
-        silent.add(PLUGIN)
-        return {major(i.version) for n, found in state.installed.items() if n not in silent for i in found}
+    def versions(self, state: RpmState) -> Iterable[tuple[str, str]]:
+        """Name and version of every installed instance, the plugin's left out."""
+        return ((n, one.version) for n, ones in state.installed.items() if n != PLUGIN for one in ones)
 
-    def _done(self) -> str:
-        checks = [f"rpm_is {words(p.name, p.version or '*')}" for p in self.packages]
-        if self.stream:
-            checks.insert(0, f"stream_is {words(*self.stream.split(':', 1))}")
-        if self.hold:
-            checks += [f"rpm_locked {quote(p.name)}" for p in self.packages]
-        return " && ".join(checks + ([self.proof] if self.proof else []))
+    def selector(self, package: Package) -> str:
+        """``NAME-VERSION``."""
+        return package.name if package.version is None else f"{package.name}-{package.version}"
 
-    def _script(self, wanted: Sequence[str], *, switch: bool) -> str:
-        names = [p.name for p in self.packages]
-        stream = str(self.stream) if switch else ""
-        lines = []
-        if wanted:
-            lines.append(f"dnf_install {quote(stream)} {quote(' '.join(names))} {words(*wanted)}")
-        elif switch:
-            lines.append(f"switch_stream {quote(stream)}")
-        if self.hold:
-            lines.append(f"lock_rpms {words(*names)}")
-        return " && ".join(lines)
+    def arguments(self, state: RpmState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+        """Packages that move, and the plugin where it is missing and locks have to be heeded."""
+        plugin = [PLUGIN] if self.hold and PLUGIN not in state.installed else []
+        return [*plugin, *(self.selector(move.package) for move in moves)]
+
+    def installation(self, arguments: Sequence[str], stream: str) -> list[str]:
+        """One transaction of dnf, which is also what enables a stream."""
+        if arguments:
+            names = " ".join(p.name for p in self.packages)
+            return [f"dnf_install {words(stream, names, *arguments)}"]
+        return [f"switch_stream {quote(stream)}"] if stream else []
+
+    def preview(self, arguments: Sequence[str], stream: str, planned: Planned) -> Probe:  # noqa: ARG002
+        """Ask dnf."""
+        return dnf.preview(arguments, stream)
+
+    def read_preview(self, answer: Output) -> Simulation:
+        """Read dnf's answer."""
+        return dnf.read(answer.out)
+
+    def proofs(self) -> list[str]:
+        """The stream before the versions."""
+        stream = [f"stream_is {words(*self.stream.split(':', 1))}"] if self.stream else []
+        return [*stream, *super().proofs()]
 
 
 def _locks(lock: str, name: str, installed: Sequence[Installed]) -> bool:
@@ -248,32 +191,16 @@ def _accepts(lock: str, name: str, one: Installed) -> bool:
     return any(fnmatchcase(f"{form}.noarch", lock) or fnmatchcase(form, lock) for form in forms)
 
 
-def _move(package: Package, installed: Sequence[Installed]) -> str:
-    """What has to happen to a package, in words that begin with a verb; empty if it is right."""
+def _move(package: Package, installed: Sequence[Installed]) -> Move | None:
     if not installed:
-        return "install, it is not installed"
-    right = any(one.matches(package.version) for one in installed)
+        return Move(package, "install", ", it is not installed")
+    old = tuple(one.text for one in installed)
+    right = any(one.matches(package) for one in installed)
     if package.name.startswith("kernel"):
-        return "" if right else f"install, beside {' '.join(one.text for one in installed)}"
-    if len(installed) > 1:
-        return f"repair, {' and '.join(one.text for one in installed)} are installed"
+        return None if right else Move(package, "install", f", beside {' '.join(old)}")
+    if len(old) > 1:
+        return Move(package, "repair", f", {' and '.join(old)} are installed", old)
     if right:
-        return ""
-    wanted = (package.version or "").rpartition(":")[2].rstrip("*")
-    verb = "upgrade" if dnf.compare(wanted, installed[0].text) > 0 else "downgrade"
-    return f"{verb} from {installed[0].text}"
-
-
-def _verb(move: str) -> str:
-    return move.partition(" ")[0].rstrip(",")
-
-
-def _selector(package: Package) -> str:
-    return package.name if package.version is None else f"{package.name}-{package.version}"
-
-
-def _lines(package: Package, installed: Sequence[Installed]) -> str:
-    old = (
-        "" if package.name.startswith("kernel") else "".join(f"-{package.name} {i.text}\n" for i in installed)
-    )
-    return f"{old}+{package.name} {package.version or '(newest)'}\n"
+        return None
+    newer = dnf.compare((package.version or "").rpartition(":")[2].rstrip("*"), old[0]) > 0
+    return Move(package, "upgrade" if newer else "downgrade", f" from {old[0]}", old)

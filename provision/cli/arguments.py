@@ -1,0 +1,192 @@
+"""What arguments of the command line mean: hosts, their logins and settings, saved plans, run names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from getpass import getpass
+from pathlib import Path
+
+from provision.cli import terminal
+from provision.connection import knows
+from provision.connection.enrolment import new_keys, record
+from provision.connection.login import Login
+from provision.data import data
+from provision.errors import InventoryError, UsageError
+from provision.inventory import Host, Inventory, sources
+from provision.plan import saved
+from provision.plan.plan import Plan
+from provision.resource import RenderedFile
+from provision.role import Role
+from provision.roles import choose, with_site
+from provision.roles.driver.reboot import REBOOT
+from provision.roles.driver.role import BRANCH_CHANGE
+from provision.run import fleet
+from provision.run.host import Target
+
+
+def load_inventory(path: str) -> Inventory:
+    """The inventory at ``path``, or the default one; its warnings are shown.
+
+    :raises InventoryError: if it cannot be read.
+    """
+    loaded = sources.load([path or sources.default_path()])
+    for warning in loaded.warnings:
+        terminal.log(f"warning: {warning}")
+    return loaded
+
+
+def select(hosts: str, inventory: str) -> tuple[Host, ...]:
+    """The hosts that the pattern ``hosts`` names.
+
+    :raises UsageError: if there is no pattern, or it names nothing.
+    """
+    if not hosts:
+        raise UsageError(
+            "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
+        )
+    return load_inventory(inventory).select(hosts)
+
+
+def site_roles(inventory: str) -> Path:
+    """The folder with the site's own roles: ``roles`` beside the inventory. It need not be there."""
+    return Path(inventory or sources.default_path()).absolute().parent / "roles"
+
+
+def roles_for(inventory: str) -> tuple[Role, ...]:
+    """The roles of the product and the site's own.
+
+    :raises UsageError: if one of them cannot be loaded.
+    """
+    return with_site(site_roles(inventory))
+
+
+def suites_for(inventory: str) -> list[Path]:
+    """Where the checks of these roles are: the product's folder, and a file beside each role of the site."""
+    return [data("suite"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
+
+
+def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:
+    """The selected hosts with their settings, all checked; those without any of the roles are left out.
+
+    Returns the hosts of the inventory by name, too, for messages.
+
+    :raises UsageError: for anything that is refused.
+    """
+    chosen = choose(roles_for(inventory), [name for name in role_names.split(",") if name])
+    selected = select(hosts, inventory)
+    found, without = fleet.targets(selected, chosen)
+    if without:
+        terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
+    return found, {host.name: host for host in selected}
+
+
+def reachable(
+    hosts: str, inventory: str, role_names: str, *, enroll: bool, ask_become_pass: bool
+) -> list[Target]:
+    """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
+
+    :raises UsageError: for anything that is refused.
+    """
+    found, named = targets(hosts, inventory, role_names)
+    if ask_become_pass:
+        password = getpass("sudo password: ")
+        found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
+    if enroll:
+        enroll_hosts([target.login for target in found])
+    _require_known(named, [target.login for target in found])
+    return found
+
+
+def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
+    """Refuse hosts that no key could be checked against, before any connection.
+
+    :raises InventoryError: naming the first and how many there are.
+    """
+    unknown = [login.host for login in logins if not knows(login)]
+    if unknown:
+        names = unknown[0] if len(unknown) == 1 else f"{unknown[0]} and {len(unknown) - 1} more"
+        raise InventoryError(
+            f"the SSH host key of {names} is not known",
+            where=hosts[unknown[0]].where(),
+            hint="--enroll shows such keys and records them; or give host_key: in the inventory",
+        )
+
+
+def enroll_hosts(logins: Sequence[Login]) -> None:
+    """Show the keys of unknown hosts, and record them if somebody agrees.
+
+    :raises UsageError: if nobody does, or they cannot be written.
+    """
+    keys = new_keys(logins, terminal.log)
+    for key in keys:
+        terminal.log(f"{key.host}: {key.kind} {key.fingerprint}")
+    if keys and not terminal.confirmed(
+        "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
+    ):
+        raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
+    record(keys)
+
+
+def granted(*, reboot: bool, allow_branch_change: bool) -> tuple[str, ...]:
+    """The permissions that the command line gives, by name."""
+    given = {REBOOT.name: reboot, BRANCH_CHANGE.name: allow_branch_change}
+    return tuple(sorted(name for name, is_given in given.items() if is_given))
+
+
+def open_fleet(found: Sequence[Target], rollout: fleet.Rollout, permissions: tuple[str, ...]) -> fleet.Fleet:
+    """A fleet with these permissions, whose progress is shown."""
+    found = [replace(target, granted=permissions) for target in found]
+    progress = terminal.Progress({target.name: 0 for target in found})
+    return fleet.Fleet(found, rollout, progress.on_event, progress.refresh)
+
+
+def saved_plans(path: str) -> dict[str, Plan] | None:
+    """The plans saved in ``path``; None without a path.
+
+    :raises UsageError: if it cannot be read.
+    """
+    if not path:
+        return None
+    try:
+        return saved.load(Path(path).read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error
+
+
+def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
+    """Write plans to a file that only its owner can read: they may hold secrets.
+
+    :raises UsageError: if it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(saved.save(list(plans.values())))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
+    terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+
+
+def write_below(folder: Path, file: RenderedFile) -> None:
+    """Write a rendered file below a folder, so that only its owner can read it: it may hold secrets.
+
+    :raises UsageError: if it cannot be written.
+    """
+    path = folder / file.path.lstrip("/")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(file.content)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
+
+
+def run_id() -> str:
+    """Sortable by time, and unique among operators who start in the same second."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -1,0 +1,145 @@
+"""The program: Invoke's, with our version, help and sentences. ``./inv`` and the installed command run it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from invoke.collection import Collection
+from invoke.config import Config
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
+from invoke.program import Program as InvokeProgram
+
+import provision
+from provision.cli import COMMAND, program_name, tasks
+from provision.data import CLONE
+
+NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "bench")
+"""Tasks of ``tasks.py`` at the clone's top level."""
+
+
+class Program(InvokeProgram):
+    """Tasks and their options, without Invoke's own: nothing here runs through its ``Context``."""
+
+    def core_args(self) -> list[Argument]:
+        """The options that need no task."""
+        return [
+            Argument(names=("help", "h"), optional=True, help="Show this help, or the help of a task"),
+            Argument(names=("list", "l"), kind=bool, default=False, help="List the tasks"),
+            Argument(names=("version", "V"), kind=bool, default=False, help="Show the version"),
+            Argument(names=("print-completion-script",), help="Print completions for bash, zsh or fish"),
+            Argument(names=("complete",), kind=bool, default=False, help="Print what may come next"),
+        ]
+
+    def create_config(self) -> None:
+        """Set Invoke's defaults: its files and variables on this machine are not ours."""
+        self.config = Config(lazy=True)
+        self.config.merge()
+
+    def update_config(self, merge: bool = True) -> None:
+        """Leave the configuration alone: we have no options for it."""
+
+    def parse_core_args(self) -> None:
+        """Parse our options; those that only Invoke's own program has keep their defaults."""
+        super().parse_core_args()
+        for argument in super().core_args():
+            if argument.name not in self.args:
+                self.core[0].add_arg(argument)
+
+    def parse_core(self, argv: Sequence[str] | None) -> None:
+        """Parse what stands before the first task."""
+        caching = sys.dont_write_bytecode
+        with self._usage_errors():
+            super().parse_core(argv)  # type: ignore[arg-type]
+        sys.dont_write_bytecode = caching
+
+    def parse_tasks(self) -> None:
+        """Parse tasks with their options."""
+        with self._usage_errors():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        """Answer ``--help`` and ``--list``."""
+        with self._usage_errors():
+            super().parse_cleanup()
+
+    def execute(self) -> None:
+        """Run the tasks; exit code 130 if they are interrupted."""
+        try:
+            super().execute()
+        except KeyboardInterrupt:
+            raise Exit(code=130) from None
+
+    def print_version(self) -> None:
+        """Print name and version."""
+        print(f"{COMMAND} {provision.__version__}")
+
+    def print_help(self) -> None:
+        """Print how the program is used, its tasks and its options."""
+        print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
+        self.list_tasks()
+        print("Options:\n")
+        self.print_columns([pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"])
+
+    def print_task_help(self, name: str) -> None:
+        """Print what a task does and its options."""
+        print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{inspect.getdoc(self.collection[name])}\n")
+        if options := self.parser.contexts[name].help_tuples():
+            print("Options:\n")
+            self.print_columns(options)
+
+    def task_list_opener(self, extra: str = "") -> str:  # noqa: ARG002
+        """The heading above the tasks."""
+        return "Tasks"
+
+    @contextlib.contextmanager
+    def _usage_errors(self) -> Iterator[None]:
+        """Turn what the parser refuses into a sentence and a hint, exit code 2."""
+        try:
+            yield
+        except ParseError as error:
+            task = error.context.name if error.context else None
+            message, hint = self._explained(str(error), task or "")
+        except ValueError as error:
+            message, hint = f"{str(error).rpartition(': ')[2]} is not a whole number", self._help_of("")
+        else:
+            return
+        raise Exit(f"error: {message}\nhint: {hint}", code=2)
+
+    def _explained(self, said: str, task: str) -> tuple[str, str]:
+        """What is wrong and what to do, for what Invoke's parser says."""
+        if unknown := re.fullmatch(r"No idea what '(.*)' is!", said, re.DOTALL):
+            return self._unknown(unknown[1], task)
+        if flag := re.fullmatch(r"Flag <Argument: ([\w-]+).*> needed value and was not given one!", said):
+            return f"--{flag[1]} needs a value", self._help_of(task)
+        return said.rstrip("!."), self._help_of(task)
+
+    def _unknown(self, word: str, task: str) -> tuple[str, str]:
+        names = list(self.collection.task_names)
+        if word in NEED_THE_CLONE and word not in names:
+            return f"{word} needs a clone of the project", f"in the clone: ./inv {word}"
+        if not word.startswith("-"):
+            close = difflib.get_close_matches(word, names, n=1)
+            return f"there is no task {word}", f"did you mean {close[0]}?" if close else self._help_of("")
+        context = self.parser.contexts[task] if task else self.initial_context
+        close = difflib.get_close_matches(word, list(context.flags), n=1)
+        has = f"{task} has" if task else "there is"
+        return f"{has} no option {word}", f"did you mean {close[0]}?" if close else self._help_of(task)
+
+    def _help_of(self, task: str) -> str:
+        return f"{self.binary} --help {task}".rstrip()
+
+
+def main(namespace: Collection | None = None) -> None:
+    """Run the command line with these tasks; without any: the product's, in a clone the developers' too."""
+    if namespace is None and CLONE is not None:
+        sys.path.insert(0, str(CLONE))
+        namespace = importlib.import_module("tasks").ns
+    namespace = namespace or tasks.COLLECTION
+    Program(version=provision.__version__, namespace=namespace, binary=program_name()).run()

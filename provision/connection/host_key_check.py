@@ -1,0 +1,87 @@
+"""Which host keys are trusted, and the refusal of all others."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import paramiko
+
+from provision.connection.known_hosts import HostKey, KnownHosts
+from provision.connection.login import DEFAULT_PORT, Login
+from provision.errors import UnreachableError
+
+
+class _Files:
+    """The known_hosts files: parsed once for each state that they are in, shared by all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parsed: dict[tuple[str, ...], tuple[list[tuple[int, int]], KnownHosts]] = {}
+
+    def read(self, paths: tuple[str, ...]) -> KnownHosts:
+        files = [Path(path).expanduser() for path in paths]
+        stamps = [_stamp(file) for file in files]
+        with self._lock:
+            seen = self._parsed.get(paths)
+            if seen is None or seen[0] != stamps:
+                known = KnownHosts()
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
+                        known.add(file.read_text(errors="surrogateescape"))
+                seen = self._parsed[paths] = (stamps, known)
+        return seen[1]
+
+
+_files = _Files()
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
+
+
+def expected_keys(login: Login) -> tuple[HostKey, ...]:
+    """Return the keys that the host may show: the inventory's, else those of the known_hosts files."""
+    if login.host_key:
+        try:
+            return tuple(HostKey.of(text) for text in login.host_key)
+        except ValueError as error:
+            raise UnreachableError(login.host, f"host_key in the inventory: {error}") from None
+    known = _files.read(login.known_hosts)
+    keys = known.keys_of(login.known_as)
+    if not keys and login.port != DEFAULT_PORT and not login.host_key_alias:
+        keys = known.keys_of(login.address.lower())  # as ssh(1) does for ports that have no entry
+    return tuple(key for key in keys if key not in known.revoked)
+
+
+class Pinned(paramiko.MissingHostKeyPolicy):
+    """Goes on only where the host shows one of the expected keys; paramiko's own store stays empty."""
+
+    def __init__(self, login: Login, expected: Sequence[HostKey]) -> None:
+        self.login = login
+        self.expected = expected
+
+    def missing_host_key(self, _client: object, _hostname: str, key: paramiko.PKey) -> None:
+        shown = HostKey(key.get_name(), key.get_base64())
+        if shown in self.expected:
+            return
+        host, name = self.login.host, self.login.known_as
+        fingerprint = f"{shown.kind} {shown.fingerprint}"
+        if not self.expected:
+            hint = "compare it with `ssh-keygen -lf` on the host's own console, then record it with --enroll"
+            raise UnreachableError(host, f"the host key of {name} is not known: {fingerprint}", hint=hint)
+        trusted = ", ".join(f"{key.kind} {key.fingerprint}" for key in self.expected)
+        source = (
+            "host_key in the inventory" if self.login.host_key else f"`ssh-keygen -R '{name}'`, then --enroll"
+        )
+        raise UnreachableError(
+            host,
+            f"THE HOST KEY OF {name} HAS CHANGED: it shows {fingerprint}, trusted is {trusted}",
+            hint=f"if the host was reinstalled, renew the key ({source}); else stop: somebody may listen in",
+        )

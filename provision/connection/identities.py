@@ -1,0 +1,135 @@
+"""Logging in: which keys and passwords are offered, and why one cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paramiko
+from paramiko.auth_strategy import AuthResult, AuthSource, AuthStrategy
+
+from provision.connection.login import Login
+from provision.errors import UnreachableError
+
+OFFERED = 3
+"""How many default keys are offered where none is named: sshd counts failures (MaxAuthTries)."""
+
+Agent = Callable[[], dict[str, paramiko.PKey]]
+"""Asks the user's ssh-agent for its keys, by their public part in base64; called only where needed."""
+
+
+class Offer(AuthStrategy):
+    """Offers what the login names, in order, until the host is satisfied: a key, a password, or both."""
+
+    def __init__(self, login: Login) -> None:
+        super().__init__(ssh_config=paramiko.SSHConfig())
+        self.login = login
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        """Yield nothing: which key is next depends on what the host said to the last."""
+        yield from ()
+
+    def authenticate(self, transport: paramiko.Transport) -> AuthResult:
+        user = self.login.user
+        refused = []
+        with _keys(self.login) as keys:
+            for label, key in keys:
+                try:
+                    if not transport.auth_publickey(user, key):
+                        return AuthResult(strategy=self)
+                except paramiko.BadAuthenticationType as error:
+                    refused.append(f"{label} (it takes {', '.join(error.allowed_types)} only)")
+                except paramiko.AuthenticationException:
+                    refused.append(label)
+        if self.login.password is not None:
+            try:
+                if not transport.auth_password(user, self.login.password):
+                    return AuthResult(strategy=self)
+            except paramiko.AuthenticationException:
+                pass
+            refused.append("the password")
+        tried = f"refused: {'; '.join(refused)}" if refused else "there is no key to offer"
+        hint = f"is the public key in ~{user}/.ssh/authorized_keys, and are ansible_user and the key right?"
+        if not refused:
+            hint = "set ansible_ssh_private_key_file, or load a key into ssh-agent"
+        raise UnreachableError(self.login.host, f"cannot log in as {user}: {tried}", hint=hint)
+
+
+@contextlib.contextmanager
+def _keys(login: Login) -> Iterator[list[tuple[str, paramiko.PKey]]]:
+    """Yield the keys to offer: the named one, from its file or the agent; else a few of the user's own."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def agent() -> dict[str, paramiko.PKey]:
+            held = paramiko.Agent()
+            stack.callback(held.close)
+            return {key.get_base64(): key for key in held.get_keys()}
+
+        if login.key_files:
+            files = [Path(file) for file in login.key_files]
+            present = [file for file in files if file.exists() or _public(file).exists()]
+            yield [_named(login, (present or files)[0], agent)]
+        elif login.password is not None:
+            yield []  # as sshpass is used: the password is the answer, and guesses would count as failures
+        else:
+            yield _own(login, agent)
+
+
+def _own(login: Login, agent: Agent) -> list[tuple[str, paramiko.PKey]]:
+    found = (
+        {}
+        if login.identities_only
+        else {text: (f"agent key {text[-8:]}", key) for text, key in agent().items()}
+    )
+    for name in ("id_ed25519", "id_ecdsa", "id_rsa"):
+        file = Path("~/.ssh").expanduser() / name
+        if file.exists():
+            with contextlib.suppress(UnreachableError):
+                label, key = _named(login, file, agent)
+                found.setdefault(key.get_base64(), (label, key))
+    return list(found.values())[:OFFERED]
+
+
+def _named(login: Login, file: Path, agent: Agent) -> tuple[str, paramiko.PKey]:
+    """Return the key of ``file``; where that is missing or encrypted, the agent's copy of it."""
+    label = f"key {file}"
+    problem = _loaded(file)
+    if isinstance(problem, paramiko.PKey):
+        return label, problem
+    with contextlib.suppress(OSError, IndexError):
+        public = _public(file).read_text(errors="replace").split()[1]
+        if public in agent():
+            return f"{label} (agent)", agent()[public]
+    message, hint = problem
+    raise UnreachableError(login.host, f"the private key {file} {message}", hint=hint)
+
+
+def _public(file: Path) -> Path:
+    return file if file.suffix == ".pub" else file.with_name(file.name + ".pub")
+
+
+def _loaded(file: Path) -> paramiko.PKey | tuple[str, str]:
+    """Return the private key in ``file``, or what is wrong with it and what to do."""
+    try:
+        status = file.stat()
+        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 and file.suffix != ".pub":
+            return f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o})", f"chmod 600 {file}"
+        return _parsed_key(str(file), status.st_mtime_ns)
+    except FileNotFoundError:
+        return "does not exist", "check ansible_ssh_private_key_file, or IdentityFile in ssh_config"
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or str(error)).lower()}", "check its owner and mode"
+    except (paramiko.PasswordRequiredException, TypeError):
+        return "is encrypted, and no ssh-agent holds it", f"ssh-add {file}"
+    except (paramiko.SSHException, ValueError):
+        return "is not a private key that we can read", "ssh-keygen -y -f FILE shows whether it is one"
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed_key(path: str, changed: int) -> paramiko.PKey:  # noqa: ARG001 - a part of the cache's key
+    return paramiko.PKey.from_path(path)

@@ -1,0 +1,395 @@
+"""How a host is logged in to: inventory variables and ``ssh_config`` → Login. No I/O.
+
+The variables are Ansible's, and so is their precedence: what the inventory says wins over ``ssh_config``
+(ansible-core, plugins/connection/ssh.py). What cannot be honoured is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from provision.errors import InventoryError
+
+DEFAULT_PORT = 22
+CONNECT_TIMEOUT = 10.0
+KEEPALIVE = 15.0
+DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
+LONGEST_JUMP = 8
+
+
+class SshConfig(Protocol):
+    """A parsed ``ssh_config``: the options of a host, keys in lower case (``paramiko.SSHConfig``)."""
+
+    def lookup(self, hostname: str, /) -> Mapping[str, object]: ...
+
+
+@dataclass(frozen=True)
+class Login:
+    """Everything needed to open a session on one host.
+
+    :ivar host: the inventory's name of the host; errors speak of this name.
+    :ivar address: DNS name or IP address that the socket is opened to.
+    :ivar key_files: private keys named by the inventory (then exactly one) or ``ssh_config``; empty means
+        the user's default keys and agent.
+    :ivar host_key: the host's public keys, ``TYPE BASE64``; where given, known_hosts files are not asked.
+    :ivar host_key_alias: the name to look for in known_hosts files instead of the address.
+    :ivar jump: the hosts to go through, first hop first.
+    :ivar connect_timeout: seconds for each of: the TCP connect, the banner, the login.
+    :ivar keepalive: seconds between signs of life on an idle session.
+    """
+
+    host: str
+    address: str
+    port: int = DEFAULT_PORT
+    user: str = "root"
+    key_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    password: str | None = field(default=None, repr=False)
+    become: bool = False
+    become_user: str = "root"
+    become_password: str | None = field(default=None, repr=False)
+    host_key: tuple[str, ...] = ()
+    host_key_alias: str | None = None
+    known_hosts: tuple[str, ...] = DEFAULT_KNOWN_HOSTS
+    jump: tuple[Login, ...] = ()
+    connect_timeout: float = CONNECT_TIMEOUT
+    keepalive: float = KEEPALIVE
+
+    @property
+    def known_as(self) -> str:
+        """The name under which known_hosts files know this host: ``[address]:port`` off port 22 (sshd(8))."""
+        name = (self.host_key_alias or self.address).lower()
+        return name if self.port == DEFAULT_PORT or self.host_key_alias else f"[{name}]:{self.port}"
+
+    @property
+    def needs_sudo(self) -> bool:
+        """Whether commands run through sudo; a user that already is the wanted one needs none."""
+        return self.become and self.become_user != self.user
+
+    @classmethod
+    def of(cls, name: str, vars: Mapping[str, object], ssh_config: SshConfig) -> Login:
+        """Return the login of the inventory host ``name``.
+
+        :param vars: the host's merged inventory variables; those that are not about connecting are ignored.
+        :param ssh_config: the parsed client configuration; looked up by the address, as Ansible does.
+        :raises InventoryError: for a value of the wrong kind, or one that cannot be honoured.
+        """
+        given = _Given(name, vars)
+        given.refuse_what_we_do_not_do()
+        address = given.text("ansible_host", "ansible_ssh_host") or name
+        options = _Options(name, _arguments(given), ssh_config.lookup(address))
+        login = cls(
+            host=name,
+            address=options.text("hostname") or address,
+            port=given.port("ansible_port", "ansible_ssh_port") or options.port(),
+            user=given.text("ansible_user", "ansible_ssh_user") or options.text("user") or getpass.getuser(),
+            key_files=_key_files(given, options),
+            identities_only=options.flag("identitiesonly"),
+            password=given.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+            become=given.flag("ansible_become", "ansible_sudo"),
+            become_user=given.text("ansible_become_user", "ansible_sudo_user") or "root",
+            become_password=given.text("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass"),
+            host_key=given.host_keys(),
+            host_key_alias=options.text("hostkeyalias"),
+            known_hosts=options.known_hosts(),
+            connect_timeout=given.seconds("ansible_timeout", "ansible_ssh_timeout") or options.timeout(),
+            keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
+        )
+        return replace(login, jump=_jump(name, options, ssh_config, me=(login.address, login.port)))
+
+
+class _Given:
+    """The inventory's variables of one host, read with their kinds checked."""
+
+    def __init__(self, host: str, values: Mapping[str, object]) -> None:
+        self.host = host
+        self.values = values
+
+    def text(self, *names: str) -> str | None:
+        for name in names:
+            value = self.values.get(name)
+            if value is None or value == "":
+                continue
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise InventoryError(f"{self.host}: {name} must be a string, not {type(value).__name__}")
+            text = str(value)
+            if "{{" in text or "{%" in text:
+                hint = "give the value itself; for secrets use an executable inventory source"
+                raise InventoryError(f"{self.host}: {name} holds a Jinja template", hint=hint)
+            if "\0" in text or "\n" in text:
+                raise InventoryError(f"{self.host}: {name} must be one line")
+            return text
+        return None
+
+    def port(self, *names: str) -> int | None:
+        text = self.text(*names)
+        return None if text is None else _port(self.host, names[0], text)
+
+    def seconds(self, *names: str) -> float | None:
+        text = self.text(*names)
+        return None if text is None else _seconds(self.host, names[0], text)
+
+    def flag(self, *names: str) -> bool:
+        for name in names:
+            value = self.values.get(name)
+            if value is not None:
+                return _flag(self.host, name, value)
+        return False
+
+    def host_keys(self) -> tuple[str, ...]:
+        value = self.values.get("host_key")
+        lines = value.splitlines() if isinstance(value, str) else value
+        if lines is None:
+            return ()
+        if not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
+            raise InventoryError(f"{self.host}: host_key must be a line or a list of lines")
+        return tuple(_host_key(self.host, line) for line in lines if line.strip())
+
+    def refuse_what_we_do_not_do(self) -> None:
+        kind = (self.text("ansible_connection") or "ssh").removeprefix("ansible.builtin.")
+        if kind not in {"ssh", "smart", "paramiko", "paramiko_ssh", "community.general.paramiko_ssh"}:
+            hint = "remove it, or set it to ssh: hosts are reached over SSH only"
+            raise InventoryError(f"{self.host}: ansible_connection: {kind} is not supported", hint=hint)
+        method = (self.text("ansible_become_method") or "sudo").removeprefix("ansible.builtin.")
+        if method != "sudo":
+            hint = "use sudo, or log in as root"
+            raise InventoryError(f"{self.host}: ansible_become_method: {method} is not supported", hint=hint)
+        for name in ("ansible_host_key_checking", "ansible_ssh_host_key_checking"):
+            value = self.values.get(name)
+            if value is not None and not _flag(self.host, name, value):
+                raise _unchecked(self.host, f"{name}: {value}")
+
+
+class _Options:
+    """SSH options of one host: those on the inventory's command line, then those of ``ssh_config``."""
+
+    def __init__(self, host: str, arguments: Mapping[str, str], config: Mapping[str, object]) -> None:
+        self.host = host
+        self.arguments = arguments
+        self.config = config
+
+    def text(self, key: str) -> str | None:
+        value = self.arguments.get(key) or self.config.get(key)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        return None if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        return (self.text(key) or "no").lower() in {"yes", "true"}
+
+    def port(self) -> int:
+        text = self.text("port")
+        return DEFAULT_PORT if text is None else _port(self.host, "Port", text)
+
+    def seconds(self, key: str) -> float | None:
+        text = self.text(key)
+        return None if text is None or text.lower() == "none" else _seconds(self.host, key, text)
+
+    def timeout(self) -> float:
+        return self.seconds("connecttimeout") or CONNECT_TIMEOUT
+
+    def identities(self) -> tuple[str, ...]:
+        if "identityfile" in self.arguments:
+            return (self.arguments["identityfile"],)
+        files = self.config.get("identityfile") or []
+        files = [files] if isinstance(files, str) else files
+        assert isinstance(files, list)
+        return tuple(str(file) for file in files if str(file).lower() != "none")
+
+    def known_hosts(self) -> tuple[str, ...]:
+        user = self.text("userknownhostsfile")
+        system = self.text("globalknownhostsfile")
+        users = DEFAULT_KNOWN_HOSTS[:2] if user is None else tuple(user.split())
+        return (*users, *(DEFAULT_KNOWN_HOSTS[2:] if system is None else tuple(system.split())))
+
+
+def _key_files(given: _Given, options: _Options) -> tuple[str, ...]:
+    named = given.text("ansible_ssh_private_key_file", "ansible_private_key_file")
+    files = (named,) if named else options.identities()
+    return tuple(str(Path(file).expanduser()) for file in files)
+
+
+def _port(host: str, name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise InventoryError(f"{host}: {name} must be a number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def _seconds(host: str, name: str, text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 86400:
+        raise InventoryError(f"{host}: {name} must be a number of seconds, not {text!r}")
+    return seconds
+
+
+def _flag(host: str, name: str, value: object) -> bool:
+    """Return ``value`` as Ansible's booleans are read (module_utils/parsing/convert_bool.py)."""
+    text = str(value).strip().lower()
+    if text in {"y", "yes", "on", "1", "true", "t", "1.0"}:
+        return True
+    if text in {"n", "no", "off", "0", "false", "f", "0.0", "none"}:
+        return False
+    raise InventoryError(f"{host}: {name} must be true or false, not {value!r}")
+
+
+def _host_key(host: str, line: str) -> str:
+    """Return ``TYPE BASE64`` from a public key line, with or without a host name in front of it."""
+    fields = line.split()
+    for index, word in enumerate(fields[:2]):
+        if word.startswith(("ssh-", "ecdsa-", "sk-")) and len(fields) > index + 1:
+            return f"{word} {fields[index + 1]}"
+    hint = "as in /etc/ssh/ssh_host_ed25519_key.pub: ssh-ed25519 AAAA…"
+    raise InventoryError(f"{host}: host_key is not a public key line: {line[:60]!r}", hint=hint)
+
+
+def _unchecked(host: str, what: str) -> InventoryError:
+    hint = "host keys are always checked: give host_key in the inventory, or record keys once with --enroll"
+    return InventoryError(f"{host}: {what} is refused", hint=hint)
+
+
+_SHORT = {"J": "proxyjump", "i": "identityfile", "p": "port", "l": "user"}
+_HONOURED = {
+    "hostname", "port", "user", "identityfile", "identitiesonly", "proxyjump", "proxycommand",
+    "connecttimeout", "userknownhostsfile", "globalknownhostsfile", "hostkeyalias",
+    "serveraliveinterval",
+}  # fmt: skip
+_HARMLESS = {
+    "controlmaster", "controlpersist", "controlpath", "serveralivecountmax", "tcpkeepalive",
+    "compression", "loglevel", "batchmode", "preferredauthentications", "pubkeyauthentication",
+    "passwordauthentication", "kbdinteractiveauthentication", "gssapiauthentication",
+    "gssapidelegatecredentials", "numberofpasswordprompts", "connectionattempts", "requesttty",
+    "checkhostip", "updatehostkeys", "visualhostkey", "hashknownhosts", "escapechar",
+    "stricthostkeychecking",
+}  # fmt: skip
+
+
+def _arguments(given: _Given) -> dict[str, str]:
+    """Return the options in the inventory's arguments for ``ssh``; the first value of each wins."""
+    found: dict[str, str] = {}
+    for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        text = given.text(name)
+        for key, value in _parsed(given.host, name, text) if text else ():
+            _check_option(given.host, name, key, value)
+            found.setdefault(key, value)
+    return found
+
+
+def _parsed(host: str, name: str, text: str) -> Iterator[tuple[str, str]]:
+    """Yield option and value, keys in lower case, from the command line words in ``text``."""
+    try:
+        words = iter(shlex.split(text))
+    except ValueError as error:
+        raise InventoryError(f"{host}: {name}: {error}") from None
+    for word in words:
+        if set(word[1:]) <= set("46CqTtvxakn") and word[:1] == "-" and word[1:]:
+            continue
+        letter, value = word[1:2], word[2:]
+        if word[:1] != "-" or (letter != "o" and letter not in _SHORT):
+            hint = "honoured are -o, -J, -i, -p and -l"
+            raise InventoryError(f"{host}: {name}: {word!r} is not supported", hint=hint)
+        value = value or next(words, "")
+        if letter == "o":
+            key, _, value = value.strip().replace("=", " ", 1).partition(" ")
+            yield key.lower(), value.strip().strip('"')
+        else:
+            yield _SHORT[letter], value
+
+
+def _check_option(host: str, name: str, key: str, value: str) -> None:
+    if key == "stricthostkeychecking" and value.lower() in {"no", "off", "false"}:
+        raise _unchecked(host, f"{name}: StrictHostKeyChecking={value}")
+    if key not in _HONOURED | _HARMLESS and (key, value.lower()) != ("forwardagent", "no"):
+        hint = "honoured are: " + ", ".join(sorted(_HONOURED))
+        raise InventoryError(f"{host}: {name}: the option {key!r} is not supported", hint=hint)
+    if not value:
+        raise InventoryError(f"{host}: {name}: the option {key!r} has no value")
+
+
+def _jump(host: str, options: _Options, ssh_config: SshConfig, *, me: tuple[str, int]) -> tuple[Login, ...]:
+    """Return the hops in front of ``me``, first hop first, each with its own ``ssh_config`` options."""
+    hops: list[Login] = []
+    specs = _hops(host, options)
+    seen = {me}
+    while specs:
+        spec = specs.pop()
+        options = _Options(host, {}, ssh_config.lookup(_split(host, spec)[1]))
+        hop = _hop(host, spec, options)
+        if (hop.address, hop.port) in seen:
+            break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
+        seen.add((hop.address, hop.port))
+        hops.insert(0, hop)
+        if len(hops) > LONGEST_JUMP:
+            raise InventoryError(f"{host}: more than {LONGEST_JUMP} jump hosts in a row")
+        specs = specs or _hops(host, options)
+    return tuple(hops)
+
+
+def _hops(host: str, options: _Options) -> list[str]:
+    jump = options.text("proxyjump")
+    if jump:
+        return [] if jump.lower() == "none" else [hop.strip() for hop in jump.split(",")]
+    command = options.text("proxycommand") or "none"
+    return [] if command.lower() == "none" else [_hop_of_command(host, command)]
+
+
+def _hop_of_command(host: str, command: str) -> str:
+    """Return the jump host of ``ssh -W %h:%p [-q] [-p N] [-l U] HOST``, as used before ProxyJump."""
+    words = iter(shlex.split(command))
+    found = {"": "", "W": "", "p": "", "l": ""}
+    usable = next(words, "").rpartition("/")[2] == "ssh"
+    for word in words:
+        letter = word[1:2]
+        if word[:1] != "-":
+            usable = usable and not found[""]
+            found[""] = word
+        elif letter in {"W", "p", "l"}:
+            found[letter] = word[2:] or next(words, "")
+        elif set(word[1:]) > set("qTxC"):
+            usable = False
+    if not usable or not found["W"] or not found[""]:
+        hint = "use ProxyJump (ansible_ssh_common_args: -J HOST)"
+        raise InventoryError(f"{host}: this ProxyCommand is not supported: {command}", hint=hint)
+    user = f"{found['l']}@" if found["l"] else ""
+    return user + found[""] + (f":{found['p']}" if found["p"] else "")
+
+
+def _split(host: str, spec: str) -> tuple[str | None, str, int | None]:
+    """Return user, name and port of ``[user@]name[:port]``, ``ssh://`` and ``[v6]:port`` included."""
+    text = spec.removeprefix("ssh://").rstrip("/")
+    user, _, text = text.rpartition("@")
+    if text.startswith("["):
+        name, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        name, _, port = text.partition(":")
+    else:
+        name, port = text, ""
+    if not name:
+        raise InventoryError(f"{host}: {spec!r} is not a jump host")
+    return user or None, name, _port(host, "ProxyJump", port) if port else None
+
+
+def _hop(host: str, spec: str, options: _Options) -> Login:
+    user, name, port = _split(host, spec)
+    return Login(
+        host=f"{host} (jump host {name})",
+        address=options.text("hostname") or name,
+        port=port or options.port(),
+        user=user or options.text("user") or getpass.getuser(),
+        key_files=tuple(str(Path(file).expanduser()) for file in options.identities()),
+        identities_only=options.flag("identitiesonly"),
+        host_key_alias=options.text("hostkeyalias"),
+        known_hosts=options.known_hosts(),
+        connect_timeout=options.timeout(),
+        keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
+    )

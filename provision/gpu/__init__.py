@@ -1,0 +1,1 @@
+"""What is known of NVIDIA's GPUs, drivers and images. Pure."""

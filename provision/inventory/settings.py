@@ -1,0 +1,332 @@
+"""A role's settings: one key of a host's variables → a validated model, or errors with file and line.
+
+Values count as JSON: a list fits a tuple, a string fits a path or an enum, and nothing else is converted.
+Templates and vault values are refused, because nothing here evaluates or decrypts them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from provision.errors import Location, SettingsError
+from provision.inventory import Host, Unsafe, Value, Vault, plain
+
+M = TypeVar("M", bound=BaseModel)
+Path = tuple[str | int, ...]
+
+_SHOWN = 20  # problems; beyond that a count is of more use
+_KINDS = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "empty",
+    "path_type": "a path",
+    "date_type": "a date",
+    "datetime_type": "a date with a time",
+}
+_CHOICES = {"literal_error", "enum"}
+_LIMITS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+    "multiple_of": ("multiple_of", "a multiple of"),
+}
+_LENGTHS = {
+    "string_too_short": ("min_length", "at least {} characters long"),
+    "string_too_long": ("max_length", "at most {} characters long"),
+    "too_short": ("min_length", "at least {} long"),
+    "too_long": ("max_length", "at most {} long"),
+}
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One thing that is wrong: where, in one sentence, and what to do where that is known."""
+
+    where: Location
+    message: str
+    hint: str | None = None
+
+
+def read(model: type[M], host: Host, key: str) -> M:
+    """Return the settings of a role: ``host.vars[key]`` as a ``model``; without that key, the defaults.
+
+    :raises SettingsError: an unknown setting, a wrong type, a missing or impossible value; all of them in one
+        message, a line each, with the file and line of each.
+    """
+    value = host.vars.get(key)
+    value = {} if value is None else value
+    if not isinstance(value, Mapping):
+        where = _where(host, (key,))
+        raise _error(
+            [_Problem(where, f"{key} is {_shown(value)}, not a mapping", "write NAME: VALUE below it")]
+        )
+    problems = list(_unusable(host, value, (key,)))
+    if problems:
+        raise _error(problems)
+    try:
+        return model.model_validate_json(json.dumps(plain(value)))
+    except ValidationError as error:
+        raise _error(_problems(model, host, key, error)) from None
+
+
+def _error(problems: Sequence[_Problem]) -> SettingsError:
+    """Join problems, one a line; a hint stands behind its problem where there are several."""
+    ordered = sorted(problems, key=lambda problem: (problem.where, problem.message))
+    first = ordered[0]
+    if len(ordered) == 1:
+        return SettingsError(first.message, where=first.where, hint=first.hint)
+    lines = [
+        f"{problem.message} ({problem.hint})" if problem.hint else problem.message for problem in ordered
+    ]
+    lines[1:] = [f"{problem.where}: {line}" for problem, line in zip(ordered[1:], lines[1:], strict=True)]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more problems"]
+    return SettingsError("\n".join(lines), where=first.where)
+
+
+def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
+    """Yield the values that only Ansible could make something of."""
+    name = _name(path)
+    if isinstance(value, Vault):
+        hint = (
+            "ansible-vault values are not decrypted; put a secret into a file on the host and name the file"
+        )
+        yield _Problem(_where(host, path), f"{name} is encrypted with ansible-vault", hint)
+    elif isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value):
+        hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
+        yield _Problem(_where(host, path), f"{name} is a template: {_shown(value)}", hint)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield _Problem(_where(host, path), f"{name} is {value}, which is not a usable number")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unusable(host, item, (*path, key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, item in enumerate(value):
+            yield from _unusable(host, item, (*path, number))
+
+
+def _problems(model: type[BaseModel], host: Host, key: str, error: ValidationError) -> list[_Problem]:
+    """Translate pydantic's errors; those of the members of a union about one value become one sentence."""
+    by_path: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        by_path.setdefault(_real_path(host.vars, key, detail), []).append(detail)
+    return [
+        _problem(model, host, path, details)
+        for path, details in by_path.items()
+        if not _says_less(path, details, by_path)
+    ]
+
+
+def _says_less(path: Path, details: list[ErrorDetails], others: Iterable[Path]) -> bool:
+    """Whether a union's member only has another type, while another member says what is wrong inside."""
+    shallow = all(detail["type"] in _KINDS or detail["type"] in _CHOICES for detail in details)
+    return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in others)
+
+
+def _problem(model: type[BaseModel], host: Host, path: Path, details: list[ErrorDetails]) -> _Problem:
+    detail = details[0]
+    where = _where(host, path)
+    name = _name(path)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        role, parent = path[0], _name(path[:-1])
+        inside = f"role {role}" if len(path) == 2 else f"{parent} of role {role}"
+        message = f"unknown setting {str(path[-1])!r} in {inside}"
+        known = _fields(_annotation(model, path[1:-1]))
+        return _Problem(where, *_with_suggestion(message, str(path[-1]), known))
+    if kind == "missing":
+        return _Problem(where, f"{_name(path)} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
+    secret = _is_secret(_annotation(model, path[1:]))
+    shown = "the value" if secret else _shown(detail["input"])
+    if all(item["type"] in _KINDS for item in details):
+        wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
+        hint = _type_hint(detail) or _documented(model, path)
+        return _Problem(where, f"{name}: {shown} is not {wanted}", hint)
+    if kind in _CHOICES:
+        return _choice(where, name, shown, detail)
+    given = getattr(detail.get("ctx", {}).get("error"), "hint", None)
+    return _Problem(where, f"{name}: {_sentence(detail, shown)}", given or _documented(model, path))
+
+
+def _documented(model: type[BaseModel], path: Path) -> str | None:
+    """What the model says of the setting at ``path``; an item of a list is described by its list."""
+    while len(path) > 1:
+        for type_ in _annotation(model, path[1:-1]):
+            field = type_.model_fields.get(str(path[-1])) if _is_model(type_) else None
+            if field and field.description:
+                return f"{path[-1]}: {' '.join(field.description.split())}"
+        path = path[:-1]
+    return None
+
+
+def _is_model(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, BaseModel)
+
+
+def _choice(where: Location, name: str, shown: str, detail: ErrorDetails) -> _Problem:
+    """A value that is not among those allowed."""
+    expected = str(detail.get("ctx", {}).get("expected", ""))
+    message = f"{name}: {shown} is not one of {expected}"
+    allowed = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+    return _Problem(where, *_with_suggestion(message, str(detail["input"]), allowed))
+
+
+def _sentence(detail: ErrorDetails, shown: str) -> str:
+    """Say what is wrong with a value that has the right type."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in {"value_error", "assertion_error"}:
+        return str(context.get("error") or detail["msg"])
+    if kind in _LIMITS:
+        field, words = _LIMITS[kind]
+        return f"{shown} is not {words} {context.get(field)}"
+    if kind in _LENGTHS:
+        field, words = _LENGTHS[kind]
+        return f"{shown} is not {words.format(context.get(field))}"
+    if kind == "string_pattern_mismatch":
+        return f"{shown} does not match {context.get('pattern')}"
+    text = detail["msg"]
+    return f"{shown}: {text[:1].lower()}{text[1:]}"
+
+
+def _type_hint(detail: ErrorDetails) -> str | None:
+    """The usual cause of a value of the wrong type in YAML."""
+    value = detail["input"]
+    if detail["type"] == "string_type":
+        if isinstance(value, bool):
+            return "quote it: without quotes yes, no, on and off are booleans in YAML"
+        if isinstance(value, int | float):
+            return "quote it: without quotes YAML reads a number, and 24.10 becomes 24.1"
+        return None
+    if detail["type"] in {"list_type", "tuple_type", "set_type", "frozen_set_type"}:
+        return "write each item on a line of its own behind a dash" if not isinstance(value, list) else None
+    if isinstance(value, str) and detail["type"] in {"int_type", "float_type", "bool_type"}:
+        return "write it without quotes" if _reads_as_other(value) else None
+    return None
+
+
+def _reads_as_other(text: str) -> bool:
+    return text.replace(".", "", 1).lstrip("-").isdigit() or text.lower() in {"true", "false", "yes", "no"}
+
+
+def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str, str | None]:
+    """Return the message with the closest known word or, where none is close, a hint that names them all."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"{message}; did you mean {close[0]!r}?", None
+    return message, f"known: {', '.join(sorted(known))}" if known else None
+
+
+def _real_path(vars_: Mapping[str, Value], key: str, detail: ErrorDetails) -> Path:
+    """Return the way to the value in the variables: pydantic's, without its labels of union members."""
+    path: list[str | int] = [key]
+    value: Value = vars_.get(key) or {}
+    steps = detail["loc"]
+    for number, step in enumerate(steps):
+        if isinstance(value, Mapping) and str(step) in value:
+            value = value[str(step)]
+            path.append(str(step))
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+            path.append(step)
+        elif detail["type"] == "missing" and number == len(steps) - 1:
+            path.append(str(step))
+    return tuple(path)
+
+
+def _where(host: Host, path: Path) -> Location:
+    """Where the value at ``path`` stands, or the closest of its ancestors that stands anywhere."""
+    for length in range(len(path), -1, -1):
+        if found := host.where(*path[:length]):
+            return found
+    return Location(f"host {host.name}")
+
+
+def _name(path: Path) -> str:
+    """``triton.instances.main.args[0]``"""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _shown(value: object) -> str:
+    """A value as the user wrote it, if it is short; else what it is."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "an empty value"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(str(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:76]} …"
+
+
+def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:
+    """Return the types that a model allows at ``path``, members of unions apart."""
+    types_ = _members(annotation)
+    for step in path:
+        below: list[Any] = []
+        for type_ in types_:
+            below += [member for inner in _inner(type_, step) for member in _members(inner)]
+        types_ = tuple(below)
+    return types_
+
+
+def _inner(type_: Any, step: str | int) -> tuple[Any, ...]:
+    """Return the types of what stands at ``step`` inside of a value of ``type_``."""
+    if _is_model(type_):
+        return tuple(
+            field.annotation for name, field in type_.model_fields.items() if str(step) in {name, field.alias}
+        )
+    arguments = get_args(type_)
+    origin = get_origin(type_)
+    if not isinstance(origin, type) or not arguments:
+        return ()
+    if issubclass(origin, Mapping):
+        return arguments[1:]
+    return tuple(argument for argument in arguments if argument is not Ellipsis)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Take a union apart, and drop what Annotated adds."""
+    if hasattr(annotation, "__value__"):  # a name given by "type X = …"
+        return _members(annotation.__value__)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin is Union or origin is types.UnionType:
+        return tuple(member for argument in get_args(annotation) for member in _members(argument))
+    return (annotation,)
+
+
+def _fields(types_: tuple[Any, ...]) -> list[str]:
+    """The names of the settings that models among the types have."""
+    models = [type_ for type_ in types_ if isinstance(type_, type) and issubclass(type_, BaseModel)]
+    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+
+
+def _is_secret(types_: tuple[Any, ...]) -> bool:
+    return any(isinstance(type_, type) and issubclass(type_, SecretStr) for type_ in types_)

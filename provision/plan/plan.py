@@ -1,0 +1,171 @@
+"""Declared resources and their states in, a plan out. No I/O here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from provision.errors import ProbeError, Refusal, RefusedError
+from provision.plan.declared import Declared
+from provision.probe import Output, Probe
+from provision.resource import AnyResource, Change, Handler, Planned
+from provision.shell import digest
+
+STEPS = "shell/steps.sh"
+"""The functions that run steps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be done to one host, in order.
+
+    :ivar notes: what the operator should know and no change will mend.
+    :ivar granted: names of the permissions that were given for this plan.
+    """
+
+    host: str
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Equal for two plans that do the same: what is approved is this.
+
+        What the host told about the effects is not in it: processes come and go between plan and approval.
+        """
+        done = [replace(change, simulation="", impact=(), preview=None) for change in self.changes]
+        text = json.dumps([asdict(change) for change in done], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def beyond(self, approved: Plan, *, rebooted: bool = False) -> tuple[Change, ...]:
+        """The changes that ``approved`` does not have for the same resource with the same action.
+
+        :param rebooted: the host was rebooted in between, as approved.
+        """
+        known = {(change.resource, change.action) for change in approved.changes}
+        return tuple(
+            change
+            for change in self.changes
+            if (change.resource, change.action) not in known and not (rebooted and change.after_reboot)
+        )
+
+    def lacks(self, change: Change) -> bool:
+        """Whether a change needs a permission that nobody gave."""
+        return change.needs is not None and change.needs.name not in self.granted
+
+
+def probes(declared: Sequence[Declared]) -> list[Probe]:
+    """One probe for each kind of resource that is declared."""
+    return [kind.probe(members) for kind, members in _by_kind(declared).items()]
+
+
+def states(host: str, declared: Sequence[Declared], answers: Mapping[str, Output]) -> dict[str, Any]:
+    """Read the answers to :func:`probes` into one state for each resource id.
+
+    :raises ProbeError: if an answer cannot be understood.
+    """
+    found: dict[str, Any] = {}
+    for kind, members in _by_kind(declared).items():
+        answer = answers[kind.probe(members).name]
+        try:
+            found.update(kind.states(members, answer))
+        except (ValueError, KeyError) as error:
+            tail = answer.err.strip().splitlines()[-3:]
+            raise ProbeError(
+                host, f"cannot read the state of {kind.kind}: {error}" + "".join(f"\n  {t}" for t in tail)
+            ) from error
+    return found
+
+
+def plan(
+    host: str, declared: Sequence[Declared], found: Mapping[str, Any], granted: tuple[str, ...] = ()
+) -> Plan:
+    """Compute what makes every declared resource right, in the order written.
+
+    :param found: the states by resource id.
+    :raises RefusedError: if a resource refuses the state that it finds.
+    """
+    changes: list[Change] = []
+    notes: list[str] = []
+    for item in declared:
+        state, planned = found[item.resource.id], Planned(tuple(changes))
+        try:
+            change = item.resource.change(state, planned)
+        except Refusal as refusal:
+            raise RefusedError(host, refusal.message, hint=refusal.hint) from refusal
+        notes += item.resource.notes(state, planned)
+        if change is not None:
+            shell = item.resource.shell
+            changes.append(replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell)))
+    handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
+    return Plan(host, _with_debts(tuple(changes), handlers, found), tuple(notes), granted)
+
+
+def previews(found: Plan) -> list[Probe]:
+    """The further questions that planned changes have."""
+    return [
+        replace(change.preview, name=_preview_name(change))
+        for change in found.changes
+        if change.preview is not None
+    ]
+
+
+def refined(found: Plan, declared: Sequence[Declared], answers: Mapping[str, Output]) -> Plan:
+    """The plan with the answers to :func:`previews` in it.
+
+    :raises RefusedError: if an answer shows that a change must not be made.
+    """
+    resources: dict[str, AnyResource] = {item.resource.id: item.resource for item in declared}
+    changes = []
+    for change in found.changes:
+        answer = answers.get(_preview_name(change))
+        if answer is None:
+            changes.append(change)
+            continue
+        try:
+            closer = resources[change.resource].refine(change, answer)
+        except Refusal as refusal:
+            raise RefusedError(found.host, refusal.message, hint=refusal.hint) from refusal
+        kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
+        changes.append(replace(closer, **kept))
+    return replace(found, changes=tuple(changes))
+
+
+def _preview_name(change: Change) -> str:
+    return f"preview of {change.resource}"
+
+
+def _with_debts(
+    changes: tuple[Change, ...], handlers: Sequence[Handler], found: Mapping[str, Any]
+) -> tuple[Change, ...]:
+    """Note on every change which handlers it owes, and which it settles by doing their work."""
+    owes: dict[int, list[str]] = {}
+    settles: dict[int, list[str]] = {}
+    planned = Planned(changes)
+    for handler in handlers:
+        causes = handler.causes(planned)
+        for index in causes:
+            owes.setdefault(index, []).append(handler.note)
+        if causes or found[handler.id]:
+            for index in handler.covers(planned):
+                if index > max(causes, default=-1):
+                    settles.setdefault(index, []).append(handler.note)
+    return tuple(
+        replace(
+            change,
+            owes=(*change.owes, *owes.get(index, ())),
+            settles=(*change.settles, *settles.get(index, ())),
+        )
+        for index, change in enumerate(changes)
+    )
+
+
+def _by_kind(declared: Sequence[Declared]) -> dict[type[AnyResource], list[Any]]:
+    kinds: dict[type[AnyResource], list[Any]] = {}
+    for item in declared:
+        kinds.setdefault(type(item.resource), []).append(item.resource)
+    return kinds

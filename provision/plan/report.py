@@ -1,0 +1,129 @@
+"""Plans and results as text for people and as documents for programs. Pure: nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from provision.plan.plan import Plan
+from provision.plan.result import Result
+from provision.resource import Change
+
+SCHEMA = 1
+
+
+def folded(names: Sequence[str], most: int = 8) -> str:
+    """Host names in one line, the long list cut with its count."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} … ({len(names)} hosts)"
+
+
+def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
+    """All plans; hosts whose plans read the same are shown once."""
+    groups: dict[str, list[str]] = {}
+    for name, plan in found.items():
+        groups.setdefault("\n".join(_lines(plan, diff=diff)), []).append(name)
+    return "\n\n".join(f"{folded(names)}: {text}" for text, names in groups.items()) + "\n"
+
+
+def _lines(plan: Plan, *, diff: bool) -> Iterable[str]:
+    count = len(plan.changes)
+    yield f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do"
+    yield from (f"  note: {note}" for note in plan.notes)
+    yield from _changes(plan, diff=diff)
+
+
+def _changes(plan: Plan, *, diff: bool) -> Iterable[str]:
+    role = ""
+    for change in plan.changes:
+        if change.role != role:
+            role = change.role
+            yield f"  {role}"
+        why = f"  ({change.reason})" if change.reason else ""
+        yield f"    {change.sign} {change.summary}{why}"
+        if change.needs and plan.lacks(change):
+            yield f"        not allowed yet: {change.needs.how}"
+        yield from (f"        ! {line}" for line in change.impact)
+        if change.simulation:
+            yield from (f"        | {line}" for line in change.simulation.rstrip("\n").split("\n"))
+        if diff and change.diff:
+            yield from (f"        {line}" for line in change.diff.rstrip("\n").split("\n"))
+
+
+def failure(result: Result) -> str:
+    """Everything that is known about what went wrong on a host."""
+    error = result.error
+    if error is None:
+        return ""
+    lines = [f"{result.host}: {result.status}: {error.message}"]
+    stderr = getattr(error, "stderr", "")
+    lines += [f"    {line}" for line in stderr.splitlines()[-12:]]
+    if error.hint:
+        lines.append(f"  hint: {error.hint}")
+    return "\n".join(lines)
+
+
+def recap(results: Sequence[Result]) -> str:
+    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), then the failures with reasons."""
+    width = max((len(result.host) for result in results), default=0)
+    lines = ["RECAP"]
+    for result in results:
+        counts = {
+            "ok": result.right + len(result.changes),
+            "changed": len(result.changes),
+            "unreachable": int(result.status == "unreachable"),
+            "failed": int(result.status == "failed"),
+            "skipped": int(result.status == "skipped"),
+        }
+        numbers = "  ".join(f"{word}={count:<3}" for word, count in counts.items())
+        lines.append(f"{result.host:<{width}} : {numbers} {result.seconds:6.1f} s")
+    failures = [failure(result) for result in results if result.error]
+    return "\n".join(lines) + "\n" + "".join(f"\n{text}\n" for text in failures)
+
+
+def document(results: Sequence[Result], run: str, *, diff: bool) -> dict[str, Any]:
+    """The document of ``--json`` for plan and provision."""
+    hosts = {result.host: _host(result, diff=diff) for result in results}
+    counts = dict.fromkeys(("ok", "changed", "failed", "unreachable", "skipped"), 0)
+    for result in results:
+        counts[result.status] += 1
+    return {"schema": SCHEMA, "run": run, "hosts": hosts, "summary": counts}
+
+
+def _host(result: Result, *, diff: bool) -> dict[str, Any]:
+    return {
+        "status": result.status,
+        "changes": [_change(change, diff=diff) for change in result.changes],
+        "notes": list(result.notes),
+        "error": _error(result),
+        "seconds": round(result.seconds, 3),
+        "reboots": result.reboots,
+        "connects": result.connects,
+        "execs": result.execs,
+    }
+
+
+def _change(change: Change, *, diff: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "role": change.role,
+        "resource": change.resource,
+        "action": change.action,
+        "summary": change.summary,
+        "reason": change.reason,
+        "needs": change.needs.name if change.needs else None,
+        "impact": list(change.impact),
+    }
+    return {**row, "diff": change.diff, "simulation": change.simulation} if diff else row
+
+
+def _error(result: Result) -> dict[str, Any] | None:
+    error = result.error
+    if error is None:
+        return None
+    return {
+        "resource": getattr(error, "resource", None),
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": getattr(error, "exit_code", None),
+        "stderr": getattr(error, "stderr", ""),
+    }

@@ -1,0 +1,39 @@
+"""What became of a host, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.errors import HostError
+from provision.resource import Change
+
+Status = Literal["ok", "changed", "failed", "unreachable", "skipped"]
+"""Ansible's words. ``changed``: changes were made and a fresh plan is empty; ``skipped``: never started."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a host.
+
+    :ivar resources: how many resources were planned.
+    :ivar right: how many of them were right before the run.
+    :ivar changes: the changes that were made, or with ``check`` would be made.
+    :ivar notes: what the operator should know and no change will mend.
+    :ivar reboots: how often the host was rebooted.
+    :ivar seconds: from connecting to the end.
+    :ivar connects: sessions that were opened.
+    :ivar execs: commands that were run over them.
+    """
+
+    host: str
+    status: Status
+    resources: int = 0
+    right: int = 0
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: HostError | None = None
+    seconds: float = 0.0
+    reboots: int = 0
+    connects: int = 0
+    execs: int = 0

@@ -1,0 +1,97 @@
+"""A plan as the one script that its host carries out, and the lines by which the host tells how it goes."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.plan.plan import STEPS, Plan
+from provision.probe import Probe, quote, words
+from provision.shell import assembled, constant
+
+LAUNCH = "shell/launch.sh"
+
+SPOOL = constant(LAUNCH, "spool")
+"""Folder of all runs on a host; root-only, gone with a reboot."""
+
+GONE = int(constant(LAUNCH, "run_is_gone"))
+"""Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
+
+ACTIVE = Probe("active-run", "active_run", (LAUNCH,))
+"""Asks which run is under way on a host; it prints nothing where there is none."""
+
+
+def script_of(plan: Plan, run: str) -> str:
+    """The sh script that carries out ``plan`` as run ``run``."""
+    files = dict.fromkeys(file for change in plan.changes for file in change.shell)
+    parts = [f"run={quote(f'{SPOOL}/{run}')}\n{assembled(STEPS, *files)}begin\n"]
+    for index, change in enumerate(plan.changes):
+        for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
+            parts.append(f"{name}_{index}() {{\n{body or ':'}\n}}\n")
+        owes, settles = " ".join(change.owes), " ".join(change.settles)
+        word = "reboot_step" if change.reboot else "step"
+        parts.append(f"{word} {index} {words(change.resource, owes, settles)}\n")
+    return "".join(parts) + "finish ok\n"
+
+
+def launch(plan: Plan, run: str) -> str:
+    """Sh text that puts the script on the host, starts it detached, and follows it to its end.
+
+    It answers ``busy RUN`` and starts nothing if another run is under way.
+    """
+    end = f"END-{run}"
+    return f"{assembled(LAUNCH)}launch {run} <<'{end}'\n{script_of(plan, run)}{end}\n"
+
+
+def follow(run: str, offset: int) -> str:
+    """Sh text that prints the events of a run from byte ``offset`` until the run is over."""
+    return f"{assembled(LAUNCH)}follow {run} {offset + 1}\n"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line that a host wrote about its run.
+
+    :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, ``say`` for a remark, ``end`` of the run.
+    :ivar index: number of the step in the plan; -1 for the end.
+    :ivar resource: what the step is about; known at its start.
+    :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
+        ``interrupted`` or ``rebooting``.
+    :ivar milliseconds: how long the step took.
+    :ivar output: for ``fail`` the last lines that it printed, for ``say`` the remark.
+    """
+
+    kind: Literal["start", "skip", "ok", "fail", "say", "end"]
+    index: int = -1
+    resource: str = ""
+    status: str = ""
+    milliseconds: int = 0
+    output: str = ""
+
+
+def parse_event(line: str) -> Event:
+    """Read one line of a run's events.
+
+    :raises ValueError: if it is none.
+    """
+    match line.split(" "):
+        case ["start", index, name]:
+            return Event("start", int(index), resource=_decode(name))
+        case ["skip", index]:
+            return Event("skip", int(index))
+        case ["ok", index, took]:
+            return Event("ok", int(index), milliseconds=int(took))
+        case ["fail", index, status, took, *output]:
+            return Event(
+                "fail", int(index), status=status, milliseconds=int(took), output=_decode("".join(output))
+            )
+        case ["say", remark]:
+            return Event("say", output=_decode(remark))
+        case ["end", status]:
+            return Event("end", status=status)
+    raise ValueError(f"not an event of a run: {line!r}")
+
+
+def _decode(text: str) -> str:
+    return base64.b64decode(text, validate=True).decode("utf-8", "backslashreplace")

@@ -1,0 +1,76 @@
+"""Units that an earlier run wrote for something that the settings no longer name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from provision.probe import Output, Probe, quote, words
+from provision.resource import Change, Planned, Resource
+
+UNITS = "/etc/systemd/system"
+"""Folder of units that are not from packages."""
+
+MARK = "# Written by provision"
+"""First words of every unit that we write; a unit without them is somebody else's and stays."""
+
+
+@dataclass(frozen=True)
+class NoOtherUnits(Resource[tuple[str, ...]]):
+    """Of the units ``PREFIX@…`` that were written by us, only these are there.
+
+    :ivar keep: names of the units that stay.
+    :ivar beside: files that go with a unit; ``{}`` stands for its instance.
+    """
+
+    prefix: str
+    keep: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    kind: ClassVar[str] = "no-other-units"
+    shell = ("shell/units.sh",)
+
+    @property
+    def id(self) -> str:
+        return f"no-other-units:{self.prefix}"
+
+    @classmethod
+    def probe(cls, resources: Sequence[NoOtherUnits]) -> Probe:
+        """List the units that carry our mark."""
+        globs = " ".join(f"{UNITS}/{quote(r.prefix)}@*.service" for r in resources)
+        return Probe("no-other-units", f"grep -l -s -e {quote(f'^{MARK}')} {globs} || :")
+
+    @classmethod
+    def states(cls, resources: Sequence[NoOtherUnits], answer: Output) -> Mapping[str, tuple[str, ...]]:
+        """The units of ours that are there and not declared, by id."""
+        found = [line.rpartition("/")[2] for line in answer.out.splitlines()]
+        return {
+            r.id: tuple(unit for unit in found if unit.startswith(f"{r.prefix}@") and unit not in r.keep)
+            for r in resources
+        }
+
+    def bare(self) -> tuple[str, ...]:
+        return ()
+
+    def change(self, state: tuple[str, ...], planned: Planned) -> Change | None:  # noqa: ARG002
+        """Stop and remove them; their files stay in the backups."""
+        if not state:
+            return None
+        files = [f"{UNITS}/{unit}" for unit in state]
+        return Change(
+            resource=self.id,
+            action="remove",
+            summary=f"stop and remove {', '.join(state)} (kept in the backups)",
+            reason=f"the settings no longer name {'it' if len(state) == 1 else 'them'}",
+            sign="-",
+            reloads_systemd=True,
+            done=" && ".join(f"[ ! -e {quote(file)} ]" for file in files),
+            script=" && ".join(
+                words("retire_unit", file, *self._beside(unit))
+                for file, unit in zip(files, state, strict=True)
+            ),
+        )
+
+    def _beside(self, unit: str) -> list[str]:
+        instance = unit.removeprefix(f"{self.prefix}@").removesuffix(".service")
+        return [file.format(instance) for file in self.beside]

@@ -1,0 +1,172 @@
+"""Repositories and sets of packages, for the package manager that a host has."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from provision.errors import Refusal
+from provision.facts import Facts, Family
+from provision.resource import AnyResource, Signal
+from provision.resources.file import File
+from provision.resources.packages.deb import APT, Packages
+from provision.resources.packages.openpgp import fingerprints
+from provision.resources.packages.other_sources import APT_SOURCES, DNF_SOURCES, OtherSources
+from provision.resources.packages.rpm import DNF, RpmPackages
+from provision.resources.packages.sets import MajorVersion, Package
+from provision.role import ImpossibleError, Settings
+
+
+class Repo(Settings):
+    """A repository of packages, for apt or for dnf, and the key that must have signed it."""
+
+    uri: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
+    """Address of the repository."""
+    suite: str = Field(default="/", pattern=r"^\S+$")
+    """Suite, or ``/`` for a flat repository, which every one for dnf is."""
+    components: list[Annotated[str, StringConstraints(pattern=r"^\S+$")]] = Field(default=[])
+    """Components; none for a flat repository."""
+    signed: Literal["both", "packages", "metadata"] = "both"
+    """What the key has signed in a repository for dnf. For apt it is always the metadata."""
+    key: str
+    """The signing key, ASCII-armoured."""
+    fingerprint: str
+    """Fingerprint of that key; blanks are ignored. The key is refused if it has another one."""
+
+    @model_validator(mode="after")
+    def _key_is_the_one_expected(self) -> Repo:
+        expected = _bare(self.fingerprint)
+        actual = fingerprints(self.key)
+        if actual != [expected]:
+            raise ImpossibleError(
+                f"the key has fingerprint {', '.join(actual)}, expected {expected}",
+                hint="check where the key comes from before you trust it",
+            )
+        if (self.suite == "/") == bool(self.components):
+            raise ImpossibleError(
+                f"suite {self.suite} with {len(self.components)} components",
+                hint="a flat repository (suite /) has no components, any other has at least one",
+            )
+        return self
+
+    @property
+    def slug(self) -> str:
+        """A name for its files, the same for the same address, suite and components."""
+        place = re.sub(r"^\w+(\+\w+)?:/+", "", " ".join([self.uri, self.suite, *self.components]))
+        return "provision-" + re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-")
+
+    @property
+    def key_name(self) -> str:
+        """A name for the file of its key."""
+        return f"provision-{_bare(self.fingerprint)}"
+
+    @property
+    def armoured(self) -> bytes:
+        """The content of that file."""
+        return f"{self.key.strip()}\n".encode()
+
+
+def _bare(fingerprint: str) -> str:
+    """A fingerprint in capitals and without blanks."""
+    return re.sub(r"\s", "", fingerprint).upper()
+
+
+def package_source(repo: Repo, facts: Facts) -> list[File]:
+    """The files that make the host's package manager use ``repo``, and trust its key there and only there.
+
+    :raises Refusal: where the host's kind of package manager has no such repository.
+    """
+    return _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
+
+
+def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
+    """``repo`` for the host's package manager, in place of what others have written for the same repository.
+
+    Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
+
+    :raises Refusal: see :func:`package_source`.
+    """
+    files = package_source(repo, facts)
+    if facts.family != "debian":
+        return list(files)
+    own = tuple(file.path for file in files)
+    return [OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own), *files]
+
+
+def _apt_source(repo: Repo, facts: Facts) -> list[File]:
+    """The files that make apt trust and use ``repo``: its key, and a source bound to that key."""
+    key = f"/etc/apt/keyrings/{repo.key_name}.asc"
+    lines = [
+        "Types: deb",
+        f"URIs: {repo.uri}",
+        f"Suites: {repo.suite}",
+        *([f"Components: {' '.join(repo.components)}"] if repo.components else []),
+        f"Architectures: {facts.architecture}",
+        f"Signed-By: {key}",
+    ]
+    return [
+        File(key, repo.armoured),
+        File(f"{APT_SOURCES}/{repo.slug}.sources", ("\n".join(lines) + "\n").encode()),
+    ]
+
+
+def _dnf_source(repo: Repo, facts: Facts) -> list[File]:
+    if repo.suite != "/":
+        raise Refusal(
+            f"{repo.uri} has a suite, and {facts.system} has dnf, which knows none",
+            hint="give the address of the folder that has repodata/, without suite and components",
+        )
+    key = f"/etc/pki/rpm-gpg/{repo.key_name}"
+    lines = [
+        f"[{repo.slug}]",
+        f"name={repo.slug}",
+        f"baseurl={repo.uri}",
+        "enabled=1",
+        f"gpgcheck={int(repo.signed != 'metadata')}",
+        f"repo_gpgcheck={int(repo.signed != 'packages')}",
+        f"gpgkey=file://{key}",
+    ]
+    return [
+        File(key, repo.armoured),
+        File(f"{DNF_SOURCES}/{repo.slug}.repo", ("\n".join(lines) + "\n").encode()),
+    ]
+
+
+def package_resource(
+    facts: Facts,
+    name: str,
+    packages: tuple[Package, ...],
+    *,
+    hold: bool = True,
+    stream: str | None = None,
+    major: MajorVersion | None = None,
+    why: str = "",
+    remarks: tuple[str, ...] = (),
+    proof: str = "",
+    signals: tuple[tuple[str, Signal], ...] = (),
+    shell: tuple[str, ...] = (),
+) -> Packages | RpmPackages:
+    """Packages that are installed together, by the host's package manager.
+
+    :param stream: ``MODULE:STREAM`` for dnf; apt has no such thing.
+    :param major: see :class:`provision.resources.packages.sets.PackageSet`, and what follows likewise.
+    :param shell: files with the functions that ``proof`` calls.
+    """
+    both = (name, packages, hold, major, why, remarks, proof, signals)
+    if facts.family == "rhel":
+        return RpmPackages(*both, stream or "", (DNF, *shell))
+    return Packages(*both, (APT, *shell))
+
+
+def require_family(facts: Facts, role: str) -> Family:
+    """Whose packages a host has.
+
+    :raises Refusal: naming the system, if its packages are neither for apt nor for dnf.
+    """
+    if facts.family is None:
+        raise Refusal(
+            f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
+        )
+    return facts.family

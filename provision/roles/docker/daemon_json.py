@@ -1,0 +1,186 @@
+"""Docker's configuration file: declared keys in it, everything else as its owner wrote it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from provision.errors import Refusal
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, Single, names_of
+from provision.resources.file import DANGLING, File, FileState, checksum, parse_paths, read_paths
+from provision.roles.docker.daemon_options import needs_restart
+from provision.roles.docker.flags import UNIT_FILES, conflict
+from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
+from provision.roles.docker.merge import Merged, Path, differences, merge
+from provision.roles.docker.text import DAEMON_JSON, as_text, equal, parse
+
+RESTART = Signal("docker:restart")
+"""dockerd takes daemon.json over only when it starts."""
+
+RELOAD = Signal("docker:reload")
+"""dockerd takes daemon.json over when it is told to."""
+
+LIVE_RESTORE = Signal("docker:live-restore")
+"""Containers outlive dockerd with the new file."""
+
+PATHS = (DAEMON_JSON, MEMORY, PENDING)
+
+_SECRETS = re.compile(
+    r"""(://)[^/"\s]+(@)|("[^"\n]*(?:token|secret|password)[^"\n]*": ")[^"\n]+(")""", re.IGNORECASE
+)
+"""What a diff does not show: credentials in addresses of proxies, and secret options of log drivers."""
+
+
+@dataclass(frozen=True)
+class DaemonJsonState:
+    """daemon.json on the host, and what is remembered of it."""
+
+    file: FileState | Missing = ABSENT
+    memory: FileState | Missing = ABSENT
+    pending: FileState | Missing = ABSENT
+
+
+@dataclass(frozen=True)
+class DaemonJson(Single[DaemonJsonState]):
+    """Keys that must be in daemon.json; all other keys of the file stay as they are.
+
+    A change signals RESTART or RELOAD, whichever makes dockerd take it over, and LIVE_RESTORE if containers
+    are to outlive dockerd with the new file.
+
+    :ivar initial: objects by the way to them, set only where the file has nothing.
+    """
+
+    declared: Mapping[str, Any] = field(hash=False)
+    initial: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    kind: ClassVar[str] = "daemon-json"
+    shell = ("docker/daemon_json.sh",)
+
+    @property
+    def id(self) -> str:
+        return f"file:{DAEMON_JSON}"
+
+    def rendered(self) -> RenderedFile:
+        document = merge({}, (), self.declared, self.initial).document
+        return RenderedFile(DAEMON_JSON, as_text(document), "0644")
+
+    def question(self) -> Probe:
+        """Read the file, and what is remembered of it."""
+        return read_paths(self.kind, PATHS)
+
+    def read(self, answer: Output) -> DaemonJsonState:
+        found = parse_paths(PATHS, answer)
+        return DaemonJsonState(*(found[path] for path in PATHS))
+
+    def bare(self) -> DaemonJsonState:
+        return DaemonJsonState()
+
+    def change(self, state: DaemonJsonState, planned: Planned) -> Change | None:
+        """Write the merged document if it means something else than the present one.
+
+        :raises Refusal: if the present file cannot be read as one JSON object.
+        """
+        existing = _existing(state.file)
+        memory = recall(state.file, state.memory, state.pending)
+        merged = merge(existing, memory.settings, self.declared, self.initial)
+        if isinstance(state.file, Missing) or not equal(merged.document, existing):
+            return self._write(state.file, existing, merged, planned)
+        return self._remember(state.file, memory, merged)
+
+    def _write(
+        self, state: FileState | Missing, existing: dict[str, Any], merged: Merged, planned: Planned
+    ) -> Change:
+        content = as_text(merged.document, _content(state))
+        write = _file(content, state).change(state, planned)
+        assert write is not None, "a file with another content is written"
+        changed, gone = differences(existing, merged.document)
+        verbs = [f"set {', '.join(changed)}"] * bool(changed) + [f"remove {', '.join(gone)}"] * bool(gone)
+        memory = as_memory(merged.settings, content)
+        signals = [RESTART if needs_restart(existing, merged.document) else RELOAD]
+        if merged.document.get("live-restore") is True:
+            signals.append(LIVE_RESTORE)
+        steps = [
+            _fed("validate_daemon_json", content),
+            "keep_working_daemon_json",
+            _fed(f"write_file {words(PENDING, '0600', 'root:root')}", memory),
+            write.script.strip(),
+            f"mv -f -T -- {words(PENDING, MEMORY)}",
+        ]
+        return replace(
+            write,
+            resource=self.id,
+            diff=_SECRETS.sub(r"\1\3(not shown)\2\4", write.diff),
+            summary=f"{' and '.join(verbs) or 'write an object'} in {DAEMON_JSON}",
+            reason="other keys stay as they are" if existing else write.reason,
+            script=_in_turn(steps),
+            done=f"{write.done} && {_remembers(memory)}",
+            signals=names_of(signals),
+            preview=UNIT_FILES,
+        )
+
+    def _remember(self, state: FileState | Missing, memory: Memory, merged: Merged) -> Change | None:
+        """Where only the memory is behind: after a run that ended too early, or a change by the owner."""
+        text = as_memory(merged.settings, _content(state))
+        if memory.settled and as_memory(memory.settings, _content(state)) == text:
+            return None
+        return Change(
+            resource=self.id,
+            action="remember",
+            summary=f"note which keys of {DAEMON_JSON} are ours",
+            reason="its owner changed one of them" if memory.settled else "an earlier run ended before it",
+            script=_in_turn(
+                [_fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
+            ),
+            done=_remembers(text),
+        )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Compare with the flags that the unit starts dockerd with.
+
+        :raises Refusal: if a key is given as a flag, too: dockerd would not start.
+        """
+        if refusal := conflict(answer.out, self.declared):
+            raise refusal
+        return change
+
+
+def _existing(state: FileState | Missing) -> dict[str, Any]:
+    """The document that is there; an empty one where there is no file."""
+    if isinstance(state, Missing) or state.type == DANGLING:
+        return {}
+    if state.content is None:
+        size = "too large" if state.type == "file" else f"a {state.type}"
+        raise Refusal(f"{DAEMON_JSON} is {size}", hint="repair it by hand or move it away")
+    return parse(state.content)
+
+
+def _content(state: FileState | Missing) -> bytes:
+    return b"" if isinstance(state, Missing) else state.content or b""
+
+
+def _file(content: bytes, state: FileState | Missing) -> File:
+    """The file with this content, and with the mode and owner that somebody gave it."""
+    if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
+        return File(DAEMON_JSON, content)
+    return File(DAEMON_JSON, content, mode=state.mode, owner=state.owner, group=state.group)
+
+
+def _fed(command: str, content: bytes) -> str:
+    """A command with ``content`` in base64 on its standard input."""
+    return f"{command} <<'END'\n{base64.encodebytes(content).decode('ascii')}END"
+
+
+def _in_turn(steps: Sequence[str]) -> str:
+    """Each step only if the one before it succeeded; a here-document's line takes the ``&&``."""
+    lines = []
+    for number, step in enumerate(steps):
+        first, newline, rest = step.partition("\n")
+        lines.append(first + (" &&" if number < len(steps) - 1 else "") + newline + rest)
+    return "\n".join(lines)
+
+
+def _remembers(memory: bytes) -> str:
+    return f"holds {quote(MEMORY)} {checksum(memory)} && [ ! -e {quote(PENDING)} ]"

@@ -1,0 +1,142 @@
+"""Starting and restarting dockerd: who notices it, who has to allow it, and what if it does not come up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from provision.probe import Output, Probe, quote, words
+from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
+from provision.resources.service import STARTS, Service, UnitState
+from provision.roles.docker.daemon_json import LIVE_RESTORE
+from provision.roles.docker.engine import SHELL
+from provision.roles.docker.text import DAEMON_JSON
+from provision.shell import constant
+
+DAEMON = "docker/daemon.sh"
+
+PID = constant(SHELL, "docker_pid")
+"""Written by dockerd when it starts."""
+
+DOCKER_RESTART = Permission(
+    "docker-restart",
+    "restart of Docker needed",
+    "docker.restart: allowed; or stop these containers, or use live-restore",
+)
+
+
+@dataclass(frozen=True)
+class DockerService(Service):
+    """docker.service, enabled and running with the daemon.json that is there.
+
+    If dockerd does not start with a new daemon.json, the previous one is put back.
+
+    :ivar runtimes: the default runtime, and all runtimes that dockerd has to know.
+    """
+
+    unit: str = "docker.service"
+    runtimes: tuple[str, ...] = ()
+    kind: ClassVar[str] = "docker-service"
+    shell = (DAEMON,)
+
+    @classmethod
+    def probe(cls, resources: Sequence[Service]) -> Probe:
+        return Probe("docker-service", Service.probe(resources).script)
+
+    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
+        """Enable and start it where it is not.
+
+        :raises Refusal: if somebody masked it.
+        """
+        change = super().change(state, planned)
+        if change is None or change.action not in STARTS:
+            return change and replace(change, script=f"enable_unit {quote(self.unit)}")
+        return replace(
+            change,
+            script=f"enable_unit {quote(self.unit)} && start_docker {words(*self.runtimes)}",
+            done=f"{change.done} && daemon_json_is_proven",
+        )
+
+
+@dataclass(frozen=True)
+class DockerRestart(Handler):
+    """A restart of dockerd. One that stops containers is done only with permission.
+
+    :ivar allowed: whether the settings allow it.
+    :ivar holds_back: ids of causes that are not begun if the restart may not follow.
+    """
+
+    allowed: bool = False
+    holds_back: tuple[str, ...] = ()
+    shell: tuple[str, ...] = (DAEMON,)
+    kind: ClassVar[str] = "docker-restart"
+
+    @classmethod
+    def probe(cls, resources: Sequence[Handler]) -> Probe:  # noqa: ARG003
+        """List the notes that are younger than the running dockerd: its start settled the others."""
+        return Probe("docker-restart", words("owed_to_docker", OWED), (SHELL,))
+
+    def change(self, state: bool, planned: Planned) -> Change | None:
+        """As of any handler; with a preview of what it would stop."""
+        change = super().change(state, planned)
+        if change is None:
+            return None
+        rewritten = planned.positions((f"file:{DAEMON_JSON}",))
+        outlive = "as now"
+        if rewritten:
+            outlive = "yes" if planned.positions(names_of((LIVE_RESTORE,))) else "no"
+        causes = {planned.at(index).resource for index in self.causes(planned)}
+        return replace(
+            change,
+            script=f"outlive={quote(outlive)} allowed={'yes' if self.allowed else 'no'}; {self.script}",
+            causes=tuple(name for name in self.holds_back if name in causes),
+            preview=Probe("", words("restart_preview", outlive), ("docker/restart_preview.sh",)),
+        )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Name what stops, and ask for permission if anything does."""
+        found = _answer(answer.out)
+        if "active" not in found:
+            return change
+        kept, stopping = _effects(found)
+        return replace(
+            change,
+            impact=(*stopping, *kept),
+            needs=DOCKER_RESTART if stopping and not self.allowed else None,
+        )
+
+
+def _answer(text: str) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def _effects(found: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
+    """What goes on during the restart, and what stops."""
+    outlive = "".join(found.get("outlive", ()))
+    outlives = outlive == "yes" or (outlive == "as now" and found.get("live-restore") == ["true"])
+    units = found.get("unit", [])
+    kept, stopping = [], []
+    for line in found.get("container", ()):
+        name, image, policy, instance = (line.removeprefix("/").split(" ") + [""] * 4)[:4]
+        unit = next((unit for unit in units if instance and unit.endswith(f"@{instance}.service")), "")
+        container = f"container {name} ({image})"
+        if unit:
+            stopping.append(f"{container} stops, and {unit} starts it again")
+            units = [other for other in units if other != unit]
+        elif outlives:
+            kept.append(f"{container} keeps running (live-restore)")
+        elif policy in ("always", "unless-stopped"):
+            stopping.append(f"{container} stops, and Docker starts it again")
+        else:
+            stopping.append(f"{container} stops, and stays stopped")
+    stopping += [f"{unit} is restarted, as it is part of docker.service" for unit in units]
+    if not outlives:
+        stopping += [
+            f"container {name[:12]} stops (dockerd does not answer)" for name in found.get("unknown", ())
+        ]
+    return kept, stopping

@@ -1,0 +1,195 @@
+"""Docker Engine with the NVIDIA runtime as its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
+
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.probe import quote
+from provision.resource import AnyResource, Handler
+from provision.resources.gpus_in_containers import GpusInContainers
+from provision.resources.packages.repository import Repo, package_resource, repository, require_family
+from provision.resources.packages.sets import Package
+from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
+from provision.role import ImpossibleError, Role, Settings
+from provision.roles.docker.daemon import DaemonLoaded
+from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
+from provision.roles.docker.daemon_options import problem
+from provision.roles.docker.engine import ENGINES, Engine
+from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService
+from provision.roles.docker.text import DAEMON_JSON
+
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*\*?$")]
+
+DOCKERS = ("docker-ce", "docker-ce-cli", "containerd.io")
+"""The engine in Docker's repository, the same for apt and dnf ("Install Docker Engine")."""
+
+
+class DockerSettings(Settings):
+    """Settings under ``docker:``."""
+
+    source: Literal["archive", "docker", "none"] = "archive"
+    """``archive``: the distribution's engine; ``docker``: that of Docker's repository or a mirror of it, in
+    ``repo``; ``none``: the engine that is there is configured, and otherwise left alone."""
+    packages: dict[PackageName, PackageVersion | None] | None = None
+    """Packages of the engine and the version of each (``20.10.*``) or null for any; null: the source's."""
+    repo: Repo | None = None
+    """The repository for ``source: docker``."""
+    default_runtime: Literal["nvidia", "runc"] = "nvidia"
+    """``nvidia``: every container whose image asks for GPUs gets them, with or without ``--gpus``."""
+    daemon: dict[str, Any] = Field(default={})
+    """Further keys of daemon.json, as dockerd has them. Objects are merged with those of the host, all
+    else is replaced. Keys that were never named here stay; one that no longer is gets back what it had."""
+    restart: Literal["allowed", "when-idle"] = "when-idle"
+    """``when-idle``: a restart of dockerd that would stop containers is not done; ``allowed``: it is."""
+    hold: bool = False
+    """Keep upgrades of the system from moving the packages."""
+
+    @field_validator("daemon")
+    @classmethod
+    def _dockerd_takes_them(cls, daemon: dict[str, Any]) -> dict[str, Any]:
+        found = [
+            InitErrorDetails(
+                type="value_error",
+                loc=loc,
+                input=value,
+                ctx={"error": ImpossibleError(says, "dockerd's reference lists the keys of daemon.json")},
+            )
+            for loc, value, says in _problems(daemon)
+        ]
+        if found:
+            raise ValidationError.from_exception_data("daemon", found)
+        return daemon
+
+    @model_validator(mode="after")
+    def _go_together(self) -> DockerSettings:
+        if (self.source == "docker") != (self.repo is not None):
+            raise ImpossibleError(
+                f"source {self.source} {'with' if self.repo else 'without'} a repo",
+                hint="docker needs repo: uri, suite, components, key, fingerprint; the others take none",
+            )
+        if self.source == "none" and self.packages:
+            raise ImpossibleError(
+                "source none with packages",
+                hint="none leaves the engine alone; archive or docker installs one",
+            )
+        return self
+
+
+def _problems(daemon: dict[str, Any]) -> list[tuple[tuple[str, ...], Any, str]]:
+    """Where in ``daemon`` there is a value that no dockerd takes, the value, and why."""
+    found: list[tuple[tuple[str, ...], Any, str]] = [
+        ((key,), value, says) for key, value in daemon.items() if (says := problem(key, value))
+    ]
+    options = daemon.get("log-opts")
+    for key, value in options.items() if isinstance(options, dict) else ():
+        if not isinstance(value, str):
+            found.append((("log-opts", key), value, "dockerd wants text for options of logs: quote it"))
+    return found
+
+
+def packages_of(settings: DockerSettings, facts: Facts) -> dict[str, str | None]:
+    """The packages of the engine, and the version of each or None.
+
+    :raises Refusal: where the distribution has none of its own.
+    """
+    if settings.source == "none":
+        return {}
+    if settings.packages is not None:
+        return dict(settings.packages)
+    if settings.source == "docker":
+        return dict.fromkeys(DOCKERS)
+    if facts.family == "rhel":
+        raise Refusal(
+            f"{facts.system} has no Docker Engine of its own",
+            hint="docker.source: docker, with Docker's repository for RHEL or a mirror of it as repo",
+        )
+    # From 13 on, the client is a package of its own (Debian, docker.io 26.1.5, Recommends).
+    split = facts.os == "debian" and facts.major.isdigit() and int(facts.major) >= 13
+    return dict.fromkeys(("docker.io", *(["docker-cli"] if split else []), "tini"))
+
+
+def engine_of(settings: DockerSettings, facts: Facts) -> Engine:
+    """The engine that a host may have.
+
+    :raises Refusal: where the distribution has none of its own.
+    """
+    return Engine(tuple(name for name in packages_of(settings, facts) if name in ENGINES))
+
+
+def daemon_of(settings: DockerSettings) -> DaemonJson:
+    """daemon.json with the keys of the settings and the NVIDIA runtime."""
+    path = "nvidia-container-runtime"
+    runtimes = {"nvidia": {"path": path}, **(settings.daemon.get("runtimes") or {})}
+    return DaemonJson(
+        {**settings.daemon, "default-runtime": settings.default_runtime, "runtimes": runtimes},
+        # Arguments that somebody gave the runtime stay; a new one is as nvidia-ctk makes it.
+        initial={("runtimes", "nvidia"): {"args": [], "path": path}},
+    )
+
+
+def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
+    """daemon.json first, so that a fresh dockerd starts with it; then the engine, running with it."""
+    require_family(facts, "docker")
+    names = packages_of(settings, facts)
+    packages = tuple(Package(name, version) for name, version in names.items())
+    daemon = daemon_of(settings)
+    runtimes = tuple(daemon.declared["runtimes"])
+    return [
+        engine_of(settings, facts),
+        *(repository(settings.repo, facts) if settings.repo else ()),
+        daemon,
+        *([_packages(facts, packages, hold=settings.hold)] if packages else ()),
+        DockerService(runtimes=(settings.default_runtime, *runtimes)),
+        *_handlers(settings, runtimes, moves=bool(packages)),
+        DaemonLoaded(settings.default_runtime, runtimes),
+        GpusInContainers("docker"),
+    ]
+
+
+def _packages(facts: Facts, packages: tuple[Package, ...], *, hold: bool) -> AnyResource:
+    return package_resource(facts, "docker", packages, hold=hold, signals=(("", DOCKER_MOVED),))
+
+
+def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: bool) -> list[AnyResource]:
+    """What makes a running dockerd take over what has changed; ``moves`` if its packages may."""
+    knows = " ".join(map(quote, (settings.default_runtime, *runtimes)))
+    allowed = settings.restart == "allowed"
+    started = ("service:docker.service:start", *(f"package:{name}:install" for name in ENGINES))
+    moved = tuple(f"package:{name}:{verb}" for name in ENGINES for verb in ("upgrade", "downgrade", "repair"))
+    adopt = DockerRestart(
+        "run the new Docker Engine",
+        on=moved,
+        script=f"adopt_docker {knows}",
+        covered_by=started,
+        allowed=allowed,
+        holds_back=("packages:docker",),
+    )
+    # dockerd looks for the toolkit's hook only when it starts (moby, daemon/nvidia_linux.go).
+    restart = DockerRestart(
+        "restart docker.service",
+        on=(TOOLKIT_INSTALLED, RESTART),
+        script=f"restart_docker {knows}",
+        covered_by=started,
+        allowed=allowed,
+        holds_back=(f"file:{DAEMON_JSON}",),
+        signals=(DOCKER_RESTARTED,),
+        reloads_systemd=True,
+    )
+    reload = Handler(  # its shell names files
+        "reload docker.service",
+        on=(RELOAD,),
+        script=f"reload_docker {knows}",
+        covered_by=started,
+        shell=(DAEMON,),
+    )
+    # What a reload can do does not wait for the permission that a restart may need.
+    return [*([adopt] if moves else ()), reload, restart]
+
+
+ROLE = Role("docker", DockerSettings, resources, order=30, example={"daemon": {"log-driver": "local"}})

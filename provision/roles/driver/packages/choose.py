@@ -1,0 +1,188 @@
+"""A host and the settings of its driver → its row of the table, filled in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.roles.driver.packages.flavour import Flavour
+from provision.roles.driver.packages.table import ANY, ONE_NAME_FROM, PINNING_FROM, SWAPPED, TABLE, Row
+from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
+
+Source = Literal["archive", "cuda", "mirror"]
+
+SUPPORTED = "supported: see the support table in README.md"
+
+
+@dataclass(frozen=True)
+class DriverPackages:
+    """The packages of one host's driver.
+
+    :ivar pinning: installed before everything else; keeps apt on the branch.
+    :ivar versioned: at the driver's version: userland and kernel modules.
+    :ivar beside: with versions of their own: prebuilt modules have their kernel's.
+    :ivar proof: the package whose version is the driver's.
+    :ivar modules: the kernel module packages among them.
+    :ivar prebuilt: what the names of packages with ready modules begin with, before a kernel's release;
+        empty where DKMS builds the modules on the host, which takes the kernel's headers.
+    :ivar kernels: the flavour of kernels that ready modules are for (``generic-hwe-24.04``), or nothing.
+    :ivar stream: stream of the dnf module ``nvidia-driver``, or nothing.
+    :ivar fabric_manager: the Fabric Manager of this branch, or nothing where the source has none.
+    :ivar subnet_manager: what NVLink 5 needs beside it, or nothing where the source has none.
+    :ivar components: of the distribution's archive that must be enabled.
+    :ivar exact: why an exact version has to be set; empty where it need not be.
+    :ivar caution: what an operator should know of these packages.
+    :ivar document: where the names come from.
+    """
+
+    pinning: tuple[str, ...]
+    versioned: tuple[str, ...]
+    beside: tuple[str, ...]
+    proof: str
+    modules: tuple[str, ...]
+    prebuilt: str
+    kernels: str
+    stream: str
+    fabric_manager: str
+    subnet_manager: str
+    components: tuple[str, ...]
+    exact: str
+    caution: str
+    document: str
+
+    @property
+    def installed(self) -> tuple[str, ...]:
+        """All of them but the Fabric Manager."""
+        return (*self.pinning, *self.versioned, *self.beside)
+
+
+def system_of(facts: Facts) -> str:
+    """The system as the table names it: Ubuntu's releases are 22.04 and 24.04, of others the major counts."""
+    return facts.system if facts.os == "ubuntu" else f"{facts.os} {facts.major}"
+
+
+def package_set(
+    facts: Facts, source: Source, branch: int, flavour: Flavour, *, prebuilt: bool = True
+) -> DriverPackages:
+    """Look a host up in the table; a mirror carries what NVIDIA's repository does.
+
+    :param prebuilt: take modules that the distribution has built and signed, where there are some.
+    :raises Refusal: if the system, the branch or the flavour is not in it.
+    """
+    row = _row(facts, source, branch)
+    index = 0 if flavour.modules == "open" else 1
+
+    def names(text: str) -> tuple[str, ...]:
+        return tuple(text.format(branch=branch).split())
+
+    userland, modules, beside = (
+        names(row.userland),
+        names((row.open, row.proprietary)[index]),
+        names(row.beside),
+    )
+    if not modules:
+        raise Refusal(
+            f"source {source} has no {flavour.modules} modules of branch {branch} for {system_of(facts)}",
+            hint="another branch, or source: cuda",
+        )
+    kernels = kernel_of_metapackage(facts) if prebuilt and row.prebuilt[index] else ""
+    prefix = ""
+    if kernels:
+        prefix = names(row.prebuilt[index])[0]
+        userland, modules = userland + names(row.no_dkms[index]), ()
+        beside += (f"{prefix}-{facts.kernel}", f"{prefix}-{kernels}")
+    managers = names(row.fabric_manager)
+    return DriverPackages(
+        pinning=names(row.pinning) if branch >= PINNING_FROM else (),
+        versioned=userland + modules,
+        beside=beside,
+        proof=names(row.proof)[0],
+        modules=modules or beside,
+        prebuilt=prefix,
+        kernels=kernels,
+        stream=row.stream[index].format(branch=branch),
+        fabric_manager=(managers[0] if branch < ONE_NAME_FROM else managers[-1]) if managers else "",
+        subnet_manager=row.subnet_manager,
+        components=names(row.components),
+        exact=row.exact[index],
+        caution=row.caution[index],
+        document=row.document,
+    )
+
+
+def _row(facts: Facts, source: Source, branch: int) -> Row:
+    """The row of a host.
+
+    :raises Refusal: saying what there is instead.
+    """
+    system = system_of(facts)
+    rows = [
+        row
+        for row in TABLE
+        if system in row.systems and row.source == ("cuda" if source == "mirror" else source)
+    ]
+    if not rows:
+        raise Refusal(_unknown_system(facts, source, system), hint=SUPPORTED)
+    if source == "cuda" and system == "debian 13" and facts.machine != "x86_64":
+        raise Refusal(
+            f"NVIDIA's repository for {system} has no packages for {facts.machine}",
+            hint="source: archive, or a mirror that has them",
+        )
+    swapped = SWAPPED.get(system, {}).get(branch) if source == "archive" else None
+    if swapped:
+        raise Refusal(
+            f"the packages of branch {branch} in {system}'s archive are transitional: they bring {swapped}",
+            hint=f"branch: {swapped}",
+        )
+    for row in rows:
+        if row.branches[0] <= branch <= row.branches[1]:
+            return row
+    there = ", ".join(_range(row) for row in sorted(rows, key=lambda row: row.branches))
+    raise Refusal(
+        f"source {source} has no branch {branch} for {system}; it has {there}",
+        hint="driver.branch, or another driver.source",
+    )
+
+
+def _unknown_system(facts: Facts, source: Source, system: str) -> str:
+    if facts.family == "rhel" and facts.major == "10":
+        return (
+            f"{system} has no streams of the module nvidia-driver, which are what keeps a host on its branch"
+        )
+    if facts.family == "rhel" and source == "archive":
+        return f"{system} has no NVIDIA driver in its own repositories: source cuda or mirror"
+    return f"no driver packages known for {system} from source {source}"
+
+
+def _range(row: Row) -> str:
+    first, last = row.branches
+    return str(first) if first == last else f"{first} and later" if last == ANY else f"{first} to {last}"
+
+
+def refuse_foreign_repository(facts: Facts, uri: str) -> None:
+    """Refuse an address that names another system or machine, as NVIDIA's repositories are laid out.
+
+    They are called ``debian12/x86_64``, ``ubuntu2404/sbsa``: the folder of servers with ARM is ``sbsa``.
+
+    :raises Refusal: naming both.
+    """
+    parts = set(uri.rpartition("://")[2].lower().split("/"))
+    machines = {"x86_64": "x86_64", "sbsa": "aarch64", "aarch64": "aarch64", "arm64": "aarch64"}
+    for part, machine in machines.items():
+        if part in parts and machine != facts.machine:
+            raise Refusal(
+                f"the repository is for {machine} ({part} in {uri}), the host is {facts.machine}",
+                hint="NVIDIA's folder for servers with ARM is sbsa, the other one x86_64",
+            )
+    own = {"rocky": "rhel", "almalinux": "rhel"}.get(facts.os, facts.os) + (
+        facts.version.replace(".", "") if facts.os == "ubuntu" else facts.major
+    )
+    for part in sorted(parts):
+        if re.fullmatch(r"(debian|ubuntu|rhel)\d+", part) and part != own:
+            raise Refusal(
+                f"the repository is for {part} ({uri}), the host is {facts.system}",
+                hint=f"its folder is {own}",
+            )

@@ -1,0 +1,104 @@
+"""HTTP from a host to itself, as a probe: bash speaks TCP, so the host needs no curl."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from provision.probe import Output, Probe, words
+from provision.shell import constant
+
+SHELL = "triton/http.sh"
+
+TIMEOUT = int(constant(SHELL, "http_patience"))
+"""Seconds that an answer may take."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer.
+
+    :ivar status: 0 if there was none; then ``body`` says why.
+    """
+
+    status: int
+    body: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "backslashreplace").strip()
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        :raises ValueError: if it is not.
+        """
+        return json.loads(self.body)
+
+
+def reachable(address: str) -> str:
+    """The address at which a host reaches its own ports published on ``address``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # compared, not bound
+
+
+def request(
+    address: str, port: int, path: str, body: Any = None, *, method: str | None = None
+) -> tuple[str, str, str]:
+    """Address, port and text of a request; ``body`` is sent as JSON.
+
+    :param method: GET without a body and POST with one, unless given.
+    """
+    address = reachable(address)
+    data = "" if body is None else json.dumps(body)
+    lines = [
+        f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1",
+        f"Host: {f'[{address}]' if ':' in address else address}:{port}",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(data)}",
+    ]
+    text = "\r\n".join([*lines, "", data])
+    return address, str(port), text
+
+
+def probe(
+    name: str, address: str, port: int, path: str, body: Any = None, *, method: str | None = None
+) -> Probe:
+    """The probe that sends a request and prints the raw answer; see :func:`request`."""
+    return Probe(name, words("http_request", *request(address, port, path, body, method=method)), (SHELL,))
+
+
+def parse(output: Output) -> Answer:
+    """Read the answer to a :func:`probe`."""
+    response = http.client.HTTPResponse(_Printed(output.stdout))  # type: ignore[arg-type]  # it wants makefile() only
+    try:
+        response.begin()
+        return Answer(response.status, response.read())
+    except http.client.IncompleteRead as error:
+        return Answer(0, f"the answer was cut off after {len(error.partial)} bytes".encode())
+    except (http.client.HTTPException, ValueError):
+        return Answer(0, _why_nothing(output).encode())
+
+
+class _Printed:
+    """What http.client takes for a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, *_: object) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
+def _why_nothing(output: Output) -> str:
+    if output.exit_code == 124:
+        return f"no answer within {TIMEOUT} s"
+    if "Connection refused" in output.err:
+        return "connection refused: nothing listens there"
+    if output.stdout:
+        return "what listens there does not speak HTTP"
+    return output.err.strip().rpartition("\n")[2] or "the connection was closed without an answer"

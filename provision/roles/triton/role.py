@@ -1,0 +1,254 @@
+"""Triton Inference Server: one systemd unit an instance, with its GPUs, ports and gates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from provision.errors import Refusal
+from provision.facts import Facts
+from provision.render import render
+from provision.resource import AnyResource, Handler
+from provision.resources.file import Directory, File
+from provision.resources.gpus_in_containers import GpusInContainers
+from provision.resources.image import CONTAINERS, Image
+from provision.resources.other_units import UNITS, NoOtherUnits
+from provision.resources.service import Service
+from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
+from provision.role import ImpossibleError, Role, Settings
+from provision.shell import constant
+
+GATE = "/usr/local/lib/provision/triton-gpu-gate"
+READY = "/usr/local/lib/provision/triton-wait-ready"
+CANARY = "/usr/local/share/provision/triton"
+ENVIRONMENT = "/etc/triton/{}.env"
+"""Where the environment of an instance lies; ``{}`` stands for its name."""
+CANARY_MODEL = "provision_canary"
+"""The model that answers which GPUs its process sees; verification asks it."""
+
+RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
+
+STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC|XDG)_\w+")
+"""Variables that would also steer the docker client and the gates if the unit had them. They go to the
+container on its command line, which everybody on the host can read: none of them is a secret."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Index = Annotated[int, Field(ge=0)]
+Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$")]
+
+
+IMAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(:\d+(?=/))?(/[a-z0-9][a-z0-9._-]*)*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+"""A reference to an image, as Docker reads it (distribution, reference/regexp.go)."""
+
+
+class Instance(Settings):
+    """One Triton server. Its name is its key under ``instances:``, its unit ``triton@NAME.service``."""
+
+    image: str
+    """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
+    gpus: Literal["all", "none"] | Annotated[list[Index | Uuid], Field(min_length=1)] = "all"
+    """``all``, ``none``, or a list of GPU UUIDs (better) or indexes, which may move when a GPU fails."""
+    models: Path | None = None
+    """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
+    expect: list[str] = []
+    """Models that must be READY; verification looks for them."""
+    address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
+    """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
+    http_port: Port = 8000
+    grpc_port: Port = 8001
+    metrics_port: Port = 8002
+    args: list[Text] = []
+    """Further arguments for tritonserver."""
+    env: dict[Variable, Text] = {}
+    """Environment of the container, in a file for root alone; PATH, LD_… and the like stand in the unit."""
+    mounts: list[Text] = []
+    """Further mounts, as ``docker run --volume`` takes them."""
+    shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
+    """Shared memory; the python backend and NCCL need more than Docker's 64 MB."""
+    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
+    """Limits of the container; empty: Docker's own."""
+    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
+    """User in the container; null: the image's."""
+    ready_timeout: int = Field(default=300, ge=10)
+    """Seconds that loading may take; give large language models 900 and more."""
+    exit_timeout: int = Field(default=30, ge=1)
+    """Seconds for requests in flight when it stops."""
+    canary: bool = True
+    """Serve a small model that proves the path from HTTP to the GPUs; it needs the python backend."""
+
+    @field_validator("image")
+    @classmethod
+    def _names_a_version(cls, image: str) -> str:
+        parts = IMAGE.fullmatch(image)
+        if parts is None:
+            raise ValueError(f"{image!r} is not an image reference")
+        if not parts["tag"] and not parts["digest"]:
+            raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
+        if parts["tag"] == "latest" and not parts["digest"]:
+            raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
+        return image
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Published ports by the name of their setting."""
+        return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+
+
+class TritonSettings(Settings):
+    """Settings under ``triton:``."""
+
+    instances: dict[Name, Instance] = Field(default={})
+    """The servers of the host by name."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> TritonSettings:
+        taken: dict[int, str] = {}
+        for name, instance in self.instances.items():
+            for setting, port in instance.ports.items():
+                if port in taken:
+                    raise ImpossibleError(
+                        f"port {port} is both {taken[port]} and {name}.{setting}",
+                        hint="give every instance its own http_port, grpc_port and metrics_port",
+                    )
+                taken[port] = f"{name}.{setting}"
+        return self
+
+
+def unit_of(name: str) -> str:
+    """The systemd unit of an instance."""
+    return f"triton@{name}.service"
+
+
+def container_of(name: str) -> str:
+    """The container of an instance; Docker's names cannot hold the unit's ``@``."""
+    return f"triton-{name}"
+
+
+def unit_file(name: str) -> str:
+    """Where the unit of an instance lies."""
+    return f"{UNITS}/{unit_of(name)}"
+
+
+def environment_file(name: str) -> str:
+    """Where the environment of an instance lies."""
+    return ENVIRONMENT.format(name)
+
+
+def models_of(name: str, instance: Instance) -> str:
+    """Model repository of an instance on the host."""
+    return instance.models or f"/srv/triton/{name}/models"
+
+
+def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
+    """No other instance; what all share, the files of each, one reload of systemd, then each server."""
+    found: list[AnyResource] = [
+        NoOtherUnits("triton", tuple(map(unit_of, settings.instances)), beside=(ENVIRONMENT,))
+    ]
+    if not settings.instances:
+        return [*found, GpusInContainers("triton")]
+    found += _shared(any(instance.canary for instance in settings.instances.values()))
+    for name, instance in settings.instances.items():
+        if instance.gpus != "none" and not facts.gpus:
+            raise Refusal(
+                f"triton instance {name} wants GPUs, and there is none on the PCI bus",
+                hint="gpus: none serves on the CPU",
+            )
+        found += _files(name, instance)
+    units = tuple(f"file:{unit_file(name)}" for name in settings.instances)
+    found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
+    for name, instance in settings.instances.items():
+        found += _server(name, instance)
+    return [*found, GpusInContainers("triton")]
+
+
+def _shared(canary: bool) -> Iterator[AnyResource]:
+    yield File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755")
+    yield File(READY, render("triton/wait-ready.j2").encode(), mode="0755")
+    if canary:
+        folder = f"{CANARY}/{CANARY_MODEL}"
+        yield File(f"{folder}/config.pbtxt", render("triton/canary.pbtxt.j2", name=CANARY_MODEL).encode())
+        yield File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode())
+
+
+def _files(name: str, instance: Instance) -> Iterator[AnyResource]:
+    secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
+    environment = render("triton/env.j2", env=secret).encode()
+    yield Directory(models_of(name, instance), keep_mode=True)
+    yield File(environment_file(name), environment, mode="0600", sensitive=True)
+    yield File(unit_file(name), _unit(name, instance).encode())
+
+
+def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
+    unit, seconds = unit_of(name), instance.ready_timeout + 60
+    read = [environment_file(name), unit_file(name)]
+    if instance.canary:
+        read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
+    yield Image(instance.image)
+    yield Service(unit, timeout=seconds)
+    yield Handler(
+        f"restart {unit}",
+        on=tuple(f"file:{path}" for path in read),
+        script=f"restart_unit {unit} {seconds}",
+        covered_by=(f"service:{unit}:start",),
+    )
+    # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
+    yield Handler(
+        f"wait for {unit}",
+        on=(DOCKER_RESTARTED, DOCKER_MOVED),
+        script=f"start_unit {unit} {seconds}",
+        covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
+    )
+
+
+def _unit(name: str, instance: Instance) -> str:
+    stop = instance.exit_timeout + 15
+    return render(
+        "triton/triton@.service.j2",
+        name=name,
+        label=constant(CONTAINERS, "instance_label"),
+        instance=instance,
+        steering={key: value for key, value in instance.env.items() if STEERING.fullmatch(key)},
+        container=container_of(name),
+        environment=environment_file(name),
+        models=models_of(name, instance),
+        canary=CANARY,
+        published=f"[{instance.address}]" if ":" in instance.address else instance.address,
+        gate=GATE,
+        ready=READY,
+        selection=instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus)),
+        stop_timeout=stop,
+        unit_stop_timeout=stop + 15,
+        start_timeout=instance.ready_timeout + 30,
+    )
+
+
+EXAMPLE = {
+    "instances": {
+        "main": {
+            "image": "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3",
+            "env": {"GREETING": 'hello "world"'},
+            "args": ["--log-verbose=1"],
+        },
+        "second": {
+            "image": "nvcr.io/nvidia/tritonserver:24.07-py3",
+            "gpus": [0],
+            "http_port": 9000,
+            "grpc_port": 9001,
+            "metrics_port": 9002,
+            "canary": False,
+        },
+    }
+}
+
+ROLE = Role("triton", TritonSettings, resources, order=40, example=EXAMPLE)

@@ -1,0 +1,117 @@
+"""A plan and a connection in, events out. The host carries the plan out; here it is only watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from provision.connection import Connection
+from provision.errors import HostError, UnreachableError
+from provision.plan.plan import Plan
+from provision.plan.script import GONE, Event, follow, launch, parse_event
+
+LONGEST = 4 * 3600.0
+"""Seconds after which a run is no longer watched; the host finishes it."""
+
+RECONNECTS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds to wait before each attempt to watch on after a lost connection."""
+
+
+class BusyError(HostError):
+    """Another run is under way on the host.
+
+    :param run: its id.
+    """
+
+    def __init__(self, host: str, run: str) -> None:
+        super().__init__(host, f"run {run or 'of another operator'} is under way on the host")
+        self.run = run
+
+
+class LostRunError(HostError):
+    """The host was rebooted while a run was under way there."""
+
+
+class _Spool:
+    """The events of one run, however many connections it takes to read them."""
+
+    def __init__(self, host: str, on_event: Callable[[Event], None]) -> None:
+        self.host = host
+        self.on_event = on_event
+        self.offset = 0
+        self.events: list[Event] = []
+
+    def line(self, line: bytes) -> None:
+        text = line.decode("ascii", "backslashreplace").rstrip("\n")
+        if text.startswith("busy "):
+            raise BusyError(self.host, text.removeprefix("busy "))
+        event = parse_event(text)
+        self.offset += len(line.rstrip(b"\n")) + 1
+        self.events.append(event)
+        self.on_event(event)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and self.events[-1].kind == "end"
+
+
+def apply(connection: Connection, plan: Plan, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+    """Start ``plan`` on the host as run ``run`` and follow it to its end.
+
+    A lost connection is opened again and the run followed on from where it was.
+
+    :raises BusyError: if another run is under way; nothing was started.
+    :raises UnreachableError: if the host cannot be reached any more; the run continues on it.
+    :raises LostRunError: if the host was rebooted meanwhile.
+    :raises HostError: if the run ended without a result.
+    """
+    return _watch(connection, launch(plan, run), run, on_event)
+
+
+def attach(connection: Connection, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+    """Follow a run that somebody else started, from its first event to its end; raises as :func:`apply`."""
+    return _watch(connection, follow(run, 0), run, on_event)
+
+
+def _watch(connection: Connection, script: str, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+    spool = _Spool(connection.login.host, on_event)
+    waits = iter(RECONNECTS)
+    while True:
+        try:
+            output = connection.run(script, timeout=LONGEST, on_line=spool.line)
+        except UnreachableError as error:
+            _reopen(connection, waits, error)
+        else:
+            if spool.ended:
+                return spool.events
+            if output.exit_code == GONE:
+                raise LostRunError(
+                    connection.login.host,
+                    f"the host does not know run {run} any more: it was rebooted",
+                    hint="run again: the run continues where this one was cut",
+                )
+            raise HostError(
+                connection.login.host,
+                f"run {run} ended without a result (exit {output.exit_code}): {output.err.strip()[-300:]}",
+                hint=f"on the host: journalctl -u provision-{run}",
+            )
+        script = follow(run, spool.offset)
+
+
+def _reopen(connection: Connection, waits: Iterator[float], error: UnreachableError) -> None:
+    while True:
+        wait = next(waits, None)
+        if wait is None:
+            raise UnreachableError(
+                error.host,
+                f"{error.message}; the run continues on the host",
+                hint="run the same command again: it attaches to the run, or finds it done",
+            ) from error
+        time.sleep(wait)
+        connection.close()
+        try:
+            connection.open()
+        except UnreachableError as again:
+            error = again
+        else:
+            return

@@ -1,0 +1,275 @@
+"""Many hosts at once: in which batches, and when enough have failed. One host never stops another."""
+
+from __future__ import annotations
+
+import math
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from provision.connection import Connection, ssh_config
+from provision.connection.login import Login
+from provision.errors import HostError, InventoryError, UnreachableError, UsageError
+from provision.facts import Facts
+from provision.inventory import Host
+from provision.inventory.settings import read
+from provision.plan.plan import Plan
+from provision.plan.result import Result
+from provision.role import Role
+from provision.run.host import HostRun, OnEvent, Target, ask_facts
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORKS = 50
+"""Hosts worked on at the same time, unless the command line says otherwise."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """In which batches a fleet is changed.
+
+    :ivar forks: hosts at the same time.
+    :ivar serial: sizes of the batches, numbers or percentages; the last one repeats. Empty: one batch.
+    :ivar max_failed: how many hosts may fail or be unreachable, a number or a percentage; empty: any number
+        without batches, none with them.
+    """
+
+    forks: int = FORKS
+    serial: tuple[str, ...] = ()
+    max_failed: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a number nor a percentage.
+
+        :raises UsageError: naming the option.
+        """
+        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed,))):
+            for text in filter(None, texts):
+                _share(text, 1, option)
+
+    def batches(self, names: Sequence[str]) -> list[list[str]]:
+        """Split ``names`` as Ansible's ``serial`` does.
+
+        :raises UsageError: for a size that is neither a number nor a percentage.
+        """
+        sizes = [self._size(size, len(names)) for size in self.serial] or [max(len(names), 1)]
+        rest = list(names)
+        found: list[list[str]] = []
+        while rest:
+            size = sizes[min(len(found), len(sizes) - 1)]
+            found.append(rest[:size])
+            rest = rest[size:]
+        return found
+
+    @staticmethod
+    def _size(text: str, total: int) -> int:
+        """Ansible's rules: a percentage is one host at least, and 0 is all that are left."""
+        return _share(text, total, "--serial") or (1 if text.endswith("%") else max(total, 1))
+
+    def tolerated(self, total: int) -> int:
+        """How many of ``total`` hosts may fail before no further host is started.
+
+        :raises UsageError: for a threshold that is neither a number nor a percentage.
+        """
+        if self.max_failed:
+            return _share(self.max_failed, total, "--max-failed")
+        return 0 if self.serial else total
+
+
+def _share(text: str, total: int, option: str) -> int:
+    if not re.fullmatch(r"\d+%?", text):
+        raise UsageError(
+            f"{option} {text}: neither a number nor a percentage", hint=f"{option} 2 or {option} 10%"
+        )
+    return math.floor(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+
+
+def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target], list[str]]:
+    """Check the settings of all hosts before any connection, and say how each is reached.
+
+    Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
+
+    :raises InventoryError: with file and line, for settings or connection variables that are refused, and if
+        no host has settings for any of the roles.
+    """
+    config = ssh_config()
+    found: list[Target] = []
+    without: list[Host] = []
+    for host in hosts:
+        settings = {role: read(role.settings, host, role.name) for role in roles if role.name in host.vars}
+        if settings:
+            found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
+        else:
+            without.append(host)
+    if not found and without:
+        raise InventoryError(
+            f"host {without[0].name} has settings for none of: {', '.join(role.name for role in roles)}",
+            where=without[0].where(),
+            hint=f"give it variables of that name, for instance in group_vars: {roles[-1].name}: …",
+        )
+    return found, [host.name for host in without]
+
+
+def logins(hosts: Iterable[Host]) -> list[Login]:
+    """How each host is reached.
+
+    :raises InventoryError: for connection variables that are refused.
+    """
+    config = ssh_config()
+    return [Login.of(host.name, host.vars, config) for host in hosts]
+
+
+def gather_facts(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+    """Facts of every host that answers, and the error of every one that does not."""
+
+    def ask(login: Login) -> Facts | HostError:
+        try:
+            with Connection(login) as connection:
+                return ask_facts(connection)[0]
+        except HostError as error:
+            return error
+
+    answers = each({login.host: login for login in ways}, ask, forks, lambda: None)
+    facts = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
+    return facts, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
+
+
+def each(
+    items: Mapping[str, T], work: Callable[[T], R], forks: int, refresh: Callable[[], None]
+) -> dict[str, R]:
+    """Do ``work`` for all items, ``forks`` at a time; ``refresh`` is called at least every second meanwhile.
+
+    An interrupt does not wait for work that was begun.
+    """
+    pool = ThreadPoolExecutor(max_workers=max(1, min(forks, len(items) or 1)))
+    try:
+        running = {pool.submit(work, item): name for name, item in items.items()}
+        found: dict[str, R] = {}
+        pending = set(running)
+        while pending:
+            done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+            found |= {running[future]: future.result() for future in done}
+            refresh()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return {name: found[name] for name in items}
+
+
+@dataclass
+class Fleet:
+    """All hosts of one command, their connections open from the plan to the proof."""
+
+    targets: Sequence[Target]
+    rollout: Rollout
+    on_event: OnEvent
+    refresh: Callable[[], None] = lambda: None
+    hosts: dict[str, HostRun] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(self.hosts)
+
+    def close(self, names: Iterable[str]) -> None:
+        """Close the connections of hosts."""
+        for name in names:
+            self.hosts[name].connection.close()
+
+    def survey(self) -> dict[str, Plan]:
+        """Plan every host. Those that cannot be planned have a result already."""
+        self.hosts = {t.name: HostRun(t, Connection(t.login)) for t in self.targets}
+
+        def work(host: HostRun) -> Result | None:
+            return _isolated(host, lambda: host.make_survey(self.on_event))
+
+        failed = each(self.hosts, work, self.rollout.forks, self.refresh)
+        self.results = {name: result for name, result in failed.items() if result}
+        return {name: host.survey.plan for name, host in self.hosts.items() if host.survey}
+
+    def restrict_to(self, approved: Mapping[str, Plan]) -> None:
+        """Let only hosts go on whose plan is the saved one, with the permissions that were given for it.
+
+        :raises UsageError: if the saved plan is of other hosts.
+        """
+        if missing := [name for name in self.hosts if name not in approved]:
+            raise UsageError(f"the saved plan has no host {missing[0]}", hint="plan again, or name its hosts")
+        stale = [
+            name
+            for name, host in self.hosts.items()
+            if host.survey and host.survey.plan.changes and host.survey.plan.digest != approved[name].digest
+        ]
+        if stale:
+            raise UsageError(
+                f"the saved plan is stale: {', '.join(stale)} changed since, or the settings did",
+                hint="plan again: inv plan --out FILE",
+            )
+        for name, host in self.hosts.items():
+            if host.survey:
+                plan = host.survey.plan
+                granted = tuple(sorted({*plan.granted, *approved[name].granted}))
+                host.survey = replace(host.survey, plan=replace(plan, granted=granted))
+
+    def apply(self, run: str) -> None:
+        """Apply all plans, batch by batch, until too many hosts have failed."""
+        names = [name for name in self.hosts if name not in self.results]
+        tolerated = self.rollout.tolerated(len(self.hosts))
+        for batch in self.rollout.batches(names):
+            if self._failures() > tolerated:
+                skipped = {name: self.hosts[name].result("skipped") for name in batch}
+                self.results |= skipped
+                continue
+            hosts = {name: self.hosts[name] for name in batch}
+            self.results |= each(
+                hosts, lambda host: self._applied(host, run), self.rollout.forks, self.refresh
+            )
+            self.close(batch)
+
+    def _applied(self, host: HostRun, run: str) -> Result:
+        result = _isolated(host, lambda: host.apply(run, self.on_event))
+        assert result is not None
+        return result
+
+    def planned(self) -> None:
+        """Results of a run that only plans: a host that would change has status changed."""
+        for name, host in self.hosts.items():
+            if name not in self.results and host.survey:
+                pending = host.survey.plan.changes
+                self.results[name] = host.result("changed" if pending else "ok", changes=pending)
+
+    def in_order(self) -> list[Result]:
+        """The results in the order of the inventory."""
+        return [self.results[name] for name in self.hosts if name in self.results]
+
+    def _failures(self) -> int:
+        return sum(result.status in ("failed", "unreachable") for result in self.results.values())
+
+
+def _isolated(host: HostRun, work: Callable[[], Result | None]) -> Result | None:
+    """Do ``work`` so that whatever goes wrong is this host's result and nobody else's."""
+    try:
+        return work()
+    except UsageError:
+        raise  # a template or this machine is at fault, for every host
+    except UnreachableError as error:
+        return host.result("unreachable", error=error)
+    except HostError as error:
+        return host.result("failed", error=error)
+    except Exception as error:  # noqa: BLE001  # a defect of ours must not end the run of the other hosts
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"unexpected {type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+        return host.result(
+            "failed", error=HostError(host.target.name, message, hint="this is a defect: report it")
+        )
+
+
+def exit_code(results: Sequence[Result], *, check: bool) -> int:
+    """0 all well, 1 a host failed, was not reached or not started, 3 with ``check``: changes are pending."""
+    if any(result.status in ("failed", "unreachable", "skipped") for result in results):
+        return 1
+    return 3 if check and any(result.changes for result in results) else 0

@@ -1,0 +1,310 @@
+"""One host: facts, plan, apply, and planned again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from provision.causes.known_messages import hint_for
+from provision.connection import Connection
+from provision.connection.login import Login
+from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
+from provision.facts import PROBES, Facts, parse
+from provision.plan import plan as planning
+from provision.plan.declared import Declared, declare
+from provision.plan.plan import Plan
+from provision.plan.result import Result, Status
+from provision.plan.script import ACTIVE, Event
+from provision.plan.stages import Stage, next_stage
+from provision.resource import Change
+from provision.role import Role, Settings
+from provision.run.apply import BusyError, LostRunError, apply, attach
+from provision.run.gather import gather
+
+PREVIEW = 300.0
+"""Seconds for the host's own tools to say what they would do."""
+
+POLL = 2.0
+"""Seconds between two attempts to reach a host that reboots."""
+
+REBOOTS = 3
+"""Reboots after which a host that still wants another one is given up."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A host with its way in and the settings of the roles that it has, checked before any connection.
+
+    :ivar granted: names of the permissions that the command line gives.
+    """
+
+    name: str
+    login: Login
+    settings: Mapping[Role, Settings]
+    granted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a host is, what is declared for it, and what that takes."""
+
+    facts: Facts
+    declared: tuple[Declared, ...]
+    plan: Plan
+
+
+OnEvent = Callable[[str, Event | str], None]
+"""Receives the name of a host and an event of its run, or a line about it."""
+
+
+def ask_facts(connection: Connection) -> tuple[Facts, str]:
+    """Facts of the host, and the id of the run that is under way there (or "").
+
+    :raises ProbeError: if it is not a system that we can read.
+    """
+    answers = gather(connection, (*PROBES, ACTIVE))
+    try:
+        return parse(answers), answers[ACTIVE.name].out.strip()
+    except ValueError as error:
+        raise ProbeError(connection.login.host, str(error)) from error
+
+
+def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
+    """Ask a host for its facts and its state, and plan it: two execs, and nothing is changed.
+
+    A run that is under way there is followed to its end first.
+
+    :raises HostError: if the host cannot be reached, read or planned.
+    """
+    facts, run = ask_facts(connection)
+    if run:
+        on_event(target.name, f"run {run} is under way here; attached to it")
+        attach(connection, run, lambda event: on_event(target.name, event))
+    declared = declare(target.name, target.settings, facts)
+    return Survey(facts, declared, replan(connection, declared, target.granted))
+
+
+def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[str, ...]) -> Plan:
+    """Ask for the state of all that is declared, and plan: one exec, and one more for previews."""
+    host = connection.login.host
+    answers = gather(connection, planning.probes(declared))
+    plan = planning.plan(host, declared, planning.states(host, declared, answers), granted)
+    previews = planning.previews(plan)
+    if not previews:
+        return plan
+    return planning.refined(plan, declared, gather(connection, previews, timeout=PREVIEW))
+
+
+@dataclass
+class HostRun:
+    """The run of one host: its connection stays open from the plan to the proof.
+
+    :ivar reboots: how often it was rebooted.
+    :ivar right: how many resources were right before anything was changed.
+    """
+
+    target: Target
+    connection: Connection
+    began: float = field(default_factory=time.monotonic)
+    survey: Survey | None = None
+    reboots: int = 0
+    right: int = 0
+
+    def make_survey(self, on_event: OnEvent) -> None:
+        """Survey the host; what is right before the run is counted here.
+
+        :raises HostError: as :func:`survey`.
+        """
+        self.survey = survey(self.connection, self.target, on_event)
+        self.right = len(self.survey.declared) - len(self.survey.plan.changes)
+
+    def result(
+        self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
+    ) -> Result:
+        """Sum up; ``changes`` are those that were made."""
+        return Result(
+            self.target.name,
+            status,
+            resources=len(self.survey.declared) if self.survey else 0,
+            right=self.right,
+            changes=tuple(changes),
+            notes=self.survey.plan.notes if self.survey else (),
+            reboots=self.reboots,
+            error=error,
+            seconds=time.monotonic() - self.began,
+            connects=self.connection.connects,
+            execs=self.connection.execs,
+        )
+
+    def apply(self, run: str, on_event: OnEvent) -> Result:
+        """Apply the plan of the survey, then plan again: changed only if nothing is left to do."""
+        assert self.survey is not None
+        if not self.survey.plan.changes:
+            return self.result("ok")
+        done: list[Change] = []
+        try:
+            self._apply(run, on_event, done)
+        except UnreachableError as error:
+            return self.result("unreachable", error=error, changes=done)
+        except HostError as error:
+            return self.result("failed", error=error, changes=done)
+        return self.result("changed", changes=done)
+
+    def _apply(self, run: str, on_event: OnEvent, done: list[Change]) -> None:
+        """Stage by stage, a reboot between two of them; ``done`` collects the changes that were made."""
+        assert self.survey is not None
+        approved = self.survey.plan
+        while self.survey.plan.changes:
+            stage = next_stage(self.survey.plan)
+            try:
+                self._apply_stage(stage, f"{run}-{self.reboots}" if self.reboots else run, on_event, done)
+            except BusyError as busy:
+                self._plan_after_another(busy, approved, on_event)
+                continue
+            if refusal := stage.refusal():
+                raise refusal
+            if stage.reboot is None:
+                break
+            self._plan_after_reboot(stage.reboot, approved, on_event)
+        else:
+            return
+        if pending := replan(self.connection, self.survey.declared, approved.granted).changes:
+            raise ChangeError(
+                self.target.name,
+                f"not converged: {pending[0].summary} is still to be done ({pending[0].reason})",
+                resource=pending[0].resource,
+                hint="something on the host undoes the change, or another tool manages the same thing",
+            )
+
+    def _apply_stage(self, stage: Stage, run: str, on_event: OnEvent, done: list[Change]) -> None:
+        if not stage.plan.changes:
+            return
+        assert self.survey is not None
+        try:
+            events = apply(self.connection, stage.plan, run, lambda event: on_event(self.target.name, event))
+        except (LostRunError, UnreachableError):
+            # The connection may be gone before the last event was read.
+            if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
+                raise
+            done += stage.plan.changes
+            return
+        done += [stage.plan.changes[event.index] for event in events if event.kind in ("ok", "skip")]
+        _raise_failure(stage.plan, run, events)
+
+    def booted(self) -> str:
+        """The id of the host's boot, over a fresh connection.
+
+        :raises UnreachableError: if it does not answer.
+        """
+        self.connection.close()
+        return self.connection.run("cat /proc/sys/kernel/random/boot_id", timeout=20).out.strip()
+
+    def _plan_after_reboot(self, reboot: Change, approved: Plan, on_event: OnEvent) -> None:
+        """Wait for the host, and plan it anew: facts may have changed, such as the kernel.
+
+        :raises RefusedError: if the new plan has more than was approved.
+        """
+        assert self.survey is not None
+        on_event(self.target.name, f"reboot: waiting up to {reboot.reboot} s for it to come back")
+        took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
+        self.reboots += 1
+        facts, _ = ask_facts(self.connection)
+        declared = declare(self.target.name, self.target.settings, facts)
+        plan = replan(self.connection, declared, approved.granted)
+        self.survey = Survey(facts, declared, plan)
+        on_event(self.target.name, f"back after {took:.0f} s; {left(len(plan.changes))}")
+        if (again := next_stage(plan).reboot) and (
+            (again.resource, again.reason) == (reboot.resource, reboot.reason) or self.reboots >= REBOOTS
+        ):
+            raise ChangeError(
+                self.target.name,
+                f"it was rebooted and still needs a reboot: {again.reason}",
+                resource=again.resource,
+                hint="look at its console: it may boot another kernel than the newest, or an old initramfs",
+            )
+        if beyond := plan.beyond(approved, rebooted=True):
+            raise _beyond(self.target.name, "after the reboot", beyond[0])
+
+    def _await_boot(self, old: str, limit: float) -> float:
+        """Wait until the host answers with another boot id; the seconds that it took.
+
+        :raises UnreachableError: if it does not in time.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                if self.booted() != old:
+                    break
+                said = "it answers, and was not rebooted"
+            except HostError as error:
+                said = error.message
+            if time.monotonic() - began > limit:
+                raise UnreachableError(
+                    self.target.name,
+                    f"it did not come back within {limit:.0f} s of its reboot: {said}",
+                    hint="look at its console or BMC; when it is up, run again: the run continues",
+                )
+            time.sleep(POLL)
+        # Units that start at boot are on their way; planning before they are up would start them once more.
+        self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
+        return time.monotonic() - began
+
+    def _plan_after_another(self, busy: BusyError, approved: Plan, on_event: OnEvent) -> None:
+        """Somebody else was quicker: wait for them, and go on only with what was approved.
+
+        :raises BusyError: if it is not known what to wait for.
+        :raises RefusedError: if the new plan has more than was approved.
+        """
+        if not busy.run:
+            raise busy
+        assert self.survey is not None
+        on_event(self.target.name, f"{busy.message}; attached to it")
+        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event))
+        plan = replan(self.connection, self.survey.declared, approved.granted)
+        if beyond := plan.beyond(approved):
+            raise _beyond(self.target.name, "after another run", beyond[0])
+        self.survey = replace(self.survey, plan=plan)
+
+
+def left(count: int) -> str:
+    """How many changes are left, as a sentence."""
+    return "nothing is left to do" if not count else f"{count} change{'' if count == 1 else 's'} left"
+
+
+def _beyond(host: str, when: str, change: Change) -> RefusedError:
+    return RefusedError(
+        host,
+        f"{when} the plan has more than was approved: {change.summary} ({change.reason})",
+        hint="look at the new plan: inv plan",
+    )
+
+
+def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
+    """Turn the event of a failed step into an error with everything that is known about it."""
+    failed = next((event for event in events if event.kind == "fail"), None)
+    if failed is None:
+        if events and events[-1].status == "interrupted":
+            raise HostError(
+                plan.host, f"run {run} was interrupted on the host", hint="run again: the run continues"
+            )
+        return
+    change = plan.changes[failed.index]
+    tail = failed.output.strip()
+    what = {
+        "guard": "it was changed since the plan was made",
+        "unproven": "the command succeeded, and what it should bring about is not there",
+    }.get(failed.status, f"exit {failed.status}")
+    raise ChangeError(
+        plan.host,
+        f"{change.resource}: {change.summary}: {what}",
+        resource=change.resource,
+        exit_code=int(failed.status) if failed.status.isdigit() else None,
+        stderr=tail,
+        hint=hint_for(tail)
+        or (
+            "plan again"
+            if failed.status == "guard"
+            else f"the whole output: /run/provision/{run}/{failed.index}.log on the host"
+        ),
+    )

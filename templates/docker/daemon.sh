@@ -1,0 +1,118 @@
+# shellcheck shell=sh
+# needs: docker/daemon_json.sh docker/restart_preview.sh shell/units.sh
+# A running dockerd: started, restarted and reloaded, with the previous daemon.json where it does not take the new one.
+
+# docker_knows DEFAULT RUNTIME...: the running dockerd has these runtimes and this default.
+docker_knows() {
+  default=$1
+  shift
+  known=$(timeout 20 docker info --format '{{.DefaultRuntime}}{{range $name, $_ := .Runtimes}} {{$name}}{{end}}') || return
+  [ "${known%% *}" = "$default" ] || return
+  for runtime in "$@"; do
+    case " ${known#* } " in *" $runtime "*) ;; *) return 1 ;; esac
+  done
+}
+
+# docker_answers: dockerd answers, not only its client.
+docker_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# containers_outlive_docker: live-restore is on in the running dockerd.
+containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}')" = true ]; }
+
+# start_docker DEFAULT RUNTIME...
+start_docker() { bring_up_docker start "$@"; }
+
+# nothing_stops: the plan found no container that a restart would stop; there may be some by now.
+# shellcheck disable=SC2154  # $outlive is of the step
+nothing_stops() {
+  systemctl is-active --quiet docker.service || return 0
+  names=$(running_with_docker)
+  if [ "$outlive" != yes ] && { [ "$outlive" = no ] || ! containers_outlive_docker; }; then
+    names="$names $(timeout 20 docker ps --format '{{.Names}}')"
+  fi
+  # shellcheck disable=SC2086  # names in a row
+  set -- $names
+  [ $# -eq 0 ] || fail "dockerd is not restarted: since the plan was made, these were started: $*"
+}
+
+# restart_docker DEFAULT RUNTIME...; $allowed is whether containers may stop, $outlive whether they outlive
+# dockerd: yes, no, or as now.
+# shellcheck disable=SC2154  # both are of the step
+restart_docker() {
+  forget_what_is_proven
+  [ "$allowed" = yes ] || nothing_stops || return
+  if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
+    dependents=
+    if ! { systemctl reload docker.service && wait_until 30 containers_outlive_docker; }; then
+      back_to_the_previous reload "$@"
+      return
+    fi
+  fi
+  bring_up_docker restart "$@"
+}
+
+# adopt_docker DEFAULT RUNTIME...: after the engine's package moved; most packages restart dockerd themselves.
+adopt_docker() {
+  installed=$(dockerd --version) || return
+  running=$(timeout 20 docker version --format '{{.Server.Version}}' 2>/dev/null)
+  case $installed in *" version $running,"*) [ -z "$running" ] || return 0 ;; esac
+  restart_docker "$@"
+}
+
+# bring_up_docker VERB DEFAULT RUNTIME...
+bring_up_docker() {
+  verb=$1
+  shift
+  dependents=$(running_with_docker)
+  if run_unit "$verb" docker.service 120 && wait_until 30 docker_knows "$@"; then
+    rm -rf -- "$docker_before"
+  else
+    back_to_the_previous restart "$@"
+  fi
+}
+
+# reload_docker DEFAULT RUNTIME...
+reload_docker() {
+  dependents=
+  since=$(journalctl --no-pager -q -n 0 --show-cursor -u docker.service | sed -n 's/^-- cursor: //p')
+  if systemctl reload docker.service && wait_until 30 docker_knows "$@" && reload_was_taken; then
+    rm -rf -- "$docker_before"
+  else
+    back_to_the_previous reload "$@"
+  fi
+}
+
+# reload_was_taken: dockerd tells in its journal alone what it makes of a reload.
+reload_was_taken() {
+  patience=10
+  while [ "$patience" -gt 0 ]; do
+    journalctl --no-pager -q -o cat -u docker.service ${since:+"--after-cursor=$since"} >"$run/reload"
+    if grep -q 'Reloaded configuration' "$run/reload"; then return 0; fi
+    if grep -E 'level=(error|fatal)' "$run/reload" | grep -i -E 'reload|config'; then return 1; fi
+    patience=$((patience - 1))
+    sleep 1
+  done
+  # With a log level above info it says nothing of one that went well.
+}
+
+# back_to_the_previous VERB DEFAULT RUNTIME...: dockerd does not run with the new daemon.json. Always fails.
+back_to_the_previous() {
+  verb=$1
+  if daemon_json_is_proven; then
+    fail "docker.service did not come up; its daemon.json is the one that it ran with before"
+    return
+  fi
+  put_back_daemon_json || return
+  systemctl reset-failed docker.service docker.socket 2>/dev/null
+  if run_unit "$verb" docker.service 120 >"$run/docker-again" 2>&1 && wait_until 30 docker_answers; then
+    # A restart did what was owed, and the reload of the new file is owed no more.
+    [ "$verb" = reload ] || rm -f "$owed/restart-docker.service"
+    rm -f "$owed/reload-docker.service"
+    # shellcheck disable=SC2086  # names of units
+    [ -z "$dependents" ] || systemctl start --no-block -- $dependents
+    fail "dockerd does not run with the new $daemon_json: the previous one is back, and docker runs with it"
+  else
+    cat "$run/docker-again"
+    fail "dockerd does not run with the new $daemon_json, nor with the previous one, which is back"
+  fi
+}

@@ -1,0 +1,29 @@
+# shellcheck shell=sh
+# needs: shell/containers.sh
+# Who notices a restart of dockerd.
+
+# running_with_docker: units that systemd stops with docker.service, and would not start again by itself.
+running_with_docker() {
+  for unit in $(systemctl show -p ConsistsOf --value docker.service); do
+    case $unit in *.service) ! systemctl is-active --quiet -- "$unit" || echo "$unit" ;; esac
+  done
+}
+
+# restart_preview OUTLIVE: repeats whether containers outlive dockerd, and lists the units and containers that run.
+restart_preview() {
+  echo "outlive $1"
+  systemctl is-active --quiet docker.service || return 0
+  echo active
+  running_with_docker | sed 's/^/unit /'
+  if live=$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}' 2>/dev/null) && [ -n "$live" ]; then
+    echo "live-restore $live"
+    form='container {{.Name}} {{.Config.Image}} {{or .HostConfig.RestartPolicy.Name "no"}}'
+    docker ps --quiet --no-trunc |
+      xargs -r timeout 60 docker inspect --format "$form {{index .Config.Labels \"$instance_label\"}}"
+  else
+    for task in $container_tasks; do
+      if [ -d "$task" ]; then echo "unknown ${task##*/}"; fi
+    done
+  fi
+  :
+}

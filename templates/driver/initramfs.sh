@@ -1,0 +1,26 @@
+# shellcheck shell=sh
+# needs: driver/kernels.sh
+# The initramfs of the kernels that count.
+
+# initramfs_images: prints their files, where distributions put them.
+initramfs_images() {
+  find_kernels
+  for k in $kernels; do
+    for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
+      if [ -e "$image" ]; then echo "$image"; fi
+    done
+  done
+}
+
+# stale_images FILE...: a line for each file, with the images that are older. Listing what is in one takes seconds.
+stale_images() {
+  images=$(initramfs_images)
+  for file in "$@"; do
+    stale=
+    for image in $images; do
+      # shellcheck disable=SC3013  # dash, bash and busybox know -nt
+      if [ "$file" -nt "$image" ]; then stale="$stale $image"; fi
+    done
+    echo "$stale"
+  done
+}

@@ -1,0 +1,19 @@
+# shellcheck shell=sh
+# needs: driver/kernels.sh
+# Secure Boot.
+
+# secure_boot_keys: who may sign modules, and whether DKMS's key is one of them.
+# The key is the one that dkms takes: of its configuration; shim's own, which Ubuntu makes; or its own.
+secure_boot_keys() {
+  read -r forced 2>/dev/null </sys/module/module/parameters/sig_enforce
+  read -r lockdown 2>/dev/null </sys/kernel/security/lockdown
+  echo "enforce=${forced:-?} ${lockdown:-?}"
+  key=$(cat /etc/dkms/framework.conf /etc/dkms/framework.conf.d/*.conf 2>/dev/null |
+    sed -n "s/^[[:space:]]*mok_certificate=[\"']\{0,1\}\([^\"']*\).*/\1/p" | tail -n 1)
+  for file in /var/lib/shim-signed/mok/MOK.der "$dkms_tree/mok.pub"; do
+    if [ -z "$key" ] && [ -e "$file" ]; then key=$file; fi
+  done
+  echo "key=$key"
+  if [ -d /sys/module/nvidia ]; then echo "loaded=$(installed_module signer)"; fi
+  if [ -n "$key" ]; then echo "said=$(timeout 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
+}

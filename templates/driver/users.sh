@@ -1,0 +1,39 @@
+# shellcheck shell=sh
+# Who uses the GPUs, and what speaks for a reboot.
+
+# gpu_users: a line for each process that uses the driver, its own daemons aside, for each other kernel module on top of
+# it, and for each running container.
+gpu_users() {
+  {
+    find /proc/[0-9]*/fd -maxdepth 1 -lname '/dev/nvidia*' 2>/dev/null
+    grep -l -s -E '/lib(cuda|nvidia-ml)\.so' /proc/[0-9]*/maps
+  } | cut -d/ -f3 | sort -un | while read -r pid; do
+    read -r name 2>/dev/null <"/proc/$pid/comm" || continue
+    case $name in nvidia-persiste* | nv-fabricmanage*) continue ;; esac
+    printf 'process %s %s %s\n' "$pid" "$(tr '\n ' '  ' <"/proc/$pid/cgroup" | tr -d ' ')" "$name"
+  done
+  for holder in /sys/module/nvidia/holders/*; do
+    case ${holder##*/} in '*' | nvidia_uvm | nvidia_drm | nvidia_modeset | nvidia_peermem) continue ;; esac
+    echo "holder ${holder##*/}"
+  done
+  if command -v docker >/dev/null 2>&1; then
+    timeout 20 docker ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
+  fi
+  :
+}
+
+# nouveau_idle: prints idle where nothing uses nouveau: no open device, no console on its framebuffer.
+nouveau_idle() {
+  if [ "$(cat /sys/module/nouveau/refcnt 2>/dev/null)" = 0 ] && ! grep -q -s nouveau /proc/fb; then echo idle; fi
+}
+
+# boot_state: whether nouveau is loaded; and of each GPU its index, ECC mode now and pending, MIG mode now and pending.
+# The driver is asked where it is loaded, and with a limit, as it may hang.
+boot_state() {
+  if [ -d /sys/module/nouveau ]; then echo nouveau; fi
+  if [ -e /proc/driver/nvidia/version ]; then
+    timeout 10 nvidia-smi --format=csv,noheader \
+      --query-gpu=index,ecc.mode.current,ecc.mode.pending,mig.mode.current,mig.mode.pending
+  fi
+  :
+}

@@ -1,0 +1,37 @@
+# shellcheck shell=sh
+# Files.
+
+# Folder of what was replaced or removed, a folder for each run.
+backups=/var/backups/provision
+
+# holds FILE SHA256: the file has this content.
+holds() { [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]; }
+
+# owned PATH "MODE OWNER:GROUP"
+owned() { [ "$(stat -L -c '%04a %U:%G' -- "$1" 2>/dev/null)" = "$2" ]; }
+
+# backup PATH: keeps what is there before it is replaced or removed.
+backup() {
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  kept=$backups/${run##*/}$1
+  mkdir -p -- "${kept%/*}" && cp -a -- "$1" "$kept"
+}
+
+# write_file PATH MODE OWNER:GROUP, the content in base64 on standard input: whole or not at all.
+write_file() {
+  file=$(readlink -m -- "$1") || return
+  folder=${file%/*}
+  (umask 022 && mkdir -p -- "${folder:-/}") || return
+  backup "$file" || return
+  new=$(mktemp -- "${folder:-}/.provision.XXXXXX") || return
+  if base64 -d >"$new" && chown "$3" "$new" && chmod "$2" "$new" && sync "$new" && mv -f -T -- "$new" "$file"; then
+    sync "${folder:-/}"
+  else
+    rm -f -- "$new"
+    return 1
+  fi
+  case $file in /etc/apt/*) rm -f "$run/apt-is-fresh" ;; esac
+}
+
+# make_directory PATH MODE OWNER:GROUP
+make_directory() { (umask 022 && mkdir -p -- "$1") && chmod "$2" "$1" && chown "$3" "$1"; }

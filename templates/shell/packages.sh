@@ -1,0 +1,27 @@
+# shellcheck shell=sh
+# Packages of both families: which of them we hold, and words that apt and dnf share.
+
+# The packages that we hold, one name a line; every other hold is somebody else's.
+held=/var/lib/provision/held
+
+# list_ours: a line "ours NAME" for each package that we hold.
+list_ours() { sed 's/^/ours /' "$held" 2>/dev/null; }
+
+# is_ours NAME: the hold on this package, if there is one, is ours.
+is_ours() { grep -q -x -F -e "$1" "$held" 2>/dev/null; }
+
+# note_ours NAME...: writes down that the holds on these packages are ours.
+note_ours() {
+  { cat "$held" 2>/dev/null; printf '%s\n' "$@"; } | sort -u >"$held.new" && mv -f "$held.new" "$held"
+}
+
+# Functions of roles that tell more of an installation that failed; a role's file adds its own.
+explainers=
+
+# explain_failure: what they tell.
+explain_failure() { for explainer in $explainers; do "$explainer"; done; }
+
+# among WORD "WORD...": it is one of them.
+among() {
+  case " $2 " in *" $1 "*) ;; *) return 1 ;; esac
+}

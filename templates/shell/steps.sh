@@ -1,0 +1,102 @@
+# shellcheck shell=sh
+# needs: shell/environment.sh shell/files.sh shell/units.sh
+# What every plan's script begins with: how steps run.
+# $run is the folder of this run: root-only, with a log for each step and the events that a controller follows.
+
+set_environment
+export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_MODE=l HOME=/root
+umask 077
+cd / || exit 1
+
+# Folder with a note for each handler that is owed.
+owed=/var/lib/provision/owed
+
+now() { date +%s%3N; }
+event() { printf '%s\n' "$*" >>"$run/events"; }
+encode() { base64 -w0; }
+fail() { echo "$*" >&2; return 1; }
+
+# say TEXT: to whoever follows the run.
+say() {
+  echo "$1"
+  event say "$(printf '%s' "$1" | encode)"
+}
+
+# nothing_done: a step that fails before it changes anything owes nothing for it.
+nothing_done() { for note in $debts; do rm -f "$owed/$note"; done; }
+
+# step N NAME OWES SETTLES: runs guard_N, do_N and done_N, and tells what became of it.
+step() {
+  event start "$1" "$(printf '%s' "$2" | encode)"
+  began=$(now)
+  if ("done_$1") </dev/null >/dev/null 2>&1; then
+    event skip "$1"
+    return
+  fi
+  if ! ("guard_$1") </dev/null >"$run/$1.log" 2>&1; then
+    event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  debts=
+  for note in $3; do
+    [ -e "$owed/$note" ] || debts="$debts $note"
+    : >"$owed/$note"
+  done
+  ("do_$1") </dev/null >"$run/$1.log" 2>&1
+  code=$?
+  took=$(($(now) - began))
+  if [ "$code" -ne 0 ]; then
+    event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  for note in $4; do rm -f "$owed/$note"; done
+  if ! ("done_$1") </dev/null >>"$run/$1.log" 2>&1; then
+    event fail "$1" unproven "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  event ok "$1" "$took"
+}
+
+# reboot_step N NAME OWES: the last step of its script, unless the host was booted since the plan; what comes after
+# is planned again when the host is back.
+reboot_step() {
+  event start "$1" "$(printf '%s' "$2" | encode)"
+  began=$(now)
+  if ("done_$1") </dev/null >/dev/null 2>&1; then
+    event skip "$1"
+    return
+  fi
+  for note in $3; do : >"$owed/$note"; done
+  if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1; then
+    event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | encode)"
+    finish failed
+  fi
+  event ok "$1" $(($(now) - began))
+  finish rebooting
+}
+
+# reboot_soon REASON: in a moment, so that whoever follows this run still reads how it ended.
+reboot_soon() {
+  systemd-run --quiet --collect --on-active=2 --timer-property=AccuracySec=100ms \
+    --description="reboot by provision" systemctl reboot --message="provision: $1"
+}
+
+# booted_since BOOT_ID
+booted_since() { [ "$(cat /proc/sys/kernel/random/boot_id)" != "$1" ]; }
+
+finish() {
+  event end "$1"
+  rm -f "$run/script"
+  rm -rf /run/provision/lock
+  trap - EXIT
+  exit 0
+}
+
+begin() {
+  echo $$ >"$run/pid"
+  trap 'event end interrupted; rm -f "$run/script"; rm -rf /run/provision/lock' EXIT
+  trap 'exit 143' HUP INT TERM
+  mkdir -p "$owed"
+}
+
+not_owed() { [ ! -e "$owed/$1" ]; }
