@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
 
 class ImpossibleError(ValueError):
-    """Settings that cannot be meant; for validators, where the field's documentation is not hint enough."""
+    """Settings that cannot work; for validators, where a field's documentation is not enough as a hint."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

@@ -82,17 +82,16 @@ def states(host: str, declared: Sequence[Declared], answers: Mapping[str, Output
 
 
 def plan(
-    host: str, declared: Sequence[Declared], found: Mapping[str, Any], granted: tuple[str, ...] = ()
+    host: str, declared: Sequence[Declared], states_by_id: Mapping[str, Any], granted: tuple[str, ...] = ()
 ) -> Plan:
     """Compute what makes every declared resource right, in the order written.
 
-    :param found: the states by resource id.
     :raises RefusedError: if a resource refuses the state that it finds.
     """
     changes: list[Change] = []
     notes: list[str] = []
     for item in declared:
-        state, planned = found[item.resource.id], Planned(tuple(changes))
+        state, planned = states_by_id[item.resource.id], Planned(tuple(changes))
         try:
             change = item.resource.change(state, planned)
         except Refusal as refusal:
@@ -102,26 +101,26 @@ def plan(
             shell = item.resource.shell
             changes.append(replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell)))
     handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
-    return Plan(host, _with_debts(tuple(changes), handlers, found), tuple(notes), granted)
+    return Plan(host, _with_debts(tuple(changes), handlers, states_by_id), tuple(notes), granted)
 
 
-def previews(found: Plan) -> list[Probe]:
+def previews(planned: Plan) -> list[Probe]:
     """The further questions that planned changes have."""
     return [
         replace(change.preview, name=_preview_name(change))
-        for change in found.changes
+        for change in planned.changes
         if change.preview is not None
     ]
 
 
-def refined(found: Plan, declared: Sequence[Declared], answers: Mapping[str, Output]) -> Plan:
+def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, Output]) -> Plan:
     """The plan with the answers to :func:`previews` in it.
 
     :raises RefusedError: if an answer shows that a change must not be made.
     """
     resources: dict[str, AnyResource] = {item.resource.id: item.resource for item in declared}
     changes = []
-    for change in found.changes:
+    for change in planned.changes:
         answer = answers.get(_preview_name(change))
         if answer is None:
             changes.append(change)
@@ -129,10 +128,10 @@ def refined(found: Plan, declared: Sequence[Declared], answers: Mapping[str, Out
         try:
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
-            raise RefusedError(found.host, refusal.message, hint=refusal.hint) from refusal
+            raise RefusedError(planned.host, refusal.message, hint=refusal.hint) from refusal
         kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
         changes.append(replace(closer, **kept))
-    return replace(found, changes=tuple(changes))
+    return replace(planned, changes=tuple(changes))
 
 
 def _preview_name(change: Change) -> str:
@@ -140,7 +139,7 @@ def _preview_name(change: Change) -> str:
 
 
 def _with_debts(
-    changes: tuple[Change, ...], handlers: Sequence[Handler], found: Mapping[str, Any]
+    changes: tuple[Change, ...], handlers: Sequence[Handler], states_by_id: Mapping[str, Any]
 ) -> tuple[Change, ...]:
     """Note on every change which handlers it owes, and which it settles by doing their work."""
     owes: dict[int, list[str]] = {}
@@ -150,7 +149,7 @@ def _with_debts(
         causes = handler.causes(planned)
         for index in causes:
             owes.setdefault(index, []).append(handler.note)
-        if causes or found[handler.id]:
+        if causes or states_by_id[handler.id]:
             for index in handler.covers(planned):
                 if index > max(causes, default=-1):
                     settles.setdefault(index, []).append(handler.note)

@@ -71,7 +71,7 @@ def _site_role(file: Path) -> Role:
         raise UsageError(f"{file}: there is no ROLE in it", hint="ROLE = Role(…); see docs/add-a-role.md")
     if not (isinstance(role.settings, type) and issubclass(role.settings, Settings)):
         raise UsageError(
-            f"{file}: its settings are not a class of settings", hint="derive it from provision.role.Settings"
+            f"{file}: the role's settings must be a class", hint="derive it from provision.role.Settings"
         )
     if role.name != file.parent.name:
         raise UsageError(

@@ -92,7 +92,9 @@ def judge(
 ) -> VerifyResult:
     """Run the suite on what ``ask`` finds out; see :func:`verify`."""
     if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
-        raise UsageError(f"{junit} cannot be written: it is a folder, or is in none", hint="--junit FILE")
+        raise UsageError(
+            f"{junit} cannot be written: it is a folder, or its folder does not exist", hint="--junit FILE"
+        )
     began = time.monotonic()
     plugin = Plugin(targets, ask, roles or all_roles())
     words = io.StringIO()

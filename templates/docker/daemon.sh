@@ -23,7 +23,7 @@ containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveResto
 start_docker() { bring_up_docker start "$@"; }
 
 # nothing_stops: the plan found no container that a restart would stop; there may be some by now.
-# shellcheck disable=SC2154  # $outlive is of the step
+# shellcheck disable=SC2154  # the step sets $outlive
 nothing_stops() {
   systemctl is-active --quiet docker.service || return 0
   names=$(running_with_docker)
@@ -37,7 +37,7 @@ nothing_stops() {
 
 # restart_docker DEFAULT RUNTIME...; $allowed is whether containers may stop, $outlive whether they outlive
 # dockerd: yes, no, or as now.
-# shellcheck disable=SC2154  # both are of the step
+# shellcheck disable=SC2154  # the step sets both
 restart_docker() {
   forget_what_is_proven
   [ "$allowed" = yes ] || nothing_stops || return

@@ -12,8 +12,9 @@ apt_preview() {
   apt-get -s -q -y -o APT::Color=0 -o APT::Ignore-Hold=true "$@" 2>&1
 }
 
-# with_planned_files: what follows up to apt_preview writes to a copy of apt's folder, with which apt is then asked:
-# pins and sources that earlier steps write decide what apt does. Only for a subshell, as a probe is one.
+# with_planned_files: makes a copy of apt's folder. Calls of write_file that follow write to the copy, and apt_preview
+# asks apt with it, because pins and sources that earlier steps will write decide what apt does. It redefines
+# write_file, so it belongs in a subshell; every probe has one.
 with_planned_files() {
   planned_etc=$(mktemp -d) && trap 'rm -rf "$planned_etc"' EXIT && cp -a /etc/apt/. "$planned_etc" || exit
   write_file() {

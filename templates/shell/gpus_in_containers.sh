@@ -28,7 +28,8 @@ gpus_of_containers() {
   :
 }
 
-# lost_gpus CONTAINER: it surely does not see its GPUs; where it has no nvidia-smi, its cgroup tells.
+# lost_gpus CONTAINER: succeeds if the container does not see its GPUs. One without nvidia-smi is asked to open the
+# driver's device, which its cgroup refuses then.
 lost_gpus() {
   case $(sight "$1") in
     no) return 0 ;;

@@ -152,7 +152,7 @@ def test_check_roles_holds_it_to_the_tests_of_ours(site: Path) -> None:
         ("import sys\nsys.exit(0)\n", "roles/chrony/role.py:2: the role cannot be loaded: SystemExit"),
         (
             "from provision.role import Role\nROLE = Role('chrony', dict, list)\n",
-            "roles/chrony/role.py: its settings are not a class of settings",
+            "roles/chrony/role.py: the role's settings must be a class",
         ),
     ],
 )
