@@ -15,7 +15,6 @@ from provision.connection import Connection
 from provision.errors import HostError
 from provision.inventory import sources
 from provision.roles.triton import http
-from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
 from provision.roles.triton.role import Instance, unit_of
 from provision.run import fleet
 from provision.shell import assembled
@@ -66,7 +65,9 @@ def _show_inference(say: Callable[[str], None]) -> None:
         say(f"{key}: {value}")
 
 
-def inference(connection: Connection, name: str, instance: Instance, text: str = TEXT) -> dict[str, str]:
+def inference(
+    connection: Connection, name: str, instance: Instance, text: str = http.CANARY_TEXT
+) -> dict[str, str]:
     """Ask the canary of an instance one question; return request, answer and the GPUs that its process sees.
 
     :raises HostError: if the host cannot be reached, or the instance does not answer.
@@ -74,8 +75,8 @@ def inference(connection: Connection, name: str, instance: Instance, text: str =
     host = connection.login.host
     if not instance.canary:
         raise HostError(host, f"triton instance {name} serves no canary", hint="canary: true")
-    body = canary_request(text)
-    probe = http.probe("inference", instance.address, instance.http_port, PATH, body)
+    body = http.canary_request(text)
+    probe = http.probe("inference", instance.address, instance.http_port, http.CANARY_PATH, body)
     output = connection.run(
         assembled(*probe.shell) + probe.script,
         timeout=http.TIMEOUT + 5,
@@ -89,13 +90,13 @@ def inference(connection: Connection, name: str, instance: Instance, text: str =
             hint=f"journalctl -u {unit_of(name)} -n 50",
         )
     try:
-        found = outputs(answer)
+        found = http.outputs(answer)
     except ValueError as error:
         raise HostError(host, str(error)) from error
     address = http.reachable(instance.address)
     return {
         "host": host,
-        "request": f"POST http://{address}:{instance.http_port}{PATH} {json.dumps(body)}",
+        "request": f"POST http://{address}:{instance.http_port}{http.CANARY_PATH} {json.dumps(body)}",
         "answer": answer.text,
         "GPUs that served it": ", ".join(found.get("GPUS", [])) or "none",
     }

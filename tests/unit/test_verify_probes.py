@@ -25,7 +25,6 @@ from provision.roles.driver.health import HEALTH, readings
 from provision.roles.driver.role import DriverSettings
 from provision.roles.toolkit.role import ToolkitSettings
 from provision.roles.triton import http
-from provision.roles.triton.inference import canary_request, outputs
 from provision.roles.triton.listening import listening
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run.gather import script_of
@@ -114,8 +113,8 @@ def test_http_through_the_unspecified_address(port: int) -> None:
 
 @pytest.mark.parametrize("text", ["plain", 'it\'s "quoted" $HOME `id` %s \\n', "zwölf 🚀", "a\r\nb"])
 def test_http_body_arrives_as_it_was(port: int, text: str) -> None:
-    answer = http.parse(asked(http.probe("x", "127.0.0.1", port, "/x", canary_request(text))))
-    assert answer.json() == canary_request(text)
+    answer = http.parse(asked(http.probe("x", "127.0.0.1", port, "/x", http.canary_request(text))))
+    assert answer.json() == http.canary_request(text)
 
 
 def test_http_chunked(port: int) -> None:
@@ -152,7 +151,7 @@ def test_metrics_of_a_server_that_is_not_there_end_at_once() -> None:
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"outputs": 5}', b'{"outputs": [{}]}', b"null", b"no"])
 def test_inference_answer_of_another_kind_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        outputs(http.Answer(200, body))
+        http.outputs(http.Answer(200, body))
 
 
 # ── nvidia-smi ───────────────────────────────────────────────────────────────────────────────────────────
@@ -239,7 +238,7 @@ def test_steps_inside_a_container(tmp_path: Path) -> None:
     (tmp_path / "docker").chmod(0o755)
     (tmp_path / "python3").write_text('#!/bin/sh\necho "said $2" >&2; exit 1\n')
     (tmp_path / "python3").chmod(0o755)
-    found = steps(sh(plain_run("image:1", tensorrt_llm=True).script, PATH=path))
+    found = steps(sh(plain_run("image:1-trtllm").script, PATH=path))
     assert list(found) == ["nvml", "gpus", "tensorrt_llm"]
     assert (found["gpus"].exit_code, found["gpus"].out.strip()) == (3, "GPU 0: X (UUID: GPU-1)")
     assert (found["tensorrt_llm"].exit_code, found["tensorrt_llm"].out.strip()) == (
@@ -254,7 +253,7 @@ def test_nvml_step_is_the_failure_that_started_it_all(tmp_path: Path) -> None:
         pytest.skip("this machine has a driver")
     (tmp_path / "docker").write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n')
     (tmp_path / "docker").chmod(0o755)
-    found = steps(sh(plain_run("image:1", tensorrt_llm=False).script, PATH=f"{tmp_path}:/usr/bin:/bin"))
+    found = steps(sh(plain_run("image:1").script, PATH=f"{tmp_path}:/usr/bin:/bin"))
     assert "libnvidia-ml.so.1: cannot open shared object file" in found["nvml"].out
     assert cause(found["nvml"])[0] == "the container was started without the driver's libraries"
     assert found["gpus"].exit_code == 127

@@ -13,17 +13,8 @@ from provision.facts import Facts
 from provision.gpu.nvidia_smi import GPUS, Card, cards, selected, uuids
 from provision.gpu.triton_releases import has_known_rce, release_of, server_version
 from provision.probe import Output, Probe, words
-from provision.roles.docker.containers import (
-    INFO,
-    loaded,
-    none_run,
-    none_run_name,
-    plain_run,
-    plain_run_name,
-    steps,
-)
+from provision.roles.docker.containers import INFO, loaded, none_run, plain_run, steps
 from provision.roles.triton import http
-from provision.roles.triton.inference import PATH, TEXT, canary_request, outputs
 from provision.roles.triton.listening import SOCKETS, listening
 from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
 from provision.run.host import Target
@@ -46,7 +37,7 @@ def probes(settings: TritonSettings) -> Iterator[Probe]:
         yield from instance_probes(name, instance)
     yield SOCKETS
     for image in dict.fromkeys(instance.image for instance in settings.instances.values()):
-        yield plain_run(image, tensorrt_llm="trtllm" in image)
+        yield plain_run(image)
         yield none_run(image)
 
 
@@ -63,7 +54,7 @@ def instance_probes(name: str, instance: Instance) -> Iterator[Probe]:
     yield http.probe(f"{name} server", address, port, "/v2")
     yield http.probe(f"{name} index", address, port, "/v2/repository/index", {})
     if instance.canary:
-        yield http.probe(f"{name} inference", address, port, PATH, canary_request())
+        yield http.probe(f"{name} inference", address, port, http.CANARY_PATH, http.canary_request())
     if instance.gpus != "none":
         yield metrics_probe(f"{name} metrics", instance)
 
@@ -86,7 +77,7 @@ def plain_step(evidence: Evidence, instance: Instance, target: Target, facts: Fa
     runtime = wanted_runtime(target) or (loaded(evidence[INFO.name]) or {}).get("DefaultRuntime")
     if runtime != "nvidia":
         skip(f"the default runtime is {runtime}, so that only containers started with --gpus get any")
-    answer = evidence[plain_run_name(instance.image)]
+    answer = evidence[plain_run(instance.image).name]
     found = steps(answer)
     if not found:
         why, hint = cause(answer)
@@ -145,7 +136,7 @@ def test_container_with_none_sees_no_gpu(
     evidence: Evidence, instance: Instance, target: Target, facts: Facts
 ) -> None:
     plain_step(evidence, instance, target, facts, "gpus")
-    answer = evidence[none_run_name(instance.image)]
+    answer = evidence[none_run(instance.image).name]
     if not answer.ok:
         why, hint = cause(answer)
         fail(f"docker run --env=NVIDIA_VISIBLE_DEVICES=none {instance.image} does not start: {why}", hint)
@@ -285,11 +276,11 @@ def test_canary_answers_from_the_assigned_gpus(
         skip("canary is false")
     answer = ask(evidence, instance_name, "inference")
     try:
-        found = outputs(answer)
+        found = http.outputs(answer)
     except ValueError as error:
         fail(str(error))
-    if found.get("TEXT") != [TEXT]:
-        fail(f"the canary was asked {TEXT!r} and answers {found.get('TEXT')}", "restart the unit")
+    if found.get("TEXT") != [http.CANARY_TEXT]:
+        fail(f"the canary was asked {http.CANARY_TEXT!r} and answers {found.get('TEXT')}", "restart the unit")
     same_gpus(evidence, instance, [str(uuid) for uuid in found.get("GPUS", [])], "the server's process")
 
 

@@ -31,34 +31,23 @@ def loaded(answer: Output) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("ServerVersion") else None
 
 
-def plain_run(image: str, *, tensorrt_llm: bool) -> Probe:
+def plain_run(image: str) -> Probe:
     """Run a container of ``image`` as anybody would, without ``--gpus``, and try out what it got.
 
     ``--init`` makes it end with its client when that is out of time; ``--pull=never`` because verification
     downloads nothing.
     """
-    if tensorrt_llm:
+    if "trtllm" in image:
         script = _run(150 + IMPORT_TIMEOUT, image, "try_gpus; try_tensorrt_llm")
     else:
         script = _run(150, image, "try_gpus")
-    return Probe(plain_run_name(image), script)
-
-
-def plain_run_name(image: str) -> str:
-    """Name of the probe :func:`plain_run`."""
-    return f"docker run {image}"
+    return Probe(f"docker run {image}", script)
 
 
 def none_run(image: str) -> Probe:
     """Run a container of ``image`` that is to see no GPU."""
-    return Probe(
-        none_run_name(image), _run(90, image, "list_gpus; exit 0", "--env=NVIDIA_VISIBLE_DEVICES=none")
-    )
-
-
-def none_run_name(image: str) -> str:
-    """Name of the probe :func:`none_run`."""
-    return f"docker run {image} without GPUs"
+    script = _run(90, image, "list_gpus; exit 0", "--env=NVIDIA_VISIBLE_DEVICES=none")
+    return Probe(f"docker run {image} without GPUs", script)
 
 
 def _run(limit: int, image: str, call: str, *options: str) -> str:

@@ -1,4 +1,4 @@
-"""HTTP from a host to itself, as a probe: bash speaks TCP, so the host needs no curl."""
+"""Triton's HTTP API, asked by its own host: bash speaks TCP, so the host needs no curl."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.probe import Output, Probe, words
+from provision.roles.triton.role import CANARY_MODEL
 from provision.shell import constant
 
 SHELL = "triton/http.sh"
 
 TIMEOUT = int(constant(SHELL, "http_patience"))
 """Seconds that an answer may take."""
+
+CANARY_PATH = f"/v2/models/{CANARY_MODEL}/infer"
+CANARY_TEXT = "is anybody there?"
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,12 @@ def reachable(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # compared, not bound
 
 
-def request(
-    address: str, port: int, path: str, body: Any = None, *, method: str | None = None
-) -> tuple[str, str, str]:
-    """Address, port and text of a request; ``body`` is sent as JSON.
-
-    :param method: GET without a body and POST with one, unless given.
-    """
+def request(address: str, port: int, path: str, body: Any = None) -> tuple[str, str, str]:
+    """Address, port and text of a request: GET, or POST with ``body`` as JSON."""
     address = reachable(address)
     data = "" if body is None else json.dumps(body)
     lines = [
-        f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1",
+        f"{'GET' if body is None else 'POST'} {path} HTTP/1.1",
         f"Host: {f'[{address}]' if ':' in address else address}:{port}",
         "Connection: close",
         "Content-Type: application/json",
@@ -65,11 +64,9 @@ def request(
     return address, str(port), text
 
 
-def probe(
-    name: str, address: str, port: int, path: str, body: Any = None, *, method: str | None = None
-) -> Probe:
+def probe(name: str, address: str, port: int, path: str, body: Any = None) -> Probe:
     """The probe that sends a request and prints the raw answer; see :func:`request`."""
-    return Probe(name, words("http_request", *request(address, port, path, body, method=method)), (SHELL,))
+    return Probe(name, words("http_request", *request(address, port, path, body)), (SHELL,))
 
 
 def parse(output: Output) -> Answer:
@@ -102,3 +99,19 @@ def _why_nothing(output: Output) -> str:
     if output.stdout:
         return "what listens there does not speak HTTP"
     return output.err.strip().rpartition("\n")[2] or "the connection was closed without an answer"
+
+
+def canary_request(text: str = CANARY_TEXT) -> dict[str, Any]:
+    """The body of an inference request to the canary, in the KServe v2 protocol."""
+    return {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": [text]}]}
+
+
+def outputs(answer: Answer) -> dict[str, list[Any]]:
+    """The outputs of an inference answer by name.
+
+    :raises ValueError: if it is not an answer of that kind.
+    """
+    try:
+        return {output["name"]: list(output["data"]) for output in answer.json()["outputs"]}
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"not an inference answer: {answer.text[:200]}") from error
