@@ -21,6 +21,15 @@ def words(*argv: str) -> str:
     return " ".join(quote(word) for word in argv)
 
 
+def by_word(text: str) -> dict[str, list[str]]:
+    """Lines that are a word and a text: the texts of each word, in order."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        word, _, rest = line.partition(" ")
+        found.setdefault(word, []).append(rest)
+    return found
+
+
 @dataclass(frozen=True)
 class Output:
     """What a command left behind: its exit code and both streams, byte for byte."""

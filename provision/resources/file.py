@@ -66,6 +66,19 @@ def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def content_of(path: str, state: FileState | Missing) -> bytes | None:
+    """The content of a file that is to be edited; None where there is no file.
+
+    :raises Refusal: if something else has its place, or it is over LARGEST.
+    """
+    if isinstance(state, Missing) or state.type == DANGLING:
+        return None
+    if state.content is None:
+        size = "too large" if state.type == "file" else f"a {state.type}"
+        raise Refusal(f"{path} is {size}", hint="repair it by hand or move it away")
+    return state.content
+
+
 def _same(path: str, state: FileState | Missing) -> str:
     """Sh text that succeeds if ``path`` is as it was seen: absent, or with the content that was read."""
     if isinstance(state, Missing):
@@ -120,6 +133,13 @@ class File(PathResource):
     group: str = "root"
     sensitive: bool = False
     kind: ClassVar[str] = "file"
+
+    @classmethod
+    def edited(cls, path: str, content: bytes, state: FileState | Missing) -> File:
+        """The file with another content, and with the mode and owner that somebody gave it."""
+        if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
+            return cls(path, content)
+        return cls(path, content, mode=state.mode, owner=state.owner, group=state.group)
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
         """Write the file if content, mode or owner differ.

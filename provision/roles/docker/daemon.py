@@ -35,7 +35,16 @@ class DaemonLoaded(Single[Loaded | Missing]):
         return Probe(self.kind, "docker_runtimes", (SHELL,))
 
     def read(self, answer: Output) -> Loaded | Missing:
-        return _loaded(answer)
+        text = answer.out.strip()
+        if not answer.ok or text == "absent" or not text:
+            return UNKNOWN
+        default, _, runtimes = text.partition(" ")
+        try:
+            # Without an answer of dockerd, newer clients print empty values and succeed.
+            name = str(json.loads(default))
+            return (name, frozenset(json.loads(runtimes) or ())) if name else UNKNOWN
+        except (json.JSONDecodeError, TypeError):
+            return UNKNOWN
 
     def bare(self) -> Missing:
         return UNKNOWN
@@ -53,24 +62,12 @@ class DaemonLoaded(Single[Loaded | Missing]):
         default, names = state
         if default == self.default_runtime and names.issuperset(self.runtimes):
             return None
+        knows = words(self.default_runtime, *self.runtimes)
         return Change(
             resource=self.id,
             action="reload",
             summary="reload docker.service (running containers are not touched)",
             reason=f"dockerd runs with default runtime {default} and knows {', '.join(sorted(names))}",
-            done=f"docker_knows {words(self.default_runtime, *self.runtimes)}",
-            script=f"reload_docker {words(self.default_runtime, *self.runtimes)}",
+            done=f"docker_knows {knows}",
+            script=f"reload_docker {knows}",
         )
-
-
-def _loaded(answer: Output) -> Loaded | Missing:
-    text = answer.out.strip()
-    if not answer.ok or text == "absent" or not text:
-        return UNKNOWN
-    default, _, runtimes = text.partition(" ")
-    try:
-        # Without an answer of dockerd, newer clients print empty values and succeed.
-        name = str(json.loads(default))
-        return (name, frozenset(json.loads(runtimes) or ())) if name else UNKNOWN
-    except (json.JSONDecodeError, TypeError):
-        return UNKNOWN

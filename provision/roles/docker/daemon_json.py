@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
 from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, Single, names_of
-from provision.resources.file import DANGLING, File, FileState, checksum, parse_paths, read_paths
+from provision.resources.file import File, FileState, checksum, content_of, parse_paths, read_paths
 from provision.roles.docker.daemon_options import needs_restart
 from provision.roles.docker.flags import UNIT_FILES, conflict
 from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
@@ -83,19 +82,20 @@ class DaemonJson(Single[DaemonJsonState]):
 
         :raises Refusal: if the present file cannot be read as one JSON object.
         """
-        existing = _existing(state.file)
-        memory = recall(state.file, state.memory, state.pending)
+        there = content_of(DAEMON_JSON, state.file)
+        existing = {} if there is None else parse(there)
+        memory = recall(there, state.memory, state.pending)
         merged = merge(existing, memory.settings, self.declared, self.initial)
-        if isinstance(state.file, Missing) or not equal(merged.document, existing):
-            return self._write(state.file, existing, merged, planned)
-        return self._remember(state.file, memory, merged)
+        if not isinstance(state.file, Missing) and equal(merged.document, existing):
+            return self._remember(there or b"", memory, merged)
+        content = as_text(merged.document, there or b"")
+        write = File.edited(DAEMON_JSON, content, state.file).change(state.file, planned)
+        return write and self._with_memory(write, content, existing, merged)
 
-    def _write(
-        self, state: FileState | Missing, existing: dict[str, Any], merged: Merged, planned: Planned
+    def _with_memory(
+        self, write: Change, content: bytes, existing: Mapping[str, Any], merged: Merged
     ) -> Change:
-        content = as_text(merged.document, _content(state))
-        write = _file(content, state).change(state, planned)
-        assert write is not None, "a file with another content is written"
+        """The change that writes the file, checked by dockerd before and remembered after it."""
         changed, gone = differences(existing, merged.document)
         verbs = [f"set {', '.join(changed)}"] * bool(changed) + [f"remove {', '.join(gone)}"] * bool(gone)
         memory = as_memory(merged.settings, content)
@@ -121,10 +121,10 @@ class DaemonJson(Single[DaemonJsonState]):
             preview=UNIT_FILES,
         )
 
-    def _remember(self, state: FileState | Missing, memory: Memory, merged: Merged) -> Change | None:
+    def _remember(self, content: bytes, memory: Memory, merged: Merged) -> Change | None:
         """Where only the memory is behind: after a run that ended too early, or a change by the owner."""
-        text = as_memory(merged.settings, _content(state))
-        if memory.settled and as_memory(memory.settings, _content(state)) == text:
+        text = as_memory(merged.settings, content)
+        if memory.settled and as_memory(memory.settings, content) == text:
             return None
         return Change(
             resource=self.id,
@@ -145,27 +145,6 @@ class DaemonJson(Single[DaemonJsonState]):
         if refusal := conflict(answer.out, self.declared):
             raise refusal
         return change
-
-
-def _existing(state: FileState | Missing) -> dict[str, Any]:
-    """The document that is there; an empty one where there is no file."""
-    if isinstance(state, Missing) or state.type == DANGLING:
-        return {}
-    if state.content is None:
-        size = "too large" if state.type == "file" else f"a {state.type}"
-        raise Refusal(f"{DAEMON_JSON} is {size}", hint="repair it by hand or move it away")
-    return parse(state.content)
-
-
-def _content(state: FileState | Missing) -> bytes:
-    return b"" if isinstance(state, Missing) else state.content or b""
-
-
-def _file(content: bytes, state: FileState | Missing) -> File:
-    """The file with this content, and with the mode and owner that somebody gave it."""
-    if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
-        return File(DAEMON_JSON, content)
-    return File(DAEMON_JSON, content, mode=state.mode, owner=state.owner, group=state.group)
 
 
 def _fed(command: str, content: bytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from provision.errors import Refusal
-from provision.probe import Output, Probe
+from provision.probe import Output, Probe, by_word
 from provision.resource import Change, Planned, Single
 from provision.shell import constant
 
@@ -65,7 +65,19 @@ class Engine(Single[EngineState]):
         return QUESTION
 
     def read(self, answer: Output) -> EngineState:
-        return _state(answer.out)
+        found = by_word(answer.out)
+        running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
+        packages = [value.split(" ") for value in found.get("package", ())]
+        context = re.search(r'^"currentContext": *"([^"]*)"$', answer.out, re.MULTILINE)
+        return EngineState(
+            packages={name: version for name, version, status in packages if status == "installed"},
+            programs=tuple(found.get("dockerd", ())),
+            runs="/run" in running,
+            rootless=tuple(folder for folder in running if folder != "/run"),
+            snap="".join(found.get("snap", ())[:1]),
+            podman="".join(found.get("podman", ())[:1]),
+            context=context[1] if context and context[1] != "default" else "",
+        )
 
     def bare(self) -> EngineState:
         return EngineState({}, asked=False)
@@ -131,23 +143,3 @@ def _refuse_look_alikes(found: EngineState) -> None:
 
 def _user(folder: str) -> str:
     return f"user {folder.removeprefix('/run/user/')}"
-
-
-def _state(text: str) -> EngineState:
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        found.setdefault(key, []).append(value)
-    running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
-    packages = [value.split(" ") for value in found.get("package", ())]
-    context = re.search(r'^"currentContext": *"([^"]*)"$', text, re.MULTILINE)
-    name = context[1] if context else ""
-    return EngineState(
-        packages={name: version for name, version, status in packages if status == "installed"},
-        programs=tuple(found.get("dockerd", ())),
-        runs="/run" in running,
-        rootless=tuple(folder for folder in running if folder != "/run"),
-        snap="".join(found.get("snap", ())[:1]),
-        podman="".join(found.get("podman", ())[:1]),
-        context="" if name == "default" else name,
-    )

@@ -11,7 +11,7 @@ import simplejson
 from provision.errors import Refusal
 from provision.resource import ABSENT, Missing
 from provision.resources.file import FileState, checksum
-from provision.roles.docker.merge import NOTHING, Setting
+from provision.roles.docker.merge import Setting
 from provision.roles.docker.text import DAEMON_JSON, Number
 from provision.shell import constant
 
@@ -38,26 +38,24 @@ class Memory:
 def as_memory(settings: Sequence[Setting], content: bytes) -> bytes:
     """The text of MEMORY for a daemon.json with ``content``."""
     rows = [
-        {"path": list(s.path), "ours": s.ours} | ({} if s.before is NOTHING else {"before": s.before})
+        {"path": list(s.path), "ours": s.ours} | ({} if s.before is ABSENT else {"before": s.before})
         for s in settings
     ]
     document = {"schema": SCHEMA, "daemon.json": checksum(content), "settings": rows}
     return f"{simplejson.dumps(document, indent=1)}\n".encode()
 
 
-def recall(
-    daemon_json: FileState | Missing, memory: FileState | Missing, pending: FileState | Missing
-) -> Memory:
-    """What was set, from the files as they are.
+def recall(content: bytes | None, memory: FileState | Missing, pending: FileState | Missing) -> Memory:
+    """What was set, from the content of daemon.json and the files as they are.
 
     A run that ended after it wrote daemon.json and before the memory had its name left the new memory as
     PENDING, which counts only if it is about the very file that is there.
 
     :raises Refusal: if MEMORY is not as we write it.
     """
-    if isinstance(daemon_json, FileState) and daemon_json.content is not None and pending is not ABSENT:
+    if content is not None and pending is not ABSENT:
         about, settings = _read(pending, PENDING)
-        if about == checksum(daemon_json.content):
+        if about == checksum(content):
             return Memory(settings, settled=False)
     return Memory(() if isinstance(memory, Missing) else _read(memory, MEMORY)[1])
 
@@ -70,7 +68,7 @@ def _read(state: FileState | Missing, path: str) -> tuple[str, tuple[Setting, ..
             raise ValueError(f"schema {document['schema']!r}")
         rows = document["settings"]
         return document["daemon.json"], tuple(
-            Setting(tuple(row["path"]), row["ours"], row.get("before", NOTHING)) for row in rows
+            Setting(tuple(row["path"]), row["ours"], row.get("before", ABSENT)) for row in rows
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Refusal(

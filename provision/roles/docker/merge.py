@@ -10,21 +10,12 @@ cannot be told into whose entries are whose once they are one list. The list tha
 from __future__ import annotations
 
 import copy
-import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from provision.resource import ABSENT
 from provision.roles.docker.text import equal, literal
-
-
-class Nothing(enum.Enum):
-    """No value, which JSON's null is not."""
-
-    NOTHING = "nothing"
-
-
-NOTHING = Nothing.NOTHING
 
 Path = tuple[str, ...]
 
@@ -35,12 +26,12 @@ class Setting:
 
     :ivar path: the way to it, from the top.
     :ivar ours: the value that we gave it; ``{}`` for an object that we made to put keys into.
-    :ivar before: the value that it had, or NOTHING.
+    :ivar before: the value that it had, or ABSENT, which JSON's null is not.
     """
 
     path: Path
     ours: Any
-    before: Any = NOTHING
+    before: Any = ABSENT
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ def merge(
     document = copy.deepcopy(owners)
     settings: dict[Path, Setting] = {}
     missing = [
-        (path, literal(value)) for path, value in (initial or {}).items() if at(owners, path) is NOTHING
+        (path, literal(value)) for path, value in (initial or {}).items() if at(owners, path) is ABSENT
     ]
     first = [leaf for path, value in missing for leaf in leaves(value, path)]
     for path, value in [*first, *leaves(literal(declared))]:
@@ -89,7 +80,7 @@ def without(existing: Mapping[str, Any], earlier: Sequence[Setting]) -> dict[str
         # An object that we made for our keys is theirs as soon as they changed one of them.
         if setting.path in changed or not equal(at(parent, (key,)), setting.ours):
             changed |= {setting.path[:depth] for depth in range(1, len(setting.path))}
-        elif setting.before is NOTHING:
+        elif setting.before is ABSENT:
             del parent[key]
         else:
             parent[key] = copy.deepcopy(setting.before)
@@ -106,10 +97,10 @@ def leaves(declared: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path
 
 
 def at(document: Any, path: Path) -> Any:
-    """The value at a place of a document, or NOTHING."""
+    """The value at a place of a document, or ABSENT."""
     for key in path:
         if not isinstance(document, Mapping) or key not in document:
-            return NOTHING
+            return ABSENT
         document = document[key]
     return document
 
@@ -126,14 +117,12 @@ def _put(document: dict[str, Any], path: Path, value: Any, settings: dict[Path, 
     settings[path] = Setting(path, value)
 
 
-def _arranged(document: dict[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with its keys in the order of ``like``, then those that are not there."""
-    order = [key for key in like if key in document] + [key for key in document if key not in like]
-    return {key: _arranged_value(document[key], like.get(key)) for key in order}
-
-
-def _arranged_value(value: Any, like: Any) -> Any:
-    return _arranged(value, like) if isinstance(value, dict) and isinstance(like, Mapping) else value
+def _arranged(value: Any, like: Any) -> Any:
+    """The value with the keys of its objects in the order of ``like``, then those that are not there."""
+    if not isinstance(value, dict) or not isinstance(like, Mapping):
+        return value
+    order = [key for key in like if key in value] + [key for key in value if key not in like]
+    return {key: _arranged(value[key], like.get(key)) for key in order}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from provision.probe import Output, Probe, quote, words
+from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
 from provision.resources.service import STARTS, Service, UnitState
 from provision.roles.docker.daemon_json import LIVE_RESTORE
@@ -96,7 +96,7 @@ class DockerRestart(Handler):
 
     def refine(self, change: Change, answer: Output) -> Change:
         """Name what stops, and ask for permission if anything does."""
-        found = _answer(answer.out)
+        found = by_word(answer.out)
         if "active" not in found:
             return change
         kept, stopping = _effects(found)
@@ -105,14 +105,6 @@ class DockerRestart(Handler):
             impact=(*stopping, *kept),
             needs=DOCKER_RESTART if stopping and not self.allowed else None,
         )
-
-
-def _answer(text: str) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        found.setdefault(key, []).append(value)
-    return found
 
 
 def _effects(found: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from provision.errors import Refusal
-from provision.probe import Output, Probe, quote, words
+from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import Change, Planned, Resource
 from provision.shell import constant
 
@@ -55,10 +55,10 @@ class Spec:
     gone: tuple[str, ...] = ()
     problem: str = ""
 
-    @property
-    def folder(self) -> str:
-        """Where it is; of two folders the later one of the engine's list counts."""
-        return self.path.rpartition("/")[0]
+    def in_paths(self, pattern: str) -> set[str]:
+        """What the group of ``pattern`` matches in its paths."""
+        matches = (re.search(pattern, path) for path in self.paths)
+        return {match[1] for match in matches if match}
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,39 @@ class CdiState:
 
     @property
     def conflicts(self) -> tuple[Spec, ...]:
-        """Specs beside the generated one with its names: engines then resolve neither."""
+        """Specs beside the generated one with its names: engines then resolve neither.
+
+        Of two folders the later one of the engine's list counts.
+        """
         mine = self.generated.names if self.generated else frozenset({"all"})
         folder = GENERATED.rpartition("/")[0]
-        return tuple(spec for spec in self.others if spec.folder == folder and spec.names & mine)
+        return tuple(s for s in self.others if s.path.rpartition("/")[0] == folder and s.names & mine)
 
     def faults(self, spec: Spec) -> list[str]:
         """Why a spec is not what the driver is, in words; empty if it is right."""
-        return [f"it {text}" for text in _faults(self, spec)]
+        if spec.problem:
+            return [f"it cannot be read: {spec.problem}"]
+        found = []
+        drivers = spec.in_paths(r"/lib(?:cuda|nvidia-ml)\.so\.(\d+(?:\.\d+)+)$")
+        if old := sorted(drivers - {self.driver}):
+            found.append(f"it is of driver {', '.join(old)} and {self.driver} is loaded")
+        elif spec.gone:
+            others = len(spec.gone) - 1
+            more = f" and {others} more file{'' if others == 1 else 's'}" if others else ""
+            found.append(f"it names {spec.gone[0]}{more}, which the host does not have")
+        nodes = set(map(int, spec.in_paths(r"^/dev/nvidia(\d+)\Z")))
+        if silent := sorted(self.minors - self.mig - nodes):
+            found.append(f"it lacks {_nodes(silent)}")
+        if too_many := sorted(nodes - self.minors):
+            found.append(f"it names {_nodes(too_many)}, which is no GPU of the driver")
+        if strange := sorted(n for n in spec.names if n.startswith("GPU-") and n not in self.uuids):
+            found.append(f"it names {strange[0]}, which is not in the host")
+        caps = set(map(int, spec.in_paths(r"^/dev/nvidia-caps/nvidia-cap(\d+)\Z")))
+        if self.instances - caps or caps - self.capabilities:
+            found.append("it is of another division of the GPUs (MIG)")
+        if "all" not in spec.names:
+            found.append("it has no device all")
+        return found
 
 
 def parse(answer: Output) -> CdiState:
@@ -111,12 +136,10 @@ def parse(answer: Output) -> CdiState:
 
     :raises ValueError: if it cannot be understood.
     """
-    lines = [line.partition(" ")[::2] for line in answer.out.splitlines()]
-    if not lines or lines[0][0] != "driver":
+    head, *parts = re.split(r"^spec ", answer.out, flags=re.MULTILINE)
+    told = by_word(head)
+    if next(iter(told), "") != "driver":
         raise ValueError(f"no answer about CDI: {answer.err.strip()}")
-    told: dict[str, list[str]] = {}
-    for word, text in lines:
-        told.setdefault(word, []).append(text)
     caps = [text.rsplit(maxsplit=1) for text in told.get("cap", [])]
     return CdiState(
         driver=told["driver"][0],
@@ -126,27 +149,17 @@ def parse(answer: Output) -> CdiState:
         instances=frozenset(int(minor) for name, minor in caps if "/ci" in name),
         capabilities=frozenset(int(minor) for _, minor in caps),
         at_boot={"enabled": True, "disabled": False}.get(told.get("boot", ["never"])[0]),
-        specs=tuple(_specs(lines)),
+        specs=tuple(spec for part in parts if (spec := _spec(part))),
     )
 
 
-def _specs(lines: Sequence[tuple[str, str]]) -> Iterator[Spec]:
-    """The spec files in the answer; those of other kinds are left out."""
-    path, gone, text = "", set[str](), b""
-    for word, rest in (*lines, ("spec", "")):
-        if word == "gone":
-            gone.add(rest)
-        elif word == "text":
-            text = gzip.decompress(base64.b64decode(rest))
-        elif word == "spec":
-            if path and (spec := _spec(path, text, gone)):
-                yield spec
-            path, gone, text = rest, set(), b""
-
-
-def _spec(path: str, text: bytes, gone: set[str]) -> Spec | None:
+def _spec(part: str) -> Spec | None:
+    """The spec file in a part of the answer; None if it is of another kind."""
     import yaml  # noqa: PLC0415 - takes its time to load, and hosts without CDI do not need it
 
+    path, _, rest = part.partition("\n")
+    told = by_word(rest)
+    text = gzip.decompress(base64.b64decode("".join(told.get("text", ()))))
     try:
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         if document["kind"] != KIND:
@@ -157,7 +170,7 @@ def _spec(path: str, text: bytes, gone: set[str]) -> Spec | None:
         return Spec(path, problem=" ".join(str(error).split()))
     except (KeyError, TypeError, AttributeError) as error:
         return Spec(path, problem=f"{type(error).__name__}: {error}")
-    return Spec(path, names, paths, tuple(sorted(paths & gone)))
+    return Spec(path, names, paths, tuple(sorted(paths.intersection(told.get("gone", ())))))
 
 
 def _host_paths(document: Mapping[str, Any]) -> Iterator[str]:
@@ -167,40 +180,6 @@ def _host_paths(document: Mapping[str, Any]) -> Iterator[str]:
         yield from (mount["hostPath"] for mount in edit.get("mounts") or ())
         yield from (node.get("hostPath") or node["path"] for node in edit.get("deviceNodes") or ())
         yield from (hook["path"] for hook in edit.get("hooks") or ())
-
-
-def _faults(state: CdiState, spec: Spec) -> Iterator[str]:
-    if spec.problem:
-        yield f"cannot be read: {spec.problem}"
-        return
-    if old := sorted(_driver_versions(spec) - {state.driver}):
-        yield f"is of driver {', '.join(old)} and {state.driver} is loaded"
-    elif spec.gone:
-        others = len(spec.gone) - 1
-        more = f" and {others} more file{'' if others == 1 else 's'}" if others else ""
-        yield f"names {spec.gone[0]}{more}, which the host does not have"
-    nodes = _numbers(spec, r"/dev/nvidia(\d+)")
-    if silent := sorted(state.minors - state.mig - nodes):
-        yield f"lacks {_nodes(silent)}"
-    if too_many := sorted(nodes - state.minors):
-        yield f"names {_nodes(too_many)}, which is no GPU of the driver"
-    if strange := sorted(n for n in spec.names if n.startswith("GPU-") and n not in state.uuids):
-        yield f"names {strange[0]}, which is not in the host"
-    caps = _numbers(spec, r"/dev/nvidia-caps/nvidia-cap(\d+)")
-    if state.instances - caps or caps - state.capabilities:
-        yield "is of another division of the GPUs (MIG)"
-    if "all" not in spec.names:
-        yield "has no device all"
-
-
-def _driver_versions(spec: Spec) -> set[str]:
-    matches = (re.search(r"/lib(?:cuda|nvidia-ml)\.so\.(\d+(?:\.\d+)+)$", path) for path in spec.paths)
-    return {match.group(1) for match in matches if match}
-
-
-def _numbers(spec: Spec, pattern: str) -> set[int]:
-    matches = (re.fullmatch(pattern, path) for path in spec.paths)
-    return {int(match.group(1)) for match in matches if match}
 
 
 def _nodes(minors: Sequence[int]) -> str:
@@ -260,7 +239,13 @@ class CdiSpecs(Resource[CdiState]):
 
     def _without_others(self, state: CdiState) -> Change | None:
         if state.conflicts and not self.remove:
-            raise _ambiguous(state.conflicts[0])
+            spec = state.conflicts[0]
+            names = ", ".join(sorted(spec.names)[:3])
+            raise Refusal(
+                f"{spec.path} names devices of {KIND} ({names}) that {GENERATED} names too:"
+                " container engines resolve neither",
+                hint=f"look who wrote {spec.path}, and remove it; or toolkit.other_cdi_specs: remove",
+            )
         if not state.others or not self.remove:
             return None
         paths = [spec.path for spec in state.others]
@@ -288,15 +273,6 @@ def _reasons(state: CdiState) -> tuple[str, ...]:
     boot = (f"{UNIT} is disabled, so it is missing after a reboot",) if state.at_boot is False else ()
     spec = state.generated
     return (*(state.faults(spec) if spec else (f"there is no {GENERATED}",)), *boot)
-
-
-def _ambiguous(spec: Spec) -> Refusal:
-    names = ", ".join(sorted(spec.names)[:3])
-    return Refusal(
-        f"{spec.path} names devices of {KIND} ({names}) that {GENERATED} names too:"
-        " container engines resolve neither",
-        hint=f"look who wrote {spec.path}, and remove it; or toolkit.other_cdi_specs: remove",
-    )
 
 
 def _note(state: CdiState, spec: Spec) -> str:

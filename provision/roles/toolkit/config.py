@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from provision.errors import Refusal
 from provision.probe import Output, Probe
 from provision.resource import ABSENT, Change, Missing, Planned, Single
-from provision.resources.file import DANGLING, FILES, File, FileState, parse_paths, read_paths
+from provision.resources.file import FILES, File, FileState, content_of, parse_paths, read_paths
 from provision.roles.toolkit.config_keys import Value, default
 
 CONFIG_TOML = "/etc/nvidia-container-runtime/config.toml"
@@ -49,15 +49,13 @@ def differing(document: Mapping[str, Any], declared: Mapping[str, Value]) -> dic
     changes = {}
     for key, value in declared.items():
         now = _value(document, key)
-        if now is None:
-            now = default(key)
         if (type(now), now) != (type(value), value):
             changes[key] = value
     return changes
 
 
 def _value(document: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted name; None where there is none."""
+    """The value at a dotted name, or its default where there is none."""
     at: Any = document
     for name in key.split("."):
         if not isinstance(at, Mapping):
@@ -66,7 +64,7 @@ def _value(document: Mapping[str, Any], key: str) -> Any:
             )
         at = at.get(name)
         if at is None:
-            return None
+            return default(key)
     if isinstance(at, Mapping):
         raise Refusal(f"{CONFIG_TOML}: {key} is a table, not a value", hint=_HINT)
     return at
@@ -145,32 +143,13 @@ class ConfigToml(Single[FileState | Missing]):
 
         :raises Refusal: if the present file cannot be read as TOML.
         """
-        content = _content(state)
+        content = content_of(CONFIG_TOML, state) or b""
         changes = differing(read(content), self.keys)
         if not changes:
             return None
-        write = _file(with_keys(content, changes), state).change(state, planned)
-        if write is None:
-            return None
-        return replace(
+        write = File.edited(CONFIG_TOML, with_keys(content, changes), state).change(state, planned)
+        return write and replace(
             write,
             summary=f"set {', '.join(changes)} in {CONFIG_TOML}",
             reason="counts for containers that start from then on; other keys stay as they are",
         )
-
-
-def _content(state: FileState | Missing) -> bytes:
-    """The text that is there; an empty one where there is no file."""
-    if isinstance(state, Missing) or state.type == DANGLING:
-        return b""
-    if state.content is None:
-        size = "too large" if state.type == "file" else f"a {state.type}"
-        raise Refusal(f"{CONFIG_TOML} is {size}", hint="repair it by hand or move it away")
-    return state.content
-
-
-def _file(content: bytes, state: FileState | Missing) -> File:
-    """The file with this content, and with the mode and owner that somebody gave it."""
-    if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
-        return File(CONFIG_TOML, content)
-    return File(CONFIG_TOML, content, mode=state.mode, owner=state.owner, group=state.group)

@@ -94,18 +94,12 @@ def wrong(key: str, value: object) -> tuple[str, str] | None:
         return f"{key} must be true or false", "write it without quotes"
     if isinstance(like, str) and not isinstance(value, str):
         return f"{key} must be text", "quote it"
-    if isinstance(like, list) and not _is_list_of_texts(value):
+    list_of_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(like, list) and not list_of_texts:
         return f"{key} must be a list of text values", "write each item on a line of its own behind a dash"
     if key in CHOICES and value not in CHOICES[key]:
-        return f"{key}: {value!r} is not one of {', '.join(CHOICES[key])}", _of_choice(key, value)
+        hint = f"the toolkit's own choice is {like}"
+        if (key, value) == ("nvidia-container-runtime.mode", "csv"):
+            hint = "csv is for Tegra boards; on other hosts its containers have no GPU"
+        return f"{key}: {value!r} is not one of {', '.join(CHOICES[key])}", hint
     return None
-
-
-def _of_choice(key: str, value: object) -> str:
-    if (key, value) == ("nvidia-container-runtime.mode", "csv"):
-        return "csv is for Tegra boards; on other hosts its containers have no GPU"
-    return f"the toolkit's own choice is {default(key)}"
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)

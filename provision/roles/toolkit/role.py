@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from provision.facts import Facts, Family
-from provision.resource import AnyResource, Handler, Signal
+from provision.resource import AnyResource, Handler
 from provision.resources.file import File
 from provision.resources.packages.other_sources import OtherSources
 from provision.resources.packages.repository import (
@@ -141,14 +141,12 @@ def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
 
 def _cdi(settings: ToolkitSettings) -> list[AnyResource]:
     """The spec is made anew after what it describes has changed, and wherever it is not right."""
-    causes: tuple[str | Signal, ...] = (
-        DRIVER_MOVED,
-        DRIVER_LOADED,
-        *moves_of(("nvidia-container-toolkit-base",)),
-    )
+    base = moves_of(("nvidia-container-toolkit-base",))
     return [
         CdiSpecs("others", remove=settings.other_cdi_specs == "remove"),
-        Handler(REFRESH, on=causes, script="refresh_cdi_spec", shell=CdiSpecs.shell),
+        Handler(
+            REFRESH, on=(DRIVER_MOVED, DRIVER_LOADED, *base), script="refresh_cdi_spec", shell=CdiSpecs.shell
+        ),
         CdiSpecs("generated"),
     ]
 
