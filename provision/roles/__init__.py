@@ -93,8 +93,9 @@ def _load(file: Path) -> ModuleType:
     try:
         return importlib.import_module(f"{package}.role")
     except (Exception, SystemExit) as error:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(
-            f"{_place(error, file)}: the role cannot be loaded: {type(error).__name__}: {_said(error)}",
+            f"{_place(error, file)}: the role cannot be loaded: {type(error).__name__}: {said}",
             hint="mend it; see docs/add-a-role.md",
         ) from error
 
@@ -109,7 +110,3 @@ def _place(error: BaseException, file: Path) -> str:
         if Path(frame.filename).parent == file.parent
     ]
     return lines[-1] if lines else str(file)
-
-
-def _said(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error)

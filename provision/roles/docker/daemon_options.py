@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from provision.roles.docker.merge import differences
 from provision.roles.docker.text import equal
 
 RELOADABLE = frozenset(
@@ -86,21 +87,17 @@ def problem(key: str, value: Any) -> str:
     if kind is None or value is None:
         return ""
     fits = isinstance(value, _TYPES[kind]) and (not isinstance(value, bool) or kind == "true or false")
-    if not fits:
-        return f"dockerd wants {kind} for {key}"
-    return ""
+    return "" if fits else f"dockerd wants {kind} for {key}"
 
 
 def needs_restart(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a reload is not enough to make dockerd go from one document to the other."""
-    for key in old.keys() | new.keys():
-        if key in old and key in new and equal(old[key], new[key]):
-            continue
-        if key not in RELOADABLE or (key not in new and key not in RESET_BY_RELOAD):
-            return True
-        if key == "features" and not _features_are_live(old.get(key), new.get(key)):
-            return True
-    return False
+    changed, gone = differences(old, new)
+    return not (
+        RELOADABLE.issuperset(changed)
+        and RESET_BY_RELOAD.issuperset(gone)
+        and _features_are_live(old.get("features"), new.get("features"))
+    )
 
 
 def _features_are_live(old: Any, new: Any) -> bool:

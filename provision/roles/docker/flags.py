@@ -84,52 +84,37 @@ def conflict(answer: str, declared: Mapping[str, Any]) -> Refusal | None:
                 f" it does not read {DAEMON_JSON}",
                 hint=f"move its content to {DAEMON_JSON}, and take {flag.written} out of {flag.file}",
             )
+        what, collides = flag.key, flag.key in declared
         if flag.key == "runtimes":
             name = flag.value.partition("=")[0]
-            if name not in (declared.get("runtimes") or {}):
-                continue
-            what = f"runtime {name}"
-        elif flag.key in declared:
-            what = flag.key
-        else:
-            continue
-        return Refusal(
-            f"{flag.file} starts dockerd with {flag.written}, and {DAEMON_JSON} is to set {what}:"
-            " with both, dockerd does not start",
-            hint=f"take {flag.written} out of {flag.file}, or {what} out of the settings",
-        )
+            what, collides = f"runtime {name}", name in (declared.get("runtimes") or {})
+        if collides:
+            return Refusal(
+                f"{flag.file} starts dockerd with {flag.written}, and {DAEMON_JSON} is to set {what}:"
+                " with both, dockerd does not start",
+                hint=f"take {flag.written} out of {flag.file}, or {what} out of the settings",
+            )
     return None
 
 
 def flags(answer: str) -> list[Flag]:
     """The flags of dockerd's command line, with those that its variables hold."""
-    units, environments = _sections(answer)
-    command: tuple[str, str] | None = None
+    command = ("", "")
     variables: dict[str, tuple[str, str]] = {}
-    for file, text in units:
-        for key, value in _assignments(text):
-            if key == "ExecStart":
-                # An empty one takes back those before it.
-                command = (file, value) if value else None
-            elif key == "Environment":
-                variables |= {k: (file, v) for k, v in _pairs(value)}
-    for file, text in environments:
-        for line in text.splitlines():
-            if not line.lstrip().startswith(("#", ";")):
-                variables |= {k: (file, v) for k, v in _pairs(line, whole=True)}
-    if command is None:
-        return []
-    return list(_flags(_words(*command, variables)))
-
-
-def _sections(answer: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Files of the unit and environment files, each with its text."""
-    found: dict[str, list[tuple[str, str]]] = {"unit": [], "environment": []}
     for part in re.split(rf"^{SECTION}(?=(?:unit|environment) /)", answer, flags=re.MULTILINE)[1:]:
         head, _, text = part.partition("\n")
         kind, _, file = head.partition(" ")
-        found[kind].append((file, text))
-    return found["unit"], found["environment"]
+        if kind == "environment":
+            variables |= {key: (file, value) for key, value in _environment(text)}
+            continue
+        for key, value in _assignments(text):
+            if key == "ExecStart":
+                # An empty one takes back those before it.
+                command = (file, value)
+            elif key == "Environment":
+                pairs = (word.partition("=") for word in _split(value))
+                variables |= {name: (file, given) for name, equals, given in pairs if equals}
+    return list(_flags(_words(*command, variables)))
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:
@@ -141,12 +126,12 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
             yield key.strip(), value.strip()
 
 
-def _pairs(text: str, *, whole: bool = False) -> list[tuple[str, str]]:
-    """``KEY=VALUE`` words; with ``whole``, one assignment whose value may hold blanks."""
-    if whole:
-        key, equals, value = text.strip().partition("=")
-        return [(key.removeprefix("export ").strip(), _unquoted(value.strip()))] if equals else []
-    return [(k, v) for k, equals, v in (word.partition("=") for word in _split(text)) if equals]
+def _environment(text: str) -> Iterator[tuple[str, str]]:
+    """Variables of an environment file, one in a line; their values may hold blanks."""
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith(("#", ";")):
+            yield key.removeprefix("export ").strip(), _unquoted(value.strip())
 
 
 def _unquoted(text: str) -> str:

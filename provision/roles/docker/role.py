@@ -140,20 +140,17 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     packages = tuple(Package(name, version) for name, version in names.items())
     daemon = daemon_of(settings)
     runtimes = tuple(daemon.declared["runtimes"])
+    installed = package_resource(facts, "docker", packages, hold=settings.hold, signals=(("", DOCKER_MOVED),))
     return [
         engine_of(settings, facts),
         *(repository(settings.repo, facts) if settings.repo else ()),
         daemon,
-        *([_packages(facts, packages, hold=settings.hold)] if packages else ()),
+        *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),
         *_handlers(settings, runtimes, moves=bool(packages)),
         DaemonLoaded(settings.default_runtime, runtimes),
         GpusInContainers("docker"),
     ]
-
-
-def _packages(facts: Facts, packages: tuple[Package, ...], *, hold: bool) -> AnyResource:
-    return package_resource(facts, "docker", packages, hold=hold, signals=(("", DOCKER_MOVED),))
 
 
 def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: bool) -> list[AnyResource]:
