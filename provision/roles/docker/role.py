@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -9,11 +10,11 @@ from pydantic_core import InitErrorDetails
 
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.probe import quote
+from provision.probe import words
 from provision.resource import AnyResource, Handler
 from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
-from provision.resources.packages.sets import Package
+from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.docker.daemon import DaemonLoaded
@@ -81,16 +82,15 @@ class DockerSettings(Settings):
         return self
 
 
-def _problems(daemon: dict[str, Any]) -> list[tuple[tuple[str, ...], Any, str]]:
+def _problems(daemon: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     """Where in ``daemon`` there is a value that no dockerd takes, the value, and why."""
-    found: list[tuple[tuple[str, ...], Any, str]] = [
-        ((key,), value, says) for key, value in daemon.items() if (says := problem(key, value))
-    ]
+    for key, value in daemon.items():
+        if says := problem(key, value):
+            yield (key,), value, says
     options = daemon.get("log-opts")
     for key, value in options.items() if isinstance(options, dict) else ():
         if not isinstance(value, str):
-            found.append((("log-opts", key), value, "dockerd wants text for options of logs: quote it"))
-    return found
+            yield ("log-opts", key), value, "dockerd wants text for options of logs: quote it"
 
 
 def packages_of(settings: DockerSettings, facts: Facts) -> dict[str, str | None]:
@@ -136,8 +136,7 @@ def daemon_of(settings: DockerSettings) -> DaemonJson:
 def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     """daemon.json first, so that a fresh dockerd starts with it; then the engine, running with it."""
     require_family(facts, "docker")
-    names = packages_of(settings, facts)
-    packages = tuple(Package(name, version) for name, version in names.items())
+    packages = tuple(Package(name, version) for name, version in packages_of(settings, facts).items())
     daemon = daemon_of(settings)
     runtimes = tuple(daemon.declared["runtimes"])
     installed = package_resource(facts, "docker", packages, hold=settings.hold, signals=(("", DOCKER_MOVED),))
@@ -155,13 +154,12 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
 
 def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: bool) -> list[AnyResource]:
     """What makes a running dockerd take over what has changed; ``moves`` if its packages may."""
-    knows = " ".join(map(quote, (settings.default_runtime, *runtimes)))
+    knows = words(settings.default_runtime, *runtimes)
     allowed = settings.restart == "allowed"
-    started = ("service:docker.service:start", *(f"package:{name}:install" for name in ENGINES))
-    moved = tuple(f"package:{name}:{verb}" for name in ENGINES for verb in ("upgrade", "downgrade", "repair"))
+    started = ("service:docker.service:start", *moves_of(ENGINES, ("install",)))
     adopt = DockerRestart(
         "run the new Docker Engine",
-        on=moved,
+        on=moves_of(ENGINES, ("upgrade", "downgrade", "repair")),
         script=f"adopt_docker {knows}",
         covered_by=started,
         allowed=allowed,

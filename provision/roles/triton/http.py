@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from provision.probe import Output, Probe, words
@@ -71,7 +72,8 @@ def probe(name: str, address: str, port: int, path: str, body: Any = None) -> Pr
 
 def parse(output: Output) -> Answer:
     """Read the answer to a :func:`probe`."""
-    response = http.client.HTTPResponse(_Printed(output.stdout))  # type: ignore[arg-type]  # it wants makefile() only
+    printed = SimpleNamespace(makefile=lambda _: io.BytesIO(output.stdout))
+    response = http.client.HTTPResponse(printed)  # type: ignore[arg-type]  # it wants makefile() only
     try:
         response.begin()
         return Answer(response.status, response.read())
@@ -79,16 +81,6 @@ def parse(output: Output) -> Answer:
         return Answer(0, f"the answer was cut off after {len(error.partial)} bytes".encode())
     except (http.client.HTTPException, ValueError):
         return Answer(0, _why_nothing(output).encode())
-
-
-class _Printed:
-    """What http.client takes for a socket."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self.data)
 
 
 def _why_nothing(output: Output) -> str:
