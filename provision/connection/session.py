@@ -176,17 +176,21 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     return UnreachableError(login.host, f"{where}: the handshake failed: {reason(error)}")
 
 
-def key_shown(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
-    """Return the public key that the host shows, trusted or not.
+def fetch_host_key(login: Login) -> HostKey:
+    """Return the public key that a host shows, trusted or not, without logging in.
 
-    :raises UnreachableError: where the host shows none.
+    :raises UnreachableError: where it shows none, or a jump host in front of it cannot be reached.
     """
-    transport = _transport(login, (), _socket(login, gateways))
-    try:
-        transport.start_client(timeout=login.connect_timeout)
-        key = transport.get_remote_server_key()
-    except (paramiko.SSHException, OSError, EOFError) as error:
-        raise _handshake_error(login, transport, error) from None
-    finally:
-        _stop(transport)
+    with contextlib.ExitStack() as stack:
+        gateways: list[fabric.Connection] = []
+        for hop in login.jump:
+            gateways.append(opened(hop, gateways))
+            stack.callback(close, gateways[-1])
+        transport = _transport(login, (), _socket(login, gateways))
+        stack.callback(_stop, transport)
+        try:
+            transport.start_client(timeout=login.connect_timeout)
+            key = transport.get_remote_server_key()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise _handshake_error(login, transport, error) from None
     return HostKey(key.get_name(), key.get_base64())
