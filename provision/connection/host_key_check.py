@@ -14,7 +14,6 @@ from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
 from provision.errors import UnreachableError
 
-
 _parsing = threading.Lock()
 
 
