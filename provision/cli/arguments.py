@@ -122,8 +122,8 @@ def enroll_hosts(logins: Sequence[Login]) -> None:
     :raises UsageError: if nobody does, or they cannot be written.
     """
     keys = new_keys(logins, terminal.log)
-    for key in keys:
-        terminal.log(f"{key.host}: {key.kind} {key.fingerprint}")
+    for login, key in keys:
+        terminal.log(f"{login.host}: {key.kind} {key.fingerprint}")
     if keys and not terminal.confirmed(
         "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
     ):

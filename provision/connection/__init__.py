@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import fabric
 import paramiko
@@ -28,23 +26,18 @@ import paramiko
 from provision.connection.execution import DeadlineError, Execution, UnfinishedError
 from provision.connection.host_key_check import expected_keys
 from provision.connection.login import Login
-from provision.connection.session import close, key_shown, opened
+from provision.connection.session import close, opened
 from provision.probe import Output
 
-__all__ = ["Connection", "DeadlineError", "UnfinishedError", "fetch_host_key", "knows", "ssh_config"]
+__all__ = ["Connection", "DeadlineError", "UnfinishedError", "knows", "ssh_config"]
 
 # Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 
-def ssh_config(path: str | os.PathLike[str] | None = None) -> paramiko.SSHConfig:
-    """Return the parsed client configuration: the file given, else the user's followed by the system's.
-
-    :raises OSError: where ``path`` is given and cannot be read.
-    """
-    if path is not None:
-        return paramiko.SSHConfig.from_path(os.fspath(path))
+def ssh_config() -> paramiko.SSHConfig:
+    """Return the parsed client configuration: the user's, followed by the system's."""
     texts = []
     for file in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
         with contextlib.suppress(FileNotFoundError, PermissionError):
@@ -57,16 +50,12 @@ class Connection:
 
     :ivar connects: sessions opened so far; those on jump hosts are not counted.
     :ivar execs: commands started so far.
-    :ivar bytes_sent: bytes written to commands.
-    :ivar bytes_received: bytes read from commands, noise of the login shell included.
     """
 
     def __init__(self, login: Login) -> None:
         self.login = login
         self.connects = 0
         self.execs = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
         self._sessions: list[fabric.Connection] = []
         self._lock = threading.RLock()
 
@@ -77,9 +66,7 @@ class Connection:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -132,31 +119,11 @@ class Connection:
         :raises HostError: where the host does not start it: no shell, no sudo, a wrong password.
         """
         self.open()
-        execution = Execution(self.login, timeout, what, on_line)
         self.execs += 1
-        try:
-            return execution.run(self._sessions[-1].transport, script, stdin)
-        finally:
-            self.bytes_sent += execution.sent
-            self.bytes_received += execution.received
+        execution = Execution(self.login, timeout, what, on_line)
+        return execution.run(self._sessions[-1].transport, script, stdin)
 
 
 def knows(login: Login) -> bool:
     """Whether there is a key to check the host against: in the inventory or in a known_hosts file."""
     return bool(expected_keys(login))
-
-
-def fetch_host_key(login: Login) -> tuple[str, str, str]:
-    """Fetch a host's public key, untrusted, without logging in: its type, fingerprint, known_hosts line.
-
-    :raises UnreachableError: where the host, or a jump host in front of it, cannot be reached.
-    """
-    gateways: list[fabric.Connection] = []
-    try:
-        for hop in login.jump:
-            gateways.append(opened(hop, gateways))
-        key = key_shown(login, gateways)
-    finally:
-        while gateways:
-            close(gateways.pop())
-    return key.kind, key.fingerprint, key.line(login.known_as)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import socket
@@ -61,8 +62,7 @@ def _interleaved(addresses: Iterable[Address]) -> list[Address]:
     found = list(dict.fromkeys(addresses))
     first = [address for address in found if address[0] == found[0][0]]
     other = [address for address in found if address[0] != found[0][0]]
-    mixed = [address for pair in zip(first, other, strict=False) for address in pair]
-    return mixed + first[len(other) :] + other[len(first) :]
+    return [address for pair in itertools.zip_longest(first, other) for address in pair if address]
 
 
 def _race(addresses: list[Address], timeout: float) -> socket.socket:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import paramiko
 import paramiko.common
 
-from provision.connection.frames import KILL_AFTER, Frame, Lines, Unframed
+from provision.connection.frames import KILL_AFTER, Frame, Unframed
 from provision.connection.login import Login
 from provision.connection.session import PATIENCE, reason
 from provision.connection.sudo import refusal
@@ -62,13 +62,12 @@ class Execution:
         self.login, self.timeout, self.what, self.on_line = login, timeout, what, on_line
         self.frame = Frame()
         self.stdout, self.stderr = Unframed(self.frame), Unframed(self.frame)
-        self.lines = Lines()
+        self.line = b""
         self.wake = _Wake()
         self.asks = login.needs_sudo and login.become_password is not None
         self.pending = memoryview(b"")
         self.held = b""
         self.closing = False
-        self.sent = self.received = 0
         self.started = self.heard = self.alive = time.monotonic()
 
     def run(self, transport: paramiko.Transport, script: str, stdin: bytes) -> Output:
@@ -141,14 +140,10 @@ class Execution:
     def _receive(self, channel: paramiko.Channel) -> bool:
         busy = False
         while channel.recv_ready():
-            data = channel.recv(1 << 20)
-            self.received += len(data)
-            self._deliver(self.stdout.feed(data))
+            self._deliver(self.stdout.feed(channel.recv(1 << 20)))
             busy = True
         while channel.recv_stderr_ready():
-            data = channel.recv_stderr(1 << 20)
-            self.received += len(data)
-            self.stderr.feed(data)
+            self.stderr.feed(channel.recv_stderr(1 << 20))
             busy = True
         if busy:
             self.heard = self.alive = time.monotonic()
@@ -156,8 +151,10 @@ class Execution:
         return busy
 
     def _deliver(self, data: bytes) -> None:
-        if self.on_line is not None and data:
-            for line in self.lines.feed(data):
+        """Pass on the lines that ``data`` completes; what is begun waits for its end."""
+        if self.on_line is not None:
+            *lines, self.line = (self.line + data).split(b"\n")
+            for line in lines:
                 self.on_line(line)
 
     def _let_in(self) -> None:
@@ -176,7 +173,6 @@ class Execution:
                 if count == 0:
                     break  # closed by the host
                 self.pending = self.pending[count:]
-                self.sent += count
                 busy = True
             if self.closing and not self.pending:
                 self.closing = False
@@ -190,7 +186,7 @@ class Execution:
     def _check_time(self, now: float) -> None:
         passed = now - self.started
         if self.asks and not self.stdout.marked and passed > PATIENCE:
-            raise self._not_started(None, f"sudo did not start the command within {PATIENCE:g} s")
+            raise self._not_started(f"sudo did not start the command within {PATIENCE:g} s")
         if passed > self.timeout + KILL_AFTER + GRACE:
             raise self._late(passed)
 
@@ -216,11 +212,11 @@ class Execution:
                 raise self._lost("the session ended")
             raise self._killed(passed)
         if not self.stdout.marked:
-            raise self._not_started(channel.exit_status, None)
+            raise self._not_started(f"the host did not start the command (exit code {channel.exit_status})")
         if channel.exit_status in {124, 137} and passed >= self.timeout:
             raise self._late(passed)
-        if self.on_line is not None and self.lines.rest:
-            self.on_line(self.lines.rest)
+        if self.on_line is not None and self.line:
+            self.on_line(self.line)
         return Output(channel.exit_status, self.stdout.data, self.stderr.data)
 
     def _lost(self, reason: str) -> UnreachableError:
@@ -239,7 +235,7 @@ class Execution:
         message = f"{self.what} did not end within {self.timeout:g} s (waited {passed:.0f} s)"
         return DeadlineError(self.login.host, message, partial=partial)
 
-    def _not_started(self, code: int | None, message: str | None) -> HostError:
+    def _not_started(self, message: str) -> HostError:
         """Return why the loader did not start: sudo or the login shell."""
         said = self.stderr.noise.replace(self.frame.prompt, b"")
         host = self.login.host
@@ -252,11 +248,9 @@ class Execution:
         noise = said + b"\n" + self.stdout.noise
         if self.login.become_password:
             # A shell that echoes what it reads has shown it.
-            noise = noise.replace(
-                self.frame.answer_to_prompt(self.login.become_password).strip(b"\n"), b"***"
-            )
+            answer = self.frame.answer_to_prompt(self.login.become_password)
+            noise = noise.replace(answer.strip(b"\n"), b"***")
         words = noise.decode("utf-8", "backslashreplace").split("\n")
         last = next((line.strip() for line in words if line.strip()), "no message")
-        message = message or f"the host did not start the command (exit code {code})"
         hint = f"see the login shell and the rc files of {self.login.user} on the host"
         return HostError(host, f"{message}: {last[:200]}", hint=hint)

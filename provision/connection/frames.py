@@ -102,15 +102,3 @@ class Unframed:
     def data(self) -> bytes:
         """Everything after the mark so far."""
         return b"".join(self.chunks)
-
-
-class Lines:
-    """Cuts a stream into lines, as it comes."""
-
-    def __init__(self) -> None:
-        self.rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that ``data`` completes, without their newline."""
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        return lines

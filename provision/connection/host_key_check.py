@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +14,24 @@ from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
 from provision.errors import UnreachableError
 
-
-class _Files:
-    """The known_hosts files: parsed once for each state that they are in, shared by all threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._parsed: dict[tuple[str, ...], tuple[list[tuple[int, int]], KnownHosts]] = {}
-
-    def read(self, paths: tuple[str, ...]) -> KnownHosts:
-        files = [Path(path).expanduser() for path in paths]
-        stamps = [_stamp(file) for file in files]
-        with self._lock:
-            seen = self._parsed.get(paths)
-            if seen is None or seen[0] != stamps:
-                known = KnownHosts()
-                for file in files:
-                    with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
-                        known.add(file.read_text(errors="surrogateescape"))
-                seen = self._parsed[paths] = (stamps, known)
-        return seen[1]
+_parsing = threading.Lock()
 
 
-_files = _Files()
+def _known_hosts(paths: tuple[str, ...]) -> KnownHosts:
+    files = [Path(path).expanduser() for path in paths]
+    states = tuple((file, _stamp(file)) for file in files)
+    with _parsing:  # one thread parses, and all others wait for it
+        return _parsed(states)
+
+
+@functools.cache
+def _parsed(states: tuple[tuple[Path, tuple[int, int]], ...]) -> KnownHosts:
+    """Return what files hold, parsed once for each state that they are in."""
+    known = KnownHosts()
+    for file, _ in states:
+        with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
+            known.add(file.read_text(errors="surrogateescape"))
+    return known
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -53,7 +49,7 @@ def expected_keys(login: Login) -> tuple[HostKey, ...]:
             return tuple(HostKey.of(text) for text in login.host_key)
         except ValueError as error:
             raise UnreachableError(login.host, f"host_key in the inventory: {error}") from None
-    known = _files.read(login.known_hosts)
+    known = _known_hosts(login.known_hosts)
     keys = known.keys_of(login.known_as)
     if not keys and login.port != DEFAULT_PORT and not login.host_key_alias:
         keys = known.keys_of(login.address.lower())  # as ssh(1) does for ports that have no entry

@@ -24,10 +24,6 @@ class HostKey:
         digest = hashlib.sha256(base64.b64decode(self.base64)).digest()
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
-    def line(self, name: str) -> str:
-        """The known_hosts line that trusts this key for ``name``."""
-        return f"{name} {self.kind} {self.base64}"
-
     @classmethod
     def of(cls, text: str) -> HostKey:
         """Return the key of ``TYPE BASE64``.
@@ -93,12 +89,7 @@ class KnownHosts:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of the patterns matches and no negated one does."""
-    found = False
-    for pattern in patterns:
-        # fnmatch knows sets as well; in known_hosts brackets stand for themselves: [address]:port
-        escaped = pattern.removeprefix("!").replace("[", "[[]")
-        if fnmatch.fnmatchcase(name, escaped):
-            if pattern.startswith("!"):
-                return False
-            found = True
-    return found
+    # fnmatch knows sets as well; in known_hosts brackets stand for themselves: [address]:port
+    globs = {pattern: pattern.removeprefix("!").replace("[", "[[]") for pattern in patterns}
+    hits = [pattern for pattern, glob in globs.items() if fnmatch.fnmatchcase(name, glob)]
+    return bool(hits) and not any(pattern.startswith("!") for pattern in hits)

@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+
+import paramiko
 
 from provision.errors import InventoryError
 
@@ -20,12 +21,6 @@ CONNECT_TIMEOUT = 10.0
 KEEPALIVE = 15.0
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 LONGEST_JUMP = 8
-
-
-class SshConfig(Protocol):
-    """A parsed ``ssh_config``: the options of a host, keys in lower case (``paramiko.SSHConfig``)."""
-
-    def lookup(self, hostname: str, /) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Login:
         return self.become and self.become_user != self.user
 
     @classmethod
-    def of(cls, name: str, vars: Mapping[str, object], ssh_config: SshConfig) -> Login:
+    def of(cls, name: str, vars: Mapping[str, object], ssh_config: paramiko.SSHConfig) -> Login:
         """Return the login of the inventory host ``name``.
 
         :param vars: the host's merged inventory variables; those that are not about connecting are ignored.
@@ -83,24 +78,8 @@ class Login:
         given.refuse_what_we_do_not_do()
         address = given.text("ansible_host", "ansible_ssh_host") or name
         options = _Options(name, _arguments(given), ssh_config.lookup(address))
-        login = cls(
-            host=name,
-            address=options.text("hostname") or address,
-            port=given.port("ansible_port", "ansible_ssh_port") or options.port(),
-            user=given.text("ansible_user", "ansible_ssh_user") or options.text("user") or getpass.getuser(),
-            key_files=_key_files(given, options),
-            identities_only=options.flag("identitiesonly"),
-            password=given.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
-            become=given.flag("ansible_become", "ansible_sudo"),
-            become_user=given.text("ansible_become_user", "ansible_sudo_user") or "root",
-            become_password=given.text("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass"),
-            host_key=given.host_keys(),
-            host_key_alias=options.text("hostkeyalias"),
-            known_hosts=options.known_hosts(),
-            connect_timeout=given.seconds("ansible_timeout", "ansible_ssh_timeout") or options.timeout(),
-            keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
-        )
-        return replace(login, jump=_jump(name, options, ssh_config, me=(login.address, login.port)))
+        login = _direct(address, given, options)
+        return replace(login, jump=_jump(login, options, ssh_config))
 
 
 class _Given:
@@ -175,12 +154,7 @@ class _Options:
 
     def text(self, key: str) -> str | None:
         value = self.arguments.get(key) or self.config.get(key)
-        if isinstance(value, list):
-            value = value[0] if value else None
         return None if value is None else str(value)
-
-    def flag(self, key: str) -> bool:
-        return (self.text(key) or "no").lower() in {"yes", "true"}
 
     def port(self) -> int:
         text = self.text("port")
@@ -190,16 +164,13 @@ class _Options:
         text = self.text(key)
         return None if text is None or text.lower() == "none" else _seconds(self.host, key, text)
 
-    def timeout(self) -> float:
-        return self.seconds("connecttimeout") or CONNECT_TIMEOUT
-
-    def identities(self) -> tuple[str, ...]:
-        if "identityfile" in self.arguments:
-            return (self.arguments["identityfile"],)
-        files = self.config.get("identityfile") or []
-        files = [files] if isinstance(files, str) else files
+    def key_files(self, given: str | None) -> tuple[str, ...]:
+        """Return the one that the inventory gives, as a variable or an argument; else ``ssh_config``'s."""
+        named = given or self.arguments.get("identityfile")
+        files = self.config.get("identityfile", [])
         assert isinstance(files, list)
-        return tuple(str(file) for file in files if str(file).lower() != "none")
+        files = [named] if named else [file for file in files if file.lower() != "none"]
+        return tuple(str(Path(file).expanduser()) for file in files)
 
     def known_hosts(self) -> tuple[str, ...]:
         user = self.text("userknownhostsfile")
@@ -208,10 +179,36 @@ class _Options:
         return (*users, *(DEFAULT_KNOWN_HOSTS[2:] if system is None else tuple(system.split())))
 
 
-def _key_files(given: _Given, options: _Options) -> tuple[str, ...]:
-    named = given.text("ansible_ssh_private_key_file", "ansible_private_key_file")
-    files = (named,) if named else options.identities()
-    return tuple(str(Path(file).expanduser()) for file in files)
+def _direct(
+    address: str, given: _Given, options: _Options, *, user: str | None = None, port: int | None = None
+) -> Login:
+    """Return the login without jump hosts; ``user`` and ``port`` are those that a ProxyJump names."""
+    return Login(
+        host=given.host,
+        address=options.text("hostname") or address,
+        port=port or given.port("ansible_port", "ansible_ssh_port") or options.port(),
+        user=(
+            user
+            or given.text("ansible_user", "ansible_ssh_user")
+            or options.text("user")
+            or getpass.getuser()
+        ),
+        key_files=options.key_files(given.text("ansible_ssh_private_key_file", "ansible_private_key_file")),
+        identities_only=(options.text("identitiesonly") or "no").lower() in {"yes", "true"},
+        password=given.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
+        become=given.flag("ansible_become", "ansible_sudo"),
+        become_user=given.text("ansible_become_user", "ansible_sudo_user") or "root",
+        become_password=given.text("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass"),
+        host_key=given.host_keys(),
+        host_key_alias=options.text("hostkeyalias"),
+        known_hosts=options.known_hosts(),
+        connect_timeout=(
+            given.seconds("ansible_timeout", "ansible_ssh_timeout")
+            or options.seconds("connecttimeout")
+            or CONNECT_TIMEOUT
+        ),
+        keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
+    )
 
 
 def _port(host: str, name: str, text: str) -> int:
@@ -315,19 +312,20 @@ def _check_option(host: str, name: str, key: str, value: str) -> None:
         raise InventoryError(f"{host}: {name}: the option {key!r} has no value")
 
 
-def _jump(host: str, options: _Options, ssh_config: SshConfig, *, me: tuple[str, int]) -> tuple[Login, ...]:
-    """Return the hops in front of ``me``, first hop first, each with its own ``ssh_config`` options."""
+def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tuple[Login, ...]:
+    """Return the hops in front of ``login``, first hop first, each with its own ``ssh_config`` options."""
+    host = login.host
     hops: list[Login] = []
     specs = _hops(host, options)
-    seen = {me}
+    seen = {(login.address, login.port)}
     while specs:
-        spec = specs.pop()
-        options = _Options(host, {}, ssh_config.lookup(_split(host, spec)[1]))
-        hop = _hop(host, spec, options)
+        user, name, port = _split(host, specs.pop())
+        options = _Options(host, {}, ssh_config.lookup(name))
+        hop = _direct(name, _Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
         seen.add((hop.address, hop.port))
-        hops.insert(0, hop)
+        hops.insert(0, replace(hop, host=f"{host} (jump host {name})"))
         if len(hops) > LONGEST_JUMP:
             raise InventoryError(f"{host}: more than {LONGEST_JUMP} jump hosts in a row")
         specs = specs or _hops(host, options)
@@ -377,19 +375,3 @@ def _split(host: str, spec: str) -> tuple[str | None, str, int | None]:
     if not name:
         raise InventoryError(f"{host}: {spec!r} is not a jump host")
     return user or None, name, _port(host, "ProxyJump", port) if port else None
-
-
-def _hop(host: str, spec: str, options: _Options) -> Login:
-    user, name, port = _split(host, spec)
-    return Login(
-        host=f"{host} (jump host {name})",
-        address=options.text("hostname") or name,
-        port=port or options.port(),
-        user=user or options.text("user") or getpass.getuser(),
-        key_files=tuple(str(Path(file).expanduser()) for file in options.identities()),
-        identities_only=options.flag("identitiesonly"),
-        host_key_alias=options.text("hostkeyalias"),
-        known_hosts=options.known_hosts(),
-        connect_timeout=options.timeout(),
-        keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
-    )

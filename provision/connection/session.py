@@ -124,6 +124,7 @@ def _stop(transport: paramiko.Transport) -> None:
 
 def _socket(login: Login, gateways: Sequence[fabric.Connection]) -> Any:
     """Return a connected socket to the host: a TCP one, or a channel of the last jump host."""
+    where = f"{login.address} port {login.port}"
     try:
         if not gateways:
             return dial(login.address, login.port, login.connect_timeout, login.keepalive)
@@ -135,19 +136,14 @@ def _socket(login: Login, gateways: Sequence[fabric.Connection]) -> Any:
         hint = "set ansible_host to the address, or HostName in ssh_config"
         raise UnreachableError(login.host, message, hint=hint) from None
     except TimeoutError:
-        message = f"{_where(login)} does not answer within {login.connect_timeout:g} s"
-        raise UnreachableError(
-            login.host, message, hint="is it up, and does a firewall drop packets?"
-        ) from None
+        message = f"{where} does not answer within {login.connect_timeout:g} s"
+        hint = "is it up, and does a firewall drop packets?"
+        raise UnreachableError(login.host, message, hint=hint) from None
     except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
         via = f" through {login.jump[-1].address}" if login.jump else ""
-        message = f"{_where(login)} cannot be connected to{via}: {reason(error)}"
+        message = f"{where} cannot be connected to{via}: {reason(error)}"
         hint = "is sshd running there, and is the port right?"
         raise UnreachableError(login.host, message, hint=hint) from None
-
-
-def _where(login: Login) -> str:
-    return f"{login.address} port {login.port}"
 
 
 def reason(error: BaseException) -> str:
@@ -161,7 +157,7 @@ def reason(error: BaseException) -> str:
 
 def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseException) -> UnreachableError:
     """Return what paramiko's error means to an operator."""
-    where = _where(login)
+    where = f"{login.address} port {login.port}"
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         hint = "the host's sshd is very old, or its sshd_config allows too little"
         return UnreachableError(login.host, f"{where}: no algorithm in common: {error}", hint=hint)
@@ -176,17 +172,21 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     return UnreachableError(login.host, f"{where}: the handshake failed: {reason(error)}")
 
 
-def key_shown(login: Login, gateways: Sequence[fabric.Connection]) -> HostKey:
-    """Return the public key that the host shows, trusted or not.
+def fetch_host_key(login: Login) -> HostKey:
+    """Return the public key that a host shows, trusted or not, without logging in.
 
-    :raises UnreachableError: where the host shows none.
+    :raises UnreachableError: where it shows none, or a jump host in front of it cannot be reached.
     """
-    transport = _transport(login, (), _socket(login, gateways))
-    try:
-        transport.start_client(timeout=login.connect_timeout)
-        key = transport.get_remote_server_key()
-    except (paramiko.SSHException, OSError, EOFError) as error:
-        raise _handshake_error(login, transport, error) from None
-    finally:
-        _stop(transport)
+    with contextlib.ExitStack() as stack:
+        gateways: list[fabric.Connection] = []
+        for hop in login.jump:
+            gateways.append(opened(hop, gateways))
+            stack.callback(close, gateways[-1])
+        transport = _transport(login, (), _socket(login, gateways))
+        stack.callback(_stop, transport)
+        try:
+            transport.start_client(timeout=login.connect_timeout)
+            key = transport.get_remote_server_key()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise _handshake_error(login, transport, error) from None
     return HostKey(key.get_name(), key.get_base64())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
@@ -42,11 +42,11 @@ class _Spool:
         self.events: list[Event] = []
 
     def line(self, line: bytes) -> None:
-        text = line.decode("ascii", "backslashreplace").rstrip("\n")
+        text = line.decode("ascii", "backslashreplace")
         if text.startswith("busy "):
             raise BusyError(self.host, text.removeprefix("busy "))
         event = parse_event(text)
-        self.offset += len(line.rstrip(b"\n")) + 1
+        self.offset += len(line) + 1  # its newline is not in it
         self.events.append(event)
         self.on_event(event)
 
@@ -80,7 +80,15 @@ def _watch(connection: Connection, script: str, run: str, on_event: Callable[[Ev
         try:
             output = connection.run(script, timeout=LONGEST, on_line=spool.line)
         except UnreachableError as error:
-            _reopen(connection, waits, error)
+            wait = next(waits, None)
+            if wait is None:
+                raise UnreachableError(
+                    error.host,
+                    f"{error.message}; the run continues on the host",
+                    hint="run the same command again: it attaches to the run, or finds it done",
+                ) from error
+            time.sleep(wait)
+            connection.close()
         else:
             if spool.ended:
                 return spool.events
@@ -96,22 +104,3 @@ def _watch(connection: Connection, script: str, run: str, on_event: Callable[[Ev
                 hint=f"on the host: journalctl -u provision-{run}",
             )
         script = follow(run, spool.offset)
-
-
-def _reopen(connection: Connection, waits: Iterator[float], error: UnreachableError) -> None:
-    while True:
-        wait = next(waits, None)
-        if wait is None:
-            raise UnreachableError(
-                error.host,
-                f"{error.message}; the run continues on the host",
-                hint="run the same command again: it attaches to the run, or finds it done",
-            ) from error
-        time.sleep(wait)
-        connection.close()
-        try:
-            connection.open()
-        except UnreachableError as again:
-            error = again
-        else:
-            return

@@ -56,7 +56,11 @@ class Rollout:
 
         :raises UsageError: for a size that is neither a number nor a percentage.
         """
-        sizes = [self._size(size, len(names)) for size in self.serial] or [max(len(names), 1)]
+        sizes = [
+            # as in Ansible, a percentage is one host at least, and 0 is all that are left
+            _share(size, len(names), "--serial") or (1 if size.endswith("%") else len(names))
+            for size in self.serial or ("100%",)
+        ]
         rest = list(names)
         found: list[list[str]] = []
         while rest:
@@ -65,16 +69,8 @@ class Rollout:
             rest = rest[size:]
         return found
 
-    @staticmethod
-    def _size(text: str, total: int) -> int:
-        """Ansible's rules: a percentage is one host at least, and 0 is all that are left."""
-        return _share(text, total, "--serial") or (1 if text.endswith("%") else max(total, 1))
-
     def tolerated(self, total: int) -> int:
-        """How many of ``total`` hosts may fail before no further host is started.
-
-        :raises UsageError: for a threshold that is neither a number nor a percentage.
-        """
+        """How many of ``total`` hosts may fail before no further host is started."""
         if self.max_failed:
             return _share(self.max_failed, total, "--max-failed")
         return 0 if self.serial else total
@@ -217,23 +213,20 @@ class Fleet:
 
     def apply(self, run: str) -> None:
         """Apply all plans, batch by batch, until too many hosts have failed."""
+
+        def work(host: HostRun) -> Result:
+            return _isolated(host, lambda: host.apply(run, self.on_event))
+
         names = [name for name in self.hosts if name not in self.results]
         tolerated = self.rollout.tolerated(len(self.hosts))
         for batch in self.rollout.batches(names):
-            if self._failures() > tolerated:
-                skipped = {name: self.hosts[name].result("skipped") for name in batch}
-                self.results |= skipped
+            failed = sum(result.status in ("failed", "unreachable") for result in self.results.values())
+            if failed > tolerated:
+                self.results |= {name: self.hosts[name].result("skipped") for name in batch}
                 continue
             hosts = {name: self.hosts[name] for name in batch}
-            self.results |= each(
-                hosts, lambda host: self._applied(host, run), self.rollout.forks, self.refresh
-            )
+            self.results |= each(hosts, work, self.rollout.forks, self.refresh)
             self.close(batch)
-
-    def _applied(self, host: HostRun, run: str) -> Result:
-        result = _isolated(host, lambda: host.apply(run, self.on_event))
-        assert result is not None
-        return result
 
     def planned(self) -> None:
         """Results of a run that only plans: a host that would change has status changed."""
@@ -246,11 +239,8 @@ class Fleet:
         """The results in the order of the inventory."""
         return [self.results[name] for name in self.hosts if name in self.results]
 
-    def _failures(self) -> int:
-        return sum(result.status in ("failed", "unreachable") for result in self.results.values())
 
-
-def _isolated(host: HostRun, work: Callable[[], Result | None]) -> Result | None:
+def _isolated(host: HostRun, work: Callable[[], T]) -> T | Result:
     """Do ``work`` so that whatever goes wrong is this host's result and nobody else's."""
     try:
         return work()

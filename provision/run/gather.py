@@ -7,6 +7,7 @@ bytes. Beyond what the probes themselves start, a host forks once for each probe
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -48,14 +49,10 @@ def parse(blob: bytes, probes: Sequence[Probe]) -> dict[str, Output]:
     sizes = [int(line.split(None, 1)[0]) for line in head[1:-1]]
     if len(codes) != len(probes) or sum(sizes) != len(data):
         raise ValueError(f"the answer holds {len(data)} bytes and should hold {sum(sizes)}")
-    found: dict[str, Output] = {}
-    start = 0
-    for index, probe in enumerate(probes):
-        middle = start + sizes[2 * index]
-        end = middle + sizes[2 * index + 1]
-        found[probe.name] = Output(codes[index], data[start:middle], data[middle:end])
-        start = end
-    return found
+    ends = list(itertools.accumulate(sizes, initial=0))
+    sections = [data[start:end] for start, end in itertools.pairwise(ends)]
+    answers = zip(probes, codes, sections[::2], sections[1::2], strict=True)
+    return {probe.name: Output(code, out, err) for probe, code, out, err in answers}
 
 
 def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60) -> dict[str, Output]:
@@ -72,7 +69,8 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
         output = connection.run(script_of(probes), timeout=timeout, what=f"{len(probes)} probes")
         return parse(output.stdout, probes)
     except DeadlineError as error:
-        name = _hanging(error.partial.stderr, probes)
+        begun = _AT.findall(error.partial.stderr)
+        name = probes[int(begun[-1])].name if begun else "(unknown: the host's shell does not answer)"
         hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
         raise ProbeError(host, f"probe {name} did not end within {timeout:g} s", hint=hint) from None
     except UnfinishedError as error:
@@ -81,9 +79,3 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
         said = output.err.strip().rpartition("\n")[2]
         message = f"the answer to {len(probes)} probes cannot be read (exit code {output.exit_code}): {error}"
         raise ProbeError(host, f"{message}: {said}", hint="is there space in /run and /tmp?") from None
-
-
-def _hanging(stderr: bytes, probes: Sequence[Probe]) -> str:
-    """Return the name of the probe at which the host's own time limit found the script."""
-    found = _AT.findall(stderr)
-    return probes[int(found[-1])].name if found else "(unknown: the host's shell does not answer)"

@@ -213,7 +213,9 @@ class HostRun:
         declared = declare(self.target.name, self.target.settings, facts)
         plan = replan(self.connection, declared, approved.granted)
         self.survey = Survey(facts, declared, plan)
-        on_event(self.target.name, f"back after {took:.0f} s; {left(len(plan.changes))}")
+        count = len(plan.changes)
+        left = f"{count} change{'' if count == 1 else 's'} left" if count else "nothing is left to do"
+        on_event(self.target.name, f"back after {took:.0f} s; {left}")
         if (again := next_stage(plan).reboot) and (
             (again.resource, again.reason) == (reboot.resource, reboot.reason) or self.reboots >= REBOOTS
         ):
@@ -265,11 +267,6 @@ class HostRun:
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])
         self.survey = replace(self.survey, plan=plan)
-
-
-def left(count: int) -> str:
-    """How many changes are left, as a sentence."""
-    return "nothing is left to do" if not count else f"{count} change{'' if count == 1 else 's'} left"
 
 
 def _beyond(host: str, when: str, change: Change) -> RefusedError:
