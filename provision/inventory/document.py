@@ -39,14 +39,12 @@ def parse(text: str, path: str) -> Document:
     return document
 
 
-def of_data(data: object, path: str) -> Document:
-    """Wrap what a JSON decoder returned: values without lines.
+def of_data(data: object, path: str) -> Item:
+    """Return what a JSON decoder returned as values without lines.
 
     :raises InventoryError: it holds something that no JSON text can hold.
     """
-    document = Document(path)
-    document.root = Item(_from_json(data, Location(path)), document)
-    return document
+    return Item(_from_json(data, Location(path)), Document(path))
 
 
 def load_json(text: str, path: str) -> object:

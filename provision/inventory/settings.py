@@ -18,7 +18,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from provision.errors import Location, SettingsError
-from provision.inventory import Host, Unsafe, Value, Vault, plain
+from provision.inventory.model import Host
+from provision.inventory.values import Unsafe, Value, Vault, plain
 
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]

@@ -12,13 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from provision.data import CLONE
 from provision.errors import InventoryError, Location
-from provision.inventory import Builder, Document, Inventory, Layer, load_json, of_data, parse, variables
+from provision.inventory.build import Builder, variables
+from provision.inventory.document import load_json, of_data, parse
+from provision.inventory.draft import Layer, Vars
+from provision.inventory.model import Inventory
+from provision.inventory.values import Document
 
 VARIABLE = "PROVISION_INVENTORY"
 
@@ -56,7 +60,7 @@ def load(paths: Sequence[Path | str]) -> Inventory:
     for source in paths:
         path = Path(source).expanduser()
         if isinstance(source, str) and "," in source and not path.exists():
-            builder.add_names(filter(None, (name.strip() for name in source.split(","))), "the list of hosts")
+            builder.add_names(filter(None, (name.strip() for name in source.split(","))))
             seen.append(source)
             continue
         if not path.exists():
@@ -136,27 +140,25 @@ def _read_yaml(path: Path) -> Document:
 
 def _read_layer(builder: Builder, folder: Path) -> Layer:
     """Read the variables beside a source for every group and host that is known."""
-    groups = _files(folder / "group_vars", builder.names("groups"))
-    hosts = _files(folder / "host_vars", builder.names("hosts"))
     return Layer(
-        {name: _read_vars(builder, files) for name, files in groups},
-        {name: _read_vars(builder, files) for name, files in hosts},
+        _read_vars(folder / "group_vars", builder.groups, builder.warnings),
+        _read_vars(folder / "host_vars", builder.hosts, builder.warnings),
     )
 
 
-def _read_vars(builder: Builder, files: list[Path]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for path in files:
+def _read_vars(folder: Path, names: Iterable[str], warnings: list[str]) -> dict[str, Vars]:
+    found: dict[str, Vars] = {}
+    for name, path in _files(folder, names):
         document = _read_yaml(path)
         if document.encrypted:
-            builder.warnings.append(f"{path}: encrypted with ansible-vault; its variables are not known here")
-            continue
-        merged |= variables(document)
-    return merged
+            warnings.append(f"{path}: encrypted with ansible-vault; its variables are not known here")
+        else:
+            found[name] = found.get(name, {}) | variables(document)
+    return found
 
 
-def _files(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Path]]]:
-    """Yield each name with its files of variables, if it has any.
+def _files(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the files of variables, each with the name that it belongs to.
 
     Of ``NAME/``, ``NAME``, ``NAME.yml``, ``NAME.yaml`` and ``NAME.json`` only the first that exists counts,
     as in Ansible's DataLoader.find_vars_files.
@@ -170,7 +172,8 @@ def _files(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Path]]]:
         for suffix in _VARS:
             path = folder / (name + suffix)
             if path.name in present and path.exists():
-                yield name, list(_walk(path)) if path.is_dir() else [path]
+                files = list(_walk(path)) if path.is_dir() else [path]
+                yield from ((name, file) for file in files)
                 break
 
 
@@ -195,7 +198,7 @@ def _read_program(builder: Builder, path: Path) -> None:
     if isinstance(data, dict) and "_meta" not in data:
         for name in sorted(listed):
             answer = _run_json([str(path.absolute()), "--host", name], path, empty={})
-            builder.add_host_vars(name, of_data(answer, str(path)).root)
+            builder.add_host_vars(name, of_data(answer, str(path)))
 
 
 def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
