@@ -62,7 +62,7 @@ class _Group:
     children: dict[str, None] = field(default_factory=dict)
     parents: dict[str, None] = field(default_factory=dict)
     vars: Vars = field(default_factory=dict)
-    priority: int = 1
+    priority: int = 1  # decides between groups of one depth, before the alphabet does
 
 
 @dataclass
@@ -75,8 +75,8 @@ class _Host:
 class Layer:
     """The variables of one ``group_vars`` and ``host_vars`` pair, by the name of the group or host."""
 
-    groups: dict[str, Vars] = field(default_factory=dict)
-    hosts: dict[str, Vars] = field(default_factory=dict)
+    groups: dict[str, Vars]
+    hosts: dict[str, Vars]
 
 
 class Draft:

@@ -65,9 +65,9 @@ class Inventory:
     @cached_property
     def members(self) -> Mapping[str, Sequence[str]]:
         """Group → names of its hosts and of those of all groups below it, breadth first, each once."""
-        return {name: self._members(name) for name in self.groups}
+        return {name: self._walk(name) for name in self.groups}
 
-    def _members(self, start: str) -> tuple[str, ...]:
+    def _walk(self, start: str) -> tuple[str, ...]:
         names: dict[str, None] = {}
         seen = {start}
         level = [start]

@@ -109,13 +109,13 @@ def _read_file(builder: Builder, path: Path, seen: list[str]) -> None:
     elif suffix in _YAML:
         document = _read_yaml(path)
         if isinstance(document.root.value, dict) and document.root.value.get("plugin"):
-            _ask_ansible(builder, [*seen, str(path)], path)
+            _ask_ansible(builder, path, seen)
         else:
             builder.add_document(document)
     elif suffix == "":
         _read_bare(builder, path)
     else:
-        _ask_ansible(builder, [str(path)], path)
+        _ask_ansible(builder, path)
     seen.append(str(path))
 
 
@@ -126,12 +126,11 @@ def _read_bare(builder: Builder, path: Path) -> None:
     except InventoryError:
         if not _read_text(path).lstrip().startswith("["):
             raise
-        _ask_ansible(builder, [str(path)], path)
-        return
-    if isinstance(document.root.value, dict) or document.encrypted:
-        builder.add_document(document)
     else:
-        _ask_ansible(builder, [str(path)], path)
+        if isinstance(document.root.value, dict) or document.encrypted:
+            builder.add_document(document)
+            return
+    _ask_ansible(builder, path)
 
 
 def _read_yaml(path: Path) -> Document:
@@ -201,7 +200,7 @@ def _read_program(builder: Builder, path: Path) -> None:
             builder.add_host_vars(name, of_data(answer, str(path)))
 
 
-def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
+def _ask_ansible(builder: Builder, path: Path, after: Sequence[str] = ()) -> None:
     """Read a source through ansible-inventory, after those that it may build on."""
     beside = Path(sys.executable).with_name("ansible-inventory")
     program = str(beside) if beside.exists() else shutil.which("ansible-inventory")
@@ -211,7 +210,7 @@ def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
             where=Location(str(path)),
             hint="install ansible-core, or write the inventory in Ansible's YAML format (.yml)",
         )
-    arguments = [word for source in sources for word in ("-i", source)]
+    arguments = [word for source in (*after, str(path)) for word in ("-i", source)]
     # The variables beside the sources are read here, in their order, and a bad source is not to be skipped.
     settings = {"ANSIBLE_VARS_ENABLED": ",", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
     data = _run_json([program, *arguments, "--list", "--export"], path, settings)

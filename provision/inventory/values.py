@@ -94,7 +94,7 @@ class Document:
         return Location(self.path, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def keys_of(self, node: Node | None) -> Entries:
-        """What :meth:`index` was told of a node; nothing for any other."""
+        """The entries of a mapping's node; nothing for any other node."""
         return self._keys.get(id(node), {})
 
     def index(self, node: Node, keys: Entries) -> None:
