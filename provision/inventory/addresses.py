@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from itertools import product
@@ -69,14 +70,16 @@ def expand(pattern: str, where: Location | None = None) -> tuple[list[str], int 
     if port is not None and not 0 <= port <= 65535:
         raise InventoryError(f"{pattern!r} has the impossible port {port}", where=where)
     parts = _RANGE.split(base)
-    if any(mark in text for text in parts[::2] for mark in "[]"):
-        raise _bad_range(pattern, "the brackets do not match", where)
-    choices = [_range(part, pattern, where) if number % 2 else [part] for number, part in enumerate(parts)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > _MOST:
-        raise _bad_range(pattern, f"it stands for {count} hosts, more than {_MOST}", where)
+    try:
+        if any(mark in text for text in parts[::2] for mark in "[]"):
+            raise ValueError("the brackets do not match")
+        choices = [_range(part) if number % 2 else [part] for number, part in enumerate(parts)]
+        if (count := math.prod(map(len, choices))) > _MOST:
+            raise ValueError(f"it stands for {count} hosts, more than {_MOST}")
+    except ValueError as error:
+        message = f"the range in {pattern!r} is impossible: {error}"
+        hint = "ranges look like node[01:16], node[0:9:3] or rack[a:f]"
+        raise InventoryError(message, where=where, hint=hint) from None
     names = ["".join(words) for words in product(*choices)]
     for name in names:
         check_name(name, where)
@@ -97,40 +100,36 @@ def check_name(name: str, where: Location | None = None) -> None:
     raise InventoryError(f"{name!a} cannot be the name of a host", where=where, hint=hint)
 
 
-def _range(text: str, pattern: str, where: Location | None) -> list[str]:
-    """Return the words that ``[text]`` stands for."""
+def _range(text: str) -> list[str]:
+    """Return the words that ``[text]`` stands for.
+
+    :raises ValueError: saying why it is impossible.
+    """
     bounds = text.split(":")
     if len(bounds) not in (2, 3):
-        raise _bad_range(pattern, f"[{text}] is not [begin:end] or [begin:end:step]", where)
+        raise ValueError(f"[{text}] is not [begin:end] or [begin:end:step]")
     first, last = bounds[0] or "0", bounds[1]
     if not last:
-        raise _bad_range(pattern, f"[{text}] has no end", where)
-    step = _number(bounds[2] if len(bounds) == 3 else "1", pattern, where)
+        raise ValueError(f"[{text}] has no end")
+    step = _number(bounds[2]) if len(bounds) == 3 else 1
     if step < 1:
-        raise _bad_range(pattern, f"[{text}] has a step of {step}", where)
+        raise ValueError(f"[{text}] has a step of {step}")
     if len(first) == 1 and len(last) == 1 and first in _LETTERS and last in _LETTERS:
         words = list(_LETTERS[_LETTERS.index(first) : _LETTERS.index(last) + 1 : step])
     else:
         width = len(first) if first.startswith("0") and len(first) > 1 else 0
         if width and width != len(last):
-            raise _bad_range(
-                pattern, f"in [{text}] the begin is padded to {width} digits, the end is not", where
-            )
-        numbers = range(_number(first, pattern, where), _number(last, pattern, where) + 1, step)
+            raise ValueError(f"in [{text}] the begin is padded to {width} digits, the end is not")
+        numbers = range(_number(first), _number(last) + 1, step)
         if len(numbers) > _MOST:
-            raise _bad_range(pattern, f"it stands for more than {_MOST} hosts", where)
+            raise ValueError(f"it stands for more than {_MOST} hosts")
         words = [str(number).zfill(width) for number in numbers]
     if not words:
-        raise _bad_range(pattern, f"[{text}] ends before it begins", where)
+        raise ValueError(f"[{text}] ends before it begins")
     return words
 
 
-def _number(text: str, pattern: str, where: Location | None) -> int:
+def _number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise _bad_range(pattern, f"{text!r} is neither a number nor a single letter", where)
+        raise ValueError(f"{text!r} is neither a number nor a single letter")
     return int(text)
-
-
-def _bad_range(pattern: str, why: str, where: Location | None) -> InventoryError:
-    hint = "ranges look like node[01:16], node[0:9:3] or rack[a:f]"
-    return InventoryError(f"the range in {pattern!r} is impossible: {why}", where=where, hint=hint)

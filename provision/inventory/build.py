@@ -7,40 +7,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
 
 from provision.errors import InventoryError
 from provision.inventory.addresses import expand, split_port
 from provision.inventory.document import of_data
-from provision.inventory.draft import Draft, Layer, Vars
-from provision.inventory.model import Inventory
-from provision.inventory.values import Document, Item, Value, is_string_key
+from provision.inventory.draft import Draft, Vars
+from provision.inventory.values import Document, Item, Value
 
 _SECTIONS = ("vars", "children", "hosts")
+_KEY_KINDS = {  # by the last part of YAML's tag
+    "int": "a number",
+    "float": "a number",
+    "bool": "a boolean",
+    "null": "nothing",
+    "timestamp": "a date",
+}
 
 
-class Builder:
-    """Collects what sources say, in their order, and makes an :class:`Inventory` of it."""
-
-    def __init__(self) -> None:
-        self.draft = Draft()
-
-    @property
-    def warnings(self) -> list[str]:
-        """Parts of the sources that have no effect; readers of sources may add to it."""
-        return self.draft.warnings
-
-    def names(self, kind: Literal["groups", "hosts"]) -> list[str]:
-        """The names of all groups or hosts that the sources named so far."""
-        return list(self.draft.groups if kind == "groups" else self.draft.hosts)
-
-    def build(self, layers: Iterable[Layer] = ()) -> Inventory:
-        """Return the inventory.
-
-        :param layers: what ``group_vars`` and ``host_vars`` beside the sources hold, in their order.
-        :raises InventoryError: ``all`` is made a child of a group.
-        """
-        return self.draft.build(layers)
+class Builder(Draft):
+    """A draft that understands what sources hold; it takes them in their order."""
 
     def add_document(self, document: Document) -> None:
         """Take a parsed inventory in Ansible's YAML format.
@@ -63,14 +48,14 @@ class Builder:
             else:
                 self._warn(item, f"{name!r} is {_kind(item.value)}, not a group: ignored")
 
-    def add_names(self, names: Iterable[str], path: str) -> None:
+    def add_names(self, names: Iterable[str]) -> None:
         """Take the hosts of a command line such as ``node1,node2:2222,``.
 
         :raises InventoryError: a name that no host can have.
         """
         for text in names:
             name, port = split_port(text) or (text, None)
-            self.draft.add_host(name, "ungrouped", port, Item(None, Document(path)))
+            self.add_host(name, "ungrouped", port, Document("the list of hosts").root)
 
     def add_listing(self, data: object, path: str) -> set[str]:
         """Take what an executable source prints for ``--list``, and return the names of its hosts.
@@ -79,24 +64,21 @@ class Builder:
 
         :raises InventoryError: it is not of that structure.
         """
-        root = of_data(data, path).root
+        root = of_data(data, path)
         if not isinstance(root.value, dict):
             raise _refusal(
                 root, f"the listing is {_kind(root.value)}, not a mapping of groups", "print a JSON object"
             )
+        groups = dict(root.items())
+        meta = groups.pop("_meta", None)
         listed: set[str] = set()
-        meta: Item | None = None
-        for name, item in root.items():
-            if name == "_meta":
-                meta = dict(item.items()).get("hostvars", Item(None, item.document))
-            else:
-                listed.update(self._read_listed_group(name, item))
+        for name, item in groups.items():
+            listed.update(self._read_listed_group(name, item))
         if meta is not None:
-            if not isinstance(meta.value, dict):
-                raise _refusal(
-                    meta, f"_meta.hostvars is {_kind(meta.value)}, not a mapping", "print it as a JSON object"
-                )
-            for name, item in meta.items():
+            hostvars = dict(meta.items()).get("hostvars", Item(None, meta.document))
+            if not isinstance(hostvars.value, dict):
+                raise _not_a_mapping(hostvars, "_meta.hostvars is", "print it as a JSON object")
+            for name, item in hostvars.items():
                 if name in listed:
                     self.add_host_vars(name, item)
         return listed
@@ -107,13 +89,9 @@ class Builder:
         :raises InventoryError: ``item`` is not a mapping.
         """
         if not isinstance(item.value or {}, dict):
-            raise _refusal(
-                item,
-                f"the variables of host {name!r} are {_kind(item.value)}, not a mapping",
-                "write NAME: VALUE",
-            )
+            raise _not_a_mapping(item, f"the variables of host {name!r} are", "write NAME: VALUE")
         for key, value in item.items():
-            self.draft.set_host(name, key, value)
+            self.set_host(name, key, value)
 
     def _read_group(self, name: str, item: Item) -> None:
         """Take a group and everything below it."""
@@ -125,7 +103,7 @@ class Builder:
         for key, section in sections.items():
             if key == "vars":
                 for variable, value in section.items():
-                    self.draft.set_group(name, variable, value)
+                    self.set_group(name, variable, value)
             elif key == "children":
                 self._read_children(name, section)
             elif key == "hosts":
@@ -143,9 +121,9 @@ class Builder:
         for child, below in section.items():
             if not isinstance(below.value, dict | None):
                 hint = f"write '{child}:' and its hosts below, or nothing"
-                raise _refusal(below, f"group {child!r} is {_kind(below.value)}, not a mapping", hint)
+                raise _not_a_mapping(below, f"group {child!r} is", hint)
             self._read_group(child, below)
-            self.draft.link(name, child, below.where)
+            self.link(name, child, below.where)
 
     def _section(self, group: str, key: str, item: Item) -> Item:
         """Return a section as a mapping: a lone string counts as a mapping of that one name."""
@@ -154,32 +132,23 @@ class Builder:
             return Item({str(value): None}, item.document, item.key)
         if isinstance(value, dict | None):
             return item
-        name = (
-            next((name for name in value if isinstance(name, str)), "NAME")
-            if isinstance(value, list)
-            else "NAME"
-        )
-        raise _refusal(
-            item,
-            f"{key!r} of group {group!r} is {_kind(value)}, not a mapping",
-            f"write '{name}:' with a colon and without a dash",
-        )
+        words = value if isinstance(value, list) else []
+        name = next((word for word in words if isinstance(word, str)), "NAME")
+        hint = f"write '{name}:' with a colon and without a dash"
+        raise _not_a_mapping(item, f"{key!r} of group {group!r} is", hint)
 
     def _read_hosts(self, group: str, pattern: str, item: Item) -> None:
         """Take one entry of a ``hosts`` section: a name or a range, and its variables."""
-        if not is_string_key(item):
-            raise _refusal(
-                item, f"the host name {pattern} was read as {_key_kind(item)}", f'quote it: "{pattern}"'
-            )
+        _require_string_key(item, "host", pattern)
         names, port = expand(pattern, item.where)
         if not isinstance(item.value or {}, dict):
             hint = "write its variables below it as NAME: VALUE"
             raise _refusal(item, f"host {pattern!r} has {_kind(item.value)} where its variables belong", hint)
         variables = list(item.items())
         for name in names:
-            self.draft.add_host(name, group, port, item)
+            self.add_host(name, group, port, item)
             for key, value in variables:
-                self.draft.set_host(name, key, value)
+                self.set_host(name, key, value)
 
     def _read_listed_group(self, name: str, item: Item) -> list[str]:
         """Take a group of a listing, and return the names of its hosts."""
@@ -193,29 +162,27 @@ class Builder:
         hosts, variables, children = (sections.get(key) for key in ("hosts", "vars", "children"))
         listed = _names(hosts, f"the hosts of group {name!r}")
         for host in listed:
-            self.draft.add_host(host, name, None, item)
+            self.add_host(host, name, None, item)
         if variables is not None:
             if not isinstance(variables.value, dict):
                 raise _refusal(
                     item, f"the vars of group {name!r} are {_kind(variables.value)}", "print a JSON object"
                 )
             for key, value in variables.items():
-                self.draft.set_group(name, key, value)
+                self.set_group(name, key, value)
         for child in _names(children, f"the children of group {name!r}"):
             self._add_group(child, item)
-            self.draft.link(name, child, item.where)
+            self.link(name, child, item.where)
         return listed
 
     def _add_group(self, name: str, item: Item) -> None:
-        if not is_string_key(item):
-            message = f"the group name {name} was read as {_key_kind(item)}"
-            raise _refusal(item, message, f'quote it: "{name}"')
+        _require_string_key(item, "group", name)
         if not name:
             raise _refusal(item, "a group has no name", "remove it, or name it")
-        self.draft.add_group(name)
+        self.add_group(name)
 
     def _warn(self, item: Item, message: str) -> None:
-        self.draft.warnings.append(f"{item.where}: {message}")
+        self.warnings.append(f"{item.where}: {message}")
 
 
 def variables(document: Document) -> Vars:
@@ -260,16 +227,16 @@ def _kind(value: Value) -> str:
     return "a string" if isinstance(value, str) else f"a {type(value).__name__.lower()}"
 
 
-def _key_kind(item: Item) -> str:
+def _require_string_key(item: Item, what: str, name: str) -> None:
+    """Refuse a name that YAML reads as something other than a string."""
     tag = item.key.tag.rpartition(":")[2] if item.key else "str"
-    kinds = {
-        "int": "a number",
-        "float": "a number",
-        "bool": "a boolean",
-        "null": "nothing",
-        "timestamp": "a date",
-    }
-    return kinds.get(tag, "something other than a string")
+    if tag not in {"str", "value"}:
+        kind = _KEY_KINDS.get(tag, "something other than a string")
+        raise _refusal(item, f"the {what} name {name} was read as {kind}", f'quote it: "{name}"')
+
+
+def _not_a_mapping(item: Item, subject: str, hint: str) -> InventoryError:
+    return _refusal(item, f"{subject} {_kind(item.value)}, not a mapping", hint)
 
 
 def _refusal(item: Item, message: str, hint: str) -> InventoryError:

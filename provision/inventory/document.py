@@ -7,13 +7,9 @@ the tags ``!unsafe`` and ``!vault``. A mapping's keys become strings, as in ``an
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from provision.errors import InventoryError, Location
 from provision.inventory.values import DEPTH, Document, Item, Unsafe, Value, Vault, encodable, too_deep
-
-if TYPE_CHECKING:
-    from yaml import Node
 
 _VAULT_HEADER = "$ANSIBLE_VAULT;"
 
@@ -30,23 +26,18 @@ def parse(text: str, path: str) -> Document:
         document.encrypted = True
         return document
     try:
-        if text.lstrip()[:1] == "{" and _read_json(document, text):
-            return document
-        node, value = _read_yaml(document, text)
-        document.root = Item(value, document, None, node)
+        document.root = _read_json(document, text) or _read_yaml(document, text)
     except RecursionError:
         raise too_deep(Location(path)) from None
     return document
 
 
-def of_data(data: object, path: str) -> Document:
-    """Wrap what a JSON decoder returned: values without lines.
+def of_data(data: object, path: str) -> Item:
+    """Return what a JSON decoder returned as values without lines.
 
     :raises InventoryError: it holds something that no JSON text can hold.
     """
-    document = Document(path)
-    document.root = Item(_from_json(data, Location(path)), document)
-    return document
+    return Item(_from_json(data, Location(path)), Document(path))
 
 
 def load_json(text: str, path: str) -> object:
@@ -69,26 +60,27 @@ def load_json(text: str, path: str) -> object:
     return json.loads(text, object_pairs_hook=pairs)
 
 
-def _read_json(document: Document, text: str) -> bool:
-    """Fill ``document`` from ``text`` if that is JSON, with lines where it is YAML too."""
+def _read_json(document: Document, text: str) -> Item | None:
+    """Return what ``text`` says if that is a JSON object, with lines where it is YAML too."""
+    if text.lstrip()[:1] != "{":
+        return None
     try:
         data = load_json(text, document.path)
     except ValueError:
-        return False
+        return None
     value = _from_json(data, Location(document.path))
     try:
-        node, _ = _read_yaml(document, text)
+        node = _read_yaml(document, text).node
     except InventoryError:
         node = None  # JSON that is not YAML 1.1, such as one indented by tabs: values without lines
-    document.root = Item(value, document, None, node)
-    return True
+    return Item(value, document, None, node)
 
 
-def _read_yaml(document: Document, text: str) -> tuple[Node | None, Value]:
+def _read_yaml(document: Document, text: str) -> Item:
     from provision.inventory.nodes import Maker, compose  # noqa: PLC0415 - PyYAML takes its time to load
 
     node = compose(text, document.path)
-    return node, Maker(document).make(node)
+    return Item(Maker(document).make(node), document, None, node)
 
 
 def _from_json(data: object, where: Location, depth: int = 0) -> Value:

@@ -5,8 +5,9 @@ The rules are those of ansible-core 2.19 (inventory/data.py, inventory/group.py,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from provision.errors import InventoryError, Location
 from provision.inventory.addresses import check_name
@@ -57,17 +58,15 @@ Vars = dict[str, Item]
 
 @dataclass
 class _Group:
-    name: str
     hosts: dict[str, None] = field(default_factory=dict)
     children: dict[str, None] = field(default_factory=dict)
     parents: dict[str, None] = field(default_factory=dict)
     vars: Vars = field(default_factory=dict)
-    priority: int = 1
+    priority: int = 1  # decides between groups of one depth, before the alphabet does
 
 
 @dataclass
 class _Host:
-    name: str
     place: Location
     vars: Vars = field(default_factory=dict)
 
@@ -76,8 +75,8 @@ class _Host:
 class Layer:
     """The variables of one ``group_vars`` and ``host_vars`` pair, by the name of the group or host."""
 
-    groups: dict[str, Vars] = field(default_factory=dict)
-    hosts: dict[str, Vars] = field(default_factory=dict)
+    groups: dict[str, Vars]
+    hosts: dict[str, Vars]
 
 
 class Draft:
@@ -97,7 +96,7 @@ class Draft:
     def add_group(self, name: str) -> None:
         """Add a group unless it is there."""
         if name not in self.groups:
-            self.groups[name] = _Group(name)
+            self.groups[name] = _Group()
 
     def add_host(self, name: str, group: str, port: int | None, item: Item) -> None:
         """Add a host to a group; ``item`` is where its name and port stand.
@@ -106,7 +105,7 @@ class Draft:
         """
         if name not in self.hosts:
             check_name(name, item.where)
-            host = self.hosts[name] = _Host(name, item.where)
+            host = self.hosts[name] = _Host(item.where)
             if port:
                 host.vars["ansible_port"] = Item(port, item.document, item.key)
         self.groups[group].hosts[name] = None
@@ -130,7 +129,7 @@ class Draft:
         try:
             group.priority = int(item.value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
-            message = f"the priority of group {group.name!r} is no number: {item.value!r}"
+            message = f"the priority of group {name!r} is no number: {item.value!r}"
             hint = "write ansible_group_priority: 10"
             raise InventoryError(message, where=item.where, hint=hint) from None
 
@@ -160,32 +159,30 @@ class Draft:
                 waiting += self.groups[group].parents
         return found
 
-    def build(self, layers: Iterable[Layer] = ()) -> Inventory:
+    def build(self, layers: Sequence[Layer] = ()) -> Inventory:
         """Return the inventory.
 
         :param layers: what ``group_vars`` and ``host_vars`` beside the sources hold, in their order.
         :raises InventoryError: ``all`` is made a child of a group.
         """
-        for group in self.groups.values():
-            if group.name != "all" and not group.parents:
-                self.link("all", group.name, Location("inventory"))
-        above = {name: self._ancestors(name) for name in self.groups}
+        for name, group in self.groups.items():
+            if name != "all" and not group.parents:
+                self.link("all", name, Location("inventory"))
         member_of: dict[str, set[str]] = {name: set() for name in self.hosts}
         for name, group in self.groups.items():
+            inside = {name, *self._ancestors(name)}
             for host in group.hosts:
-                member_of[host] |= {name, *above[name]}
+                member_of[host] |= inside
         self._settle_ungrouped(member_of)
-        depths = self._depths()
-        groups = {
-            name: Group(name, tuple(group.hosts), tuple(group.children), depths[name], group.priority)
-            for name, group in self.groups.items()
-        }
         warnings = [
             f"{host.place}: {name!r} is the name of a group and of a host"
             for name, host in self.hosts.items()
-            if name in groups
+            if name in self.groups
         ]
-        hosts = dict(self._merge(member_of, groups, list(layers)))
+        hosts = {host.name: host for host in self._merge(member_of, layers)}
+        groups = {
+            name: Group(tuple(group.hosts), tuple(group.children)) for name, group in self.groups.items()
+        }
         return Inventory(hosts, groups, (*self.warnings, *warnings))
 
     def _settle_ungrouped(self, member_of: dict[str, set[str]]) -> None:
@@ -200,29 +197,21 @@ class Draft:
                 groups |= {"all", "ungrouped"}
 
     def _depths(self) -> dict[str, int]:
-        """The longest way from ``all`` to every group."""
+        """The longest way from ``all`` to every group; variables of deeper groups win."""
+        parents = {name: group.parents for name, group in self.groups.items()}
         depths: dict[str, int] = {}
-
-        waiting = list(self.groups)
-        while waiting:
-            name = waiting[-1]
-            missing = [parent for parent in self.groups[name].parents if parent not in depths]
-            if missing:
-                waiting += missing
-                continue
-            depths[name] = max((depths[parent] + 1 for parent in self.groups[name].parents), default=0)
-            waiting.pop()
+        for name in TopologicalSorter(parents).static_order():
+            depths[name] = max((depths[parent] + 1 for parent in parents[name]), default=0)
         return depths
 
-    def _merge(
-        self, member_of: dict[str, set[str]], groups: dict[str, Group], layers: list[Layer]
-    ) -> Iterator[tuple[str, Host]]:
+    def _merge(self, member_of: dict[str, set[str]], layers: Sequence[Layer]) -> Iterator[Host]:
         """Yield every host with its variables: those of groups, of all's files, groups' files, its own."""
+        depths = self._depths()
         cache: dict[frozenset[str], Vars] = {}
         for name, host in self.hosts.items():
             inside = frozenset(member_of[name] - {"all"})
             if inside not in cache:
-                order = sorted(inside, key=lambda group: (groups[group].depth, groups[group].priority, group))
+                order = sorted(inside, key=lambda group: (depths[group], self.groups[group].priority, group))
                 merged = dict(self.groups["all"].vars)
                 for group in order:
                     merged |= self.groups[group].vars
@@ -237,7 +226,7 @@ class Draft:
                 origins |= layer.hosts.get(name, {})
             origins = {key: item for key, item in origins.items() if key not in _MAGIC}
             values = {key: item.value for key, item in origins.items()}
-            yield name, Host(name, tuple(sorted(inside)), values, origins, host.place)
+            yield Host(name, tuple(sorted(inside)), values, origins, host.place)
 
 
 def _put(vars_: Vars, key: str, item: Item) -> None:

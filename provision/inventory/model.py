@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,15 +45,10 @@ class Group:
 
     :ivar hosts: names of the hosts listed in the group itself.
     :ivar children: names of the groups inside of it, in the order written.
-    :ivar depth: the longest way down from ``all``; vars of deeper groups win.
-    :ivar priority: ``ansible_group_priority``; decides between groups of one depth, before the alphabet does.
     """
 
-    name: str
     hosts: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
-    depth: int = 0
-    priority: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,12 +62,9 @@ class Inventory:
     groups: Mapping[str, Group]
     warnings: tuple[str, ...] = ()
 
-    def members(self, group: str) -> tuple[str, ...]:
-        """Names of the hosts of a group and of all groups below it, breadth first, each once."""
-        return self._members[group]
-
     @cached_property
-    def _members(self) -> dict[str, tuple[str, ...]]:
+    def members(self) -> Mapping[str, Sequence[str]]:
+        """Group → names of its hosts and of those of all groups below it, breadth first, each once."""
         return {name: self._walk(name) for name in self.groups}
 
     def _walk(self, start: str) -> tuple[str, ...]:
@@ -94,8 +86,7 @@ class Inventory:
 
         :raises UsageError: the pattern is malformed, holds a name that nobody has, or leaves no host.
         """
-
-        return tuple(self.hosts[name] for name in select(self, pattern))
+        return tuple(self.hosts[name] for name in select(pattern, self.hosts, self.members))
 
     def document(self, hosts: Iterable[Host]) -> dict[str, Any]:
         """The JSON document of ``inv inventory --json``."""
@@ -104,9 +95,9 @@ class Inventory:
             "hosts": {host.name: {"groups": list(host.groups), "vars": plain(host.vars)} for host in hosts},
         }
 
-    def graph(self, top: str = "all") -> str:
-        """The tree of groups and hosts below ``top``, drawn as ``ansible-inventory --graph`` draws it."""
-        return "\n".join(self._branch(top, 0))
+    def graph(self) -> str:
+        """The tree of groups and hosts, drawn as ``ansible-inventory --graph`` draws it."""
+        return "\n".join(self._branch("all", 0))
 
     def _branch(self, name: str, depth: int) -> list[str]:
         group = self.groups[name]

@@ -6,7 +6,6 @@ Only this file imports PyYAML, and only reading an inventory imports this file.
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import date
 from typing import Any
@@ -16,14 +15,12 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from provision.errors import InventoryError, Location
-from provision.inventory.values import DEPTH, Document, Unsafe, Value, Vault, encodable, too_deep
+from provision.inventory.values import DEPTH, Document, Entries, Unsafe, Value, Vault, encodable, too_deep
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _MAYBE_DEEP = re.compile(r"^ {50}|^(?: *[-?] +){20}", re.MULTILINE)
 _MOST_VALUES = 1_000_000
-
-Entries = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 def compose(text: str, path: str) -> yaml.Node | None:
@@ -31,12 +28,8 @@ def compose(text: str, path: str) -> yaml.Node | None:
     loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if text.count("[") + text.count("{") > DEPTH or _MAYBE_DEEP.search(text):
-            _check_depth(loader_class(text), path)
-        loader = loader_class(text)
-        try:
-            node: yaml.Node | None = loader.get_single_node()
-        finally:
-            loader.dispose()
+            _check_depth(text, loader_class, path)
+        return yaml.compose(text, Loader=loader_class)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
         last = max(len(text.splitlines()), 1)  # the end of the text counts as a line of its own
@@ -46,14 +39,12 @@ def compose(text: str, path: str) -> yaml.Node | None:
         raise _syntax_error(text, Location(path), str(error).split("\n", 1)[0]) from None
     except UnicodeEncodeError:
         raise _syntax_error(text, Location(path), "half of a surrogate pair is no character") from None
-    return node
 
 
-def _check_depth(loader: Any, path: str) -> None:
+def _check_depth(text: str, loader_class: Any, path: str) -> None:
     """Refuse nesting that would overflow the stack; reading the events alone does not recurse."""
     depth = 0
-    while loader.check_event():
-        event = loader.get_event()
+    for event in yaml.parse(text, Loader=loader_class):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH:
@@ -90,7 +81,6 @@ class Maker:
         self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
         self._merging: set[int] = set()
-        self._entries: dict[int, Entries] = {}
         self._copies: list[yaml.Node] = []  # kept, because nodes are known by their id
 
     def make(self, node: yaml.Node | None, *, unsafe: bool = False) -> Value:
@@ -171,8 +161,8 @@ class Maker:
 
     def _mapping(self, node: yaml.Node) -> Entries:
         """Return the entries of a mapping, those merged by ``<<`` first, as PyYAML flattens them."""
-        if id(node) in self._entries:
-            return self._entries[id(node)]
+        if known := self._document.keys_of(node):
+            return known
         merged: Entries = {}
         own: Entries = {}
         self._merging.add(id(node))
@@ -188,7 +178,7 @@ class Maker:
                 )
             own[key] = (key_node, value_node)
         self._merging.discard(id(node))
-        entries = self._entries[id(node)] = {**merged, **own}
+        entries = merged | own
         self._document.index(node, entries)
         return entries
 
@@ -218,8 +208,6 @@ class Maker:
         if node.tag == _TAG + "value":
             return "="
         value = self._make(node, False)
-        if isinstance(value, float) and not math.isfinite(value):
-            return json.dumps(value)
         if value is None or isinstance(value, bool | int | float):
             return json.dumps(value)
         return value.isoformat() if isinstance(value, date) else str(value)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 from provision.errors import UsageError
 from provision.inventory.addresses import split_port
@@ -19,23 +19,11 @@ _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)([:-])([0-9]*))\]")
 _TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _GLOB = frozenset("?*[")
 
-
-class Members(Protocol):
-    """What patterns are matched against: names of hosts and groups, and which hosts a group has."""
-
-    @property
-    def hosts(self) -> Mapping[str, object]:
-        """Hosts by name."""
-
-    @property
-    def groups(self) -> Mapping[str, object]:
-        """Groups by name."""
-
-    def members(self, group: str) -> Sequence[str]:
-        """Names of the hosts of a group and of all groups below it."""
+Members: TypeAlias = Mapping[str, Sequence[str]]
+"""Group → names of its hosts and of those of all groups below it."""
 
 
-def select(inventory: Members, pattern: str) -> list[str]:
+def select(pattern: str, hosts: Collection[str], members: Members) -> list[str]:
     """Return the names of the hosts that ``pattern`` names, each once.
 
     Unions come first, then every ``&``, then every ``!``, wherever they stand.
@@ -48,19 +36,17 @@ def select(inventory: Members, pattern: str) -> list[str]:
     names: list[str] = []
     union = [term for term in terms if term[0] not in "&!"]
     for term in union or ["all"]:
-        names += [term] if term in inventory.hosts else _match(inventory, term)
+        names += [term] if term in hosts else _match(term, hosts, members)
     for term in (term for term in terms if term[0] == "&"):
-        wanted = set(_match(inventory, term[1:]))
+        wanted = set(_match(term[1:], hosts, members))
         names = [name for name in names if name in wanted]
     for term in (term for term in terms if term[0] == "!"):
-        spared = set(_match(inventory, term[1:]))
+        spared = set(_match(term[1:], hosts, members))
         names = [name for name in names if name not in spared]
     if not names:
         raise UsageError(
             f"no host matches the pattern {pattern!r}",
-            hint="the inventory is empty"
-            if not inventory.hosts
-            else "'inv inventory --graph' shows groups and hosts",
+            hint="'inv inventory --graph' shows groups and hosts" if hosts else "the inventory is empty",
         )
     return list(dict.fromkeys(names))
 
@@ -79,7 +65,7 @@ def _split(pattern: str) -> list[str]:
     return [term.strip() for term in terms if term.strip()]
 
 
-def _match(inventory: Members, term: str) -> list[str]:
+def _match(term: str, hosts: Collection[str], members: Members) -> list[str]:
     """Return the host names of one term without its ``&`` or ``!``; a name can come up more than once."""
     if term in {"", "~"}:
         raise UsageError(
@@ -87,13 +73,13 @@ def _match(inventory: Members, term: str) -> list[str]:
         )
     subscript = None if term[0] == "~" else _SUBSCRIPT.fullmatch(term)
     if subscript is None:
-        return _enumerate(inventory, term)
+        return _enumerate(term, hosts, members)
     expression, index, first, separator, last = subscript.groups()
     if separator == "-":
         raise UsageError(
             f"{term!r} is not a slice", hint=f"write {expression}[{first}:{last}], both ends included"
         )
-    names = _enumerate(inventory, expression)
+    names = _enumerate(expression, hosts, members)
     if not names:
         return []
     if index is None:
@@ -108,16 +94,16 @@ def _match(inventory: Members, term: str) -> list[str]:
         ) from None
 
 
-def _enumerate(inventory: Members, expression: str) -> list[str]:
+def _enumerate(expression: str, hosts: Collection[str], members: Members) -> list[str]:
     """Return the hosts of all groups that ``expression`` matches, and matching hosts where Ansible does."""
     matcher = _matcher(expression)
-    groups = [name for name in inventory.groups if matcher.match(name)]
-    names = [host for group in groups for host in inventory.members(group)]
+    groups = [name for name in members if matcher.match(name)]
+    names = [host for group in groups for host in members[group]]
     loose = expression[0] == "~" or any(mark in expression for mark in ".?*[")
     if not groups or loose:
-        names += [name for name in inventory.hosts if matcher.match(name)]
+        names += [name for name in hosts if matcher.match(name)]
     if not names and not groups and expression[0] != "~" and not _GLOB & set(expression):
-        _unknown(expression, [*inventory.groups, *inventory.hosts])
+        raise _unknown(expression, [*members, *hosts])
     return names
 
 
@@ -130,10 +116,10 @@ def _matcher(expression: str) -> re.Pattern[str]:
         ) from None
 
 
-def _unknown(name: str, known: Iterable[str]) -> None:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+def _unknown(name: str, known: list[str]) -> UsageError:
+    close = difflib.get_close_matches(name, known, n=3)
     if close:
         hint = f"did you mean {' or '.join(repr(match) for match in close)}?"
     else:
         hint = "'inv inventory --graph' shows groups and hosts"
-    raise UsageError(f"no host or group is called {name!r}", hint=hint)
+    return UsageError(f"no host or group is called {name!r}", hint=hint)

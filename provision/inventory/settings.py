@@ -18,7 +18,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from provision.errors import Location, SettingsError
-from provision.inventory import Host, Unsafe, Value, Vault, plain
+from provision.inventory.model import Host
+from provision.inventory.values import Unsafe, Value, Vault, plain
 
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
@@ -44,18 +45,17 @@ _KINDS = {
     "datetime_type": "a date with a time",
 }
 _CHOICES = {"literal_error", "enum"}
-_LIMITS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-    "multiple_of": ("multiple_of", "a multiple of"),
-}
-_LENGTHS = {
-    "string_too_short": ("min_length", "at least {} characters long"),
-    "string_too_long": ("max_length", "at most {} characters long"),
-    "too_short": ("min_length", "at least {} long"),
-    "too_long": ("max_length", "at most {} long"),
+_LIMITS = {  # filled from pydantic's context of the error
+    "greater_than": "is not more than {gt}",
+    "greater_than_equal": "is not at least {ge}",
+    "less_than": "is not less than {lt}",
+    "less_than_equal": "is not at most {le}",
+    "multiple_of": "is not a multiple of {multiple_of}",
+    "string_too_short": "is not at least {min_length} characters long",
+    "string_too_long": "is not at most {max_length} characters long",
+    "too_short": "is not at least {min_length} long",
+    "too_long": "is not at most {max_length} long",
+    "string_pattern_mismatch": "does not match {pattern}",
 }
 
 
@@ -77,12 +77,9 @@ def read(model: type[M], host: Host, key: str) -> M:
     value = host.vars.get(key)
     value = {} if value is None else value
     if not isinstance(value, Mapping):
-        where = _where(host, (key,))
-        raise _error(
-            [_Problem(where, f"{key} is {_shown(value)}, not a mapping", "write NAME: VALUE below it")]
-        )
-    problems = list(_unusable(host, value, (key,)))
-    if problems:
+        message = f"{key} is {_shown(value)}, not a mapping"
+        raise SettingsError(message, where=_where(host, (key,)), hint="write NAME: VALUE below it")
+    if problems := list(_unusable(host, value, (key,))):
         raise _error(problems)
     try:
         return model.model_validate_json(json.dumps(plain(value)))
@@ -153,11 +150,12 @@ def _problem(model: type[BaseModel], host: Host, path: Path, details: list[Error
         role, parent = path[0], _name(path[:-1])
         inside = f"role {role}" if len(path) == 2 else f"{parent} of role {role}"
         message = f"unknown setting {str(path[-1])!r} in {inside}"
-        known = _fields(_annotation(model, path[1:-1]))
+        models = [type_ for type_ in _annotation(model, path[1:-1]) if _is_a(type_, BaseModel)]
+        known = [field.alias or name for type_ in models for name, field in type_.model_fields.items()]
         return _Problem(where, *_with_suggestion(message, str(path[-1]), known))
     if kind == "missing":
-        return _Problem(where, f"{_name(path)} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
-    secret = _is_secret(_annotation(model, path[1:]))
+        return _Problem(where, f"{name} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
+    secret = any(_is_a(type_, SecretStr) for type_ in _annotation(model, path[1:]))
     shown = "the value" if secret else _shown(detail["input"])
     if all(item["type"] in _KINDS for item in details):
         wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
@@ -173,15 +171,11 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
     """What the model says of the setting at ``path``; an item of a list is described by its list."""
     while len(path) > 1:
         for type_ in _annotation(model, path[1:-1]):
-            field = type_.model_fields.get(str(path[-1])) if _is_model(type_) else None
+            field = type_.model_fields.get(str(path[-1])) if _is_a(type_, BaseModel) else None
             if field and field.description:
                 return f"{path[-1]}: {' '.join(field.description.split())}"
         path = path[:-1]
     return None
-
-
-def _is_model(type_: Any) -> bool:
-    return isinstance(type_, type) and issubclass(type_, BaseModel)
 
 
 def _choice(where: Location, name: str, shown: str, detail: ErrorDetails) -> _Problem:
@@ -198,13 +192,7 @@ def _sentence(detail: ErrorDetails, shown: str) -> str:
     if kind in {"value_error", "assertion_error"}:
         return str(context.get("error") or detail["msg"])
     if kind in _LIMITS:
-        field, words = _LIMITS[kind]
-        return f"{shown} is not {words} {context.get(field)}"
-    if kind in _LENGTHS:
-        field, words = _LENGTHS[kind]
-        return f"{shown} is not {words.format(context.get(field))}"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} does not match {context.get('pattern')}"
+        return f"{shown} {_LIMITS[kind].format(**context)}"
     text = detail["msg"]
     return f"{shown}: {text[:1].lower()}{text[1:]}"
 
@@ -231,7 +219,7 @@ def _reads_as_other(text: str) -> bool:
 
 def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str, str | None]:
     """Return the message with the closest known word or, where none is close, a hint that names them all."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"{message}; did you mean {close[0]!r}?", None
     return message, f"known: {', '.join(sorted(known))}" if known else None
@@ -288,16 +276,14 @@ def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:
     """Return the types that a model allows at ``path``, members of unions apart."""
     types_ = _members(annotation)
     for step in path:
-        below: list[Any] = []
-        for type_ in types_:
-            below += [member for inner in _inner(type_, step) for member in _members(inner)]
-        types_ = tuple(below)
+        below = [inner for type_ in types_ for inner in _inner(type_, step)]
+        types_ = tuple(member for inner in below for member in _members(inner))
     return types_
 
 
 def _inner(type_: Any, step: str | int) -> tuple[Any, ...]:
     """Return the types of what stands at ``step`` inside of a value of ``type_``."""
-    if _is_model(type_):
+    if _is_a(type_, BaseModel):
         return tuple(
             field.annotation for name, field in type_.model_fields.items() if str(step) in {name, field.alias}
         )
@@ -322,11 +308,5 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _fields(types_: tuple[Any, ...]) -> list[str]:
-    """The names of the settings that models among the types have."""
-    models = [type_ for type_ in types_ if isinstance(type_, type) and issubclass(type_, BaseModel)]
-    return [field.alias or name for model in models for name, field in model.model_fields.items()]
-
-
-def _is_secret(types_: tuple[Any, ...]) -> bool:
-    return any(isinstance(type_, type) and issubclass(type_, SecretStr) for type_ in types_)
+def _is_a(type_: Any, wanted: type) -> bool:
+    return isinstance(type_, type) and issubclass(type_, wanted)

@@ -12,13 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from provision.data import CLONE
 from provision.errors import InventoryError, Location
-from provision.inventory import Builder, Document, Inventory, Layer, load_json, of_data, parse, variables
+from provision.inventory.build import Builder, variables
+from provision.inventory.document import load_json, of_data, parse
+from provision.inventory.draft import Layer, Vars
+from provision.inventory.model import Inventory
+from provision.inventory.values import Document
 
 VARIABLE = "PROVISION_INVENTORY"
 
@@ -56,7 +60,7 @@ def load(paths: Sequence[Path | str]) -> Inventory:
     for source in paths:
         path = Path(source).expanduser()
         if isinstance(source, str) and "," in source and not path.exists():
-            builder.add_names(filter(None, (name.strip() for name in source.split(","))), "the list of hosts")
+            builder.add_names(filter(None, (name.strip() for name in source.split(","))))
             seen.append(source)
             continue
         if not path.exists():
@@ -105,13 +109,13 @@ def _read_file(builder: Builder, path: Path, seen: list[str]) -> None:
     elif suffix in _YAML:
         document = _read_yaml(path)
         if isinstance(document.root.value, dict) and document.root.value.get("plugin"):
-            _ask_ansible(builder, [*seen, str(path)], path)
+            _ask_ansible(builder, path, seen)
         else:
             builder.add_document(document)
     elif suffix == "":
         _read_bare(builder, path)
     else:
-        _ask_ansible(builder, [str(path)], path)
+        _ask_ansible(builder, path)
     seen.append(str(path))
 
 
@@ -122,12 +126,11 @@ def _read_bare(builder: Builder, path: Path) -> None:
     except InventoryError:
         if not _read_text(path).lstrip().startswith("["):
             raise
-        _ask_ansible(builder, [str(path)], path)
-        return
-    if isinstance(document.root.value, dict) or document.encrypted:
-        builder.add_document(document)
     else:
-        _ask_ansible(builder, [str(path)], path)
+        if isinstance(document.root.value, dict) or document.encrypted:
+            builder.add_document(document)
+            return
+    _ask_ansible(builder, path)
 
 
 def _read_yaml(path: Path) -> Document:
@@ -136,27 +139,25 @@ def _read_yaml(path: Path) -> Document:
 
 def _read_layer(builder: Builder, folder: Path) -> Layer:
     """Read the variables beside a source for every group and host that is known."""
-    groups = _files(folder / "group_vars", builder.names("groups"))
-    hosts = _files(folder / "host_vars", builder.names("hosts"))
     return Layer(
-        {name: _read_vars(builder, files) for name, files in groups},
-        {name: _read_vars(builder, files) for name, files in hosts},
+        _read_vars(folder / "group_vars", builder.groups, builder.warnings),
+        _read_vars(folder / "host_vars", builder.hosts, builder.warnings),
     )
 
 
-def _read_vars(builder: Builder, files: list[Path]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for path in files:
+def _read_vars(folder: Path, names: Iterable[str], warnings: list[str]) -> dict[str, Vars]:
+    found: dict[str, Vars] = {}
+    for name, path in _files(folder, names):
         document = _read_yaml(path)
         if document.encrypted:
-            builder.warnings.append(f"{path}: encrypted with ansible-vault; its variables are not known here")
-            continue
-        merged |= variables(document)
-    return merged
+            warnings.append(f"{path}: encrypted with ansible-vault; its variables are not known here")
+        else:
+            found[name] = found.get(name, {}) | variables(document)
+    return found
 
 
-def _files(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Path]]]:
-    """Yield each name with its files of variables, if it has any.
+def _files(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the files of variables, each with the name that it belongs to.
 
     Of ``NAME/``, ``NAME``, ``NAME.yml``, ``NAME.yaml`` and ``NAME.json`` only the first that exists counts,
     as in Ansible's DataLoader.find_vars_files.
@@ -170,7 +171,8 @@ def _files(folder: Path, names: list[str]) -> Iterator[tuple[str, list[Path]]]:
         for suffix in _VARS:
             path = folder / (name + suffix)
             if path.name in present and path.exists():
-                yield name, list(_walk(path)) if path.is_dir() else [path]
+                files = list(_walk(path)) if path.is_dir() else [path]
+                yield from ((name, file) for file in files)
                 break
 
 
@@ -195,10 +197,10 @@ def _read_program(builder: Builder, path: Path) -> None:
     if isinstance(data, dict) and "_meta" not in data:
         for name in sorted(listed):
             answer = _run_json([str(path.absolute()), "--host", name], path, empty={})
-            builder.add_host_vars(name, of_data(answer, str(path)).root)
+            builder.add_host_vars(name, of_data(answer, str(path)))
 
 
-def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
+def _ask_ansible(builder: Builder, path: Path, after: Sequence[str] = ()) -> None:
     """Read a source through ansible-inventory, after those that it may build on."""
     beside = Path(sys.executable).with_name("ansible-inventory")
     program = str(beside) if beside.exists() else shutil.which("ansible-inventory")
@@ -208,7 +210,7 @@ def _ask_ansible(builder: Builder, sources: list[str], path: Path) -> None:
             where=Location(str(path)),
             hint="install ansible-core, or write the inventory in Ansible's YAML format (.yml)",
         )
-    arguments = [word for source in sources for word in ("-i", source)]
+    arguments = [word for source in (*after, str(path)) for word in ("-i", source)]
     # The variables beside the sources are read here, in their order, and a bad source is not to be skipped.
     settings = {"ANSIBLE_VARS_ENABLED": ",", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
     data = _run_json([program, *arguments, "--list", "--export"], path, settings)

@@ -29,6 +29,9 @@ class Unsafe(str):
 Value: TypeAlias = "bool | int | float | str | date | Vault | Sequence[Value] | Mapping[str, Value] | None"
 """What a variable can hold. Strings with Jinja templates stay as they are written."""
 
+Entries: TypeAlias = "dict[str, tuple[Node, Node]]"
+"""Key → the nodes of the key and of its value, in a mapping's node."""
+
 DEPTH = 100  # levels; libyaml's composer recurses in C and overflows the stack on deep input
 
 
@@ -57,18 +60,17 @@ class Item:
 
     def at(self, *path: str | int) -> Location | None:
         """Where the value at ``path`` stands, or None where there is no such value."""
-        key, node, value = self.key, self.node, self.value
+        item = self
         for step in path:
+            value = item.value
             if isinstance(value, Mapping) and str(step) in value:
-                value = value[str(step)]
-                key, node = self.document.keys_of(node).get(str(step), (key, None))
+                item = dict(item.items())[str(step)]
             elif isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
-                value = value[step]
-                node = node.value[step] if node is not None else None
-                key = node or key
+                node = item.node.value[step] if item.node is not None else None
+                item = Item(value[step], self.document, node or item.key, node)
             else:
                 return None
-        return self.document.location(key or node)
+        return item.where
 
 
 class Document:
@@ -83,7 +85,7 @@ class Document:
         self.path = path
         self.root = Item(None, self)
         self.encrypted = False
-        self._keys: dict[int, dict[str, tuple[Node, Node]]] = {}
+        self._keys: dict[int, Entries] = {}
 
     def location(self, node: Node | None) -> Location:
         """The place of a node; that of the document as a whole where there is none."""
@@ -91,11 +93,11 @@ class Document:
             return Location(self.path)
         return Location(self.path, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def keys_of(self, node: Node | None) -> dict[str, tuple[Node, Node]]:
-        """Key → the nodes of the key and of its value, for a mapping's node."""
+    def keys_of(self, node: Node | None) -> Entries:
+        """The entries of a mapping's node; nothing for any other node."""
         return self._keys.get(id(node), {})
 
-    def index(self, node: Node, keys: dict[str, tuple[Node, Node]]) -> None:
+    def index(self, node: Node, keys: Entries) -> None:
         """Remember where the keys of a mapping stand."""
         self._keys[id(node)] = keys
 
@@ -130,8 +132,3 @@ def encodable(text: str, where: Location) -> str:
 def too_deep(where: Location) -> InventoryError:
     """The refusal of nesting that no inventory needs."""
     return InventoryError(f"nested more than {DEPTH} levels deep", where=where, hint="flatten the structure")
-
-
-def is_string_key(item: Item) -> bool:
-    """Whether the item's key was written as a string, not as a number, a boolean, a date or null."""
-    return item.key is None or item.key.tag.rpartition(":")[2] in {"str", "value"}

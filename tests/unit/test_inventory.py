@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.errors import InventoryError, Location, UsageError
-from provision.inventory import Builder, Inventory, Layer, Unsafe, Vault, parse, variables
+from provision.inventory import Inventory
 from provision.inventory.addresses import expand
+from provision.inventory.build import Builder, variables
+from provision.inventory.document import parse
+from provision.inventory.draft import Layer
+from provision.inventory.values import Unsafe, Vault
 
 
 def read(text: str) -> Inventory:

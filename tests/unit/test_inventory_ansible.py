@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from provision.errors import UsageError
-from provision.inventory import Inventory, plain
+from provision.inventory import Inventory
 from provision.inventory.sources import load
+from provision.inventory.values import plain
 
 DATA = Path(__file__).parents[1] / "data" / "inventory"
 ALL = ["all", "*"]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from provision.errors import SettingsError
-from provision.inventory import Builder, Host, parse
+from provision.inventory import Host
+from provision.inventory.build import Builder
+from provision.inventory.document import parse
 from provision.inventory.settings import read
 from provision.inventory.sources import load
 from provision.roles.docker import role as docker
