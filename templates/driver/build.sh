@@ -32,15 +32,7 @@ has_candidate() {
 
 # module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it; or in the kernel.
 module_is_there() {
-  file=$(driver_module "$1")
-  if [ -n "$file" ]; then
-    found=$(modinfo -F version "$file" 2>/dev/null)
-  elif built_in_driver "$1"; then
-    read -r found </sys/module/nvidia/version
-  else
-    fail "kernel $1 has no module of the driver"
-    return
-  fi
+  found=$(module_version "$1") || fail "kernel $1 has no module of the driver" || return
   # shellcheck disable=SC2254  # the version is a pattern on purpose
   case ${found:-$2} in $2) ;; *) fail "kernel $1 has the driver's module $found, wanted $2"; return ;; esac
   built=$(dkms_versions "$1")

@@ -41,6 +41,19 @@ driver_module() {
     '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null
 }
 
+# module_version KERNEL: prints the version of the driver's module, or nothing if it tells none; fails where there is no
+# module, neither in a file nor in the kernel.
+module_version() {
+  file=$(driver_module "$1")
+  if [ -n "$file" ]; then
+    modinfo -F version "$file" 2>/dev/null || :
+  elif built_in_driver "$1"; then
+    cat /sys/module/nvidia/version
+  else
+    return 1
+  fi
+}
+
 # installed_module FIELD: prints a field of the module that "modprobe nvidia" would load now.
 # modinfo does not follow the rule with which Debian's packages lead modprobe from nvidia to nvidia-current.
 installed_module() {

@@ -9,12 +9,8 @@
 modules_on_disk() {
   find_kernels
   for k in $kernels; do
-    file=$(driver_module "$k") version=- headers=no built=
-    if [ -n "$file" ]; then
-      version=$(modinfo -F version "$file" 2>/dev/null)
-    elif built_in_driver "$k"; then
-      read -r version </sys/module/nvidia/version
-    fi
+    headers=no built=
+    version=$(module_version "$k") || version=-
     if has_headers "$k"; then headers=yes; fi
     for folder in "$dkms_tree"/nvidia*/*/"$k"/*/; do
       [ -d "$folder" ] || continue

@@ -19,7 +19,7 @@ from provision.facts import Gpu
 from provision.resource import AnyResource
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
-from provision.roles.driver.packages import TABLE
+from provision.roles.driver.packages.table import TABLE
 from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
 from tests.lab.test_faults import failed

@@ -31,14 +31,9 @@ from provision.probe import Output
 from provision.resource import ABSENT, Permission, Planned
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.driver.packages import (
-    FAMILY,
-    TABLE,
-    choose_flavour,
-    refuse_foreign_repository,
-    unknown_gpus,
-)
-from provision.roles.driver.packages.table import Row
+from provision.roles.driver.packages.choose import refuse_foreign_repository
+from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
+from provision.roles.driver.packages.table import FAMILY, TABLE, Row
 from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
 from provision.roles.driver.role import BRANCH_CHANGE, DriverSettings, resources
 from provision.roles.driver.run_file import NoRunFile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from provision.probe import Output
 from provision.resource import Change, Planned
-from provision.roles.driver.fabric_manager import FabricManager, FabricState, upstream
+from provision.roles.driver.fabric_manager import FabricManager, upstream
 from provision.shell import text_of
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
@@ -33,34 +32,37 @@ def planned(*signals: str) -> Planned:
 
 def test_versions_are_read_without_epoch_and_suffix() -> None:
     state = FabricManager.states([MANAGER], Output(0, ANSWER))["fabric-manager"]
-    assert state == FabricState("580.159.04", {"nvidia-fabricmanager": "580.159.04"})
+    assert state == {"nvidia-driver-cuda": "580.159.04", "nvidia-fabricmanager": "580.159.04"}
     rows = b"nvidia-driver-cuda\t580.159.04\nnvidia-fabric-manager\t580.95.05\n"
     rhel = FabricManager("rhel", "nvidia-fabric-manager", "nvidia-driver-cuda")
-    assert FabricManager.states([rhel], Output(0, rows))["fabric-manager"] == FabricState(
-        "580.159.04", {"nvidia-fabric-manager": "580.95.05"}
-    )
-    assert FabricManager.states([MANAGER], Output(0, b""))["fabric-manager"] == FabricState("", {})
+    assert FabricManager.states([rhel], Output(0, rows))["fabric-manager"] == {
+        "nvidia-driver-cuda": "580.159.04",
+        "nvidia-fabric-manager": "580.95.05",
+    }
+    assert FabricManager.states([MANAGER], Output(0, b""))["fabric-manager"] == {}
 
 
 @pytest.mark.parametrize(
-    ("managers", "driver", "before", "reason"),
+    ("manager", "driver", "before", "reason"),
     [
-        ({"nvidia-fabricmanager": "580.1"}, "580.1", Planned(), None),
-        ({"nvidia-fabricmanager": "580.1"}, "580.2", Planned(), "is at 580.1, the driver at 580.2"),
-        ({}, "", Planned(), "nvidia-fabricmanager is not installed"),
+        ("580.1", "580.1", Planned(), None),
+        ("580.1", "580.2", Planned(), "is at 580.1, the driver at 580.2"),
+        ("580.1", None, Planned(), "is at 580.1, the driver at no version"),
+        (None, None, Planned(), "nvidia-fabricmanager is not installed"),
         (
-            {"nvidia-fabricmanager": "580.1"},
+            "580.1",
             "580.1",
             planned("package:nvidia-driver-cuda:upgrade"),
             "driver or Fabric Manager change",
         ),
-        ({"nvidia-fabricmanager": "580.1"}, "580.1", planned("package:nvidia-smi:upgrade"), None),
+        ("580.1", "580.1", planned("package:nvidia-smi:upgrade"), None),
     ],
 )
 def test_it_is_made_equal_where_it_is_not(
-    managers: Mapping[str, str], driver: str, before: Planned, reason: str | None
+    manager: str | None, driver: str | None, before: Planned, reason: str | None
 ) -> None:
-    change = MANAGER.change(FabricState(driver, managers), before)
+    versions = {"nvidia-fabricmanager": manager, "nvidia-driver-cuda": driver}
+    change = MANAGER.change({name: version for name, version in versions.items() if version}, before)
     assert (reason is None) == (change is None)
     if change and reason:
         assert reason in change.reason
@@ -70,10 +72,10 @@ def test_it_is_made_equal_where_it_is_not(
 
 def test_one_that_nobody_wants_is_told_and_left() -> None:
     unwanted = FabricManager("debian", "", "nvidia-driver-cuda")
-    state = FabricState("580.1", {"nvidia-fabricmanager-570": "570.1"})
+    state = {"nvidia-driver-cuda": "580.1", "nvidia-fabricmanager-570": "570.1"}
     assert unwanted.change(state, Planned()) is None
     assert "nvidia-fabricmanager-570 is installed" in unwanted.notes(state, Planned())[0]
-    assert unwanted.notes(FabricState("580.1", {}), Planned()) == ()
+    assert unwanted.notes({"nvidia-driver-cuda": "580.1"}, Planned()) == ()
     assert MANAGER.notes(state, Planned()) == ()
 
 

@@ -21,7 +21,8 @@ from provision.plan.plan import plan
 from provision.resources.file import File
 from provision.roles.driver.kernel import Kernel, Kernels
 from provision.roles.driver.modules_on_disk import KernelModules
-from provision.roles.driver.packages import TABLE, system_of
+from provision.roles.driver.packages.choose import system_of
+from provision.roles.driver.packages.table import TABLE
 from provision.roles.driver.role import PREFERENCES, DriverSettings, resources
 from tests.roles.test_role import compare
 from tests.unit.examples import FINGERPRINT, KEY, bare

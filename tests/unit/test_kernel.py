@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from provision.roles.driver.kernel import (
 )
 from provision.roles.driver.reboot import REBOOT
 from provision.shell import assembled
-from tests.unit.examples import script_of
+from tests.unit.examples import H100, script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
@@ -198,7 +199,8 @@ def test_headers_are_proven_by_what_dkms_looks_for(root: FakeRoot) -> None:
 )
 def test_headers_of_later_kernels(system: str, kernel: str, packages: str) -> None:
     os, version = system.split()
-    assert " ".join(headers_of_later_kernels(os, version, kernel, "amd64")) == packages
+    facts = replace(H100, os=os, version=version, kernel=kernel)
+    assert " ".join(headers_of_later_kernels(facts)) == packages
 
 
 # --- the newest kernel ----------------------------------------------------------------------------

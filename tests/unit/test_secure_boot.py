@@ -10,7 +10,7 @@ import pytest
 from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import Change, Planned
-from provision.roles.driver.secure_boot import SecureBoot, SecureBootState, secure_boot
+from provision.roles.driver.secure_boot import SecureBoot, SecureBootState
 from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
@@ -118,7 +118,7 @@ def test_who_signed_what_is_loaded(root: FakeRoot) -> None:
 
 def test_half_an_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing is mounted"):
-        secure_boot(Output(0, b"enforce=? ?\n", b"nothing is mounted\n"))
+        WANTED.read(Output(0, b"enforce=? ?\n", b"nothing is mounted\n"))
 
 
 # --- what is decided ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from provision.resource import Planned
 from provision.roles.driver.fabric_manager import upstream
 from provision.roles.driver.health import HEALTH, Reading, readings
 from provision.roles.driver.modules_on_disk import QUESTION, DriverModules
-from provision.roles.driver.packages import DriverPackages, Flavour
+from provision.roles.driver.packages.choose import DriverPackages
 from provision.roles.driver.role import (
     BLACKLIST,
     LEFT_ALONE,
@@ -49,7 +49,7 @@ def probes(settings: DriverSettings) -> list[Probe]:
     ]
 
 
-def chosen(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages, Flavour]:
+def chosen(settings: DriverSettings, facts: Facts) -> DriverPackages:
     """What the role gives this host; the check is skipped where that is nothing."""
     try:
         return packages_of(settings, facts)
@@ -60,7 +60,7 @@ def chosen(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages, Flav
 def manager(settings: DriverSettings, facts: Facts) -> str:
     """The Fabric Manager's package; the check is skipped where the host has none."""
     try:
-        return fabric_manager_of(settings, facts, chosen(settings, facts)[0])
+        return fabric_manager_of(settings, facts, chosen(settings, facts))
     except Refusal as refusal:
         skip(refusal.message)
 
@@ -136,7 +136,7 @@ def test_modules_are_of_the_flavour(evidence: Evidence, settings: DriverSettings
     if "Kernel Module" not in text:
         skip("the kernel module is not loaded")
     loaded = "open" if "Open Kernel Module" in text else "proprietary"
-    _, flavour = chosen(settings, facts)
+    flavour = chosen(settings, facts).flavour
     if loaded != flavour.modules:
         fail(f"the {loaded} modules are loaded, wanted {flavour.reason}", AGAIN)
 
@@ -145,7 +145,7 @@ def test_modules_are_there_for_the_kernels(
     evidence: Evidence, settings: DriverSettings, facts: Facts
 ) -> None:
     """The running kernel has the module, and so has the newest one, which the host boots next."""
-    packages, _ = chosen(settings, facts)
+    packages = chosen(settings, facts)
     resource = DriverModules(settings.upstream, packages.modules, packages.prebuilt)
     try:
         state = resource.read(evidence[QUESTION.name])
@@ -171,7 +171,7 @@ def test_module_is_signed_where_that_is_needed(evidence: Evidence, facts: Facts)
 def test_packages_are_held(evidence: Evidence, settings: DriverSettings, facts: Facts) -> None:
     if not settings.hold:
         skip("driver.hold is false")
-    packages, _ = chosen(settings, facts)
+    packages = chosen(settings, facts)
     wanted = (*packages.versioned, *packages.beside, *filter(None, [manager(settings, facts)]))
     there = installed(evidence)
     if missing := [name for name in wanted if name not in there]:
@@ -294,7 +294,7 @@ def packaged(evidence: Evidence, settings: DriverSettings, facts: Facts) -> dict
     there = installed(evidence)
     told = {f"package {name}": v for name, v in there.items() if re.match("nvidia-fabric-?manager", name)}
     try:
-        proof = packages_of(settings, facts)[0].proof
+        proof = packages_of(settings, facts).proof
     except Refusal:
         return told
     return told | ({f"package {proof}": there[proof]} if proof in there else {})

@@ -17,19 +17,7 @@ from provision.resources.packages.sets import moves_of
 
 
 @dataclass(frozen=True)
-class FabricState:
-    """Versions without epoch and packaging suffix; empty where a package is not installed.
-
-    :ivar driver: of the package that tells the driver's version.
-    :ivar managers: package → version of every Fabric Manager that is installed.
-    """
-
-    driver: str
-    managers: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class FabricManager(Single[FabricState]):
+class FabricManager(Single[Mapping[str, str]]):
     """The Fabric Manager's version. It is installed with the driver's packages; here it is made equal.
 
     :ivar package: its package; empty where the host has no NVSwitch, or its owner looks after it.
@@ -49,31 +37,27 @@ class FabricManager(Single[FabricState]):
         script = f"fabric_versions_{self.family} {quote(self.proof)}"
         return Probe("fabric-manager", script, ("driver/fabric.sh",))
 
-    def read(self, answer: Output) -> FabricState:
-        managers = {}
-        for line in answer.out.splitlines():
-            name, version, *status = line.split("\t")
-            if status in ([], ["installed"]):
-                managers[name] = upstream(version)
-        driver = managers.pop(self.proof, "")
-        return FabricState(driver, managers)
+    def read(self, answer: Output) -> Mapping[str, str]:
+        """Package → NVIDIA's version: of :attr:`proof`, and of every Fabric Manager that is installed."""
+        rows = (line.split("\t") for line in answer.out.splitlines())
+        return {name: upstream(version) for name, version, *status in rows if status in ([], ["installed"])}
 
-    def bare(self) -> FabricState:
-        return FabricState("", {})
+    def bare(self) -> Mapping[str, str]:
+        return {}
 
-    def change(self, state: FabricState, planned: Planned) -> Change | None:
+    def change(self, state: Mapping[str, str], planned: Planned) -> Change | None:
         """Make the version equal where it is not, or where it may not be after what is planned."""
         if not self.package:
             return None
         names = (self.package, self.proof)
         moves = planned.positions(moves_of(names, ("install", "upgrade", "downgrade")))
-        now = state.managers.get(self.package, "")
+        now, driver = state.get(self.package), state.get(self.proof)
         if moves:
             reason = "driver or Fabric Manager change"
         elif not now:
             reason = f"{self.package} is not installed"
-        elif now != state.driver:
-            reason = f"{self.package} is at {now}, the driver at {state.driver or 'no version'}"
+        elif now != driver:
+            reason = f"{self.package} is at {now}, the driver at {driver or 'no version'}"
         else:
             return None
         hold = " hold" if self.hold else ""
@@ -86,12 +70,13 @@ class FabricManager(Single[FabricState]):
             script=f"match_fabric_manager {words(*names)}{hold}",
         )
 
-    def notes(self, state: FabricState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+    def notes(self, state: Mapping[str, str], planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """A Fabric Manager that has nothing to manage is somebody else's, and is left."""
-        if self.package or not state.managers:
+        managers = sorted(state.keys() - {self.proof})
+        if self.package or not managers:
             return ()
         return (
-            f"{', '.join(sorted(state.managers))} is installed, and no NVSwitch is managed here:"
+            f"{', '.join(managers)} is installed, and no NVSwitch is managed here:"
             " it has nothing to do, and is left as it is",
         )
 

@@ -6,7 +6,7 @@ fields as in NVIDIA's documentation of ``nvidia-smi --help-query-gpu`` and its m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,12 @@ HOT = 90
 RESET = "drain the host, then: nvidia-smi --gpu-reset, or reboot it"
 REPLACE = "take the host out of service and replace the GPU"
 COOLING = "look at the fans, the air flow and the power supply of the machine"
+SHARED = "nvidia-smi --compute-mode=DEFAULT"
+
+
+Verdict = Literal["fail", "warn"]
+Finding = tuple[Verdict, str, str]
+"""Verdict, message and hint."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,9 @@ class Reading:
     """A value that somebody should know of."""
 
     gpu: str
-    verdict: Literal["fail", "warn"]
+    verdict: Verdict
     message: str
-    hint: str | None = None
-
-
-Finding = tuple[Literal["fail", "warn"], str, str | None]
+    hint: str
 
 
 def readings(answer: Output) -> list[Reading] | None:
@@ -82,92 +85,60 @@ def _findings(row: Mapping[str, str]) -> Iterator[Finding]:
     for name, value in row.items():
         if "error" in value.lower() or "requires reset" in value.lower():
             yield "fail", f"{name} reads {value}", RESET
-        elif value not in NOTHING and name in _RULES:
-            finding = _RULES[name](value, row)
-            if finding:
-                yield finding
+        elif value not in NOTHING:
+            yield from _memory(name, value)
+            yield from _condition(name, value, row)
 
 
-def _count(
-    verdict: Literal["fail", "warn"], what: str, hint: str
-) -> Callable[[str, Mapping[str, str]], Finding | None]:
-    def rule(value: str, _: Mapping[str, str]) -> Finding | None:
-        return (verdict, f"{value} {what}", hint) if value.isdigit() and int(value) else None
-
-    return rule
-
-
-def _yes(what: str, hint: str) -> Callable[[str, Mapping[str, str]], Finding | None]:
-    def rule(value: str, _: Mapping[str, str]) -> Finding | None:
-        return ("fail", what, hint) if value == "Yes" else None
-
-    return rule
-
-
-def _pending(name: str, hint: str) -> Callable[[str, Mapping[str, str]], Finding | None]:
-    def rule(value: str, row: Mapping[str, str]) -> Finding | None:
-        now = row.get(f"{name}.current", value)
-        return ("warn", f"{name} is {now} and will be {value} after a reset", hint) if now != value else None
-
-    return rule
+def _memory(name: str, value: str) -> Iterator[Finding]:
+    """Errors of a GPU's memory."""
+    match name:
+        case "ecc.errors.uncorrected.volatile.total" if _number(value):
+            yield "fail", f"{value} uncorrected memory errors since the last reset", RESET
+        case "ecc.errors.uncorrected.aggregate.total" if _number(value):
+            hint = "watch the count; if it grows, replace the GPU"
+            yield "warn", f"{value} uncorrected memory errors in its life", hint
+        case "retired_pages.pending" if value == "Yes":
+            yield "fail", "memory pages wait for a reset to be retired", RESET
+        case "remapped_rows.failure" if value == "Yes":
+            yield "fail", "remapping a row of its memory failed", REPLACE
+        case "remapped_rows.pending" if value == "Yes":
+            yield "fail", "a row of its memory waits for a reset to be remapped", RESET
 
 
-def _width(value: str, row: Mapping[str, str]) -> Finding | None:
-    most = row.get("pcie.link.width.max", value)
-    if not (value.isdigit() and most.isdigit()) or int(value) >= int(most):
-        return None
-    return "fail", f"its PCIe link has {value} of {most} lanes", "reseat the GPU or its riser"
+def _condition(name: str, value: str, row: Mapping[str, str]) -> Iterator[Finding]:
+    """Modes, link, clocks and all else."""
+    mode, most = name.removesuffix(".pending"), row.get("pcie.link.width.max", "")
+    match name:
+        case "ecc.mode.pending" | "mig.mode.pending" if value != (now := row.get(f"{mode}.current", value)):
+            yield "warn", f"{mode} is {now} and will be {value} after a reset", RESET
+        case "pcie.link.width.current" if value.isdigit() and int(value) < _number(most):
+            yield "fail", f"its PCIe link has {value} of {most} lanes", "reseat the GPU or its riser"
+        case "clocks_event_reasons.active":
+            yield from _clocks(value)
+        case "temperature.gpu" if _number(value) >= HOT:
+            yield "warn", f"it is {value} °C hot", COOLING
+        case "gpu_recovery_action":
+            yield "fail", f"the driver asks for a recovery action: {value}", RESET
+        case "inforom.checksum_validation" if value != "valid":
+            yield "warn", f"its inforom is {value}", REPLACE
+        case "compute_mode" if value == "Prohibited":
+            yield "fail", "its compute mode is Prohibited", SHARED
+        case "compute_mode" if value.startswith("Exclusive"):
+            yield "warn", f"its compute mode is {value}: one process only", SHARED
 
 
-def _clocks(value: str, _: Mapping[str, str]) -> Finding | None:
+def _clocks(value: str) -> Iterator[Finding]:
     try:
         bits = int(value, 16)
     except ValueError:
-        return None
+        return
     wrong = [what for bit, what in SLOWED.items() if bits & bit]
     if wrong:
-        return "fail", f"its clocks are held down: {', '.join(wrong)}", COOLING
-    if bits & SLOWED_BY_SOFTWARE:
-        return "warn", "its clocks are held down by the thermal limit", COOLING
-    return None
+        yield "fail", f"its clocks are held down: {', '.join(wrong)}", COOLING
+    elif bits & SLOWED_BY_SOFTWARE:
+        yield "warn", "its clocks are held down by the thermal limit", COOLING
 
 
-def _hot(value: str, _: Mapping[str, str]) -> Finding | None:
-    return ("warn", f"it is {value} °C hot", COOLING) if value.isdigit() and int(value) >= HOT else None
-
-
-def _action(value: str, _: Mapping[str, str]) -> Finding | None:
-    return "fail", f"the driver asks for a recovery action: {value}", RESET
-
-
-def _inforom(value: str, _: Mapping[str, str]) -> Finding | None:
-    return None if value == "valid" else ("warn", f"its inforom is {value}", REPLACE)
-
-
-def _compute_mode(value: str, _: Mapping[str, str]) -> Finding | None:
-    if value == "Prohibited":
-        return "fail", "its compute mode is Prohibited", "nvidia-smi --compute-mode=DEFAULT"
-    if value.startswith("Exclusive"):
-        return "warn", f"its compute mode is {value}: one process only", "nvidia-smi --compute-mode=DEFAULT"
-    return None
-
-
-_RULES: Mapping[str, Callable[[str, Mapping[str, str]], Finding | None]] = {
-    "ecc.errors.uncorrected.volatile.total": _count(
-        "fail", "uncorrected memory errors since the last reset", RESET
-    ),
-    "ecc.errors.uncorrected.aggregate.total": _count(
-        "warn", "uncorrected memory errors in its life", "watch the count; if it grows, replace the GPU"
-    ),
-    "ecc.mode.pending": _pending("ecc.mode", RESET),
-    "retired_pages.pending": _yes("memory pages wait for a reset to be retired", RESET),
-    "remapped_rows.failure": _yes("remapping a row of its memory failed", REPLACE),
-    "remapped_rows.pending": _yes("a row of its memory waits for a reset to be remapped", RESET),
-    "mig.mode.pending": _pending("mig.mode", RESET),
-    "pcie.link.width.current": _width,
-    "clocks_event_reasons.active": _clocks,
-    "temperature.gpu": _hot,
-    "gpu_recovery_action": _action,
-    "inforom.checksum_validation": _inforom,
-    "compute_mode": _compute_mode,
-}
+def _number(value: str) -> int:
+    return int(value) if value.isdigit() else 0

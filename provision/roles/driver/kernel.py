@@ -11,36 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from provision.facts import Family
+from provision.facts import Facts, Family
 from provision.probe import Output, Probe, words
 from provision.resource import Change, Planned, Single
 from provision.resources.packages.sets import moves_of
 from provision.resources.reboot import RebootPolicy
-from provision.roles.driver.packages.ubuntu import FIRST_SERIES
+from provision.roles.driver.packages.ubuntu import FIRST_SERIES, STAYING
 from provision.roles.driver.reboot import USERS, users
 
 HEADERS = "driver/headers.sh"
 
 
-def headers_of_later_kernels(os: str, version: str, kernel: str, architecture: str) -> tuple[str, ...]:
+def headers_of_later_kernels(facts: Facts) -> tuple[str, ...]:
     """The packages that bring the headers of every later kernel of the same flavour with it.
 
+    A running kernel of another system counts as the usual one.
     Sources: the linux-meta packages of Debian and Ubuntu; NVIDIA Driver Installation Guide, RHEL.
-
-    :param kernel: release of the running kernel; one of another system counts as the usual one.
-    :param architecture: ``amd64`` or ``arm64``, for Debian.
     """
-    if os == "debian":
+    kernel, version = facts.kernel, facts.version
+    if facts.os == "debian":
         found = re.search(r"-((cloud-|rt-)?(amd64|arm64)(-16k)?)$", kernel)
-        return (f"linux-headers-{found[1] if found else architecture}",)
-    if os == "ubuntu":
+        return (f"linux-headers-{found[1] if found else facts.architecture}",)
+    if facts.os == "ubuntu":
         found = re.match(r"(\d+\.\d+)\.\d+-\d+-(\w+(-64k)?)$", kernel)
         series, flavour = (found[1], found[2]) if found else (FIRST_SERIES.get(version), "generic")
-        rolling = flavour.partition("-")[0] not in ("generic", "lowlatency", "nvidia")
-        late = not rolling and series != FIRST_SERIES.get(version, series)
+        late = flavour.removesuffix("-64k") in STAYING and series != FIRST_SERIES.get(version, series)
         return (f"linux-headers-{flavour}{f'-hwe-{version}' if late else ''}",)
     variant = "-uek" if "uek" in kernel else f"-{kernel.partition('+')[2]}" if "+" in kernel else ""
-    matched = "-matched" if version.partition(".")[0] != "8" and variant != "-uek" else ""
+    matched = "-matched" if facts.major != "8" and variant != "-uek" else ""
     return (f"kernel{variant}-devel{matched}", "kernel-headers")
 
 
@@ -109,11 +107,9 @@ def kernels(answer: Output) -> Kernels:
     lines = [line.split(" ") for line in answer.out.splitlines()]
     if len(lines) not in (1, 2) or any(len(line) != 5 for line in lines):
         raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
-    told = {"yes": True, "no": False}
+    told = {"yes": True, "no": False, "-": True}  # "-" is not asked, as the kernel is ready
     found = [
-        Kernel(release, package)
-        if ready == "yes"
-        else Kernel(release, package, False, own == "yes", told.get(offered))
+        Kernel(release, package, ready == "yes", own != "no", told.get(offered))
         for release, package, ready, own, offered in lines
     ]
     return Kernels(found[0], found[-1])

@@ -74,20 +74,24 @@ class DriverModules(Single[tuple[KernelModules, ...]]):
         """Build or install what is missing. After its packages it is a proof, as they build modules too."""
         moves = planned.positions(moves_of(self.packages))
         headers = planned.positions(("kernel-headers", "packages:kernel-headers"))
-        lacking = [k for k in state if not self._right(k) and self._can_be_built(k, state, bool(headers))]
+        # A kernel without headers is tried only where they come now, or if the host boots it next.
+        lacking = [
+            k
+            for k in state
+            if not self._right(k) and (self.prebuilt or k.headers or headers or k is state[-1])
+        ]
         if not moves and not lacking:
             return None
-        kernels = words(*(k.kernel for k in state))
+        wanted = words(self.prebuilt or "dkms", self.version, *(k.kernel for k in state))
         said = " and ".join(k.kernel for k in (state if moves else lacking))
-        how = self.prebuilt or "dkms"
         return Change(
             resource=self.id,
             action="build",
             summary=f"kernel modules {self.version} for {said}"
             + (" if the packages have not built them" if moves else ""),
             reason="its packages change" if moves else "; ".join(self._wrong(k) for k in lacking),
-            done=f"modules_are_there {words(how, self.version)} {kernels}",
-            script=f"build_modules {words(how, self.version)} {kernels}",
+            done=f"modules_are_there {wanted}",
+            script=f"build_modules {wanted}",
         )
 
     def notes(self, state: tuple[KernelModules, ...], planned: Planned) -> Sequence[str]:
@@ -105,10 +109,6 @@ class DriverModules(Single[tuple[KernelModules, ...]]):
         return (kernel.version == "?" or fnmatchcase(kernel.version, self.version)) and (
             not books or any(fnmatchcase(version, self.version) for version in books)
         )
-
-    def _can_be_built(self, kernel: KernelModules, state: tuple[KernelModules, ...], headers: bool) -> bool:
-        """Whether to try: without headers only where they come now, or where this is the only kernel."""
-        return bool(self.prebuilt) or kernel.headers or headers or kernel is state[-1]
 
     def _wrong(self, kernel: KernelModules) -> str:
         if not kernel.version:

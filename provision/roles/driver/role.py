@@ -19,22 +19,19 @@ from provision.resources.service import Service
 from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.driver.device_nodes import DeviceNodes
-from provision.roles.driver.fabric_manager import FabricManager
+from provision.roles.driver.fabric_manager import FabricManager, upstream
 from provision.roles.driver.initramfs import Initramfs
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
 from provision.roles.driver.modules_on_disk import BUILD, DriverModules
-from provision.roles.driver.packages import (
-    FAMILY,
-    PINNED,
+from provision.roles.driver.packages.choose import (
     DriverPackages,
-    Flavour,
-    choose_flavour,
     package_set,
     refuse_foreign_repository,
     system_of,
-    unknown_gpus,
 )
+from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
+from provision.roles.driver.packages.table import FAMILY, PINNED
 from provision.roles.driver.reboot import REBOOT, Reboot
 from provision.roles.driver.run_file import NoRunFile
 from provision.roles.driver.secure_boot import SecureBoot
@@ -115,13 +112,13 @@ class DriverSettings(Settings):
     @property
     def upstream(self) -> str:
         """NVIDIA's version in it, without epoch and packaging suffix; or the same glob."""
-        return self.wanted.rpartition(":")[2].partition("-")[0]
+        return upstream(self.wanted)
 
 
 def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
     """Repository, pin, nouveau, headers, packages, reboot, modules, device nodes, daemons."""
     family = require_family(facts, "driver")
-    chosen, flavour = packages_of(settings, facts)
+    chosen = packages_of(settings, facts)
     manager = fabric_manager_of(settings, facts, chosen)
     policy = RebootPolicy(
         facts.boot_id,
@@ -136,7 +133,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
         File(BLACKLIST, render("driver/nouveau.conf.j2").encode()),
         Initramfs(BLACKLIST),
         *_headers(settings, facts, chosen, family),
-        *_packages(settings, facts, chosen, flavour, manager=manager, family=family),
+        *_packages(settings, facts, chosen, manager, family),
         *_built(settings, facts, chosen, policy, family),
         Reboot(policy),
         Module("nvidia", settings.upstream, chosen.installed, policy, (DRIVER_LOADED,)),
@@ -147,8 +144,8 @@ def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
     ]
 
 
-def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages, Flavour]:
-    """The packages of a host's driver, and its kernel modules.
+def packages_of(settings: DriverSettings, facts: Facts) -> DriverPackages:
+    """The packages of a host's driver.
 
     :raises Refusal: where the host cannot have the driver that is asked for.
     """
@@ -166,7 +163,7 @@ def packages_of(settings: DriverSettings, facts: Facts) -> tuple[DriverPackages,
             hint=f"driver.version: what apt-cache policy {chosen.modules[0]} shows on the host;"
             " or flavour: proprietary",
         )
-    return chosen, flavour
+    return chosen
 
 
 def _sources(
@@ -190,23 +187,15 @@ def _headers(
     """Those of the kernels that are there, and what brings those of later ones."""
     if not settings.headers or chosen.prebuilt:
         return []
-    later = headers_of_later_kernels(facts.os, facts.version, facts.kernel, facts.architecture)
+    later = tuple(map(Package, headers_of_later_kernels(facts)))
     return [
-        package_resource(  # files, not a shell
-            facts, "kernel-headers", tuple(map(Package, later)), hold=False, shell=(BUILD,)
-        ),
+        package_resource(facts, "kernel-headers", later, hold=False, shell=(BUILD,)),
         KernelHeaders(family, facts.kernel),
     ]
 
 
 def _packages(
-    settings: DriverSettings,
-    facts: Facts,
-    chosen: DriverPackages,
-    flavour: Flavour,
-    *,
-    manager: str,
-    family: Family,
+    settings: DriverSettings, facts: Facts, chosen: DriverPackages, manager: str, family: Family
 ) -> list[AnyResource]:
     """The pinning package before all others; the rest in one go, so that versions stay in step."""
     exact = f"{settings.upstream}-*" if settings.version and family == "debian" else settings.upstream
@@ -226,14 +215,14 @@ def _packages(
     pinning = tuple(map(Package, chosen.pinning))
     return [
         *([package_resource(facts, "driver-pinning", pinning, hold=False)] if pinning else ()),
-        package_resource(  # files, not a shell
+        package_resource(
             facts,
             "driver",
             together,
             hold=settings.hold,
             stream=f"nvidia-driver:{chosen.stream}" if chosen.stream else None,
             major=MajorVersion("branch", settings.branch, FAMILY[family], BRANCH_CHANGE),
-            why=flavour.reason,
+            why=chosen.flavour.reason,
             remarks=tuple(filter(None, remarks)),
             proof=f"driver_is_branch {settings.branch}",
             signals=tuple((verb, DRIVER_MOVED) for verb in VERBS),

@@ -16,6 +16,8 @@ from provision.shell import constant
 DKMS = constant("driver/kernels.sh", "dkms_tree")
 """Where DKMS keeps its books and its key."""
 
+Enrolment = Literal["enrolled", "requested", "refused", "unknown"]
+
 
 @dataclass(frozen=True)
 class SecureBootState:
@@ -30,30 +32,12 @@ class SecureBootState:
 
     enforced: bool
     key: str = ""
-    enrolment: Literal["enrolled", "requested", "refused", "unknown"] = "unknown"
+    enrolment: Enrolment = "unknown"
     signer: str = ""
     loaded: bool = False
 
 
-def secure_boot(answer: Output) -> SecureBootState:
-    """Read the answer to :meth:`SecureBoot.question`.
-
-    :raises ValueError: if it is none.
-    """
-    told = dict(line.partition("=")[::2] for line in answer.out.splitlines())
-    if "enforce" not in told or "key" not in told:
-        raise ValueError(f"no word of what the kernel enforces: {answer.err.strip()}")
-    forced, _, lockdown = told["enforce"].partition(" ")
-    return SecureBootState(
-        enforced=forced != "N" or "[none]" not in lockdown,
-        key=told["key"],
-        enrolment=_enrolment(told.get("said", "")),
-        signer=told.get("loaded", ""),
-        loaded="loaded" in told,
-    )
-
-
-def _enrolment(said: str) -> Literal["enrolled", "requested", "refused", "unknown"]:
+def _enrolment(said: str) -> Enrolment:
     """The meaning of mokutil's sentence.
 
     Its exit code is 1 for an enrolled key in version 0.6 and 0 in later ones, as it is for a mere request.
@@ -84,7 +68,17 @@ class SecureBoot(Single[SecureBootState]):
         return Probe("secure-boot-keys", "secure_boot_keys", ("driver/secure_boot.sh",))
 
     def read(self, answer: Output) -> SecureBootState:
-        return secure_boot(answer)
+        told = dict(line.partition("=")[::2] for line in answer.out.splitlines())
+        if "enforce" not in told or "key" not in told:
+            raise ValueError(f"no word of what the kernel enforces: {answer.err.strip()}")
+        forced, _, lockdown = told["enforce"].partition(" ")
+        return SecureBootState(
+            enforced=forced != "N" or "[none]" not in lockdown,
+            key=told["key"],
+            enrolment=_enrolment(told.get("said", "")),
+            signer=told.get("loaded", ""),
+            loaded="loaded" in told,
+        )
 
     def bare(self) -> SecureBootState:
         """The kernel loads what it is given."""

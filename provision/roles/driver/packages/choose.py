@@ -14,30 +14,22 @@ from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
 
 Source = Literal["archive", "cuda", "mirror"]
 
-SUPPORTED = "supported: see the support table in README.md"
-
 
 @dataclass(frozen=True)
 class DriverPackages:
-    """The packages of one host's driver.
+    """The packages of one host's driver. What is not told here is as in :class:`Row`, for its flavour.
 
+    :ivar flavour: the kernel modules, and why these.
     :ivar pinning: installed before everything else; keeps apt on the branch.
     :ivar versioned: at the driver's version: userland and kernel modules.
     :ivar beside: with versions of their own: prebuilt modules have their kernel's.
-    :ivar proof: the package whose version is the driver's.
     :ivar modules: the kernel module packages among them.
     :ivar prebuilt: what the names of packages with ready modules begin with, before a kernel's release;
         empty where DKMS builds the modules on the host, which takes the kernel's headers.
     :ivar kernels: the flavour of kernels that ready modules are for (``generic-hwe-24.04``), or nothing.
-    :ivar stream: stream of the dnf module ``nvidia-driver``, or nothing.
-    :ivar fabric_manager: the Fabric Manager of this branch, or nothing where the source has none.
-    :ivar subnet_manager: what NVLink 5 needs beside it, or nothing where the source has none.
-    :ivar components: of the distribution's archive that must be enabled.
-    :ivar exact: why an exact version has to be set; empty where it need not be.
-    :ivar caution: what an operator should know of these packages.
-    :ivar document: where the names come from.
     """
 
+    flavour: Flavour
     pinning: tuple[str, ...]
     versioned: tuple[str, ...]
     beside: tuple[str, ...]
@@ -51,7 +43,6 @@ class DriverPackages:
     components: tuple[str, ...]
     exact: str
     caution: str
-    document: str
 
     @property
     def installed(self) -> tuple[str, ...]:
@@ -78,11 +69,8 @@ def package_set(
     def names(text: str) -> tuple[str, ...]:
         return tuple(text.format(branch=branch).split())
 
-    userland, modules, beside = (
-        names(row.userland),
-        names((row.open, row.proprietary)[index]),
-        names(row.beside),
-    )
+    userland, beside = names(row.userland), names(row.beside)
+    modules = names((row.open, row.proprietary)[index])
     if not modules:
         raise Refusal(
             f"source {source} has no {flavour.modules} modules of branch {branch} for {system_of(facts)}",
@@ -96,6 +84,7 @@ def package_set(
         beside += (f"{prefix}-{facts.kernel}", f"{prefix}-{kernels}")
     managers = names(row.fabric_manager)
     return DriverPackages(
+        flavour=flavour,
         pinning=names(row.pinning) if branch >= PINNING_FROM else (),
         versioned=userland + modules,
         beside=beside,
@@ -109,7 +98,6 @@ def package_set(
         components=names(row.components),
         exact=row.exact[index],
         caution=row.caution[index],
-        document=row.document,
     )
 
 
@@ -119,19 +107,18 @@ def _row(facts: Facts, source: Source, branch: int) -> Row:
     :raises Refusal: saying what there is instead.
     """
     system = system_of(facts)
-    rows = [
-        row
-        for row in TABLE
-        if system in row.systems and row.source == ("cuda" if source == "mirror" else source)
-    ]
+    origin = "cuda" if source == "mirror" else source
+    rows = [row for row in TABLE if system in row.systems and row.source == origin]
     if not rows:
-        raise Refusal(_unknown_system(facts, source, system), hint=SUPPORTED)
+        raise Refusal(
+            _unknown_system(facts, source, system), hint="supported: see the support table in README.md"
+        )
     if source == "cuda" and system == "debian 13" and facts.machine != "x86_64":
         raise Refusal(
             f"NVIDIA's repository for {system} has no packages for {facts.machine}",
             hint="source: archive, or a mirror that has them",
         )
-    swapped = SWAPPED.get(system, {}).get(branch) if source == "archive" else None
+    swapped = SWAPPED.get(branch) if source == "archive" and facts.os == "ubuntu" else None
     if swapped:
         raise Refusal(
             f"the packages of branch {branch} in {system}'s archive are transitional: they bring {swapped}",

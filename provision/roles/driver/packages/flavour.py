@@ -31,9 +31,7 @@ class Flavour:
     reason: str
 
 
-def choose_flavour(
-    wanted: Literal["auto", "open", "proprietary"], branch: int, gpus: Sequence[Gpu]
-) -> Flavour:
+def choose_flavour(wanted: Modules | Literal["auto"], branch: int, gpus: Sequence[Gpu]) -> Flavour:
     """The kernel modules of ``branch`` that drive all ``gpus``.
 
     :raises Refusal: where there are none, or ``wanted`` names others.

@@ -6,7 +6,7 @@ by blanks. A row that says "unconfirmed" rests on the pattern of its neighbours 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ANY = 999
 """Last branch of a range that goes on."""
@@ -71,19 +71,42 @@ def _server(tail: str) -> tuple[str, str]:
 RHEL = tuple(f"{name} {major}" for name in ("rhel", "rocky", "almalinux") for major in (8, 9))
 UBUNTU = ("ubuntu 22.04", "ubuntu 24.04")
 
+# Rows that others differ from in a few fields.
+DEBIAN_13 = Row(
+    ("debian 13",),
+    "archive",
+    (550, 550),
+    userland="nvidia-smi libcuda1 firmware-nvidia-gsp",
+    open="nvidia-open-kernel-dkms",
+    proprietary="nvidia-kernel-dkms",
+    beside="nvidia-persistenced nvidia-modprobe",
+    proof="libcuda1",
+    components="contrib non-free non-free-firmware",
+    document="Debian package listings, trixie: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
+    " apt resolves them",
+)
+NVIDIA_DEBIAN_12 = Row(
+    ("debian 12",),
+    "cuda",
+    (560, ANY),
+    userland="nvidia-driver-cuda",
+    open="nvidia-kernel-open-dkms",
+    proprietary="nvidia-kernel-dkms",
+    proof="nvidia-driver-cuda",
+    pinning="nvidia-driver-pinning-{branch}",
+    fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
+    subnet_manager="nvlsm",
+    document=f"{GUIDE}, Debian: compute-only system; Recent Updates: version locking packages;"
+    " NVIDIA Fabric Manager User Guide",
+)
+
 TABLE = (
     # ── Debian's own: libcuda1 and its like carry the driver's version, the daemons one of their own.
     # nvidia-persistenced takes libnvidia-cfg1 of the newest branch, which hides an older one from modprobe.
-    Row(
-        ("debian 12",),
-        "archive",
-        (535, 535),
-        userland="nvidia-smi libcuda1 firmware-nvidia-gsp",
-        open="nvidia-open-kernel-dkms",
-        proprietary="nvidia-kernel-dkms",
-        beside="nvidia-persistenced nvidia-modprobe",
-        proof="libcuda1",
-        components="contrib non-free non-free-firmware",
+    replace(
+        DEBIAN_13,
+        systems=("debian 12",),
+        branches=(535, 535),
         document="Debian package listings, bookworm: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
         " apt resolves them",
         exact=(
@@ -109,19 +132,7 @@ TABLE = (
         components="contrib non-free",
         document="Debian package listings, bookworm: nvidia-graphics-drivers-tesla-470; apt resolves them",
     ),
-    Row(
-        ("debian 13",),
-        "archive",
-        (550, 550),
-        userland="nvidia-smi libcuda1 firmware-nvidia-gsp",
-        open="nvidia-open-kernel-dkms",
-        proprietary="nvidia-kernel-dkms",
-        beside="nvidia-persistenced nvidia-modprobe",
-        proof="libcuda1",
-        components="contrib non-free non-free-firmware",
-        document="Debian package listings, trixie: nvidia-graphics-drivers, nvidia-open-gpu-kernel-modules;"
-        " apt resolves them",
-    ),
+    DEBIAN_13,
     Row(
         ("debian 13",),
         "archive",
@@ -166,60 +177,28 @@ TABLE = (
         " linux-restricted-modules, fabric-manager-*",
     ),
     # ── NVIDIA's repository, and mirrors of it.
-    Row(
-        ("debian 12",),
-        "cuda",
-        (560, ANY),
-        userland="nvidia-driver-cuda",
-        open="nvidia-kernel-open-dkms",
-        proprietary="nvidia-kernel-dkms",
-        proof="nvidia-driver-cuda",
-        pinning="nvidia-driver-pinning-{branch}",
-        fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
-        subnet_manager="nvlsm",
-        document=f"{GUIDE}, Debian: compute-only system; Recent Updates: version locking packages;"
-        " NVIDIA Fabric Manager User Guide",
-    ),
-    Row(
-        ("debian 13",),
-        "cuda",
-        (590, ANY),
-        userland="nvidia-driver-cuda",
-        open="nvidia-kernel-open-dkms",
-        proprietary="nvidia-kernel-dkms",
-        proof="nvidia-driver-cuda",
-        pinning="nvidia-driver-pinning-{branch}",
-        fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
-        subnet_manager="nvlsm",
-        document=f"{GUIDE}, Debian: compute-only system; Recent Updates: version locking packages;"
-        " NVIDIA Fabric Manager User Guide",
-    ),
-    Row(
-        UBUNTU,
-        "cuda",
-        (535, 589),
+    NVIDIA_DEBIAN_12,
+    replace(NVIDIA_DEBIAN_12, systems=("debian 13",), branches=(590, ANY)),
+    replace(
+        NVIDIA_DEBIAN_12,
+        systems=UBUNTU,
+        branches=(535, 589),
         userland="libnvidia-compute-{branch} nvidia-utils-{branch} nvidia-compute-utils-{branch}"
         " nvidia-modprobe",
         open="nvidia-dkms-{branch}-open",
         proprietary="nvidia-dkms-{branch}",
         proof="libnvidia-compute-{branch}",
-        pinning="nvidia-driver-pinning-{branch}",
-        fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
-        subnet_manager="nvlsm",
         document=f"{GUIDE}, Ubuntu: compute-only system; Recent Updates: Ubuntu 590 package renames;"
         " NVIDIA Fabric Manager User Guide",
     ),
-    Row(
-        UBUNTU,
-        "cuda",
-        (590, ANY),
+    replace(
+        NVIDIA_DEBIAN_12,
+        systems=UBUNTU,
+        branches=(590, ANY),
         userland="libnvidia-compute nvidia-persistenced nvidia-modprobe",
         open="nvidia-dkms-open",
         proprietary="nvidia-dkms",
         proof="libnvidia-compute",
-        pinning="nvidia-driver-pinning-{branch}",
-        fabric_manager="nvidia-fabricmanager-{branch} nvidia-fabricmanager",
-        subnet_manager="nvlsm",
         document=f"{GUIDE}, Ubuntu: compute-only system; Recent Updates: Ubuntu 590 package renames;"
         " NVIDIA Fabric Manager User Guide (nvidia-persistenced, nvidia-modprobe: unconfirmed)",
     ),
@@ -248,10 +227,7 @@ PINNING_FROM = 590
 """Branch from which NVIDIA's packages have lost the branch in their names on Ubuntu, and need the pinning
 package (driver installation guide, Recent Updates: version locking packages)."""
 
-SWAPPED = {
-    "ubuntu 22.04": {565: 580, 575: 580},
-    "ubuntu 24.04": {565: 580, 575: 580},
-}
+SWAPPED = {565: 580, 575: 580}
 """Branches whose packages in Ubuntu's archive are transitional, and what is installed instead of them."""
 
 PINNED = (
