@@ -13,6 +13,7 @@ from debian.debian_support import Version
 
 from provision.probe import Output, Probe, words
 from provision.resource import ABSENT, Missing, Planned
+from provision.resources.file import File
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
 
 APT = "shell/apt.sh"
@@ -115,9 +116,9 @@ class Packages(PackageSet[DebState]):
     def versions(self, state: DebState) -> Iterable[tuple[str, str]]:
         return ((name, now.version) for name, now in state.items() if isinstance(now, PackageState))
 
-    def arguments(self, state: DebState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+    def arguments(self, state: DebState, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
         """Those of ``apt-get install``. Only packages that move are named."""
-        flags = ["--allow-downgrades"] if action == "downgrade" else []
+        flags = ["--allow-downgrades"] if any(move.verb == "downgrade" for move in moves) else []
         return [*flags, "--", *(self.selector(move.package) for move in moves)] if moves else []
 
     def installation(self, arguments: Sequence[str], stream: str) -> list[str]:  # noqa: ARG002
@@ -164,3 +165,18 @@ def _held_by_others(text: str) -> tuple[str, ...]:
     _, _, rest = text.partition("The following held packages will be changed:\n")
     lines = itertools.takewhile(lambda line: line.startswith(" "), rest.splitlines())
     return tuple(name for line in lines for name in line.split() if name.partition(":")[0] not in ours)
+
+
+def left_alone(name: str, prefixes: Sequence[str]) -> File:
+    """The file that keeps unattended-upgrades from packages whose names begin with one of ``prefixes``.
+
+    The lists of all files of ``/etc/apt/apt.conf.d`` add up, so the distribution's own list stays in force.
+    Entries are regular expressions, which unattended-upgrades(8) matches at the beginning of a name.
+
+    :param name: what the packages are, for the file's name.
+    """
+    # The only characters of Debian package names that mean something in a regular expression.
+    escaped = (prefix.replace(".", "[.]").replace("+", "[+]") for prefix in prefixes)
+    entries = "".join(f'  "{prefix}";\n' for prefix in escaped)
+    text = f"Unattended-Upgrade::Package-Blacklist {{\n{entries}}};\n"
+    return File(f"/etc/apt/apt.conf.d/60provision-{name}", text.encode())

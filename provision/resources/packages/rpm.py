@@ -173,7 +173,7 @@ class RpmPackages(PackageSet[RpmState]):
         """Name and version of every installed instance, the plugin's left out."""
         return ((n, one.version) for n, ones in state.installed.items() if n != PLUGIN for one in ones)
 
-    def arguments(self, state: RpmState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+    def arguments(self, state: RpmState, moves: Sequence[Move]) -> list[str]:
         """Packages that move, and the plugin where it is missing and locks have to be heeded."""
         plugin = [PLUGIN] if self.hold and PLUGIN not in state.installed else []
         return [*plugin, *(self.selector(move.package) for move in moves)]
@@ -197,14 +197,11 @@ class RpmPackages(PackageSet[RpmState]):
             said = [line.strip() for line in wrong if line.strip() != "Error:"]
             why = "" if NOT_YET.search(text) else "".join(f"dnf now says: {line}\n" for line in said)
             return Simulation(text=f"known after apply\n{why}")
-        removed: list[str] = []
-        lines: list[str] = []
-        for verb, fields in _rows(text):
-            if verb == "remove":
-                removed.append(fields[0])
-            lines.append(f"{verb} {fields[0]} {fields[2] if len(fields) > 2 else ''}".rstrip())
+        rows = _rows(text)
+        removed = dict.fromkeys(fields[0] for verb, fields in rows if verb == "remove")
+        lines = [" ".join((verb, fields[0], *fields[2:3])) for verb, fields in rows]
         lines.sort(key=lambda line: not line.startswith("remove "))
-        return Simulation(tuple(dict.fromkeys(removed)), text="".join(f"{line}\n" for line in lines))
+        return Simulation(tuple(removed), text="".join(f"{line}\n" for line in lines))
 
     def proofs(self) -> list[str]:
         """The stream before the versions."""
@@ -222,7 +219,7 @@ def _accepts(lock: str, name: str, one: Installed) -> bool:
     return any(fnmatchcase(f"{form}.noarch", lock) or fnmatchcase(form, lock) for form in forms)
 
 
-def _rows(text: str) -> Iterable[tuple[str, list[str]]]:
+def _rows(text: str) -> list[tuple[str, list[str]]]:
     """Verb and columns (name, architecture, version, …) of every row of the table.
 
     Long rows go on in the next line, which is indented deeper.

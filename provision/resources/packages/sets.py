@@ -169,7 +169,7 @@ class PackageSet(Resource[State]):
         """Name and version of what is installed of the set and of what tells its major version."""
 
     @abstractmethod
-    def arguments(self, state: State, action: str, moves: Sequence[Move]) -> list[str]:
+    def arguments(self, state: State, moves: Sequence[Move]) -> list[str]:
         """The arguments of the installation; empty if nothing is installed."""
 
     @abstractmethod
@@ -215,7 +215,7 @@ class PackageSet(Resource[State]):
         reasons = [swap, self.why, switch, *(move.reason for move in moves)]
         named = [f"module {stream}"] if stream else []
         named += [self.selector(p) for p in ([move.package for move in moves] or loose)]
-        arguments = self.arguments(state, action, moves)
+        arguments = self.arguments(state, moves)
         return Change(
             resource=self.id,
             action=action,
