@@ -108,6 +108,7 @@ def parse(answers: Mapping[str, Output]) -> Facts:
     :raises ValueError: if the system cannot be told.
     """
     release = _os_release(answers["os-release"].out)
+    devices = [line.split() for line in answers["pci"].out.splitlines()]
     lines = answers["system"].out.split("\n")
     if len(lines) < 5 or "ID" not in release:
         raise ValueError("no /etc/os-release or no uname: not a Linux system that we know")
@@ -121,8 +122,12 @@ def parse(answers: Mapping[str, Output]) -> Facts:
         boot_id=lines[3],
         virtualization=lines[4] or "none",
         secure_boot=answers["secure-boot"].out.strip() == "1",
-        gpus=_gpus(answers["pci"].out),
-        nvswitches=sum(klass.startswith(BRIDGE_CLASS) for _, klass, _ in _pci(answers["pci"].out)),
+        gpus=tuple(
+            Gpu(address, int(device, 16))
+            for address, klass, device in devices
+            if klass.startswith(DISPLAY_CLASSES)
+        ),
+        nvswitches=sum(klass.startswith(BRIDGE_CLASS) for _, klass, _ in devices),
         nvlink5=answers["nvlink5"].out.strip() == "yes",
     )
 
@@ -130,16 +135,3 @@ def parse(answers: Mapping[str, Output]) -> Facts:
 def _os_release(text: str) -> dict[str, str]:
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
-
-
-def _pci(text: str) -> list[tuple[str, str, str]]:
-    """Address, class and device of every NVIDIA device on the bus."""
-    return [(address, klass, device) for address, klass, device in map(str.split, text.splitlines())]
-
-
-def _gpus(text: str) -> tuple[Gpu, ...]:
-    return tuple(
-        Gpu(address, int(device, 16))
-        for address, klass, device in _pci(text)
-        if klass.startswith(DISPLAY_CLASSES)
-    )

@@ -136,10 +136,6 @@ class Planned:
             if not asked.isdisjoint((change.resource, f"{change.resource}:{change.action}", *change.signals))
         )
 
-    def at(self, position: int) -> Change:
-        """The change at a position."""
-        return self.changes[position]
-
     def resources(self, positions: Sequence[int]) -> str:
         """The resources of the changes at these positions, each once, for a sentence."""
         return ", ".join(dict.fromkeys(self.changes[index].resource for index in positions))

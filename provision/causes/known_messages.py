@@ -3,19 +3,264 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from provision.causes.containers import CONTAINERS
-from provision.causes.driver import DRIVER
-from provision.causes.packages import PACKAGES
 from provision.probe import Output
 
-KNOWN_MESSAGES = (*DRIVER, *PACKAGES, *CONTAINERS)
-"""In order: the first row that matches counts."""
 
-_NO_GPU = (
-    "the container was started without a GPU",
+@dataclass(frozen=True)
+class Message:
+    """A message that programs print.
+
+    :ivar pattern: regular expression that is searched in the output.
+    :ivar hint: what to do; each command that it names exists, on the host or as ``inv COMMAND``.
+    :ivar cause: why the program failed, in a few words; empty where the message itself says it.
+    """
+
+    pattern: str
+    hint: str
+    cause: str = ""
+
+
+_NO_GPU = Message(
+    r'"nvidia-smi": executable file not found|nvidia-smi: not found',
     "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES",
+    "the container was started without a GPU",
 )
+
+KNOWN_MESSAGES = (
+    # The driver's kernel modules: building, signing and loading them.
+    Message(
+        r"Key was rejected by service|Required key not available|module verification failed",
+        "Secure Boot refuses the module: install signed packages, or run mokutil --import "
+        "/var/lib/dkms/mok.pub, reboot and confirm on the console",
+    ),
+    Message(
+        r"reboot needed: kernel module",
+        "stop the programs that use the GPUs and run again, or reboot: until then the loaded "
+        "module and the libraries have different versions",
+    ),
+    Message(
+        r"[Dd]river/library version mismatch|DRIVER_LIBRARY_VERSION_MISMATCH",
+        "reboot the host, which loads the module of the installed version; or see inv plan --hosts HOST",
+        "the loaded kernel module and the driver's libraries are of different versions",
+    ),
+    Message(
+        r"nouveau is loaded",
+        "reboot the host: nouveau is now blacklisted and the initramfs rebuilt",
+    ),
+    Message(
+        r"modprobe: FATAL: Module nvidia(-current(-open)?|-tesla\S*)? not found",
+        "the module was not built for the running kernel: see dkms status, and install the kernel's headers",
+    ),
+    Message(
+        r"Unable to locate package \w+-headers-|No match for argument: kernel-\S*devel|"
+        r"Unable to find a match: kernel-\S*devel",
+        "no repository has the headers of this kernel any more: install the newest kernel, reboot "
+        "into it, and run again",
+    ),
+    Message(
+        r"reboot needed: \S+ cannot be installed",
+        "run again with --reboot: the kernel that the host boots next has the driver",
+    ),
+    Message(
+        r"Unable to locate package linux-modules-nvidia-",
+        "the repository has no prebuilt modules for this kernel: install the newest kernel, or set "
+        "prebuilt: false",
+    ),
+    Message(
+        r"the headers of kernel \S+ are missing|kernel headers for kernel \S+ cannot be found",
+        "install the headers of that kernel, or boot a kernel that has them: modules are built "
+        "against headers",
+    ),
+    Message(
+        r"gcc(-\d+)?: (command )?not found|gcc-\d+: No such file",
+        "the kernel was built with a gcc that is not installed: install that version of gcc",
+    ),
+    Message(
+        r"GPL-incompatible module \S+ uses GPL-only symbol",
+        "the proprietary modules cannot be built for this kernel: set flavour: open, or choose a "
+        "newer version",
+    ),
+    Message(
+        r"Bad return status for module build|bad exit status: \d+",
+        "the driver does not compile for this kernel: choose a newer version of its branch, or "
+        "boot an older kernel",
+    ),
+    Message(
+        r"/boot/\S+ is older than",
+        "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
+    ),
+    # apt, dpkg and dnf, and the network and the disk below them.
+    Message(
+        r"another package operation is under way|Could not get lock|is another process using it",
+        "wait until that process has ended, then run again",
+    ),
+    Message(
+        r"which the plan did not show",
+        "see the new plan, which shows what would be removed: inv plan --hosts HOST",
+    ),
+    Message(
+        r"is held (at \S+ )?by ",
+        "release the hold if the package may change, or choose a version that agrees with it",
+    ),
+    Message(
+        r"SHA1 is not considered secure|Policy rejected",
+        "the system rejects this old kind of signature: use a repository that is signed with a newer one",
+    ),
+    Message(
+        r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG|Missing key|Bad GPG signature|GPG check FAILED",
+        "the repository is signed by another key than the one in the settings: check key and fingerprint",
+    ),
+    Message(
+        r"Conflicting values set for option Signed-By",
+        "an older source file names the same repository: remove it",
+    ),
+    Message(
+        r"Release file .* (is expired|is not valid yet)",
+        "the mirror is no longer updated, or the host's clock is wrong: see timedatectl",
+    ),
+    Message(
+        r"Hash Sum mismatch|File has unexpected size|[Cc]hecksum doesn't match",
+        "the mirror is being updated or is damaged: try again, or choose another",
+    ),
+    Message(
+        r"does not have a Release file|404 +Not Found|Status code: 404",
+        "the server has no such repository or file: check uri and suite in the settings",
+    ),
+    Message(
+        r"(Could not|Unable to|Couldn't) connect|Temporary failure resolving|Could(n't|"
+        r" not) resolve host|Connection (refused|timed out)|Timeout was reached",
+        "the host cannot reach the server: check the mirror's address, the route and the proxy",
+    ),
+    Message(
+        r"No space left on device|don't have enough free space|more space needed on the",
+        "the disk is full: see df -h on the host",
+    ),
+    Message(
+        r"needs to be reinstalled, but I can't find an archive",
+        "its installation was interrupted: dpkg --remove --force-remove-reinstreq PACKAGE, then run again",
+    ),
+    Message(
+        r"All matches were filtered out",
+        "a version lock or a module stream hides the package: see dnf versionlock list and dnf module list",
+    ),
+    Message(
+        r"(Unable to locate package |Package ')(libcuda1|nvidia-smi|(lib)?nvidia-tesla-|"
+        r"nvidia-\S+-server)",
+        "the archive has it in a component that apt's sources do not name: contrib, non-free and "
+        "non-free-firmware on Debian, restricted and multiverse on Ubuntu",
+    ),
+    Message(
+        r"Version '.*' for '.*' was not found",
+        "the repository does not have this version: see apt-cache policy",
+    ),
+    Message(
+        r"Unable to locate package|no installation candidate|Unable to find a match|"
+        r"missing groups or modules",
+        "no configured repository has this package: check repo in the settings",
+    ),
+    Message(
+        r"[Uu]nmet dependencies|held broken packages|caused by held packages|conflicting requests",
+        "other versions stand in the way: see apt-cache policy (or dnf list) of the packages named",
+    ),
+    Message(
+        r"error processing package|scriptlet failed",
+        "a package's own script failed: see its output above, or the log of this step on the host",
+    ),
+    # Docker, the NVIDIA Container Toolkit and nvidia-smi, on the host and in containers. Those with a cause
+    # were seen on a host with an H100, driver 580.159.04, toolkit 1.20.0 and Docker 26.1.
+    Message(
+        r"manifest unknown|not found: manifest",
+        "the registry does not have this tag: check the image in the settings",
+    ),
+    Message(
+        r"server gave HTTP response to HTTPS client",
+        "the registry speaks plain HTTP: add it to docker.daemon insecure-registries",
+    ),
+    Message(
+        r"error setting rlimit type",
+        "the host does not allow raising this limit: set ulimits: {} for the instance",
+    ),
+    Message(
+        r"port is already allocated|address already in use",
+        "another process uses the port: choose another port",
+    ),
+    Message(
+        r"(?<!NVML_)ERROR_LIBRARY_NOT_FOUND|couldn't find libnvidia-ml\.so",
+        "provision again: inv provision --hosts HOST --roles driver",
+        "the host has no libnvidia-ml.so.1",
+    ),
+    Message(
+        r"libnvidia-ml\.so\.1: cannot open|NVMLError_LibraryNotFound|NVML Shared Library Not Found",
+        "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES: inv "
+        "provision --hosts HOST --roles toolkit,docker",
+        "the container was started without the driver's libraries",
+    ),
+    Message(
+        r"couldn't communicate with the NVIDIA driver|ERROR_DRIVER_NOT_LOADED",
+        "on the host: modprobe nvidia; dkms status; dmesg | grep -i -e nvrm -e 'key was rejected'",
+        "the kernel module nvidia is not loaded, or its device nodes are missing",
+    ),
+    Message(
+        r'"?nvidia-container-runtime"?: executable file not found',
+        "provision again: inv provision --hosts HOST --roles toolkit,docker",
+        "the NVIDIA Container Toolkit is not installed",
+    ),
+    Message(
+        r"unknown or invalid runtime name: nvidia",
+        "reload docker.service, which then reads daemon.json; else inv provision --hosts HOST --roles docker",
+        "dockerd does not know the runtime nvidia",
+    ),
+    Message(
+        r"could not select device driver",
+        "restart docker.service",
+        "dockerd was started before the toolkit was installed",
+    ),
+    Message(
+        r"failed to get device handle from (index|UUID)",
+        "compare gpus: in the settings with nvidia-smi -L",
+        "a GPU that was asked for is not on this host",
+    ),
+    _NO_GPU,
+    Message(
+        r"Failed to initialize NVML: Unknown Error",
+        "restart its unit; keep mode = auto in /etc/nvidia-container-runtime/config.toml",
+        "the container has lost its devices: in the toolkit's legacy mode, systemctl daemon-reload "
+        "takes them away",
+    ),
+    Message(
+        r"Insufficient Permissions",
+        "set NVreg_DeviceFileMode back to 0666, or add the user to their group",
+        "this user may not open the device nodes /dev/nvidia*",
+    ),
+    Message(
+        r"[Nn]o devices (were )?found",
+        "see why the driver rejected it, on the host: dmesg | grep -i nvrm",
+        "the driver shows no GPU",
+    ),
+    Message(
+        r"No such image|Unable to find image",
+        "provision again: inv provision --hosts HOST --roles triton",
+        "the image is not on the host",
+    ),
+    Message(
+        r"Cannot connect to the Docker daemon|docker daemon running",
+        "on the host: journalctl -u docker.service -n 50",
+        "dockerd is not running",
+    ),
+    Message(
+        r"nvidia-smi.*(not found|No such file)",
+        "provision again: inv provision --hosts HOST --roles driver",
+        "nvidia-smi is not installed",
+    ),
+    Message(
+        r"failed to run command .*No such file",
+        "provision again: inv provision --hosts HOST",
+        "it is not installed",
+    ),
+)
+"""In order: the first row that matches counts."""
 
 
 def hint_for(text: str) -> str | None:
@@ -43,4 +288,4 @@ def cause(output: Output) -> tuple[str, str | None]:
 
 def cause_inside(output: Output) -> tuple[str, str | None]:
     """As :func:`cause`, for a program in a container: one that is missing there was not given to it."""
-    return _NO_GPU if output.exit_code == 127 else cause(output)
+    return (_NO_GPU.cause, _NO_GPU.hint) if output.exit_code == 127 else cause(output)

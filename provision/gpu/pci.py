@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class Architecture(enum.Enum):
@@ -38,14 +39,14 @@ RANGES = (
 )
 """First and last PCI device id of each block, as the chips are listed in the PCI ID repository (pci.ids)."""
 
-FIRST = {
+FIRST: Mapping[Architecture | None, int] = {
     Architecture.ADA: 525,
     Architecture.HOPPER: 525,
     Architecture.BLACKWELL: 570,
 }
 """First driver branch of a generation, where that is later than the branches which anybody still installs."""
 
-LAST = {
+LAST: Mapping[Architecture | None, int] = {
     Architecture.KEPLER: 470,
     Architecture.MAXWELL: 580,
     Architecture.PASCAL: 580,
@@ -90,17 +91,12 @@ def architecture_of(device: int) -> Architecture | None:
 
 def first_branch(device: int) -> int:
     """The first driver branch that drives a GPU; 0 where none that matters is known."""
-    known = FIRST_BY_DEVICE.get(device)
-    if known is None:
-        architecture = architecture_of(device)
-        known = FIRST.get(architecture, 0) if architecture else 0
-    return known
+    return FIRST_BY_DEVICE.get(device) or FIRST.get(architecture_of(device), 0)
 
 
 def last_branch(device: int) -> int | None:
     """The last driver branch that drives a GPU; None where it has not ended."""
-    architecture = architecture_of(device)
-    return LAST.get(architecture) if architecture else None
+    return LAST.get(architecture_of(device))
 
 
 def needs_open(device: int) -> bool:

@@ -18,7 +18,7 @@ SERVER_VERSIONS = {
 }
 """Release of the container (YY.MM) to version of the server, from Triton's release notes."""
 
-FIRST_WITHOUT_2025_RCE = (25, 7)
+FIRST_WITHOUT_2025_RCE = "25.07"
 """First release without the unauthenticated code execution of August 2025 (CVE-2025-23319 and others)."""
 
 
@@ -30,14 +30,10 @@ def release_of(image: str) -> str | None:
 
 def server_version(image: str) -> str | None:
     """The version that ``/v2`` of this image must report, or None if the table does not know it."""
-    release = release_of(image)
-    return SERVER_VERSIONS.get(release) if release else None
+    return SERVER_VERSIONS.get(release_of(image) or "")
 
 
 def has_known_rce(image: str) -> bool:
     """Whether the image is of a release that anybody who reaches its ports can take over."""
     release = release_of(image)
-    if release is None:
-        return False
-    year, month = map(int, release.split("."))
-    return (year, month) < FIRST_WITHOUT_2025_RCE
+    return release is not None and release < FIRST_WITHOUT_2025_RCE

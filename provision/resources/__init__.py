@@ -1,1 +1,1 @@
-"""One file for each kind of resource; ``base`` says what a resource is."""
+"""One file for each kind of resource; ``provision.resource`` says what a resource is."""

@@ -54,10 +54,9 @@ def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | M
             found[path] = ABSENT
             continue
         type_, mode, owner, group, size = facts.rsplit("|", 4)
-        readable = type_.startswith("regular") and int(size) <= LARGEST
-        content = base64.b64decode(body) if readable else None
-        kind = "file" if type_.startswith("regular") else type_
-        found[path] = FileState(kind, mode.zfill(4), owner, group, content)
+        regular = type_.startswith("regular")
+        content = base64.b64decode(body) if regular and int(size) <= LARGEST else None
+        found[path] = FileState("file" if regular else type_, mode.zfill(4), owner, group, content)
     return found
 
 
@@ -152,19 +151,14 @@ class File(PathResource):
             return self._write(ABSENT, "create", "the link there points to nothing")
         if state.type != "file":
             raise _in_the_way(self.path, state)
-        wrong = [
-            f"{what} is {now}, wanted {want}"
-            for what, now, want in (
-                ("mode", state.mode, self.mode),
-                ("owner", f"{state.owner}:{state.group}", f"{self.owner}:{self.group}"),
-            )
-            if now != want
-        ]
+        wrong = []
         if state.content != self.content:
-            wrong.insert(0, "its content differs")
-        elif not wrong:
-            return None
-        return self._write(state, "update", "; ".join(wrong))
+            wrong.append("its content differs")
+        if state.mode != self.mode:
+            wrong.append(f"mode is {state.mode}, wanted {self.mode}")
+        if (state.owner, state.group) != (self.owner, self.group):
+            wrong.append(f"owner is {state.owner}:{state.group}, wanted {self.owner}:{self.group}")
+        return self._write(state, "update", "; ".join(wrong)) if wrong else None
 
     def _write(self, state: FileState | Missing, action: str, reason: str) -> Change:
         size = f"{len(self.content)} bytes, {self.mode} {self.owner}:{self.group}"

@@ -111,7 +111,5 @@ class GpusInContainers(Resource[tuple[str, ...]]):
             for container in containers
             if container.blind or container.fragile
         ]
-        script = change.script.replace(
-            "gpus_are_still_seen", f"gpus_are_still_seen {words(*blind)}".strip(), 1
-        )
+        script = change.script.replace("gpus_are_still_seen", words("gpus_are_still_seen", *blind), 1)
         return replace(change, impact=() if answer.out.startswith("told\n") else tuple(impact), script=script)

@@ -56,7 +56,6 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
         """Stop and remove them; their files stay in the backups."""
         if not state:
             return None
-        files = [f"{UNITS}/{unit}" for unit in state]
         return Change(
             resource=self.id,
             action="remove",
@@ -64,10 +63,9 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
             reason=f"the settings no longer name {'it' if len(state) == 1 else 'them'}",
             sign="-",
             reloads_systemd=True,
-            done=" && ".join(f"[ ! -e {quote(file)} ]" for file in files),
+            done=" && ".join(f"[ ! -e {quote(f'{UNITS}/{unit}')} ]" for unit in state),
             script=" && ".join(
-                words("retire_unit", file, *self._beside(unit))
-                for file, unit in zip(files, state, strict=True)
+                words("retire_unit", f"{UNITS}/{unit}", *self._beside(unit)) for unit in state
             ),
         )
 

@@ -16,10 +16,9 @@ from provision.errors import RefusedError
 from provision.plan.plan import Plan
 from provision.resource import AnyResource, Permission
 from provision.resources.file import File
-from provision.resources.packages.deb import Packages
+from provision.resources.packages.deb import Packages, left_alone
 from provision.resources.packages.repository import Repo, package_source
 from provision.resources.packages.sets import MajorVersion, Package
-from provision.resources.packages.unattended import left_alone
 from tests.lab.throwaway import SHARED, Root, failure
 from tests.unit.examples import H100
 

@@ -12,9 +12,8 @@ import pytest
 from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import Change, Permission, Planned
-from provision.resources.packages import dnf
 from provision.resources.packages.repository import package_resource, package_source, require_family
-from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState
+from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState, streams
 from provision.resources.packages.sets import MajorVersion, Package, Simulation
 from provision.shell import assembled
 from tests.unit.examples import FINGERPRINT, H100, KEY, repo, script_of
@@ -249,7 +248,7 @@ def test_exactly_the_removals_that_are_shown_are_approved() -> None:
     ],
 )
 def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: str) -> None:
-    assert dnf.read(said) == Simulation(text=text)
+    assert DRIVER.read_preview(Output(1, said.encode())) == Simulation(text=text)
 
 
 def test_streams_of_modules() -> None:
@@ -263,7 +262,7 @@ def test_streams_of_modules() -> None:
         "[c]",
         "state=enabled",
     ]
-    assert dnf.streams(lines) == {"a": "1", "c": ""}
+    assert streams(lines) == {"a": "1", "c": ""}
 
 
 def test_a_repository_for_dnf() -> None:
@@ -346,7 +345,7 @@ def test_dnf_is_asked_without_our_locks_and_with_the_stream(shell: str, stream: 
     root.program("mount", '[ "$1" != --bind ] || { rm -r "$3"; cp -r "$2" "$3"; }')
     root.program("umount")
     root.program("dnf", f"cd {root.folder}/etc/dnf; cat plugins/versionlock.list modules.d/*")
-    preview = dnf.preview(["kmod-nvidia-580.*"], stream)
+    preview = DRIVER.preview(["kmod-nvidia-580.*"], stream, Planned())
     answer = root.sh(script_of(preview).replace("/mnt", f"{root.folder}/mnt"))
     enabled = "[nvidia-driver]\nname=nvidia-driver\nstream=580-open\nprofiles=\nstate=enabled\n"
     assert answer.out == "kernel-0:5-1.*\n[a]\n" + (enabled if stream else "")

@@ -1,7 +1,9 @@
-"""Debian packages at wanted versions, installed together and held."""
+"""Debian packages at wanted versions, installed together and held; and what apt-get would do."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,10 +13,20 @@ from debian.debian_support import Version
 
 from provision.probe import Output, Probe, words
 from provision.resource import ABSENT, Missing, Planned
-from provision.resources.packages import apt
+from provision.resources.file import File
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
 
 APT = "shell/apt.sh"
+
+NOT_YET = re.compile(
+    r"Unable to locate package|Version '.*' for '.*' was not found|no installation candidate"
+)
+"""What apt-get says where an earlier step of the plan, or a fresh index, has to come first."""
+
+LINE = re.compile(
+    r"(?P<verb>Inst|Remv) (?P<name>\S+)(?: \[(?P<old>[^] ]+)\])?(?: \((?P<new>\S+) [^)]*\))?", re.ASCII
+)
+"""``Inst a [1] (2 Debian:12 [amd64])`` or ``Remv a [1]`` of apt-get(8) --simulate."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Packages(PackageSet[DebState]):
     manager: ClassVar[str] = "apt"
     unheld: ClassVar[str] = "not held"
     unhold: ClassVar[str] = "apt-mark unhold"
+    joint: ClassVar[str] = "="
     checks: ClassVar[tuple[str, str]] = ("package_is", "package_held")
     holder: ClassVar[str] = "hold_packages"
 
@@ -78,10 +91,18 @@ class Packages(PackageSet[DebState]):
     def bare(self) -> DebState:
         return {p.name: ABSENT for p in self.packages}
 
-    def moves(self, state: DebState) -> list[Move]:
-        """What has to happen to packages that are missing or at another version, or that dpkg left undone."""
-        moves = (_move(package, state[package.name]) for package in self.packages)
-        return [move for move in moves if move]
+    def move(self, package: Package, state: DebState) -> Move | None:
+        """What has to happen to a package that is missing or at another version, or that dpkg left undone."""
+        now = state[package.name]
+        if isinstance(now, Missing):
+            return Move(package, "install", ", it is not installed")
+        old = (now.version,)
+        if now.status != "installed":
+            return Move(package, "repair", f", dpkg left it {now.status}", old)
+        if package.accepts(now.version):
+            return None
+        newer = Version((package.version or "").rstrip("*") or "0") > Version(now.version)
+        return Move(package, "upgrade" if newer else "downgrade", f" from {now.version}", old)
 
     def held(self, package: Package, state: DebState) -> bool:
         """Whether it is on hold, whoever wanted that."""
@@ -89,43 +110,73 @@ class Packages(PackageSet[DebState]):
         return not isinstance(now, Missing) and now.held
 
     def foreign_hold(self, package: Package, state: DebState) -> str:
-        """The version at which somebody else holds a package; empty if nobody does."""
         now = state[package.name]
         return now.version if isinstance(now, PackageState) and now.held and not now.ours else ""
 
     def versions(self, state: DebState) -> Iterable[tuple[str, str]]:
-        """Name and version of what is installed."""
         return ((name, now.version) for name, now in state.items() if isinstance(now, PackageState))
 
-    def selector(self, package: Package) -> str:
-        """``NAME=VERSION``."""
-        return package.name if package.version is None else f"{package.name}={package.version}"
-
-    def arguments(self, state: DebState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+    def arguments(self, state: DebState, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
         """Those of ``apt-get install``. Only packages that move are named."""
-        flags = ["--allow-downgrades"] if action == "downgrade" else []
+        flags = ["--allow-downgrades"] if any(move.verb == "downgrade" for move in moves) else []
         return [*flags, "--", *(self.selector(move.package) for move in moves)] if moves else []
 
     def installation(self, arguments: Sequence[str], stream: str) -> list[str]:  # noqa: ARG002
-        """One run of apt-get."""
         return [f"apt_install {words(*arguments)}"] if arguments else []
 
     def preview(self, arguments: Sequence[str], stream: str, planned: Planned) -> Probe:  # noqa: ARG002
-        """Ask apt-get."""
-        return apt.preview(arguments, planned)
+        """Ask apt-get, with the files below ``/etc/apt`` as planned."""
+        ask = words("apt_preview", *arguments)
+        files = [c.script for c in planned.changes if c.resource.startswith("file:/etc/apt/")]
+        script = "\n".join(("with_planned_files", *files, ask)) if files else ask
+        return Probe("", script, ("shell/apt_preview.sh",))
 
     def read_preview(self, answer: Output) -> Simulation:
-        """Read apt-get's answer."""
-        return apt.read(answer.out, ok=answer.ok)
+        text = answer.out
+        if not answer.ok:
+            said = [line for line in text.splitlines() if line.startswith("E: ")] or text.splitlines()[-1:]
+            why = "" if NOT_YET.search(text) else "".join(f"\napt-get now says: {line}" for line in said)
+            return Simulation(text=f"known after apply{why}\n")
+        moves = [match for line in text.splitlines() if (match := LINE.match(line))]
+        removed = [match for match in moves if match["verb"] == "Remv"]
+        others = [match for match in moves if match["verb"] == "Inst"]
+        return Simulation(
+            tuple(dict.fromkeys(match["name"] for match in removed)),
+            _held_by_others(text),
+            "".join(f"{_words(match)}\n" for match in (*removed, *others)),
+        )
 
 
-def _move(package: Package, state: PackageState | Missing) -> Move | None:
-    if isinstance(state, Missing):
-        return Move(package, "install", ", it is not installed")
-    old = (state.version,)
-    if state.status != "installed":
-        return Move(package, "repair", f", dpkg left it {state.status}", old)
-    if package.accepts(state.version):
-        return None
-    newer = Version((package.version or "").rstrip("*") or "0") > Version(state.version)
-    return Move(package, "upgrade" if newer else "downgrade", f" from {state.version}", old)
+def _words(match: re.Match[str]) -> str:
+    name, old, new = match["name"], match["old"], match["new"]
+    if match["verb"] == "Remv":
+        return f"remove {name} {old or ''}".rstrip()
+    if not old:
+        return f"install {name} {new}"
+    if not new or old == new:
+        return f"reinstall {name} {old}"
+    verb = "upgrade" if Version(new) > Version(old) else "downgrade"
+    return f"{verb} {name} {old} → {new}"
+
+
+def _held_by_others(text: str) -> tuple[str, ...]:
+    """The names below ``The following held packages will be changed:``, which are indented."""
+    ours = {line.removeprefix("ours ") for line in text.splitlines() if line.startswith("ours ")}
+    _, _, rest = text.partition("The following held packages will be changed:\n")
+    lines = itertools.takewhile(lambda line: line.startswith(" "), rest.splitlines())
+    return tuple(name for line in lines for name in line.split() if name.partition(":")[0] not in ours)
+
+
+def left_alone(name: str, prefixes: Sequence[str]) -> File:
+    """The file that keeps unattended-upgrades from packages whose names begin with one of ``prefixes``.
+
+    The lists of all files of ``/etc/apt/apt.conf.d`` add up, so the distribution's own list stays in force.
+    Entries are regular expressions, which unattended-upgrades(8) matches at the beginning of a name.
+
+    :param name: what the packages are, for the file's name.
+    """
+    # The only characters of Debian package names that mean something in a regular expression.
+    escaped = (prefix.replace(".", "[.]").replace("+", "[+]") for prefix in prefixes)
+    entries = "".join(f'  "{prefix}";\n' for prefix in escaped)
+    text = f"Unattended-Upgrade::Package-Blacklist {{\n{entries}}};\n"
+    return File(f"/etc/apt/apt.conf.d/60provision-{name}", text.encode())

@@ -62,11 +62,6 @@ class Repo(Settings):
         """A name for the file of its key."""
         return f"provision-{_bare(self.fingerprint)}"
 
-    @property
-    def armoured(self) -> bytes:
-        """The content of that file."""
-        return f"{self.key.strip()}\n".encode()
-
 
 def _bare(fingerprint: str) -> str:
     """A fingerprint in capitals and without blanks."""
@@ -78,7 +73,11 @@ def package_source(repo: Repo, facts: Facts) -> list[File]:
 
     :raises Refusal: where the host's kind of package manager has no such repository.
     """
-    return _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
+    key, source, lines = _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
+    return [
+        File(key, f"{repo.key.strip()}\n".encode()),
+        File(source, "".join(f"{line}\n" for line in lines).encode()),
+    ]
 
 
 def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
@@ -95,8 +94,8 @@ def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
     return [OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own), *files]
 
 
-def _apt_source(repo: Repo, facts: Facts) -> list[File]:
-    """The files that make apt trust and use ``repo``: its key, and a source bound to that key."""
+def _apt_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
+    """Where apt has the key and the source, and the lines of the source, which bind it to that key."""
     key = f"/etc/apt/keyrings/{repo.key_name}.asc"
     lines = [
         "Types: deb",
@@ -106,13 +105,11 @@ def _apt_source(repo: Repo, facts: Facts) -> list[File]:
         f"Architectures: {facts.architecture}",
         f"Signed-By: {key}",
     ]
-    return [
-        File(key, repo.armoured),
-        File(f"{APT_SOURCES}/{repo.slug}.sources", ("\n".join(lines) + "\n").encode()),
-    ]
+    return key, f"{APT_SOURCES}/{repo.slug}.sources", lines
 
 
-def _dnf_source(repo: Repo, facts: Facts) -> list[File]:
+def _dnf_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
+    """As :func:`_apt_source`, for dnf."""
     if repo.suite != "/":
         raise Refusal(
             f"{repo.uri} has a suite, and {facts.system} has dnf, which knows none",
@@ -128,10 +125,7 @@ def _dnf_source(repo: Repo, facts: Facts) -> list[File]:
         f"repo_gpgcheck={int(repo.signed != 'packages')}",
         f"gpgkey=file://{key}",
     ]
-    return [
-        File(key, repo.armoured),
-        File(f"{DNF_SOURCES}/{repo.slug}.repo", ("\n".join(lines) + "\n").encode()),
-    ]
+    return key, f"{DNF_SOURCES}/{repo.slug}.repo", lines
 
 
 def package_resource(

@@ -1,15 +1,17 @@
-"""RPM packages at wanted versions, from the wanted module stream, installed together and locked."""
+"""RPM packages at wanted versions and module streams, installed together, locked; and what dnf would do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+from debian.debian_support import Version
+
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Planned
-from provision.resources.packages import dnf
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
 from provision.shell import constant
 
@@ -18,6 +20,12 @@ STATE = "shell/dnf_state.sh"
 
 PLUGIN = constant(STATE, "lock_plugin")
 """The package that makes dnf heed the locks."""
+
+NOT_YET = re.compile(r"Unable to find a match|no enabled repositories")
+"""What dnf says where an earlier step of the plan, or fresh metadata, has to come first."""
+
+SECTION = re.compile(r"(Install|Upgrad|Downgrad|Reinstall|Remov)ing\b[^:]*:$", re.ASCII)
+"""The head of a part of dnf's table: ``Installing dependencies:``, ``Removing dependent packages:``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class RpmPackages(PackageSet[RpmState]):
     manager: ClassVar[str] = "dnf"
     unheld: ClassVar[str] = "not locked"
     unhold: ClassVar[str] = "dnf versionlock delete"
+    joint: ClassVar[str] = "-"
     checks: ClassVar[tuple[str, str]] = ("rpm_is", "rpm_locked")
     holder: ClassVar[str] = "lock_rpms"
 
@@ -106,13 +115,13 @@ class RpmPackages(PackageSet[RpmState]):
             if architecture in native:
                 installed[name] = (*installed.get(name, ()), Installed(epoch, version, release))
         locks = [line.strip() for line in lines.get("lock", ())]
-        streams = dnf.streams(lines.get("module", ()))
+        enabled = streams(lines.get("module", ()))
         return {
             r.id: RpmState(
                 {name: instances for name, instances in installed.items() if r._knows(name)},
                 tuple(lock for lock in locks if lock and not lock.startswith(("#", "!"))),
                 frozenset(lines.get("ours", ())),
-                streams.get(r.module, ""),
+                enabled.get(r.module, ""),
             )
             for r in resources
         }
@@ -129,10 +138,23 @@ class RpmPackages(PackageSet[RpmState]):
             return "", ""
         return self.stream, f"module {self.module}: stream {state.stream or 'none'} → {self.stream}"
 
-    def moves(self, state: RpmState) -> list[Move]:
-        """What has to happen to packages that are missing, at another version, or there more than once."""
-        moves = (_move(package, state.of(package)) for package in self.packages)
-        return [move for move in moves if move]
+    def move(self, package: Package, state: RpmState) -> Move | None:
+        """What has to happen to a package that is missing, at another version, or there more than once."""
+        installed = state.of(package)
+        if not installed:
+            return Move(package, "install", ", it is not installed")
+        old = tuple(one.text for one in installed)
+        right = any(one.matches(package) for one in installed)
+        if package.name.startswith("kernel"):
+            return None if right else Move(package, "install", f", beside {' '.join(old)}")
+        if len(old) > 1:
+            return Move(package, "repair", f", {' and '.join(old)} are installed", old)
+        if right:
+            return None
+        # For versions of digits, letters and dots rpm and dpkg agree which one is newer.
+        wanted = (package.version or "").rpartition(":")[2].rstrip("*") or "0"
+        newer = Version(wanted) > Version(old[0])
+        return Move(package, "upgrade" if newer else "downgrade", f" from {old[0]}", old)
 
     def held(self, package: Package, state: RpmState) -> bool:
         """Whether dnf heeds a lock at the installed version, whoever wanted that."""
@@ -151,11 +173,7 @@ class RpmPackages(PackageSet[RpmState]):
         """Name and version of every installed instance, the plugin's left out."""
         return ((n, one.version) for n, ones in state.installed.items() if n != PLUGIN for one in ones)
 
-    def selector(self, package: Package) -> str:
-        """``NAME-VERSION``."""
-        return package.name if package.version is None else f"{package.name}-{package.version}"
-
-    def arguments(self, state: RpmState, action: str, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+    def arguments(self, state: RpmState, moves: Sequence[Move]) -> list[str]:
         """Packages that move, and the plugin where it is missing and locks have to be heeded."""
         plugin = [PLUGIN] if self.hold and PLUGIN not in state.installed else []
         return [*plugin, *(self.selector(move.package) for move in moves)]
@@ -168,12 +186,22 @@ class RpmPackages(PackageSet[RpmState]):
         return [f"switch_stream {quote(stream)}"] if stream else []
 
     def preview(self, arguments: Sequence[str], stream: str, planned: Planned) -> Probe:  # noqa: ARG002
-        """Ask dnf."""
-        return dnf.preview(arguments, stream)
+        """Ask dnf, with our own locks lifted."""
+        return Probe("", words("dnf_preview", stream, *arguments), ("shell/dnf_preview.sh",))
 
     def read_preview(self, answer: Output) -> Simulation:
-        """Read dnf's answer."""
-        return dnf.read(answer.out)
+        """Read dnf's answer; it exits with 1 whatever it says."""
+        text = answer.out
+        if "Dependencies resolved." not in text and "Nothing to do." not in text:
+            wrong = [line for line in text.splitlines() if line.startswith(("Error:", " Problem", "  - "))]
+            said = [line.strip() for line in wrong if line.strip() != "Error:"]
+            why = "" if NOT_YET.search(text) else "".join(f"dnf now says: {line}\n" for line in said)
+            return Simulation(text=f"known after apply\n{why}")
+        rows = _rows(text)
+        removed = dict.fromkeys(fields[0] for verb, fields in rows if verb == "remove")
+        lines = [" ".join((verb, fields[0], *fields[2:3])) for verb, fields in rows]
+        lines.sort(key=lambda line: not line.startswith("remove "))
+        return Simulation(tuple(removed), text="".join(f"{line}\n" for line in lines))
 
     def proofs(self) -> list[str]:
         """The stream before the versions."""
@@ -191,16 +219,38 @@ def _accepts(lock: str, name: str, one: Installed) -> bool:
     return any(fnmatchcase(f"{form}.noarch", lock) or fnmatchcase(form, lock) for form in forms)
 
 
-def _move(package: Package, installed: Sequence[Installed]) -> Move | None:
-    if not installed:
-        return Move(package, "install", ", it is not installed")
-    old = tuple(one.text for one in installed)
-    right = any(one.matches(package) for one in installed)
-    if package.name.startswith("kernel"):
-        return None if right else Move(package, "install", f", beside {' '.join(old)}")
-    if len(old) > 1:
-        return Move(package, "repair", f", {' and '.join(old)} are installed", old)
-    if right:
-        return None
-    newer = dnf.compare((package.version or "").rpartition(":")[2].rstrip("*"), old[0]) > 0
-    return Move(package, "upgrade" if newer else "downgrade", f" from {old[0]}", old)
+def _rows(text: str) -> list[tuple[str, list[str]]]:
+    """Verb and columns (name, architecture, version, …) of every row of the table.
+
+    Long rows go on in the next line, which is indented deeper.
+    """
+    verb = ""
+    rows: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if head := SECTION.match(line):
+            verb = {"Install": "install", "Reinstall": "reinstall", "Remov": "remove"}.get(
+                head[1], head[1].lower() + "e"
+            )
+        elif not line.startswith(" "):
+            verb = ""
+        elif verb and line.startswith("     replacing "):
+            name, _, architecture = line.split()[1].rpartition(".")
+            rows.append(("remove", [name, architecture, *line.split()[2:]]))
+        elif verb and line.startswith("  ") and rows:
+            rows[-1][1].extend(line.split())
+        elif verb:
+            rows.append((verb, line.split()))
+    return rows
+
+
+def streams(lines: Iterable[str]) -> dict[str, str]:
+    """The enabled stream of each module, from the lines of dnf's files."""
+    modules: dict[str, dict[str, str]] = {}
+    module = ""
+    for line in lines:
+        if line.startswith("["):
+            module = line.strip("[] ")
+        elif "=" in line:
+            key, _, value = line.partition("=")
+            modules.setdefault(module, {})[key.strip()] = value.strip()
+    return {name: keys.get("stream", "") for name, keys in modules.items() if keys.get("state") == "enabled"}

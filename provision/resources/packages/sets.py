@@ -7,13 +7,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
-from provision.resource import Change, Permission, Planned, Resource, Signal
-
-State = TypeVar("State")
+from provision.resource import Change, Permission, Planned, Resource, Signal, State
 
 VERBS = ("install", "upgrade", "downgrade", "repair")
 """What can happen to a package of a set."""
@@ -116,6 +114,7 @@ class PackageSet(Resource[State]):
     :cvar manager: the package manager, for messages.
     :cvar unheld: why a set changes in which no package moves.
     :cvar unhold: the command that ends a hold, for hints.
+    :cvar joint: what joins name and version on its command line.
     :cvar checks: the shell functions that prove a package's version, and its hold.
     :cvar holder: the shell function that holds packages.
     :ivar name: what the set is called in plans.
@@ -140,6 +139,7 @@ class PackageSet(Resource[State]):
     manager: ClassVar[str]
     unheld: ClassVar[str]
     unhold: ClassVar[str]
+    joint: ClassVar[str]
     checks: ClassVar[tuple[str, str]]
     holder: ClassVar[str]
 
@@ -153,8 +153,8 @@ class PackageSet(Resource[State]):
         return (*(p.name for p in self.packages), *(self.major.others if self.major else ()))
 
     @abstractmethod
-    def moves(self, state: State) -> list[Move]:
-        """What has to happen to packages that are missing or at another version."""
+    def move(self, package: Package, state: State) -> Move | None:
+        """What has to happen to a package that is missing or at another version."""
 
     @abstractmethod
     def held(self, package: Package, state: State) -> bool:
@@ -169,11 +169,7 @@ class PackageSet(Resource[State]):
         """Name and version of what is installed of the set and of what tells its major version."""
 
     @abstractmethod
-    def selector(self, package: Package) -> str:
-        """The package as the package manager's command line names it."""
-
-    @abstractmethod
-    def arguments(self, state: State, action: str, moves: Sequence[Move]) -> list[str]:
+    def arguments(self, state: State, moves: Sequence[Move]) -> list[str]:
         """The arguments of the installation; empty if nothing is installed."""
 
     @abstractmethod
@@ -187,6 +183,14 @@ class PackageSet(Resource[State]):
     @abstractmethod
     def read_preview(self, answer: Output) -> Simulation:
         """Read the answer to :meth:`preview`."""
+
+    def moves(self, state: State) -> list[Move]:
+        """What has to happen to packages of the set."""
+        return [move for package in self.packages if (move := self.move(package, state))]
+
+    def selector(self, package: Package) -> str:
+        """The package as the package manager's command line names it."""
+        return package.name if package.version is None else f"{package.name}{self.joint}{package.version}"
 
     def switch(self, state: State) -> tuple[str, str]:  # noqa: ARG002
         """The module stream to enable, and why; both empty where there is none."""
@@ -211,7 +215,7 @@ class PackageSet(Resource[State]):
         reasons = [swap, self.why, switch, *(move.reason for move in moves)]
         named = [f"module {stream}"] if stream else []
         named += [self.selector(p) for p in ([move.package for move in moves] or loose)]
-        arguments = self.arguments(state, action, moves)
+        arguments = self.arguments(state, moves)
         return Change(
             resource=self.id,
             action=action,

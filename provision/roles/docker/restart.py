@@ -86,7 +86,7 @@ class DockerRestart(Handler):
         outlive = "as now"
         if rewritten:
             outlive = "yes" if planned.positions(names_of((LIVE_RESTORE,))) else "no"
-        causes = {planned.at(index).resource for index in self.causes(planned)}
+        causes = {planned.changes[index].resource for index in self.causes(planned)}
         return replace(
             change,
             script=f"outlive={quote(outlive)} allowed={'yes' if self.allowed else 'no'}; {self.script}",

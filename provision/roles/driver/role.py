@@ -11,9 +11,9 @@ from provision.facts import Facts, Family
 from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File
+from provision.resources.packages.deb import left_alone
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
 from provision.resources.packages.sets import VERBS, MajorVersion, Package
-from provision.resources.packages.unattended import left_alone
 from provision.resources.reboot import RebootPolicy
 from provision.resources.service import Service
 from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED
