@@ -169,18 +169,19 @@ def verify(
     from pathlib import Path
 
     from provision.cli import arguments, terminal
-    from provision.verify import verify as run_suite
+    from provision.verify import suite
 
     with terminal.error_boundary():
-        found = run_suite(
-            arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass),
-            forks=forks,
-            expression=k,
-            junit=Path(junit) if junit else None,
-            log=terminal.log,
-            roles=arguments.roles_for(inventory),
-            suites=arguments.suites_for(inventory),
-        )
+        targets = arguments.reachable(hosts, inventory, roles, enroll=enroll, ask_become_pass=ask_become_pass)
+        with suite.asking(targets, forks, terminal.log) as ask:
+            found = suite.verify(
+                targets,
+                ask,
+                expression=k,
+                junit=Path(junit) if junit else None,
+                roles=arguments.roles_for(inventory),
+                suites=arguments.suites_for(inventory),
+            )
         if json:
             terminal.write_json(found.document())
         else:

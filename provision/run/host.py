@@ -126,7 +126,6 @@ class HostRun:
         return Result(
             self.target.name,
             status,
-            resources=len(self.survey.declared) if self.survey else 0,
             right=self.right,
             changes=tuple(changes),
             notes=self.survey.plan.notes if self.survey else (),
