@@ -13,15 +13,15 @@ import pytest
 
 from provision.connection import Connection
 from provision.data import data
-from provision.errors import HostError, ProbeError, UsageError
-from provision.facts import PROBES, Facts, parse
+from provision.errors import HostError, UsageError
+from provision.facts import PROBES
 from provision.plan.report import counted
-from provision.probe import Output, Probe
+from provision.probe import Probe
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import each
 from provision.run.gather import gather
-from provision.run.host import Target
+from provision.run.host import Target, facts_of
 from provision.verify.evidence import Answered, Ask, Evidence
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
@@ -163,20 +163,13 @@ def _answer(connection: Connection, probes: Sequence[Probe], *, stay: bool) -> A
     began = time.monotonic()
     try:
         answers = gather(connection, (*PROBES, *probes), timeout=TIMEOUT)
-        evidence = Evidence(_facts(connection, answers), answers)
+        evidence = Evidence(facts_of(connection.login.host, answers), answers)
         return Answered(evidence, connection=connection, seconds=time.monotonic() - began)
     except HostError as error:
         return Answered(error=error, connection=connection, seconds=time.monotonic() - began)
     finally:
         if not stay:
             connection.close()
-
-
-def _facts(connection: Connection, answers: Mapping[str, Output]) -> Facts:
-    try:
-        return parse(answers)
-    except ValueError as error:
-        raise ProbeError(connection.login.host, str(error)) from error
 
 
 class _Patience:
