@@ -32,9 +32,6 @@ class ProvisionError(Exception):
         self.message = message
         self.hint = hint
 
-    def __str__(self) -> str:
-        return self.message
-
 
 class UsageError(ProvisionError):
     """The run cannot start: arguments, files or this machine are at fault."""

@@ -11,6 +11,7 @@ from getpass import getpass
 from pathlib import Path
 
 from provision.cli import terminal
+from provision.cli.options import Options
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
 from provision.connection.login import Login
@@ -39,16 +40,16 @@ def load_inventory(path: str) -> Inventory:
     return loaded
 
 
-def select(hosts: str, inventory: str) -> tuple[Host, ...]:
-    """The hosts that the pattern ``hosts`` names.
+def select(options: Options) -> tuple[Host, ...]:
+    """The hosts that the pattern of ``--hosts`` names.
 
     :raises UsageError: if there is no pattern, or it names nothing.
     """
-    if not hosts:
+    if not options.hosts:
         raise UsageError(
             "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
         )
-    return load_inventory(inventory).select(hosts)
+    return load_inventory(options.inventory).select(options.hosts)
 
 
 def site_roles(inventory: str) -> Path:
@@ -69,33 +70,31 @@ def suites_for(inventory: str) -> list[Path]:
     return [data("suite"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
 
 
-def targets(hosts: str, inventory: str, role_names: str) -> tuple[list[Target], Mapping[str, Host]]:
+def targets(options: Options) -> tuple[list[Target], Mapping[str, Host]]:
     """The selected hosts with their settings, all checked; those without any of the roles are left out.
 
     Returns the hosts of the inventory by name, too, for messages.
 
     :raises UsageError: for anything that is refused.
     """
-    chosen = choose(roles_for(inventory), [name for name in role_names.split(",") if name])
-    selected = select(hosts, inventory)
+    chosen = choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
+    selected = select(options)
     found, without = fleet.targets(selected, chosen)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
-def reachable(
-    hosts: str, inventory: str, role_names: str, *, enroll: bool, ask_become_pass: bool
-) -> list[Target]:
+def reachable(options: Options) -> list[Target]:
     """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
 
     :raises UsageError: for anything that is refused.
     """
-    found, named = targets(hosts, inventory, role_names)
-    if ask_become_pass:
+    found, named = targets(options)
+    if options.ask_become_pass:
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
-    if enroll:
+    if options.enroll:
         enroll_hosts([target.login for target in found])
     _require_known(named, [target.login for target in found])
     return found
@@ -131,15 +130,14 @@ def enroll_hosts(logins: Sequence[Login]) -> None:
     record(keys)
 
 
-def granted(*, reboot: bool, allow_branch_change: bool) -> tuple[str, ...]:
-    """The permissions that the command line gives, by name."""
-    given = {REBOOT.name: reboot, BRANCH_CHANGE.name: allow_branch_change}
-    return tuple(sorted(name for name, is_given in given.items() if is_given))
+def open_fleet(options: Options, rollout: fleet.Rollout) -> fleet.Fleet:
+    """A fleet of the selected hosts with the permissions of the command line, whose progress is shown.
 
-
-def open_fleet(found: Sequence[Target], rollout: fleet.Rollout, permissions: tuple[str, ...]) -> fleet.Fleet:
-    """A fleet with these permissions, whose progress is shown."""
-    found = [replace(target, granted=permissions) for target in found]
+    :raises UsageError: for anything that is refused.
+    """
+    given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
+    granted = tuple(sorted(name for name, is_given in given.items() if is_given))
+    found = [replace(target, granted=granted) for target in reachable(options)]
     progress = terminal.Progress({target.name: 0 for target in found})
     return fleet.Fleet(found, rollout, progress.on_event, progress.refresh)
 

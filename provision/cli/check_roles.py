@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from provision.data import data
 from provision.errors import UsageError
 from provision.role import Role
 from provision.roles import all_roles, with_site
+from provision.verify.suite import run_pytest
 
 FAILED = 3
 """Exit code if a check fails."""
@@ -35,16 +35,11 @@ class _SiteRoles:
 
     def __init__(self, roles: list[CheckedRole], *, update: bool) -> None:
         self.roles, self.update = roles, update
-        self.interrupted = False
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Repeat every check for each role."""
         if "checked" in metafunc.fixturenames:
             metafunc.parametrize("checked", self.roles, ids=[checked.role.name for checked in self.roles])
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Remember Ctrl-C; pytest uses the same exit code where it cannot read a file of tests."""
-        self.interrupted = self.interrupted or excinfo.type is KeyboardInterrupt
 
     @pytest.fixture
     def update_golden(self) -> bool:
@@ -69,19 +64,8 @@ def check_roles(inventory: str, update_golden: bool) -> int:
     ]
     if not found:
         raise UsageError(f"there is no role in {folder}", hint="see docs/add-a-role.md")
-    plugin = _SiteRoles(found, update=update_golden)
-    code = pytest.main(_arguments(folder), plugins=[plugin])
-    if plugin.interrupted:
-        raise KeyboardInterrupt
+    arguments = ("--noconftest", "--no-header", "-q", "-rf", str(data("role_suite")))
+    code = run_pytest(folder, arguments, _SiteRoles(found, update=update_golden))
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise UsageError("the tests of roles could not run", hint="what pytest printed above says why")
     return 0 if code == pytest.ExitCode.OK else FAILED
-
-
-def _arguments(folder: Path) -> list[str]:
-    """pytest's arguments; no configuration file and no installed plugin changes the outcome."""
-    return [
-        *("--disable-plugin-autoload", "-p", "no:cacheprovider", "--import-mode=importlib"),
-        *("-c", os.devnull, f"--rootdir={folder}", "--noconftest", "--no-header", "-q", "-rf"),
-        str(data("role_suite")),
-    ]

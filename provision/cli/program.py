@@ -76,10 +76,6 @@ class Program(InvokeProgram):
         except KeyboardInterrupt:
             raise Exit(code=130) from None
 
-    def print_version(self) -> None:
-        """Print name and version."""
-        print(f"{COMMAND} {provision.__version__}")
-
     def print_help(self) -> None:
         """Print how the program is used, its tasks and its options."""
         print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
@@ -142,4 +138,4 @@ def main(namespace: Collection | None = None) -> None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
     namespace = namespace or tasks.COLLECTION
-    Program(version=provision.__version__, namespace=namespace, binary=program_name()).run()
+    Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()

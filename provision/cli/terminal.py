@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from provision.cli import program_name
-from provision.errors import HostError, ProvisionError, UsageError
+from provision.errors import ProvisionError, UsageError
 from provision.plan.script import Event
 
 SLOW = 15.0
@@ -119,11 +119,3 @@ class Progress:
 
     def _line(self, host: str, text: str) -> None:
         log(f"{host:<{self._width}} {text}")
-
-
-def host_errors(errors: Mapping[str, HostError]) -> str:
-    """The errors of several hosts, a sentence and a hint each."""
-    return "".join(
-        f"{name}: {error.message}\n" + (f"  hint: {error.hint}\n" if error.hint else "")
-        for name, error in errors.items()
-    )

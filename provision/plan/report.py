@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from provision.plan.plan import Plan
-from provision.plan.result import Result
+from provision.plan.result import Result, Status
 from provision.resource import Change
 
 SCHEMA = 1
@@ -18,17 +19,27 @@ def folded(names: Sequence[str], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} … ({len(names)} hosts)"
 
 
+def by_text(texts: Mapping[str, str]) -> list[str]:
+    """The texts of hosts with their names in front; hosts with the same text are shown once."""
+    groups: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        groups.setdefault(text, []).append(name)
+    return [f"{folded(names)}: {text}" for text, names in groups.items()]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which agree."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
     """All plans; hosts whose plans read the same are shown once."""
-    groups: dict[str, list[str]] = {}
-    for name, plan in found.items():
-        groups.setdefault("\n".join(_lines(plan, diff=diff)), []).append(name)
-    return "\n\n".join(f"{folded(names)}: {text}" for text, names in groups.items()) + "\n"
+    texts = {name: "\n".join(_lines(plan, diff=diff)) for name, plan in found.items()}
+    return "\n\n".join(by_text(texts)) + "\n"
 
 
 def _lines(plan: Plan, *, diff: bool) -> Iterable[str]:
-    count = len(plan.changes)
-    yield f"{count} change{'s' if count != 1 else ''}" if count else "nothing to do"
+    yield counted(len(plan.changes), "change") if plan.changes else "nothing to do"
     yield from (f"  note: {note}" for note in plan.notes)
     yield from _changes(plan, diff=diff)
 
@@ -84,10 +95,9 @@ def recap(results: Sequence[Result]) -> str:
 def document(results: Sequence[Result], run: str, *, diff: bool) -> dict[str, Any]:
     """The document of ``--json`` for plan and provision."""
     hosts = {result.host: _host(result, diff=diff) for result in results}
-    counts = dict.fromkeys(("ok", "changed", "failed", "unreachable", "skipped"), 0)
-    for result in results:
-        counts[result.status] += 1
-    return {"schema": SCHEMA, "run": run, "hosts": hosts, "summary": counts}
+    statuses = Counter(result.status for result in results)
+    summary = {status: statuses[status] for status in get_args(Status)}
+    return {"schema": SCHEMA, "run": run, "hosts": hosts, "summary": summary}
 
 
 def _host(result: Result, *, diff: bool) -> dict[str, Any]:

@@ -16,8 +16,7 @@ Status = Literal["ok", "changed", "failed", "unreachable", "skipped"]
 class Result:
     """What became of a host.
 
-    :ivar resources: how many resources were planned.
-    :ivar right: how many of them were right before the run.
+    :ivar right: how many resources were right before the run.
     :ivar changes: the changes that were made, or with ``check`` would be made.
     :ivar notes: what the operator should know and no change will mend.
     :ivar reboots: how often the host was rebooted.
@@ -28,7 +27,6 @@ class Result:
 
     host: str
     status: Status
-    resources: int = 0
     right: int = 0
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()

@@ -44,16 +44,13 @@ def load(text: str, name: str) -> dict[str, Plan]:
         found = _PLANS.validate_python(document["plans"])
         if _text({host: asdict(plan) for host, plan in found.items()}) != _text(document["plans"]):
             raise ValueError("it has values that a plan does not have")
+        if other := next((host for host, plan in found.items() if plan.host != host), None):
+            raise ValueError(f"the plan of {other} is for {found[other].host}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(
             f"{name}: not a saved plan: {said}", hint="make one with: inv plan --out FILE"
         ) from error
-    if other := next((host for host, plan in found.items() if plan.host != host), None):
-        raise UsageError(
-            f"{name}: not a saved plan: the plan of {other} is for {found[other].host}",
-            hint="make one with: inv plan --out FILE",
-        )
     return found
 
 

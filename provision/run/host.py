@@ -17,6 +17,7 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import ACTIVE, Event
 from provision.plan.stages import Stage, next_stage
+from provision.probe import Output
 from provision.resource import Change
 from provision.role import Role, Settings
 from provision.run.apply import BusyError, LostRunError, apply, attach
@@ -58,16 +59,24 @@ OnEvent = Callable[[str, Event | str], None]
 """Receives the name of a host and an event of its run, or a line about it."""
 
 
-def ask_facts(connection: Connection) -> tuple[Facts, str]:
-    """Facts of the host, and the id of the run that is under way there (or "").
+def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
+    """Facts of a host, from its answers.
 
     :raises ProbeError: if it is not a system that we can read.
     """
-    answers = gather(connection, (*PROBES, ACTIVE))
     try:
-        return parse(answers), answers[ACTIVE.name].out.strip()
+        return parse(answers)
     except ValueError as error:
-        raise ProbeError(connection.login.host, str(error)) from error
+        raise ProbeError(host, str(error)) from error
+
+
+def ask_facts(connection: Connection) -> tuple[Facts, str]:
+    """Facts of the host, and the id of the run that is under way there (or "").
+
+    :raises HostError: if it cannot be reached, or is not a system that we can read.
+    """
+    answers = gather(connection, (*PROBES, ACTIVE))
+    return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
 
 
 def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
@@ -126,7 +135,6 @@ class HostRun:
         return Result(
             self.target.name,
             status,
-            resources=len(self.survey.declared) if self.survey else 0,
             right=self.right,
             changes=tuple(changes),
             notes=self.survey.plan.notes if self.survey else (),

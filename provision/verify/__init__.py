@@ -14,19 +14,6 @@ What a test module of the suite may use, besides pytest itself:
 from __future__ import annotations
 
 from provision.verify.evidence import Evidence
-from provision.verify.outcome import Check, HostResult, Verdict, VerifyResult
-from provision.verify.suite import SUITE, verify
 from provision.verify.verdict import fail, skip, warn
 
-__all__ = [
-    "SUITE",
-    "Check",
-    "Evidence",
-    "HostResult",
-    "Verdict",
-    "VerifyResult",
-    "fail",
-    "skip",
-    "verify",
-    "warn",
-]
+__all__ = ["Evidence", "fail", "skip", "warn"]

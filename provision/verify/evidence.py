@@ -36,7 +36,7 @@ class Evidence:
 class Answered:
     """What asking one host came to: evidence, or the error that prevented it.
 
-    :ivar connection: for further questions; None where there is none.
+    :ivar connection: over which it was asked, for further questions; None without one.
     :ivar seconds: from connecting to the last answer.
     """
 

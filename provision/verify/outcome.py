@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from provision.errors import HostError, UnreachableError
-from provision.plan.report import folded
+from provision.plan.report import by_text, counted
 
 SCHEMA = 1
 Verdict = Literal["pass", "fail", "warn", "skip"]
@@ -18,7 +18,7 @@ Status = Literal["ok", "failed", "unreachable"]
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one host.
+    """One check of one host; ``--json`` has its fields as they are.
 
     :ivar role: the role that it is about; empty for a check of every host.
     :ivar instance: the role's instance that it is about, if it is about one.
@@ -27,8 +27,8 @@ class Check:
 
     name: str
     role: str
+    instance: str | None
     verdict: Verdict
-    instance: str | None = None
     message: str = ""
     hint: str | None = None
     seconds: float = 0.0
@@ -97,20 +97,13 @@ class VerifyResult:
 
     def text(self) -> str:
         """Hosts with the same outcome are shown once; then one line that sums up."""
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for host in self.hosts:
-            groups.setdefault(tuple(_lines(host)), []).append(host.host)
-        blocks = ["\n".join([f"{folded(names)}: {lines[0]}", *lines[1:]]) for lines, names in groups.items()]
+        blocks = by_text({host.host: "\n".join(_lines(host)) for host in self.hosts})
         return "\n\n".join([*blocks, self._sum()]) + "\n"
 
     def _sum(self) -> str:
         summary = self.document()["summary"]
         statuses = [f"{summary[word]} {word}" for word in ("ok", "failed", "unreachable") if summary[word]]
-        return f"{_counted(len(self.hosts), 'host')} in {self.seconds:.1f} s: {', '.join(statuses)}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        return f"{counted(len(self.hosts), 'host')} in {self.seconds:.1f} s: {', '.join(statuses)}"
 
 
 def _lines(host: HostResult) -> Iterator[str]:
@@ -120,7 +113,7 @@ def _lines(host: HostResult) -> Iterator[str]:
         if host.error.hint:
             yield f"  hint: {host.error.hint}"
         return
-    parts = [f"{_counted(host.count('pass'), 'check')} passed"]
+    parts = [f"{counted(host.count('pass'), 'check')} passed"]
     words: tuple[tuple[Verdict, str], ...] = (
         ("fail", "failed"),
         ("warn", "with a warning"),
@@ -142,18 +135,7 @@ def _found(word: str, checks: Sequence[Check]) -> Iterator[str]:
 def _host(host: HostResult) -> dict[str, Any]:
     return {
         "status": host.status,
-        "checks": [
-            {
-                "name": check.name,
-                "role": check.role,
-                "instance": check.instance,
-                "verdict": check.verdict,
-                "message": check.message,
-                "hint": check.hint,
-                "seconds": round(check.seconds, 3),
-            }
-            for check in host.checks
-        ],
+        "checks": [{**asdict(check), "seconds": round(check.seconds, 3)} for check in host.checks],
         "error": {"message": host.error.message, "hint": host.error.hint} if host.error else None,
         "seconds": round(host.seconds, 3),
         "connects": host.connects,

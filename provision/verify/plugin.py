@@ -45,7 +45,6 @@ class Plugin:
         self.checks: dict[str, list[Check]] = {target.name: [] for target in targets}
         self.broken: list[str] = []
         self.lost: dict[str, HostError] = {}
-        self.interrupted = False
         self.defect: Exception | None = None
 
     # ── which tests ──────────────────────────────────────────────────────────────────────────────────────
@@ -83,11 +82,6 @@ class Plugin:
         except UsageError as error:
             self.defect = error
             raise pytest.exit.Exception(error.message) from error
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Remember that somebody pressed Ctrl-C; pytest turns it into an exit code."""
-        # Broken files interrupt the session, too, with a subclass of KeyboardInterrupt.
-        self.interrupted = self.interrupted or excinfo.type is KeyboardInterrupt
 
     # ── what a test gets ─────────────────────────────────────────────────────────────────────────────────
 

@@ -6,22 +6,22 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from provision.connection import Connection
 from provision.data import data
-from provision.errors import HostError, ProbeError, UsageError
-from provision.facts import PROBES, Facts, parse
-from provision.probe import Output, Probe
+from provision.errors import HostError, UsageError
+from provision.facts import PROBES
+from provision.plan.report import counted
+from provision.probe import Probe
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import each
 from provision.run.gather import gather
-from provision.run.host import Target
+from provision.run.host import Target, facts_of
 from provision.verify.evidence import Answered, Ask, Evidence
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
@@ -36,51 +36,29 @@ SLOW = 15.0
 """Seconds after which it is said that hosts are still being asked, and again each time they have passed."""
 
 
-def verify(
-    targets: Sequence[Target],
-    *,
-    forks: int,
-    expression: str = "",
-    junit: Path | None = None,
-    log: Callable[[str], None],
-    roles: Sequence[Role] = (),
-    suites: Sequence[Path] = (SUITE,),
-) -> VerifyResult:
-    """Run the suite against hosts.
+@contextlib.contextmanager
+def asking(targets: Sequence[Target], forks: int, log: Callable[[str], None]) -> Iterator[Ask]:
+    """Asks these hosts over our connections, which are closed at the end.
 
     :param forks: hosts that are asked at the same time.
-    :param expression: selects tests as pytest's ``-k`` does: by names of files, tests, hosts, instances.
-    :param junit: a file for the outcome in JUnit's XML.
     :param log: receives a line when it takes long.
-    :param roles: all roles that tests can be for; none: those of the product.
-    :param suites: folders and files with tests.
-    :raises UsageError: if a file of the suite cannot be read, or no test is selected.
     """
     connections = {target.name: Connection(target.login) for target in targets}
 
     def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> Mapping[str, Answered]:
-        asked = {
-            name: Questions(connections[name], tuple(questions), stay=name in more)
-            for name, questions in probes.items()
-        }
-        return each(asked, answer, forks, _Patience(len(asked), log))
+        def answered(name: str) -> Answered:
+            return _answer(connections[name], probes[name], stay=name in more)
+
+        return each({name: name for name in probes}, answered, forks, _Patience(len(probes), log))
 
     try:
-        return judge(
-            targets,
-            ask,
-            expression=expression,
-            junit=junit,
-            roles=roles,
-            suites=suites,
-            connections=connections,
-        )
+        yield ask
     finally:
         for connection in connections.values():
             connection.close()
 
 
-def judge(
+def verify(
     targets: Sequence[Target],
     ask: Ask,
     *,
@@ -88,9 +66,15 @@ def judge(
     junit: Path | None = None,
     roles: Sequence[Role] = (),
     suites: Sequence[Path] = (SUITE,),
-    connections: Mapping[str, Connection] | None = None,
 ) -> VerifyResult:
-    """Run the suite on what ``ask`` finds out; see :func:`verify`."""
+    """Run the suite on what ``ask`` finds out.
+
+    :param expression: selects tests as pytest's ``-k`` does: by names of files, tests, hosts, instances.
+    :param junit: a file for the outcome in JUnit's XML.
+    :param roles: all roles that tests can be for; none: those of the product.
+    :param suites: folders and files with tests.
+    :raises UsageError: if a file of the suite cannot be read, or no test is selected.
+    """
     if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
         raise UsageError(
             f"{junit} cannot be written: it is a folder, or its folder does not exist", hint="--junit FILE"
@@ -99,9 +83,7 @@ def judge(
     plugin = Plugin(targets, ask, roles or all_roles())
     words = io.StringIO()
     with contextlib.redirect_stdout(words):
-        code = pytest.main(_arguments(suites, expression, junit), plugins=[plugin])
-    if plugin.interrupted:
-        raise KeyboardInterrupt
+        code = run_pytest(suites[0], _arguments(suites, expression, junit), plugin)
     _refuse(plugin, code, expression, words.getvalue())
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError(
@@ -110,24 +92,38 @@ def judge(
             else "there is no check for these hosts",
             hint="-k looks at the names of files, checks, hosts and instances: -k 'triton and not gpu-02'",
         )
-    hosts = tuple(
-        _result(target, plugin, connections or {}) for target in targets if target.name in plugin.answered
-    )
+    hosts = tuple(_result(target.name, plugin) for target in targets if target.name in plugin.answered)
     return VerifyResult(hosts, seconds=time.monotonic() - began)
 
 
+def run_pytest(folder: Path, arguments: Sequence[str], plugin: object) -> int:
+    """Run pytest in this process; no configuration file and no installed plugin changes the outcome.
+
+    :raises KeyboardInterrupt: if somebody pressed Ctrl-C.
+    """
+    interrupts = _Interrupts()
+    alone = ("--disable-plugin-autoload", "-p", "no:cacheprovider", "--import-mode=importlib")
+    code = pytest.main(
+        [*alone, "-c", os.devnull, f"--rootdir={folder}", *arguments], plugins=[plugin, interrupts]
+    )
+    if interrupts.seen:
+        raise KeyboardInterrupt
+    return code
+
+
+class _Interrupts:
+    """Remembers Ctrl-C. pytest turns it into the exit code that files which cannot be read have, too."""
+
+    seen = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # Broken files interrupt the session with a subclass of KeyboardInterrupt.
+        self.seen = self.seen or excinfo.type is KeyboardInterrupt
+
+
 def _arguments(suites: Sequence[Path], expression: str, junit: Path | None) -> list[str]:
-    """pytest's arguments; no configuration file and no installed plugin changes the outcome."""
-    options = [
-        "--disable-plugin-autoload",
-        "-p",
-        "no:cacheprovider",
-        "--import-mode=importlib",
-        "--capture=no",
-    ]
     return [
-        *options,
-        *("-c", os.devnull, f"--rootdir={suites[0]}", "--tb=line", "--color=no"),
+        *("--capture=no", "--tb=line", "--color=no"),
         *(("-o", "junit_family=xunit2", f"--junit-xml={junit.absolute()}") if junit else ()),
         *(("-k", expression) if expression else ()),
         *map(str, suites),
@@ -147,48 +143,33 @@ def _refuse(plugin: Plugin, code: int, expression: str, words: str) -> None:
         raise UsageError(f"the suite could not run: {last}")
 
 
-def _result(target: Target, plugin: Plugin, connections: Mapping[str, Connection]) -> HostResult:
-    found = plugin.answered[target.name]
-    connection = connections.get(target.name)
+def _result(host: str, plugin: Plugin) -> HostResult:
+    found = plugin.answered[host]
     return HostResult(
-        target.name,
-        checks=() if found.error else tuple(plugin.checks[target.name]),
-        error=found.error or plugin.lost.get(target.name),
+        host,
+        checks=() if found.error else tuple(plugin.checks[host]),
+        error=found.error or plugin.lost.get(host),
         seconds=found.seconds,
-        connects=connection.connects if connection else 0,
-        execs=connection.execs if connection else 0,
+        connects=found.connection.connects if found.connection else 0,
+        execs=found.connection.execs if found.connection else 0,
     )
 
 
-@dataclass(frozen=True)
-class Questions:
-    """What is asked of one host; ``stay`` keeps its connection open afterwards."""
+def _answer(connection: Connection, probes: Sequence[Probe], *, stay: bool) -> Answered:
+    """Ask one host everything, with one exec. What goes wrong is this host's answer and nobody else's.
 
-    connection: Connection
-    probes: tuple[Probe, ...]
-    stay: bool = False
-
-
-def answer(questions: Questions) -> Answered:
-    """Ask one host everything, with one exec. What goes wrong is this host's answer and nobody else's."""
+    :param stay: keep the connection open afterwards.
+    """
     began = time.monotonic()
-    connection = questions.connection
     try:
-        answers = gather(connection, (*PROBES, *questions.probes), timeout=TIMEOUT)
-        evidence = Evidence(_facts(connection, answers), answers)
+        answers = gather(connection, (*PROBES, *probes), timeout=TIMEOUT)
+        evidence = Evidence(facts_of(connection.login.host, answers), answers)
         return Answered(evidence, connection=connection, seconds=time.monotonic() - began)
     except HostError as error:
-        return Answered(error=error, seconds=time.monotonic() - began)
+        return Answered(error=error, connection=connection, seconds=time.monotonic() - began)
     finally:
-        if not questions.stay:
+        if not stay:
             connection.close()
-
-
-def _facts(connection: Connection, answers: Mapping[str, Output]) -> Facts:
-    try:
-        return parse(answers)
-    except ValueError as error:
-        raise ProbeError(connection.login.host, str(error)) from error
 
 
 class _Patience:
@@ -202,6 +183,4 @@ class _Patience:
         now = time.monotonic()
         if now - self.spoke >= SLOW:
             self.spoke = now
-            self.log(
-                f"asking {self.hosts} host{'' if self.hosts == 1 else 's'}, {now - self.began:.0f} s so far"
-            )
+            self.log(f"asking {counted(self.hosts, 'host')}, {now - self.began:.0f} s so far")

@@ -20,17 +20,13 @@ class Finding(AssertionError):  # noqa: N818  # a finding is an outcome, not an 
         self.hint = hint
 
 
-class Failed(Finding):
-    """What was promised is not so."""
-
-
 class Concern(Finding):
     """It works, and somebody should know something about it."""
 
 
 def fail(message: str, hint: str | None = None) -> NoReturn:
     """End the check: failed."""
-    raise Failed(message, hint)
+    raise Finding(message, hint)
 
 
 def warn(message: str, hint: str | None = None) -> NoReturn:

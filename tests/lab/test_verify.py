@@ -17,7 +17,7 @@ from provision.connection import Connection
 from provision.inventory import sources
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
-from provision.verify import verify
+from provision.verify.suite import asking, verify
 from tests.lab.cli import INVENTORY, Answer, inv
 
 pytestmark = pytest.mark.lab
@@ -192,7 +192,8 @@ def test_docker(host):
 """
     )
     targets, _ = fleet.targets(sources.load([INVENTORY]).select("gpu-nodes"), roles.all_roles())
-    result = verify(targets, forks=5, log=print, suites=[tmp_path])
+    with asking(targets, 5, print) as ask:
+        result = verify(targets, ask, suites=[tmp_path])
     assert result.exit_code == 0, result.text()
     assert {host.connects for host in result.hosts} == {1}
 

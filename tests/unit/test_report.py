@@ -35,12 +35,12 @@ FAILED = ChangeError(
     hint="the disk is full: see df -h on the host",
 )
 RESULTS = [
-    Result("gpu-01", "ok", resources=30, right=30, seconds=0.24, connects=1, execs=2),
-    Result("gpu-02", "failed", resources=30, right=25, changes=(FILE,), error=FAILED, seconds=12.3456),
+    Result("gpu-01", "ok", right=30, seconds=0.24, connects=1, execs=2),
+    Result("gpu-02", "failed", right=25, changes=(FILE,), error=FAILED, seconds=12.3456),
     Result(
         "a-long-name", "unreachable", error=UnreachableError("a-long-name", "no route to host"), seconds=10
     ),
-    Result("gpu-04", "changed", resources=30, right=28, changes=(FILE, PULL), seconds=100, reboots=1),
+    Result("gpu-04", "changed", right=28, changes=(FILE, PULL), seconds=100, reboots=1),
     Result("gpu-05", "skipped"),
 ]
 

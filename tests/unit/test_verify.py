@@ -25,9 +25,9 @@ from provision.roles.driver.role import LEFT_ALONE, DriverSettings
 from provision.roles.toolkit.role import ToolkitSettings
 from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings
 from provision.run.host import Target
-from provision.verify import HostResult, VerifyResult
 from provision.verify.evidence import Answered, Evidence
-from provision.verify.suite import judge
+from provision.verify.outcome import HostResult, VerifyResult
+from provision.verify.suite import verify
 from tests.unit.examples import REPO, repo
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
@@ -251,7 +251,7 @@ def verdicts(
             for name, asked in probes.items()
         }
 
-    return judge([wanted or target()], ask, **options).hosts[0]
+    return verify([wanted or target()], ask, **options).hosts[0]
 
 
 def found(result: HostResult, verdict: str) -> dict[str, str]:
@@ -806,7 +806,7 @@ def fleet(expression: str = "", junit: Path | None = None) -> VerifyResult:
             answered["gpu-05"] = Answered(error=ProbeError("gpu-05", "probe gpus did not end within 900 s"))
         return answered
 
-    return judge(targets, ask, expression=expression, junit=junit)
+    return verify(targets, ask, expression=expression, junit=junit)
 
 
 def test_one_host_does_not_stop_another() -> None:
@@ -846,7 +846,7 @@ def test_expression_limits_what_is_asked() -> None:
         asked.extend(probe.name for probe in probes["gpu-01"])
         return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
-    judge([target()], ask, expression="toolkit")
+    verify([target()], ask, expression="toolkit")
     assert asked == ["toolkit packages", "toolkit sources", "nvidia-ctk", "config.toml", "ldconfig", "cdi"]
 
 
@@ -857,7 +857,7 @@ def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
         asked.extend(probe.name for probe in probes["gpu-01"])
         return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
 
-    judge([target()], ask)
+    verify([target()], ask)
     assert asked.index("device nodes") == 0
     assert sorted(asked) == sorted(set(asked))
 
@@ -949,7 +949,7 @@ def test_warning():
         assert [probe.script for probe in probes["gpu-01"]] == ["uname -s"]
         return {"gpu-01": Answered(Evidence(FACTS, {"uname": said("Hurd")}))}
 
-    host = judge([target()], ask, suites=[tmp_path]).hosts[0]
+    host = verify([target()], ask, suites=[tmp_path]).hosts[0]
     assert {check.name: check.verdict for check in host.checks} == {
         "kernel": "fail",
         "facts": "pass",
@@ -986,10 +986,10 @@ def test_own_test_that_cannot_run_is_refused(tmp_path: Path, text: str, message:
         return {"gpu-01": Answered(Evidence(FACTS, {}))}
 
     with pytest.raises(UsageError, match=message):
-        judge([target()], ask, suites=[tmp_path])
+        verify([target()], ask, suites=[tmp_path])
 
 
 @pytest.mark.parametrize("place", [".", "none/x.xml"])
 def test_a_junit_report_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        judge([target()], lambda *_: {}, junit=tmp_path / place)
+        verify([target()], lambda *_: {}, junit=tmp_path / place)

@@ -1,0 +1,74 @@
+"""The options that several tasks have, and how a task is made with them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import Task
+
+Function = Callable[..., None]
+
+HELP = {
+    "allow_branch_change": "allow another driver branch than the one that is installed",
+    "ask_become_pass": "ask for the password of sudo",
+    "enroll": "show the host keys of unknown hosts, and write them to known_hosts",
+    "forks": "hosts worked on at the same time",
+    "hosts": "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]",
+    "inventory": "inventory file, folder or script (default: $PROVISION_INVENTORY, else the clone's lab)",
+    "json": "print one JSON document on standard output, and nothing else there",
+    "reboot": "allow reboots where one is needed, as driver.reboot: allowed does",
+    "roles": "only these roles, with commas between",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that several tasks have; those that a task does not have keep their defaults."""
+
+    hosts: str = ""
+    inventory: str = ""
+    roles: str = ""
+    forks: int = 50
+    reboot: bool = False
+    allow_branch_change: bool = False
+    enroll: bool = False
+    ask_become_pass: bool = False
+    json: bool = False
+
+
+def task(shared: str, **own: str) -> Callable[[Function], Task[Function]]:
+    """Make an Invoke task of a function that gets :class:`Options` and, by name, the options of its own.
+
+    Our errors end it with a sentence and an exit code.
+
+    :param shared: names of the fields of :class:`Options` that are options of the task.
+    :param own: help of the other options.
+    """
+    names = shared.split()
+    common = [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default)
+        for field in fields(Options)
+        if field.name in names
+    ]
+
+    def made(function: Function) -> Task[Function]:
+        @functools.wraps(function)
+        def run(_: Context, **values: Any) -> None:
+            from provision.cli.terminal import error_boundary
+
+            options = Options(**{name: values.pop(name) for name in names})
+            with error_boundary():
+                function(options, **values)
+
+        # Invoke reads from the signature which options there are, and drops its first parameter, the context.
+        first, *others = signature(function).parameters.values()
+        vars(run)["__signature__"] = Signature([first, *common, *others])
+        # Invoke's letters for options would mean another thing in every task.
+        return Task(run, help={name: HELP[name] for name in names} | own, auto_shortflags=False)
+
+    return made
