@@ -33,6 +33,14 @@ from provision.errors import ProvisionError, UsageError
 Say = Callable[[str], None]
 
 SCHEMA = 1
+
+MIRRORED = (
+    "developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64",
+    "developer.download.nvidia.com/compute/cuda/repos/debian13/x86_64",
+    "nvidia.github.io/libnvidia-container/stable/deb/amd64",
+)
+"""NVIDIA's repositories, as the lab's mirror of them lays them out."""
+
 AT_ONCE = 4
 """How many hosts boot at the same time."""
 
@@ -178,9 +186,9 @@ class Lab:
         layout, cache = self.layout, self.layout.cache
         debian, nvidia = (aptrepo.signing_key(cache, name) for name in ("debian", "nvidia"))
         self._publish("debian", debian, aptrepo.debian_mirror(cache, systems, debian))
-        self._publish(
-            "nvidia", nvidia, aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
-        )
+        packages = aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
+        self._publish("nvidia", nvidia, packages)
+        self._publish_mirror(nvidia, packages)
         image = build_image(cache)
         storage = cache / "registry"
         storage.mkdir(exist_ok=True)
@@ -200,11 +208,25 @@ class Lab:
         }
         self._save(state)
 
+    def _publish_mirror(self, key: aptrepo.SigningKey, folder: Path) -> None:
+        """Serve NVIDIA's packages once more, at the places where a mirror of its repositories has them."""
+        for place in MIRRORED:
+            self._point(f"mirror/{place}", folder)
+        state = self._state()
+        state["mirror"] = {
+            "base": f"{self.layout.apt_url}/mirror",
+            "fingerprint": key.fingerprint,
+            "key": key.armoured,
+        }
+        self._save(state)
+
     def _point(self, name: str, folder: Path) -> None:
-        fresh = self.layout.www / f".{name}"
+        place = self.layout.www / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = place.with_name(f".{place.name}")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(folder)
-        fresh.replace(self.layout.www / name)
+        fresh.replace(place)
 
     def _start_services(self, storage: Path) -> None:
         layout = self.layout

@@ -1,0 +1,169 @@
+"""What the hosts of a command are doing: a live view on a terminal, a bounded number of lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from provision.plan.script import Event
+from provision.run.host import Doing
+
+FEW = 4
+"""Up to so many hosts, every step that ends has a line of its own."""
+
+HEARTBEAT = 30.0
+"""Seconds between two lines about all hosts where there is no terminal."""
+
+ROWS = 12
+"""Running hosts that the live view shows, the slowest first."""
+
+ENDS = {"ok": "green", "changed": "green", "failed": "red", "unreachable": "red", "skipped": "yellow"}
+"""How the work on a host ends, and the colour of the word."""
+
+
+@dataclass
+class _Host:
+    """What is known of one host.
+
+    :ivar phase: ``waiting``, a word for what is being done, or one of :data:`ENDS`.
+    :ivar step: what the running step is about, and its number among ``total`` steps.
+    :ivar said: the last line that the step printed.
+    :ivar began: when the phase or the step began, by the clock of the view.
+    """
+
+    phase: str = "waiting"
+    step: str = ""
+    number: int = 0
+    total: int = 0
+    said: str = ""
+    began: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        return self.phase != "waiting" and self.phase not in ENDS
+
+    @property
+    def doing(self) -> str:
+        """``7/25 packages:driver``, or the phase where no step is running."""
+        return f"{self.number}/{self.total} {self.step}" if self.step else self.phase
+
+
+@dataclass
+class Progress:
+    """Takes events of hosts from any thread, and shows them on ``console`` between enter and exit.
+
+    :ivar clock: seconds; only differences count.
+    """
+
+    names: Iterable[str]
+    console: Console
+    clock: Callable[[], float] = time.monotonic
+    _hosts: dict[str, _Host] = field(init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _live: Live | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._hosts = {name: _Host() for name in self.names}
+        self._width = max(map(len, self._hosts), default=0)
+        self._began = self._told = self.clock()
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console, get_renderable=self.view, transient=True, refresh_per_second=4
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_event(self, name: str, event: Event | Doing | str) -> None:
+        """Take an event of a host's run, the next phase of the work on it, or a remark about it."""
+        with self._lock:
+            host = self._hosts[name]
+            if isinstance(event, str):
+                self._line(name, event)
+            elif isinstance(event, Doing):
+                self._enter_phase(name, host, event)
+            elif event.kind == "start":
+                host.step, host.number, host.said = event.resource, event.index + 1, ""
+                host.began = self.clock()
+            elif event.kind == "out":
+                host.said = event.output
+            elif event.kind == "say":
+                self._line(name, event.output)
+            elif event.kind != "end":
+                self._end_step(name, host, event)
+
+    def refresh(self) -> None:
+        """Say now and then how far all hosts are, where nobody sees the live view."""
+        with self._lock:
+            now = self.clock()
+            if self._live is None and now - self._told >= HEARTBEAT:
+                self._told = now
+                self.console.print(self._summary(now), soft_wrap=True)
+
+    def view(self) -> Group:
+        """The live view: one line about all hosts, and one for each that is being worked on."""
+        with self._lock:
+            now = self.clock()
+            table = Table.grid(padding=(0, 1))
+            table.add_column(no_wrap=True)
+            table.add_column(justify="right", no_wrap=True)
+            table.add_column(no_wrap=True, overflow="ellipsis", min_width=20)
+            table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+            rows = max(1, min(ROWS, self.console.height - 4))
+            slowest = sorted(self._running(), key=lambda item: item[1].began)
+            for name, host in slowest[:rows]:
+                table.add_row(Text(name), f"{now - host.began:.0f} s", Text(host.doing), Text(host.said))
+            more = len(slowest) - rows
+            return Group(self._summary(now), table, *([f"and {more} more"] if more > 0 else ()))
+
+    def _enter_phase(self, name: str, host: _Host, doing: Doing) -> None:
+        host.phase, host.total, host.step, host.said = doing.phase, doing.steps, "", ""
+        host.began = self.clock()
+        if doing.phase in ENDS and (doing.steps or doing.phase not in ("ok", "changed")):
+            self._line(name, doing.phase)
+
+    def _end_step(self, name: str, host: _Host, event: Event) -> None:
+        word = {"ok": "changed", "skip": "unchanged", "fail": "FAILED"}[event.kind]
+        if event.kind == "fail" or len(self._hosts) <= FEW:
+            seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
+            number = f"{event.index + 1}/{host.total}"
+            self._line(name, f"{number:>7} {word}: {host.step}{seconds}")
+        host.step, host.said, host.began = "", "", self.clock()
+
+    def _running(self) -> Iterator[tuple[str, _Host]]:
+        return ((name, host) for name, host in self._hosts.items() if host.running)
+
+    def _summary(self, now: float) -> Text:
+        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s; slowest: gpu-07 …``."""
+        count = Counter("running" if host.running else host.phase for host in self._hosts.values())
+        done = sum(count[word] for word in ENDS)
+        parts = [f"{done} of {len(self._hosts)} hosts done"]
+        parts += [
+            f"{count[word]} {word}"
+            for word in ("running", "failed", "unreachable", "skipped", "waiting")
+            if count[word]
+        ]
+        text = f"{', '.join(parts)}; {now - self._began:.0f} s"
+        slowest = min(self._running(), key=lambda item: item[1].began, default=None)
+        if slowest and self._live is None:
+            name, host = slowest
+            text += f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
+        return Text(text)
+
+    def _line(self, name: str, text: str) -> None:
+        """One line that stays, above the live view where there is one."""
+        self.console.print(Text(f"{name:<{self._width}} {text}"), soft_wrap=True)
