@@ -18,7 +18,17 @@ from lab.prerequisites import PACKAGES, unfit
 from provision.errors import ProvisionError
 
 TOOLS = (
-    *("openssh-server", "openssh-client", "sudo", "shellcheck", "gpg", "gpg-agent", "busybox", "strace", "systemd"),
+    *(
+        "openssh-server",
+        "openssh-client",
+        "sudo",
+        "shellcheck",
+        "gpg",
+        "gpg-agent",
+        "busybox",
+        "strace",
+        "systemd",
+    ),
     *("dnf", "rpm", "createrepo-c", "dnf-plugins-core"),
 )
 """Debian packages that tests run programs of, the lab's own aside."""
@@ -70,7 +80,9 @@ def _make(root: Path, say: Callable[[str], None]) -> None:
     for name in ("upper", "work", "root"):
         (root / name).mkdir(parents=True)
     argv = _entered(root, [], ["/bin/sh", "-c", INSTALL, "install", *packages])
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
     if done.returncode:
         last = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise ProvisionError(

@@ -121,7 +121,9 @@ def _range(field: Schema) -> str:
     low, high = field.get("minimum"), field.get("maximum")
     if low is None and high is None:
         return ""
-    return f" from {low}" + (f" to {high}" if high is not None else "") if low is not None else f" up to {high}"
+    return (
+        f" from {low}" + (f" to {high}" if high is not None else "") if low is not None else f" up to {high}"
+    )
 
 
 def _yaml(value: Any) -> str:
