@@ -27,7 +27,7 @@ class Host:
     groups: tuple[str, ...] = ()
     vars: Mapping[str, Value] = field(default_factory=dict, hash=False)
     layers: Sequence[Mapping[str, Item]] = field(default=(), repr=False, compare=False)
-    place: Location | None = field(default=None, repr=False, compare=False)
+    place: Location = field(default=Location("inventory"), repr=False, compare=False)
 
     def where(self, *path: str | int) -> Location | None:
         """Where the nearest value at ``path`` stands: ``host.where("triton", "instances", "main", "image")``.

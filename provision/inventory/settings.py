@@ -89,7 +89,7 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
         """Where the value at ``path`` stands, or the closest of its ancestors that stands anywhere."""
         way = path[1:] if path[1:2] and path[1] in from_host else path
         ancestors = (host.where(*way[:length]) for length in range(len(way), -1, -1))
-        return next(filter(None, ancestors), Location(f"host {host.name}"))
+        return next(filter(None, ancestors))
 
     if problems := list(_unusable(where, value, (key,))):
         raise _error(problems)
