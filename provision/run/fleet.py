@@ -96,7 +96,11 @@ def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target],
     found: list[Target] = []
     without: list[Host] = []
     for host in hosts:
-        settings = {role: read(role.settings, host, role.name) for role in roles if role.name in host.vars}
+        settings = {
+            role: read(role.settings, host, role.name, role.shared)
+            for role in roles
+            if role.name in host.vars
+        }
         if settings:
             found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
         else:

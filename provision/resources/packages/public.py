@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from provision.render import template_path
 from provision.resources.packages.repository import Repo
-from provision.role import ImpossibleError, Settings, Shared
+from provision.role import ImpossibleError, Settings
 
 
 class Mirror(Settings):
@@ -36,10 +36,6 @@ class Mirror(Settings):
         return f"{self.base.rstrip('/')}/{public.partition('://')[2]}"
 
 
-HostMirror = Annotated[Mirror | None, Shared()]
-"""The type of a role's setting ``mirror``."""
-
-
 def public_repository(
     address: str,
     key: str,
@@ -48,16 +44,19 @@ def public_repository(
     *,
     suite: str = "/",
     components: tuple[str, ...] = (),
+    signed: Literal["both", "packages", "metadata"] = "both",
 ) -> Repo:
     """The repository at ``address``, from the site's mirror where there is one.
 
     :param key: template with its publisher's key.
     :param fingerprint: of that key.
+    :param signed: see :class:`Repo`.
     """
     return Repo(
         uri=mirror.address(address) if mirror else address,
         suite=suite,
         components=list(components),
+        signed=signed,
         key=(mirror and mirror.key) or template_path(key).read_text("ascii"),
         fingerprint=(mirror and mirror.fingerprint) or fingerprint,
     )

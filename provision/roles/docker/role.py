@@ -35,12 +35,14 @@ class DockerSettings(Settings):
     """Settings under ``docker:``."""
 
     source: Literal["archive", "docker", "none"] = "archive"
-    """``archive``: the distribution's engine; ``docker``: that of Docker's repository or a mirror of it, in
-    ``repo``; ``none``: the engine that is there is configured, and otherwise left alone."""
+    """``archive``: the distribution's engine; ``docker``: that of Docker's repository, or a copy of it;
+    ``none``: the engine that is there is configured, and otherwise left alone."""
     packages: dict[PackageName, PackageVersion | None] | None = None
     """Packages of the engine and the version of each (``20.10.*``) or null for any; null: the source's."""
+    mirror: Mirror | None = None
+    """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""
     repo: Repo | None = None
-    """The repository for ``source: docker``."""
+    """Another repository for ``source: docker``, in place of Docker's own and of the mirror."""
     default_runtime: Literal["nvidia", "runc"] = "nvidia"
     """``nvidia``: every container whose image asks for GPUs gets them, with or without ``--gpus``."""
     daemon: dict[str, Any] = Field(default={})
@@ -69,10 +71,9 @@ class DockerSettings(Settings):
 
     @model_validator(mode="after")
     def _go_together(self) -> DockerSettings:
-        if (self.source == "docker") != (self.repo is not None):
+        if self.source != "docker" and self.repo:
             raise ImpossibleError(
-                f"source {self.source} {'with' if self.repo else 'without'} a repo",
-                hint="docker needs repo: uri, suite, components, key, fingerprint; the others take none",
+                f"source {self.source} with a repo", hint="source: docker takes the engine from a repo"
             )
         if self.source == "none" and self.packages:
             raise ImpossibleError(
