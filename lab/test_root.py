@@ -1,6 +1,6 @@
-"""A copy of this machine's file system with the programs that tests need, so that the machine gets none of them.
+"""A root file system with the programs that tests need, so that this machine gets none of them.
 
-It is an overlay: packages are installed into a folder of the cache, above a file system that stays as it is, and
+It is an overlay: packages are installed into a folder of the cache, above the machine's own file system, and
 tests run with it as their root. A server among the packages is never enabled here, and never started by apt.
 """
 

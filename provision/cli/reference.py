@@ -1,4 +1,4 @@
-"""The reference of all settings, made from the roles' settings classes: for people, and as a schema for editors."""
+"""The reference of all settings, made from their classes: for people, and as a schema for editors."""
 
 from __future__ import annotations
 
@@ -68,12 +68,13 @@ def _below(path: str, model: Schema, parts: Mapping[str, Schema], example: Any) 
     for name, field in model["properties"].items():
         given = example.get(name) if isinstance(example, Mapping) else None
         shown = field["examples"][0] if field.get("examples") else given
+        whole = shown is not None and not (isinstance(shown, Mapping) and _part(field))
         yield Setting(
             f"{path}.{name}",
             _type(field, parts),
             "" if name in required else _yaml(field.get("default")),
             " ".join(field.get("description", "").replace("``", "").split()),
-            "" if shown is None or isinstance(shown, Mapping) and _part(field) else f"{name}: {_yaml(shown)}",
+            f"{name}: {_yaml(shown)}" if whole else "",
         )
         if part := _part(field):
             step, inner = part

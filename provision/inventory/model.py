@@ -20,7 +20,8 @@ class Host:
     :ivar groups: every group it is in, directly or through a child group, sorted, without ``all``; this is
         Ansible's ``group_names``.
     :ivar vars: its variables as Ansible merges them: the nearest value of each replaces all others.
-    :ivar layers: the variables of its groups and its own with their places, the nearest last.
+    :ivar layers: the variables of its groups and its own with their places, the nearest last. A host that is
+        made without them has its variables only.
     """
 
     name: str
@@ -44,7 +45,8 @@ class Host:
 
         Lists and single values are replaced. None where there is no such variable.
         """
-        return functools.reduce(overlaid, (layer[key].value for layer in self.layers if key in layer), None)
+        values = [layer[key].value for layer in self.layers if key in layer]
+        return functools.reduce(overlaid, values) if values else self.vars.get(key)
 
 
 @dataclass(frozen=True)

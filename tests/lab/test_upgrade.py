@@ -44,7 +44,7 @@ def old(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def new(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lab's inventory, and the newest toolkit by name: 1.19.1 would do, so that it moves only when asked."""
+    """The lab's inventory, with the newest toolkit asked for: without that, 1.19.1 stays."""
     document = lab_inventory()
     document["gpu-nodes"]["vars"]["toolkit"] |= {"version": "1.20.0-1"}
     return write_inventory(tmp_path_factory.mktemp("new"), document)

@@ -194,7 +194,6 @@ def triton(**changes: Any) -> dict[str, Any]:
         ("driver", {"version": "575.57.08-1"}, "version 575.57.08-1 is not of branch 580"),
         ("driver", {"version": "5800.1-1"}, "is not of branch 580"),
         ("driver", {"version": "580; rm"}, "should match"),
-        ("driver", {"repo": None}, "source mirror without a repo"),
         ("driver", {"source": "archive"}, "source archive with a repo"),
         ("driver", {"branch": "580"}, "valid integer"),
         (

@@ -55,7 +55,7 @@ def declared(facts: Facts) -> list[Declared]:
             {"source": "docker", "repo": REPO} if facts.family == "rhel" and role.name == "docker" else {}
         )
         if role.name == "driver" and facts.os == "debian":
-            changes = {"source": "mirror", "repo": {**REPO, "uri": "https://packages.example.org/debian12"}}
+            changes = {"repo": {**REPO, "uri": "https://packages.example.org/debian12"}}
         try:
             resources = role.resources(settings_of(role.name, **changes), facts)
         except Refusal:

@@ -57,7 +57,7 @@ class Packages(PackageSet[DebState]):
     unheld: ClassVar[str] = "not held"
     unhold: ClassVar[str] = "apt-mark unhold"
     joint: ClassVar[str] = "="
-    checks: ClassVar[tuple[str, str]] = ("package_is", "package_held")
+    checks: ClassVar[tuple[str, str, str]] = ("package_is", "package_at_least", "package_held")
     holder: ClassVar[str] = "hold_packages"
 
     @classmethod
@@ -101,8 +101,8 @@ class Packages(PackageSet[DebState]):
             return Move(package, "repair", f", dpkg left it {now.status}", old)
         if package.accepts(now.version):
             return None
-        newer = Version((package.version or "").rstrip("*") or "0") > Version(now.version)
-        return Move(package, "upgrade" if newer else "downgrade", f" from {now.version}", old)
+        verb = "upgrade" if package.is_newer_than(now.version) else "downgrade"
+        return Move(package, verb, f" from {now.version}", old)
 
     def held(self, package: Package, state: DebState) -> bool:
         """Whether it is on hold, whoever wanted that."""

@@ -93,7 +93,9 @@ class DriverSettings(Settings):
     @model_validator(mode="after")
     def _go_together(self) -> DriverSettings:
         if self.source == "archive" and self.repo:
-            raise ImpossibleError("source archive with a repo", hint="source: cuda takes packages from a repo")
+            raise ImpossibleError(
+                "source archive with a repo", hint="source: cuda takes packages from a repo"
+            )
         if self.version and self.version.rpartition(":")[2].split(".")[0] != str(self.branch):
             raise ImpossibleError(
                 f"version {self.version} is not of branch {self.branch}", hint="make branch its first number"

@@ -136,7 +136,7 @@ def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
 
 
 def public_source(facts: Facts, mirror: Mirror | None) -> Repo:
-    """NVIDIA's repository of the toolkit, or the site's copy of it; for dnf its key has signed the metadata."""
+    """NVIDIA's repository of the toolkit, or the site's copy; for dnf its key has signed the metadata."""
     kind = "rpm" if facts.family == "rhel" else "deb"
     address = f"{REPOSITORY}/{kind}/{facts.machine if kind == 'rpm' else facts.architecture}/"
     return public_repository(address, *KEY, mirror, signed="metadata")
