@@ -58,7 +58,7 @@ def _show_inference(say: Callable[[str], None]) -> None:
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
     target = fleet.targets([host], roles.choose(roles.all_roles(), ["triton"]))[0][0]
     settings = next(iter(target.settings.values()))
-    name, instance = next(iter(settings.instances.items()))  # type: ignore[attr-defined]
+    name, instance = next(iter(settings.servers.items()))  # type: ignore[attr-defined]
     with Connection(target.login) as connection:
         answer = inference(connection, name, instance)
     for key, value in answer.items():

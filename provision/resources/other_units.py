@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
@@ -67,7 +68,16 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
             script=" && ".join(
                 words("retire_unit", f"{UNITS}/{unit}", *self._beside(unit)) for unit in state
             ),
+            preview=Probe("", f"systemctl show -p Id,ActiveState -- {words(*state)}"),
         )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Say which of the units are up, and end."""
+        blocks = (
+            dict(re.findall(r"^(\w+)=(.*)$", block, re.MULTILINE)) for block in answer.out.split("\n\n")
+        )
+        up = sorted(block["Id"] for block in blocks if block.get("ActiveState") == "active")
+        return replace(change, impact=tuple(f"{unit} is up and ends" for unit in up))
 
     def _beside(self, unit: str) -> list[str]:
         instance = unit.removeprefix(f"{self.prefix}@").removesuffix(".service")

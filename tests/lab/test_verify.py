@@ -205,7 +205,7 @@ def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     settings = next(iter(targets[0].settings.values()))
     assert isinstance(settings, TritonSettings)
-    instance: Instance = settings.instances["main"]
+    instance: Instance = settings.servers["main"]
     with Connection(targets[0].login) as connection:
         answer = inference(connection, "main", instance, "it's ä 🚀")
     assert "it's ä 🚀" in answer["answer"]

@@ -148,6 +148,8 @@ CE_SET = ["docker-ce", "docker-ce-cli", "containerd.io"]
         (DEBIAN13, {}, ["docker.io", "docker-cli", "tini"]),
         (H100, {"source": "docker", "repo": REPO}, CE_SET),
         (ROCKY, {"source": "docker", "repo": REPO}, CE_SET),
+        (ROCKY, {}, CE_SET),
+        (H100, {"repo": REPO}, CE_SET),
         (H100, {"source": "none"}, []),
         (ROCKY, {"source": "none"}, []),
         (H100, {"packages": {"moby-engine": "25.*"}}, ["moby-engine"]),
@@ -172,7 +174,7 @@ def test_rhel_takes_dockers_repository() -> None:
 
 
 def test_rhel_has_no_engine_of_its_own() -> None:
-    settings = settings_of("docker")
+    settings = settings_of("docker", source="archive")
     assert isinstance(settings, DockerSettings)
     with pytest.raises(Refusal, match=r"rocky 9\.4 has no Docker Engine of its own") as caught:
         packages_of(settings, ROCKY)
@@ -182,8 +184,7 @@ def test_rhel_has_no_engine_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"source": "docker"}, "source docker without a repo"),
-        ({"repo": REPO}, "source archive with a repo"),
+        ({"source": "archive", "repo": REPO}, "source archive with a repo"),
         ({"source": "none", "repo": REPO}, "source none with a repo"),
         ({"source": "none", "packages": {"docker.io": None}}, "source none with packages"),
         ({"restart": "always"}, "'allowed' or 'when-idle'"),

@@ -42,3 +42,10 @@ def test_what_is_left_over_is_stopped_and_removed() -> None:
     assert "triton@old.service, triton@b.service" in change.summary
     assert change.script.count("retire_unit") == 2
     assert "[ ! -e /etc/systemd/system/triton@old.service ]" in change.done
+    assert change.preview
+    told = WANTED.refine(
+        change,
+        Output(0, b"Id=triton@old.service\nActiveState=active\n\nId=triton@b.service\nActiveState=failed\n"),
+    )
+    assert told.impact == ("triton@old.service is up and ends",)
+    assert WANTED.refine(change, Output(1, b"")).impact == ()

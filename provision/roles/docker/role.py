@@ -73,7 +73,8 @@ class DockerSettings(Settings):
         ]
         if found:
             raise ValidationError.from_exception_data("daemon", found)
-        return daemon
+        # dockerd takes null for a key that is not there.
+        return {key: value for key, value in daemon.items() if value is not None}
 
     @model_validator(mode="after")
     def _go_together(self) -> DockerSettings:

@@ -125,7 +125,7 @@ def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
     packages = tuple(Package(name, settings.version, least=FIRST_SAFE) for name in PACKAGES)
     pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version or '*'}\nPin-Priority: 1000\n"
     return [
-        *_sources(settings.repo or public_source(facts, settings.mirror), facts, family),
+        *_sources(source_of(settings, facts), facts, family),
         *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if family == "debian" else ()),
         ConfigToml(declared(settings, facts)),
         package_resource(
@@ -135,11 +135,13 @@ def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
     ]
 
 
-def public_source(facts: Facts, mirror: Mirror | None) -> Repo:
-    """NVIDIA's repository of the toolkit, or the site's copy; for dnf its key has signed the metadata."""
+def source_of(settings: ToolkitSettings, facts: Facts) -> Repo:
+    """The site's repository, its copy of NVIDIA's, or that, whose key has signed the metadata for dnf too."""
+    if settings.repo:
+        return settings.repo
     kind = "rpm" if facts.family == "rhel" else "deb"
     address = f"{REPOSITORY}/{kind}/{facts.machine if kind == 'rpm' else facts.architecture}/"
-    return public_repository(address, *KEY, mirror, signed="metadata")
+    return public_repository(address, *KEY, settings.mirror, signed="metadata")
 
 
 def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:

@@ -108,13 +108,18 @@ class Instance(Settings):
 class TritonSettings(Settings):
     """Settings under ``triton:``."""
 
-    instances: dict[Name, Instance] = Field(default={})
-    """The servers of the host by name."""
+    instances: dict[Name, Instance | None] = Field(default={})
+    """The servers of the host by name. Null: not on this host, whatever its groups say."""
+
+    @property
+    def servers(self) -> dict[str, Instance]:
+        """The instances that the host is to have."""
+        return {name: instance for name, instance in self.instances.items() if instance}
 
     @model_validator(mode="after")
     def _ports_differ(self) -> TritonSettings:
         taken: dict[int, str] = {}
-        for name, instance in self.instances.items():
+        for name, instance in self.servers.items():
             for setting, port in instance.ports.items():
                 if port in taken:
                     raise ImpossibleError(
@@ -153,21 +158,21 @@ def models_of(name: str, instance: Instance) -> str:
 def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     """No other instance; what all share, the files of each, one reload of systemd, then each server."""
     found: list[AnyResource] = [
-        NoOtherUnits("triton", tuple(map(unit_of, settings.instances)), beside=(ENVIRONMENT,))
+        NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,))
     ]
-    if not settings.instances:
+    if not settings.servers:
         return [*found, GpusInContainers("triton")]
-    found += _shared(any(instance.canary for instance in settings.instances.values()))
-    for name, instance in settings.instances.items():
+    found += _shared(any(instance.canary for instance in settings.servers.values()))
+    for name, instance in settings.servers.items():
         if instance.gpus != "none" and not facts.gpus:
             raise Refusal(
                 f"triton instance {name} wants GPUs, and there is none on the PCI bus",
                 hint="gpus: none serves on the CPU",
             )
         found += _files(name, instance)
-    units = tuple(f"file:{unit_file(name)}" for name in settings.instances)
+    units = tuple(f"file:{unit_file(name)}" for name in settings.servers)
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
-    for name, instance in settings.instances.items():
+    for name, instance in settings.servers.items():
         found += _server(name, instance)
     return [*found, GpusInContainers("triton")]
 
