@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from provision.cli import terminal
 from provision.cli.options import Options
+from provision.cli.progress import Progress
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
 from provision.connection.login import Login
@@ -130,16 +132,18 @@ def enroll_hosts(logins: Sequence[Login]) -> None:
     record(keys)
 
 
-def open_fleet(options: Options, rollout: fleet.Rollout) -> fleet.Fleet:
-    """A fleet of the selected hosts with the permissions of the command line, whose progress is shown.
+@contextlib.contextmanager
+def open_fleet(options: Options, rollout: fleet.Rollout) -> Iterator[tuple[fleet.Fleet, Progress]]:
+    """A fleet of the selected hosts with the permissions of the command line, and the view of its progress.
 
     :raises UsageError: for anything that is refused.
     """
     given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
     found = [replace(target, granted=granted) for target in reachable(options)]
-    progress = terminal.Progress({target.name: 0 for target in found})
-    return fleet.Fleet(found, rollout, progress.on_event, progress.refresh)
+    progress = Progress([target.name for target in found])
+    with fleet.Fleet(found, rollout, progress.on_event, progress.refresh) as all_hosts:
+        yield all_hosts, progress
 
 
 def saved_plans(path: str) -> dict[str, Plan] | None:

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from provision.cli.terminal import named, printable
+from provision.plan.report import counted
 from provision.plan.script import Event
 from provision.run.host import Doing
 
@@ -25,15 +26,18 @@ HEARTBEAT = 30.0
 ROWS = 12
 """Running hosts that the live view shows, the slowest first."""
 
-ENDS = {"ok": "green", "changed": "green", "failed": "red", "unreachable": "red", "skipped": "yellow"}
-"""How the work on a host ends, and the colour of the word."""
+ENDS = ("ok", "changed", "failed", "unreachable", "skipped")
+"""How the work on a host ends."""
+
+IDLE = ("waiting", "planned")
+"""What a host is between its phases."""
 
 
 @dataclass
 class _Host:
     """What is known of one host.
 
-    :ivar phase: ``waiting``, a word for what is being done, or one of :data:`ENDS`.
+    :ivar phase: one of :data:`IDLE`, a word for what is being done, or one of :data:`ENDS`.
     :ivar step: what the running step is about, and its number among ``total`` steps.
     :ivar said: the last line that the step printed.
     :ivar began: when the phase or the step began, by the clock of the view.
@@ -48,12 +52,17 @@ class _Host:
 
     @property
     def running(self) -> bool:
-        return self.phase != "waiting" and self.phase not in ENDS
+        return self.phase not in IDLE and self.phase not in ENDS
 
     @property
     def doing(self) -> str:
         """``7/25 packages:driver``, or the phase where no step is running."""
-        return f"{self.number}/{self.total} {self.step}" if self.step else self.phase
+        return f"{self.place} {self.step}" if self.step else self.phase
+
+    @property
+    def place(self) -> str:
+        """``7/25``; the number alone where the plan is not ours."""
+        return f"{self.number}/{self.total}" if self.total else str(self.number)
 
 
 @dataclass
@@ -64,7 +73,7 @@ class Progress:
     """
 
     names: Iterable[str]
-    console: Console
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False))
     clock: Callable[[], float] = time.monotonic
     _hosts: dict[str, _Host] = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
@@ -112,58 +121,58 @@ class Progress:
             now = self.clock()
             if self._live is None and now - self._told >= HEARTBEAT:
                 self._told = now
-                self.console.print(self._summary(now), soft_wrap=True)
+                self.console.print(self._summary(now) + self._slowest(now), soft_wrap=True)
 
-    def view(self) -> Group:
-        """The live view: one line about all hosts, and one for each that is being worked on."""
+    def view(self) -> Text:
+        """The live view: a line about all hosts, and one for each that is worked on, the slowest first."""
         with self._lock:
             now = self.clock()
-            table = Table.grid(padding=(0, 1))
-            table.add_column(no_wrap=True)
-            table.add_column(justify="right", no_wrap=True)
-            table.add_column(no_wrap=True, overflow="ellipsis", min_width=20)
-            table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-            rows = max(1, min(ROWS, self.console.height - 4))
-            slowest = sorted(self._running(), key=lambda item: item[1].began)
-            for name, host in slowest[:rows]:
-                table.add_row(Text(name), f"{now - host.began:.0f} s", Text(host.doing), Text(host.said))
-            more = len(slowest) - rows
-            return Group(self._summary(now), table, *([f"and {more} more"] if more > 0 else ()))
+            running = sorted(self._running(), key=lambda item: item[1].began)
+            shown = running[: max(1, min(ROWS, self.console.height - 4))]
+            wide = max((len(host.doing) for _, host in shown), default=0)
+            lines = [self._summary(now)]
+            for name, host in shown:
+                took = f"{now - host.began:5.0f} s"
+                lines.append(f"{name:<{self._width}} {took}  {host.doing:<{wide}}  {printable(host.said)}")
+            if len(running) > len(shown):
+                lines.append(f"and {len(running) - len(shown)} more")
+            width = self.console.width
+            return Text("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
 
     def _enter_phase(self, name: str, host: _Host, doing: Doing) -> None:
         host.phase, host.total, host.step, host.said = doing.phase, doing.steps, "", ""
         host.began = self.clock()
-        if doing.phase in ENDS and (doing.steps or doing.phase not in ("ok", "changed")):
-            self._line(name, doing.phase)
+        if doing.phase in ENDS and doing.phase != "ok":
+            changes = f": {counted(doing.steps, 'change')}" if doing.steps else ""
+            self._line(name, f"{doing.phase}{changes}")
 
     def _end_step(self, name: str, host: _Host, event: Event) -> None:
         word = {"ok": "changed", "skip": "unchanged", "fail": "FAILED"}[event.kind]
         if event.kind == "fail" or len(self._hosts) <= FEW:
             seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
-            number = f"{event.index + 1}/{host.total}"
-            self._line(name, f"{number:>7} {word}: {host.step}{seconds}")
+            self._line(name, f"{host.place:>7} {word}: {host.step}{seconds}")
         host.step, host.said, host.began = "", "", self.clock()
 
     def _running(self) -> Iterator[tuple[str, _Host]]:
         return ((name, host) for name, host in self._hosts.items() if host.running)
 
-    def _summary(self, now: float) -> Text:
-        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s; slowest: gpu-07 …``."""
+    def _summary(self, now: float) -> str:
+        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s``."""
         count = Counter("running" if host.running else host.phase for host in self._hosts.values())
         done = sum(count[word] for word in ENDS)
-        parts = [f"{done} of {len(self._hosts)} hosts done"]
-        parts += [
-            f"{count[word]} {word}"
-            for word in ("running", "failed", "unreachable", "skipped", "waiting")
-            if count[word]
-        ]
-        text = f"{', '.join(parts)}; {now - self._began:.0f} s"
+        parts = [f"{done} of {counted(len(self._hosts), 'host')} done"]
+        others = ("running", "failed", "unreachable", "skipped", *IDLE)
+        parts += [f"{count[word]} {word}" for word in others if count[word]]
+        return f"{', '.join(parts)}; {now - self._began:.0f} s"
+
+    def _slowest(self, now: float) -> str:
+        """``; slowest: gpu-07, 7/25 packages:driver, 64 s``."""
         slowest = min(self._running(), key=lambda item: item[1].began, default=None)
-        if slowest and self._live is None:
-            name, host = slowest
-            text += f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
-        return Text(text)
+        if slowest is None:
+            return ""
+        name, host = slowest
+        return f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
 
     def _line(self, name: str, text: str) -> None:
         """One line that stays, above the live view where there is one."""
-        self.console.print(Text(f"{name:<{self._width}} {text}"), soft_wrap=True)
+        self.console.print(Text(printable(named(f"{name:<{self._width}} {text}"))), soft_wrap=True)

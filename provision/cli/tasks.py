@@ -36,8 +36,9 @@ def provision(
 
     approved = arguments.saved_plans(plan)
     rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
-    with arguments.open_fleet(options, rollout) as all_hosts:
-        plans = all_hosts.survey()
+    with arguments.open_fleet(options, rollout) as (all_hosts, progress):
+        with progress:
+            plans = all_hosts.survey()
         if approved is not None:
             all_hosts.restrict_to(approved)
         pending = {name: found for name, found in plans.items() if found.changes}
@@ -51,14 +52,13 @@ def provision(
             terminal.log("nothing was changed")
             raise SystemExit(3)
         else:
-            progress = terminal.Progress({name: len(found.changes) for name, found in plans.items()})
-            all_hosts.on_event, all_hosts.refresh = progress.on_event, progress.refresh
-            all_hosts.apply(run)
+            with progress:
+                all_hosts.apply(run)
         results = all_hosts.in_order()
     if options.json:
         terminal.write_json(report.document(results, run, diff=diff))
     else:
-        terminal.write_data("\n" + report.recap(results))
+        terminal.write_data("\n" + report.recap(results, "" if check else run))
     raise SystemExit(fleet.exit_code(results, check=check))
 
 
@@ -72,8 +72,9 @@ def plan(options: Options, *, out: str = "") -> None:
     from provision.plan import report
     from provision.run import fleet
 
-    with arguments.open_fleet(options, fleet.Rollout(options.forks)) as all_hosts:
-        plans = all_hosts.survey()
+    with arguments.open_fleet(options, fleet.Rollout(options.forks)) as (all_hosts, progress):
+        with progress:
+            plans = all_hosts.survey()
         all_hosts.planned()
         results = all_hosts.in_order()
     if out:
@@ -96,10 +97,12 @@ def verify(options: Options, *, k: str = "", junit: str = "") -> None:
     from pathlib import Path
 
     from provision.cli import arguments, terminal
+    from provision.cli.progress import Progress
     from provision.verify import suite
 
     targets = arguments.reachable(options)
-    with suite.asking(targets, options.forks, terminal.log) as ask:
+    progress = Progress([target.name for target in targets])
+    with progress, suite.asking(targets, options.forks, progress.on_event, progress.refresh) as ask:
         found = suite.verify(
             targets,
             ask,

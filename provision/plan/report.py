@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from provision.errors import ChangeError
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
+from provision.plan.script import SPOOL
 from provision.resource import Change
 
 SCHEMA = 1
@@ -74,8 +76,12 @@ def failure(result: Result) -> str:
     return "\n".join(lines)
 
 
-def recap(results: Sequence[Result]) -> str:
-    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), then the failures with reasons."""
+def recap(results: Sequence[Result], run: str) -> str:
+    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), their sum, and the failures.
+
+    :param run: id of the run, whose logs are named if it changed or tried to change something; empty where
+        hosts were only planned.
+    """
     width = max((len(result.host) for result in results), default=0)
     lines = ["RECAP"]
     for result in results:
@@ -88,6 +94,15 @@ def recap(results: Sequence[Result]) -> str:
         }
         numbers = "  ".join(f"{word}={count:<3}" for word, count in counts.items())
         lines.append(f"{result.host:<{width}} : {numbers} {result.seconds:6.1f} s")
+    statuses = Counter(result.status for result in results)
+    sums = ", ".join(f"{statuses[status]} {status}" for status in get_args(Status) if statuses[status])
+    changes = sum(len(result.changes) for result in results)
+    seconds = max((result.seconds for result in results), default=0.0)
+    made = "made" if run else "pending"
+    total = f"{counted(changes, 'change')} {made} in {seconds:.1f} s"
+    lines.append(f"{counted(len(results), 'host')}: {sums or 'none'}; {total}")
+    if run and any(result.changes or isinstance(result.error, ChangeError) for result in results):
+        lines.append(f"run {run}; what each step printed: {SPOOL}/{run}/ on its host, until it reboots")
     failures = [failure(result) for result in results if result.error]
     return "\n".join(lines) + "\n" + "".join(f"\n{text}\n" for text in failures)
 

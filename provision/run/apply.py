@@ -46,9 +46,10 @@ class _Spool:
         if text.startswith("busy "):
             raise BusyError(self.host, text.removeprefix("busy "))
         event = parse_event(text)
-        self.offset += len(line) + 1  # its newline is not in it
-        self.events.append(event)
         self.on_event(event)
+        if event.kind != "out":  # which is not in the spool
+            self.offset += len(line) + 1  # its newline is not in it
+            self.events.append(event)
 
     @property
     def ended(self) -> bool:

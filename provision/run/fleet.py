@@ -19,7 +19,7 @@ from provision.inventory.settings import read
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.role import Role
-from provision.run.host import HostRun, OnEvent, Target, ask_facts
+from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -186,7 +186,10 @@ class Fleet:
         self.hosts = {t.name: HostRun(t, Connection(t.login)) for t in self.targets}
 
         def work(host: HostRun) -> Result | None:
-            return _isolated(host, lambda: host.make_survey(self.on_event))
+            self.on_event(host.target.name, Doing("planning"))
+            failed = _isolated(host, lambda: host.make_survey(self.on_event))
+            self.on_event(host.target.name, Doing(failed.status if failed else "planned"))
+            return failed
 
         failed = each(self.hosts, work, self.rollout.forks, self.refresh)
         self.results = {name: result for name, result in failed.items() if result}
@@ -219,7 +222,9 @@ class Fleet:
         """Apply all plans, batch by batch, until too many hosts have failed."""
 
         def work(host: HostRun) -> Result:
-            return _isolated(host, lambda: host.apply(run, self.on_event))
+            result = _isolated(host, lambda: host.apply(run, self.on_event))
+            self.on_event(host.target.name, Doing(result.status, len(result.changes)))
+            return result
 
         names = [name for name in self.hosts if name not in self.results]
         tolerated = self.rollout.tolerated(len(self.hosts))
@@ -227,6 +232,8 @@ class Fleet:
             failed = sum(result.status in ("failed", "unreachable") for result in self.results.values())
             if failed > tolerated:
                 self.results |= {name: self.hosts[name].result("skipped") for name in batch}
+                for name in batch:
+                    self.on_event(name, Doing("skipped"))
                 continue
             hosts = {name: self.hosts[name] for name in batch}
             self.results |= each(hosts, work, self.rollout.forks, self.refresh)

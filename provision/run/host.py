@@ -55,8 +55,20 @@ class Survey:
     plan: Plan
 
 
-OnEvent = Callable[[str, Event | str], None]
-"""Receives the name of a host and an event of its run, or a line about it."""
+@dataclass(frozen=True)
+class Doing:
+    """What is being done with a host from now on, or how that ended.
+
+    :ivar phase: a word such as ``planning``, or a :data:`provision.plan.result.Status`.
+    :ivar steps: how many changes there are to make, or were made.
+    """
+
+    phase: str
+    steps: int = 0
+
+
+OnEvent = Callable[[str, Event | Doing | str], None]
+"""Receives the name of a host and an event of its run, what is done with it next, or a line about it."""
 
 
 def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
@@ -157,7 +169,7 @@ class HostRun:
             return self.result("unreachable", error=error, changes=done)
         except HostError as error:
             return self.result("failed", error=error, changes=done)
-        return self.result("changed", changes=done)
+        return self.result("changed" if done else "ok", changes=done)
 
     def _apply(self, run: str, on_event: OnEvent, done: list[Change]) -> None:
         """Stage by stage, a reboot between two of them; ``done`` collects the changes that were made."""
@@ -189,6 +201,7 @@ class HostRun:
         if not stage.plan.changes:
             return
         assert self.survey is not None
+        on_event(self.target.name, Doing("applying", len(stage.plan.changes)))
         try:
             events = apply(self.connection, stage.plan, run, lambda event: on_event(self.target.name, event))
         except (LostRunError, UnreachableError):
@@ -197,7 +210,7 @@ class HostRun:
                 raise
             done += stage.plan.changes
             return
-        done += [stage.plan.changes[event.index] for event in events if event.kind in ("ok", "skip")]
+        done += [stage.plan.changes[event.index] for event in events if event.kind == "ok"]
         _raise_failure(stage.plan, run, events)
 
     def booted(self) -> str:
@@ -214,6 +227,7 @@ class HostRun:
         :raises RefusedError: if the new plan has more than was approved.
         """
         assert self.survey is not None
+        on_event(self.target.name, Doing("rebooting"))
         on_event(self.target.name, f"reboot: waiting up to {reboot.reboot} s for it to come back")
         took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
         self.reboots += 1

@@ -124,6 +124,6 @@ def test_merging_layers_is_associative_and_keeps_the_nearest(below: Any, middle:
     assert overlaid(overlaid(below, above), above) == overlaid(below, above)
     assert overlaid(None, above) == above
     if all(isinstance(value, dict) for value in (below, middle, above)):
-        whole = overlaid(overlaid(below, middle), above)
+        whole: Any = overlaid(overlaid(below, middle), above)
         assert whole.keys() == below.keys() | middle.keys() | above.keys()
         assert all(whole[key] == value for key, value in above.items() if not isinstance(value, dict))

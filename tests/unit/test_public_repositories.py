@@ -133,7 +133,7 @@ def test_a_roles_own_mirror_and_repository_win() -> None:
     assert settings("driver", own).mirror.base == BASE
     repo = {"uri": "http://mine/x", "key": KEY, "fingerprint": FINGERPRINT}
     found = toolkit.source_of(settings("toolkit", own | {"toolkit": {"repo": repo}}), machine("debian:12"))
-    assert found == Repo(**repo)
+    assert found == Repo.model_validate(repo)
 
 
 @pytest.mark.parametrize(
