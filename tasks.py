@@ -25,22 +25,25 @@ VENV = ROOT / ".venv"
     iterable=["suite"],
 )
 def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
-    """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
+    """Start the lab: bare hosts, package repositories, a registry."""
     from lab.lab import Lab
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        Lab("lab").up(count=count, say=terminal.log, suites=suite or ("bookworm",))
+        lab = Lab.named()
+        with terminal.working() as say:
+            lab.up(count=count, say=say, suites=suite or ("bookworm",))
+        terminal.log(f"lab {lab.layout.name!r}: {len(lab.hosts)} hosts are up; next: inv plan --hosts gpu-nodes")
 
 
 @task
 def lab_down(c: Context) -> None:
-    """Stop the lab and remove everything that it made, its cache aside."""
+    """Stop the lab and remove all but its cache."""
     from lab.lab import Lab
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        Lab("lab").down(say=terminal.log)
+        Lab.named().down(say=terminal.log)
 
 
 @task
@@ -50,7 +53,7 @@ def lab_status(c: Context) -> None:
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        rows = Lab("lab").status()
+        rows = Lab.named().status()
         terminal.write_data(
             "\n".join(str(row) for row in rows) or "the lab is not up; start it with: inv lab.up"
         )
@@ -58,7 +61,7 @@ def lab_status(c: Context) -> None:
 
 @task
 def demo(c: Context) -> None:
-    """Lab up, provision, provision again, verify, one inference: the whole way on this machine."""
+    """Take two bare lab hosts to serving, and prove it."""
     from lab.demo import run
     from provision.cli import terminal
 
@@ -75,7 +78,7 @@ def demo(c: Context) -> None:
     }
 )
 def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
-    """Run the tests. Those on lab hosts need root on Debian; elsewhere they are skipped with one reason."""
+    """Run the tests. Those on lab hosts need root on Debian, and are skipped elsewhere."""
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
     _install_developers_tools()
@@ -84,7 +87,7 @@ def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, 
 
 @task
 def check(c: Context) -> None:
-    """Run the linters, the type checker and the check of import directions."""
+    """Run linters, the type checker and the import contracts."""
     from tests.linters import LINTERS
 
     _install_developers_tools()
@@ -94,7 +97,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure a run with nothing to do against plain Fabric on the lab's hosts, in the same run."""
+    """Measure a run with nothing to do against plain Fabric."""
     from bench.nothing_to_do import run
     from provision.cli import terminal
 
@@ -113,11 +116,16 @@ def _install_developers_tools() -> None:
     lock, stamp = ROOT / "requirements-dev.lock", VENV / ".lock-dev"
     if Path(sys.prefix) != VENV or (stamp.exists() and stamp.read_bytes() == lock.read_bytes()):
         return
-    print(f"installing {lock.name} into {VENV}", file=sys.stderr)
+    from provision.cli import terminal
+
     locks = ("-r", "requirements.lock", "-r", lock.name)
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes")
-    if code := _run("python", *pip, *locks):
-        raise SystemExit(code)
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
+    with terminal.working() as say:
+        say(f"installing {lock.name} into {VENV}")
+        done = subprocess.run([*pip, *locks], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        terminal.log(done.stdout + done.stderr)
+        raise SystemExit(2)
     stamp.write_bytes(lock.read_bytes())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.lab import Lab
 from provision import roles
+from provision.cli import terminal
 from provision.connection import Connection
 from provision.errors import HostError
 from provision.inventory import sources
@@ -27,14 +28,15 @@ def run(say: Callable[[str], None]) -> int:
     """Show the whole way; return the exit code of the first command that did not do what it should."""
     began = time.monotonic()
     say("== Two bare hosts: systemd, sshd, sudo; no Docker, no driver, nothing of ours (inv lab.up)")
-    Lab("lab").up(count=2, say=say)
+    with terminal.working() as doing:
+        Lab.named().up(count=2, say=doing)
     for title, arguments in (
         ("From bare to serving", ["provision", "--hosts", PATTERN, "--yes"]),
         ("Again: nothing to do", ["provision", "--hosts", PATTERN, "--yes"]),
         ("Proof, host by host", ["verify", "--hosts", PATTERN]),
     ):
         say(f"\n== {title} (inv {' '.join(arguments)})")
-        code = subprocess.run([sys.executable, "-m", "invoke", *arguments], cwd=ROOT, check=False).returncode
+        code = subprocess.run([sys.executable, "tasks.py", *arguments], cwd=ROOT, check=False).returncode
         if code:
             say(f"the demo ends here: exit code {code}")
             return code

@@ -79,6 +79,14 @@ class Lab:
             raise UsageError(f"no lab is called {name!r}", hint=f"known: {', '.join(NETWORKS)}")
         self.layout = Layout(name)
 
+    @classmethod
+    def named(cls) -> Lab:
+        """The lab that ``PROVISION_LAB`` names, "lab" where it is unset, as for the inventory of the lab.
+
+        :raises UsageError: there is no lab of that name.
+        """
+        return cls(os.environ.get("PROVISION_LAB") or "lab")
+
     @property
     def hosts(self) -> list[LabHost]:
         """The lab's hosts in order; none where it is not up."""
@@ -184,11 +192,13 @@ class Lab:
 
     def _serve(self, systems: Sequence[Rootfs], say: Say) -> None:
         layout, cache = self.layout, self.layout.cache
+        say("mirroring Debian's packages, and building stand-ins for NVIDIA's")
         debian, nvidia = (aptrepo.signing_key(cache, name) for name in ("debian", "nvidia"))
         self._publish("debian", debian, aptrepo.debian_mirror(cache, systems, debian))
         packages = aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
         self._publish("nvidia", nvidia, packages)
         self._publish_mirror(nvidia, packages)
+        say("building an image with the real tritonserver (once, about a minute)")
         image = build_image(cache)
         storage = cache / "registry"
         storage.mkdir(exist_ok=True)
@@ -266,9 +276,8 @@ class Lab:
         self.layout.known_hosts.write_text("".join(lines), encoding="ascii")
 
     def _boot(self, say: Say) -> None:
-        started = time.monotonic()
+        say(f"booting {len(self.hosts)} hosts")
         self._each(self.hosts, LabHost.boot)
-        say(f"{len(self.hosts)} hosts are up ({time.monotonic() - started:.1f} s)")
 
     def _each(self, hosts: Sequence[LabHost], work: Callable[[LabHost], None]) -> None:
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     except FileNotFoundError:
         lab = {}
     if not lab.get("hosts"):
-        sys.stderr.write("the lab is not up; start it with: inv lab.up\n")
+        sys.stderr.write("the lab is not up: inv lab.up starts it; for hosts of your own: --inventory PATH\n")
         return 1
     document = inventory(lab)
     if arguments[:1] == ["--host"]:

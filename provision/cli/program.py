@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,20 @@ from invoke.parser.argument import Argument
 from invoke.program import Program as InvokeProgram
 
 import provision
-from provision.cli import COMMAND, program_name, tasks
+from provision.cli import COMMAND, program_name, tasks, terminal
 from provision.data import CLONE
 
 NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "bench")
 """Tasks of ``tasks.py`` at the clone's top level."""
+
+GROUPS = (
+    ("Change hosts", ("provision", "plan")),
+    ("Look at hosts", ("verify", "facts")),
+    ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
+    ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),
+    ("Develop", ("test", "check", "bench")),
+)
+"""The tasks by what they are for."""
 
 
 class Program(InvokeProgram):
@@ -60,7 +70,12 @@ class Program(InvokeProgram):
         sys.dont_write_bytecode = caching
 
     def parse_tasks(self) -> None:
-        """Parse tasks with their options."""
+        """Parse tasks with their options. Invoke's positional arguments cannot be left out; a role can."""
+        words = self.core.unparsed
+        for at, (task, word) in enumerate(itertools.pairwise(words)):
+            if task == "settings" and not word.startswith("-"):
+                words.insert(at + 1, "--role")
+                break
         with self._usage_errors():
             super().parse_tasks()
 
@@ -80,19 +95,26 @@ class Program(InvokeProgram):
         """Print how the program is used, its tasks and its options."""
         print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
         self.list_tasks()
-        print("Options:\n")
+        print(f"{self.binary} --help TASK says what a task does and shows an example. Options:\n")
         self.print_columns([pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"])
+
+    def list_tasks(self) -> None:
+        """Print the tasks in groups, each with the first sentence of its documentation."""
+        texts = {name: inspect.getdoc(self.collection[name]) or "" for name in self.collection.task_names}
+        grouped = [name for _, names in GROUPS for name in names]
+        others = ("Others", tuple(name for name in texts if name not in grouped))
+        for heading, names in (*GROUPS, others):
+            rows = [(name, re.split(r"\.(?:\s|$)", texts[name])[0]) for name in names if name in texts]
+            if rows:
+                print("\n".join([heading, *(f"  {name:<13} {text}" for name, text in rows), ""]))
 
     def print_task_help(self, name: str) -> None:
         """Print what a task does and its options."""
-        print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{inspect.getdoc(self.collection[name])}\n")
+        text = terminal.named(inspect.getdoc(self.collection[name]) or "")
+        print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{text}\n")
         if options := self.parser.contexts[name].help_tuples():
             print("Options:\n")
             self.print_columns(options)
-
-    def task_list_opener(self, extra: str = "") -> str:  # noqa: ARG002
-        """The heading above the tasks."""
-        return "Tasks"
 
     @contextlib.contextmanager
     def _usage_errors(self) -> Iterator[None]:
@@ -138,4 +160,8 @@ def main(namespace: Collection | None = None) -> None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
     namespace = namespace or tasks.COLLECTION
-    Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
+    try:
+        Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        terminal.reader_is_gone()

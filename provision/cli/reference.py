@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from provision.inventory import Host
+from provision.inventory.values import Value, Vault, plain
 from provision.role import Role
 
 Schema = Mapping[str, Any]
@@ -47,14 +51,47 @@ def schema(roles: Sequence[Role]) -> dict[str, Any]:
 
     Editors check files of group_vars and host_vars with it.
     """
-    names, definitions = models_json_schema([(role.settings, "validation") for role in roles])
+    models, document = models_json_schema([(role.settings, "validation") for role in roles])
+    found = {role.name: models[role.settings, "validation"] for role in roles}
+    shared = {
+        name: document["$defs"][found[role.name]["$ref"].rpartition("/")[2]]["properties"][name]
+        for role in roles
+        for name in role.shared
+    }
     return {
         "$schema": DIALECT,
         "title": "Variables of a host, as the roles read them",
         "type": "object",
-        "properties": {role.name: names[role.settings, "validation"] for role in roles},
-        **definitions,
+        "properties": found | shared,
+        **document,
     }
+
+
+def origins(host: Host, roles: Sequence[str]) -> str:
+    """The groups of a host, and each value that it has with the place where that is written.
+
+    :param roles: variables whose mappings are merged over all groups.
+    """
+    lines = [f"{host.name}  [{', '.join(host.groups)}]"]
+    for key in host.vars:
+        value = host.settings(key) if key in (*roles, "mirror") else host.vars[key]
+        for path, shown in _leaves((key,), value):
+            place = str(host.where(*path) or host.where(key)).removeprefix(f"{Path.cwd()}/")
+            lines.append(f"  {'.'.join(path)}: {shown}  ({place})")
+    return "\n".join(lines)
+
+
+def _leaves(path: tuple[str, ...], value: Value) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, Mapping) and value:
+        for key, below in value.items():
+            yield from _leaves((*path, key), below)
+    elif isinstance(value, Vault):
+        yield path, "(encrypted)"
+    elif value and re.search(r"pass(word|wd|phrase)?$|secret|token", path[-1], re.IGNORECASE):
+        yield path, "(hidden)"
+    else:
+        first, newline, _ = _yaml(plain(value)).partition("\\n")
+        yield path, first[:100] + (" …" if newline or len(first) > 100 else "")
 
 
 def settings(role: Role) -> list[Setting]:

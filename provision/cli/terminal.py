@@ -7,10 +7,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from provision.cli import program_name
@@ -66,8 +67,29 @@ def error_boundary() -> Iterator[None]:
             log(f"hint: {error.hint}")
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+        reader_is_gone()
+
+
+def reader_is_gone() -> NoReturn:
+    """End as other programs do when whoever reads standard output has left, such as ``head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(141) from None
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """Gives a function that says what is being done: the last text and its seconds on a terminal, else lines."""
+    if not sys.stderr.isatty():
+        yield log
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None)
+
+        def say(text: str) -> None:
+            shown.reset(task, description=printable(named(text)))
+
+        yield say
 
 
 def confirmed(question: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -101,7 +101,10 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
 
 def _error(problems: Sequence[_Problem]) -> SettingsError:
     """Join problems, one a line; a hint stands behind its problem where there are several."""
-    ordered = sorted(problems, key=lambda problem: (problem.where, problem.message))
+    ordered = sorted(
+        (replace(problem, message=_cut(problem.message, 400)) for problem in problems),
+        key=lambda problem: (problem.where, problem.message),
+    )
     first = ordered[0]
     if len(ordered) == 1:
         return SettingsError(first.message, where=first.where, hint=first.hint)
@@ -274,7 +277,11 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(str(value)) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:76]} …"
+    return _cut(text, 80)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} …"
 
 
 def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:

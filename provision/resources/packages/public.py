@@ -7,19 +7,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from provision.render import template_path
-from provision.resources.packages.repository import Repo
+from provision.resources.packages.repository import ADDRESS, FINGERPRINT_EXAMPLE, KEY_EXAMPLE, Repo
 from provision.role import ImpossibleError, Settings
 
 
 class Mirror(Settings):
     """Settings under ``mirror:``, a variable of the host that all roles share; or under one role's key."""
 
-    base: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
+    base: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com"])
     """Address that holds each public repository below its own host's name, as apt-mirror lays them out:
     ``BASE/developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/``."""
-    key: str | None = None
+    key: str | None = Field(default=None, examples=[KEY_EXAMPLE])
     """Key of a mirror that signs anew, ASCII-armoured; null: a plain copy, signed by its publisher."""
-    fingerprint: str | None = None
+    fingerprint: str | None = Field(default=None, examples=[FINGERPRINT_EXAMPLE])
     """Fingerprint of that key."""
 
     @model_validator(mode="after")

@@ -18,11 +18,17 @@ from provision.resources.packages.rpm import DNF, RpmPackages
 from provision.resources.packages.sets import MajorVersion, Package
 from provision.role import ImpossibleError, Settings
 
+ADDRESS = r"^(https?|file|mirror\+file)://?[!-~]+$"
+"""Pattern of an address that apt and dnf take: printable ASCII without blanks."""
+
+KEY_EXAMPLE = "-----BEGIN PGP PUBLIC KEY BLOCK----- …"
+FINGERPRINT_EXAMPLE = "EB693B3035CD5710E231E123A4B469963BF863CC"
+
 
 class Repo(Settings):
     """A repository of packages, for apt or for dnf, and the key that must have signed it."""
 
-    uri: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
+    uri: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com/cuda/debian12/x86_64"])
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
     """Suite, or ``/`` for a flat repository, which every one for dnf is."""
@@ -30,9 +36,9 @@ class Repo(Settings):
     """Components; none for a flat repository."""
     signed: Literal["both", "packages", "metadata"] = "both"
     """What the key has signed in a repository for dnf. For apt it is always the metadata."""
-    key: str
+    key: str = Field(examples=[KEY_EXAMPLE])
     """The signing key, ASCII-armoured."""
-    fingerprint: str
+    fingerprint: str = Field(examples=[FINGERPRINT_EXAMPLE])
     """Fingerprint of that key; blanks are ignored. The key is refused if it has another one."""
 
     @model_validator(mode="after")

@@ -43,7 +43,9 @@ class DockerSettings(Settings):
     """``archive``: the distribution's engine; ``docker``: that of Docker's repository, or a copy of it;
     ``auto``: the first that the system has; ``none``: the engine that is there is configured and otherwise
     left alone."""
-    packages: dict[PackageName, PackageVersion | None] | None = None
+    packages: dict[PackageName, PackageVersion | None] | None = Field(
+        default=None, examples=[{"docker.io": "20.10.*"}]
+    )
     """Packages of the engine and the version of each (``20.10.*``) or null for any; null: the source's."""
     mirror: Mirror | None = None
     """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""

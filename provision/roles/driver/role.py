@@ -71,7 +71,7 @@ class DriverSettings(Settings):
     """Another repository with NVIDIA's packages, in place of its own and of the mirror."""
     branch: int = Field(default=580, ge=450, le=999)
     """Driver branch, the major version. 580 is the long-term branch (until June 2028)."""
-    version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
+    version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$", examples=["580.159.04-1"])
     """Exact version: ``580.159.04-1`` as apt has it, ``580.159.04`` for dnf; null: any of the branch."""
     flavour: Literal["auto", "open", "proprietary"] = "auto"
     """Kernel modules; ``auto``: by the GPUs of the host, and the branch where they leave a choice."""

@@ -41,7 +41,8 @@ Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Index = Annotated[int, Field(ge=0)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$", max_length=100_000)]
+"""What one argument of a program can hold: Linux takes up to 128 KiB (execve(2))."""
 
 
 IMAGE = re.compile(
@@ -59,15 +60,18 @@ class Instance(Settings):
     """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
     gpus: Literal["all", "none"] | Annotated[list[Index | Uuid], Field(min_length=1)] = "all"
     """``all``, ``none``, or a list of GPU UUIDs (better) or indexes, which may move when a GPU fails."""
-    models: Path | None = None
+    models: Path | None = Field(default=None, examples=["/srv/models"])
     """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
-    expect: list[str] = []
+    expect: list[Text] = []
     """Models that must be READY; verification looks for them."""
     address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
     """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
+    """Port of the host for HTTP; every instance of a host needs three of its own."""
     grpc_port: Port = 8001
+    """Port of the host for gRPC."""
     metrics_port: Port = 8002
+    """Port of the host for metrics (Prometheus)."""
     args: list[Text] = []
     """Further arguments for tritonserver."""
     env: dict[Variable, Text] = {}
@@ -78,7 +82,9 @@ class Instance(Settings):
     """Shared memory; the python backend and NCCL need more than Docker's 64 MB."""
     ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
     """Limits of the container; empty: Docker's own."""
-    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
+    user: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
+    )
     """User in the container; null: the image's."""
     ready_timeout: int = Field(default=300, ge=10)
     """Seconds that loading may take; give large language models 900 and more."""
