@@ -33,7 +33,9 @@ def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
         lab = Lab.named()
         with terminal.working() as say:
             lab.up(count=count, say=say, suites=suite or ("bookworm",))
-        terminal.log(f"lab {lab.layout.name!r}: {len(lab.hosts)} hosts are up; next: inv plan --hosts gpu-nodes")
+        terminal.log(
+            f"lab {lab.layout.name!r}: {len(lab.hosts)} hosts are up; next: inv plan --hosts gpu-nodes"
+        )
 
 
 @task
@@ -79,10 +81,15 @@ def demo(c: Context) -> None:
 )
 def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
     """Run the tests. Those on lab hosts need root on Debian, and are skipped elsewhere."""
+    from lab import test_root
+    from provision.cli import terminal
+
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
     _install_developers_tools()
-    raise SystemExit(_run("python", "-m", "pytest", *paths, *chosen))
+    with terminal.error_boundary(), terminal.working() as say:
+        argv = test_root.command([sys.executable, "-m", "pytest", *paths, *chosen], [ROOT], say)
+    raise SystemExit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
 
 
 @task

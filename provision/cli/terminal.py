@@ -78,7 +78,7 @@ def reader_is_gone() -> NoReturn:
 
 @contextlib.contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """Gives a function that says what is being done: the last text and its seconds on a terminal, else lines."""
+    """Gives a function that says what is being done: with its seconds on a terminal, in lines elsewhere."""
     if not sys.stderr.isatty():
         yield log
         return
