@@ -25,7 +25,10 @@ VENV = ROOT / ".venv"
     iterable=["suite"],
 )
 def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
-    """Start the lab: bare hosts, package repositories, a registry."""
+    """Start the lab: bare hosts, package repositories, a registry.
+
+    inv lab.up --count 3 --suite bookworm --suite trixie
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
@@ -40,7 +43,10 @@ def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
 
 @task
 def lab_down(c: Context) -> None:
-    """Stop the lab and remove all but its cache."""
+    """Stop the lab and remove all but its cache.
+
+    inv lab.down
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
@@ -50,7 +56,10 @@ def lab_down(c: Context) -> None:
 
 @task
 def lab_status(c: Context) -> None:
-    """Show the hosts of the lab."""
+    """Show the hosts of the lab.
+
+    inv lab.status
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
@@ -63,7 +72,10 @@ def lab_status(c: Context) -> None:
 
 @task
 def demo(c: Context) -> None:
-    """Take two bare lab hosts to serving, and prove it."""
+    """Take two bare lab hosts to serving, and prove it.
+
+    inv demo
+    """
     from lab.demo import run
     from provision.cli import terminal
 
@@ -80,7 +92,10 @@ def demo(c: Context) -> None:
     }
 )
 def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
-    """Run the tests. Those on lab hosts need root on Debian, and are skipped elsewhere."""
+    """Run the tests. Lab hosts need root on Debian; their tests are skipped elsewhere.
+
+    inv test --unit -k inventory
+    """
     from lab import test_root
     from provision.cli import terminal
 
@@ -94,7 +109,10 @@ def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, 
 
 @task
 def check(c: Context) -> None:
-    """Run linters, the type checker and the import contracts."""
+    """Run linters, the type checker and the import contracts.
+
+    inv check
+    """
     from tests.linters import LINTERS
 
     _install_developers_tools()
@@ -104,7 +122,10 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure a run with nothing to do against plain Fabric."""
+    """Measure a run with nothing to do against plain Fabric.
+
+    inv bench
+    """
     from bench.nothing_to_do import run
     from provision.cli import terminal
 

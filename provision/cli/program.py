@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import importlib
 import inspect
-import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,9 +71,10 @@ class Program(InvokeProgram):
     def parse_tasks(self) -> None:
         """Parse tasks with their options. Invoke's positional arguments cannot be left out; a role can."""
         words = self.core.unparsed
-        for at, (task, word) in enumerate(itertools.pairwise(words)):
-            if task == "settings" and not word.startswith("-"):
-                words.insert(at + 1, "--role")
+        start = words.index("settings") + 1 if "settings" in words else len(words)
+        for at in range(start, len(words)):
+            if not words[at].startswith("-") and words[at - 1] not in ("--inventory", "--role"):
+                words.insert(at, "--role")
                 break
         with self._usage_errors():
             super().parse_tasks()
@@ -95,7 +95,7 @@ class Program(InvokeProgram):
         """Print how the program is used, its tasks and its options."""
         print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
         self.list_tasks()
-        print(f"{self.binary} --help TASK says what a task does and shows an example. Options:\n")
+        print(f"{self.binary} --help TASK shows an example. Options:\n")
         self.print_columns([pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"])
 
     def list_tasks(self) -> None:

@@ -246,7 +246,9 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
     update_golden="write each role's golden.txt, its plans of bare hosts",
 )
 def check_roles(options: Options, *, update_golden: bool = False) -> None:
-    """Hold the site's own roles to the tests of ours. They lie in roles/ beside the inventory.
+    """Hold the site's own roles to the tests of ours.
+
+    They lie in the folder roles beside the inventory.
 
     inv check-roles --inventory fleet
     """
