@@ -293,3 +293,12 @@ def test_daemon_json_takes_further_keys_and_runtimes() -> None:
     assert document["default-runtime"] == "nvidia"
     assert sorted(document["runtimes"]) == ["kata", "nvidia"]
     assert found["docker:loaded-configuration"].runtimes == ("nvidia", "kata")  # type: ignore[attr-defined]
+
+
+def test_images_are_there_before_anything_of_a_server_changes() -> None:
+    """A pull that fails leaves units as they are, so that servers go on and can start again."""
+    two = {"a": {"image": IMAGE}, "b": {"image": IMAGE, "http_port": 1, "grpc_port": 2, "metrics_port": 3}}
+    ids = [resource.id for resource in resources("triton", instances=two)]
+    assert ids[0] == f"image:{IMAGE}"
+    assert ids.count(ids[0]) == 1
+    assert ids[1] == "no-other-units:triton"

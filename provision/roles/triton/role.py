@@ -162,9 +162,13 @@ def models_of(name: str, instance: Instance) -> str:
 
 
 def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
-    """No other instance; what all share, the files of each, one reload of systemd, then each server."""
+    """Images; no other instance; what all share, the files of each, a reload of systemd, then each server.
+
+    Images come first, so that a pull that fails leaves all servers as they are, and able to start again.
+    """
     found: list[AnyResource] = [
-        NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,))
+        *(Image(image) for image in dict.fromkeys(server.image for server in settings.servers.values())),
+        NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,)),
     ]
     if not settings.servers:
         return [*found, GpusInContainers("triton")]
@@ -205,7 +209,6 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
     read = [environment_file(name), unit_file(name)]
     if instance.canary:
         read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    yield Image(instance.image)
     yield Service(unit, timeout=seconds)
     yield Handler(
         f"restart {unit}",
