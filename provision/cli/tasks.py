@@ -45,13 +45,15 @@ def provision(
         if approved is not None:
             all_hosts.restrict_to(approved)
         pending = {name: found for name, found in plans.items() if found.changes}
-        if not options.json and plans:
-            terminal.write_data(report.plans(plans, diff=diff))
+        asked = pending and not (yes or check)
+        if plans and (asked or not options.json):
+            show = terminal.log if options.json else terminal.write_data
+            show(report.plans(plans, diff=diff))
         run = arguments.run_id()
         question = f"Apply this to {report.counted(len(pending), 'host')}?"
         if check:
             all_hosts.planned()
-        elif pending and not yes and not terminal.confirmed(question):
+        elif asked and not terminal.confirmed(question):
             terminal.log("nothing was changed")
             raise SystemExit(3)
         else:

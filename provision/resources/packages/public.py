@@ -7,7 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from provision.render import template_path
-from provision.resources.packages.repository import ADDRESS, FINGERPRINT_EXAMPLE, KEY_EXAMPLE, Repo
+from provision.resources.packages.repository import (
+    ADDRESS,
+    FINGERPRINT_EXAMPLE,
+    KEY_EXAMPLE,
+    Repo,
+    check_address,
+    check_key,
+)
 from provision.role import ImpossibleError, Settings
 
 
@@ -29,6 +36,9 @@ class Mirror(Settings):
                 "key and fingerprint go together",
                 hint="give both for a mirror that signs anew, and neither for a plain copy",
             )
+        check_address(self.base)
+        if self.key is not None and self.fingerprint is not None:
+            check_key(self.key, self.fingerprint)
         return self
 
     def address(self, public: str) -> str:

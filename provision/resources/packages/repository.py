@@ -43,13 +43,8 @@ class Repo(Settings):
 
     @model_validator(mode="after")
     def _key_is_the_one_expected(self) -> Repo:
-        expected = _bare(self.fingerprint)
-        actual = fingerprints(self.key)
-        if actual != [expected]:
-            raise ImpossibleError(
-                f"the key has fingerprint {', '.join(actual)}, expected {expected}",
-                hint="check where the key comes from before you trust it",
-            )
+        check_address(self.uri)
+        check_key(self.key, self.fingerprint)
         if (self.suite == "/") == bool(self.components):
             raise ImpossibleError(
                 f"suite {self.suite} with {len(self.components)} components",
@@ -67,6 +62,31 @@ class Repo(Settings):
     def key_name(self) -> str:
         """A name for the file of its key."""
         return f"provision-{_bare(self.fingerprint)}"
+
+
+def check_address(address: str) -> None:
+    """Refuse a password in an address, which stands in files that everybody on a host can read.
+
+    :raises ImpossibleError: saying where it belongs.
+    """
+    if "@" in address.rpartition("://")[2].partition("/")[0]:
+        raise ImpossibleError(
+            "the address names a user",
+            hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5))",
+        )
+
+
+def check_key(key: str, fingerprint: str) -> None:
+    """Refuse a key with another fingerprint.
+
+    :raises ImpossibleError: naming both.
+    """
+    expected, actual = _bare(fingerprint), fingerprints(key)
+    if actual != [expected]:
+        raise ImpossibleError(
+            f"the key has fingerprint {', '.join(actual)}, expected {expected}",
+            hint="check where the key comes from before you trust it",
+        )
 
 
 def _bare(fingerprint: str) -> str:
