@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
@@ -16,7 +16,9 @@ from provision.cli.options import Options
 from provision.cli.progress import Progress
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
+from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
+from provision.connection.session import fetch_host_key
 from provision.data import data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
@@ -117,15 +119,19 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
         )
 
 
-def enroll_hosts(logins: Sequence[Login]) -> None:
+def enroll_hosts(
+    logins: Sequence[Login],
+    ask: Callable[[str], bool] = terminal.confirmed,
+    fetch: Callable[[Login], HostKey] = fetch_host_key,
+) -> None:
     """Show the keys of unknown hosts, and record them if somebody agrees.
 
     :raises UsageError: if nobody does, or they cannot be written.
     """
-    keys = new_keys(logins, terminal.log)
+    keys = new_keys(logins, terminal.log, fetch)
     for login, key in keys:
         terminal.log(f"{login.host}: {key.kind} {key.fingerprint}")
-    if keys and not terminal.confirmed(
+    if keys and not ask(
         "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
     ):
         raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")

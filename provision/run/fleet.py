@@ -123,12 +123,14 @@ def logins(hosts: Iterable[Host]) -> list[Login]:
     return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
-def gather_facts(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+def gather_facts(
+    ways: Iterable[Login], forks: int, connect: Callable[[Login], Connection] = Connection
+) -> tuple[dict[str, Facts], dict[str, HostError]]:
     """Facts of every host that answers, and the error of every one that does not."""
 
     def ask(login: Login) -> Facts | HostError:
         try:
-            with Connection(login) as connection:
+            with connect(login) as connection:
                 return ask_facts(connection)[0]
         except HostError as error:
             return error
@@ -161,12 +163,17 @@ def each(
 
 @dataclass
 class Fleet:
-    """All hosts of one command, their connections open from the plan to the proof."""
+    """All hosts of one command, their connections open from the plan to the proof.
+
+    :ivar refresh: called at least every second while hosts are worked on.
+    :ivar connect: makes the connection to a host, which opens by itself.
+    """
 
     targets: Sequence[Target]
     rollout: Rollout
     on_event: OnEvent
     refresh: Callable[[], None] = lambda: None
+    connect: Callable[[Login], Connection] = Connection
     hosts: dict[str, HostRun] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
@@ -183,7 +190,7 @@ class Fleet:
 
     def survey(self) -> dict[str, Plan]:
         """Plan every host. Those that cannot be planned have a result already."""
-        self.hosts = {t.name: HostRun(t, Connection(t.login)) for t in self.targets}
+        self.hosts = {t.name: HostRun(t, self.connect(t.login)) for t in self.targets}
 
         def work(host: HostRun) -> Result | None:
             self.on_event(host.target.name, Doing("planning"))
@@ -242,7 +249,7 @@ class Fleet:
     def planned(self) -> None:
         """Results of a run that only plans: a host that would change has status changed."""
         for name, host in self.hosts.items():
-            if name not in self.results and host.survey:
+            if host.survey:
                 pending = host.survey.plan.changes
                 self.results[name] = host.result("changed" if pending else "ok", changes=pending)
 

@@ -91,7 +91,12 @@ def ask_facts(connection: Connection) -> tuple[Facts, str]:
     return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
 
 
-def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
+def survey(
+    connection: Connection,
+    target: Target,
+    on_event: OnEvent,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Survey:
     """Ask a host for its facts and its state, and plan it: two execs, and nothing is changed.
 
     A run that is under way there is followed to its end first.
@@ -101,7 +106,7 @@ def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
     facts, run = ask_facts(connection)
     if run:
         on_event(target.name, f"run {run} is under way here; attached to it")
-        attach(connection, run, lambda event: on_event(target.name, event))
+        attach(connection, run, lambda event: on_event(target.name, event), sleep)
     declared = declare(target.name, target.settings, facts)
     return Survey(facts, declared, replan(connection, declared, target.granted))
 
@@ -121,23 +126,29 @@ def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[
 class HostRun:
     """The run of one host: its connection stays open from the plan to the proof.
 
+    :ivar clock: seconds; only differences count.
     :ivar reboots: how often it was rebooted.
     :ivar right: how many resources were right before anything was changed.
     """
 
     target: Target
     connection: Connection
-    began: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    began: float = field(init=False)
     survey: Survey | None = None
     reboots: int = 0
     right: int = 0
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
 
     def make_survey(self, on_event: OnEvent) -> None:
         """Survey the host; what is right before the run is counted here.
 
         :raises HostError: as :func:`survey`.
         """
-        self.survey = survey(self.connection, self.target, on_event)
+        self.survey = survey(self.connection, self.target, on_event, self.sleep)
         self.right = len(self.survey.declared) - len(self.survey.plan.changes)
 
     def result(
@@ -152,7 +163,7 @@ class HostRun:
             notes=self.survey.plan.notes if self.survey else (),
             reboots=self.reboots,
             error=error,
-            seconds=time.monotonic() - self.began,
+            seconds=self.clock() - self.began,
             connects=self.connection.connects,
             execs=self.connection.execs,
         )
@@ -203,7 +214,9 @@ class HostRun:
         assert self.survey is not None
         on_event(self.target.name, Doing("applying", len(stage.plan.changes)))
         try:
-            events = apply(self.connection, stage.plan, run, lambda event: on_event(self.target.name, event))
+            events = apply(
+                self.connection, stage.plan, run, lambda event: on_event(self.target.name, event), self.sleep
+            )
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
@@ -255,7 +268,7 @@ class HostRun:
 
         :raises UnreachableError: if it does not in time.
         """
-        began = time.monotonic()
+        began = self.clock()
         while True:
             try:
                 if self.booted() != old:
@@ -263,16 +276,16 @@ class HostRun:
                 said = "it answers, and was not rebooted"
             except HostError as error:
                 said = error.message
-            if time.monotonic() - began > limit:
+            if self.clock() - began > limit:
                 raise UnreachableError(
                     self.target.name,
                     f"it did not come back within {limit:.0f} s of its reboot: {said}",
                     hint="look at its console or BMC; when it is up, run again: the run continues",
                 )
-            time.sleep(POLL)
+            self.sleep(POLL)
         # Units that start at boot are on their way; planning before they are up would start them once more.
         self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
-        return time.monotonic() - began
+        return self.clock() - began
 
     def _plan_after_another(self, busy: BusyError, approved: Plan, on_event: OnEvent) -> None:
         """Somebody else was quicker: wait for them, and go on only with what was approved.
@@ -284,7 +297,7 @@ class HostRun:
             raise busy
         assert self.survey is not None
         on_event(self.target.name, f"{busy.message}; attached to it")
-        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event))
+        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event), self.sleep)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])

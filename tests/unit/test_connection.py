@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -175,13 +176,16 @@ def test_the_exit_code_124_of_a_script_is_its_own(connection: Connection) -> Non
 
 
 def test_a_hanging_probe_is_named_and_leaves_no_files(server: Sshd) -> None:
-    probes = [Probe("quick", "echo 1"), Probe("stuck", "trap '' TERM; sleep 3"), Probe("later", "echo 2")]
-    before = set(Path("/tmp").glob("tmp.*")) | set(Path("/run").glob("provision-gather.*"))
-    with Connection(server.login()) as connection:
+    with tempfile.TemporaryDirectory() as folder, Connection(server.login()) as connection:
+        Path(folder).chmod(0o777)
+        note = f'echo "$gather_dir" >{folder}/note'
+        probes = [Probe("quick", note), Probe("stuck", "trap '' TERM; sleep 3"), Probe("later", "echo 2")]
         with pytest.raises(ProbeError, match="probe stuck did not end within 1 s"):
             gather(connection, probes, timeout=1)
         assert connection.execs == 1
-    assert set(Path("/tmp").glob("tmp.*")) | set(Path("/run").glob("provision-gather.*")) == before
+        used = Path((Path(folder) / "note").read_text().strip())
+    assert used.parent in (Path("/run"), Path("/tmp"))
+    assert not used.exists()
 
 
 def test_gathering_costs_one_exec(server: Sshd) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from provision.cli.progress import Progress
+from provision.cli.progress import FEW, HEARTBEAT, Progress
 from provision.plan.script import Event
 from provision.run.host import Doing
 
@@ -132,6 +132,61 @@ def test_a_step_that_takes_long_is_named_without_a_terminal() -> None:
     assert lines(work, 1) == [
         "0 of 1 host done, 1 running; 31 s; slowest: gpu-01, 7/33 packages:driver, 31 s"
     ]
+
+
+@pytest.mark.parametrize(("count", "told"), [(FEW, FEW), (FEW + 1, 0)])
+def test_steps_of_many_hosts_have_no_lines_of_their_own(count: int, told: int) -> None:
+    def work(screen: Screen) -> None:
+        screen.all(Doing("applying", 1))
+        screen.all(Event("start", 0, resource="a"))
+        screen.all(Event("ok", 0))
+        screen.all(Doing("ok"))
+
+    assert len(lines(work, count)) == told
+
+
+def test_remarks_of_a_host_have_lines_of_their_own() -> None:
+    def work(screen: Screen) -> None:
+        screen.all(Event("say", output="waiting for another package operation"))
+        screen.all("run r is under way here", 49)
+        screen.all(Event("skip", 0), 0, 1)
+        screen.all(Event("end", status="ok"))
+
+    found = lines(work, 50)
+    assert len(found) == 51
+    assert found[0] == "gpu-01 waiting for another package operation"
+    assert found[-1] == "gpu-50 run r is under way here"
+
+
+def test_the_slowest_host_is_the_one_whose_step_began_first() -> None:
+    def work(screen: Screen) -> None:
+        for second, name in enumerate(reversed(screen.names)):
+            screen.seconds = second
+            screen.progress.on_event(name, Doing("planning"))
+        screen.seconds = HEARTBEAT
+        screen.progress.refresh()
+        screen.progress.refresh()
+
+    (line,) = lines(work, 3)
+    assert line.endswith("; slowest: gpu-03, planning, 30 s")
+
+
+def test_hosts_that_wait_are_counted_and_have_no_row() -> None:
+    screen = Screen(3)
+    screen.all(Doing("planning"))
+    screen.all(Doing("planned"), 1)
+    assert screen.shown().splitlines()[0] == "0 of 3 hosts done, 1 running, 2 planned; 0 s"
+    assert len(screen.shown().splitlines()) == 2
+
+
+def test_a_line_that_comes_late_is_not_that_of_the_next_step() -> None:
+    screen = Screen(1)
+    screen.all(Doing("applying", 2))
+    screen.all(Event("start", 0, resource="a"))
+    screen.all(Event("ok", 0))
+    screen.all(Event("out", output="of the first"))
+    screen.all(Event("start", 1, resource="b"))
+    assert "of the first" not in screen.shown()
 
 
 def test_after_a_reboot_the_numbers_are_those_of_the_new_plan() -> None:

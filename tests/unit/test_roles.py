@@ -22,7 +22,7 @@ from provision.inventory.settings import read
 from provision.inventory.sources import load
 from provision.plan import report
 from provision.plan.plan import plan
-from provision.resource import AnyResource, Handler, Signal, names_of
+from provision.resource import AnyResource, Handler, names_of
 from provision.resources.signals import TOOLKIT_INSTALLED
 from provision.role import Role, Settings
 from provision.roles import all_roles, choose
@@ -137,23 +137,6 @@ def test_handlers_come_after_what_they_listen_to() -> None:
         for name in names_of(handler.on):
             known = [index for index, other in enumerate(order) if name.startswith(other)]
             assert all(index < order.index(handler.id) for index in known), (handler.id, name)
-
-
-def test_everything_that_handlers_listen_to_exists() -> None:
-    """A name that nothing in the product answers to would never start its handler."""
-    items = declared()
-    ids = {item.resource.id for item in items}
-    signals = {"docker:reload", "docker:restart"}.union(*(announced(item.resource) for item in items))
-    for handler in (item.resource for item in items if isinstance(item.resource, Handler)):
-        for name in names_of((*handler.on, *handler.covered_by)):
-            own = name in ids or name.rpartition(":")[0] in ids or name in signals
-            assert own or name.startswith("package:"), (handler.id, name)
-
-
-def announced(resource: AnyResource) -> set[str]:
-    """The signals that a resource's changes can carry for other roles."""
-    signals = getattr(resource, "signals", ())
-    return {item.name if isinstance(item, Signal) else item[1].name for item in signals}
 
 
 def test_the_golden_plan_of_a_bare_host(update_golden: bool) -> None:
