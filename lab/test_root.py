@@ -44,7 +44,7 @@ for folder in /proc /sys /dev /run /tmp "$@"; do
 done
 while [ "$1" != -- ]; do shift; done
 shift
-# A root of its own, and not only chroot: lab hosts, and what enters their namespaces, start from the namespace's root.
+# More than chroot: lab hosts, and what enters their namespaces, start from the root of the namespace.
 cd "$root/root" && pivot_root . . && umount -l . && exec env --chdir="$where" "$@"
 """
 """Mounts the root $1 with the folders up to ``--`` as this machine has them, and runs the rest in it, in the

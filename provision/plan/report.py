@@ -103,6 +103,10 @@ def recap(results: Sequence[Result], run: str) -> str:
     lines.append(f"{counted(len(results), 'host')}: {sums or 'none'}; {total}")
     if run and any(result.changes or isinstance(result.error, ChangeError) for result in results):
         lines.append(f"run {run}; what each step printed: {SPOOL}/{run}/ on its host, until it reboots")
+    if statuses["skipped"]:
+        lines.append(
+            "skipped hosts were not started, because others had failed; --max-failed says how many may"
+        )
     failures = [failure(result) for result in results if result.error]
     return "\n".join(lines) + "\n" + "".join(f"\n{text}\n" for text in failures)
 

@@ -226,23 +226,25 @@ class Fleet:
                 host.survey = replace(host.survey, plan=replace(plan, granted=granted))
 
     def apply(self, run: str) -> None:
-        """Apply all plans, batch by batch, until too many hosts have failed."""
+        """Apply all plans, batch by batch, until too many hosts of the batches so far have failed."""
 
         def work(host: HostRun) -> Result:
             result = _isolated(host, lambda: host.apply(run, self.on_event))
             self.on_event(host.target.name, Doing(result.status, len(result.changes)))
             return result
 
-        names = [name for name in self.hosts if name not in self.results]
         tolerated = self.rollout.tolerated(len(self.hosts))
-        for batch in self.rollout.batches(names):
-            failed = sum(result.status in ("failed", "unreachable") for result in self.results.values())
+        begun: list[str] = []
+        for batch in self.rollout.batches(list(self.hosts)):
+            begun += batch
+            results = [self.results[name] for name in begun if name in self.results]
+            failed = sum(result.status in ("failed", "unreachable") for result in results)
+            hosts = {name: self.hosts[name] for name in batch if name not in self.results}
             if failed > tolerated:
-                self.results |= {name: self.hosts[name].result("skipped") for name in batch}
-                for name in batch:
+                self.results |= {name: host.result("skipped") for name, host in hosts.items()}
+                for name in hosts:
                     self.on_event(name, Doing("skipped"))
                 continue
-            hosts = {name: self.hosts[name] for name in batch}
             self.results |= each(hosts, work, self.rollout.forks, self.refresh)
             self.close(batch)
 

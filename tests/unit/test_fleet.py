@@ -273,6 +273,15 @@ def test_hosts_that_could_not_be_planned_count_as_failed() -> None:
     assert statuses(fleet) == {"h1": "unreachable", "h2": "skipped"}
 
 
+def test_a_host_of_a_later_batch_that_cannot_be_planned_holds_up_no_earlier_one() -> None:
+    hosts = in_need("h1", "h2", "h3")
+    hosts[1].incidents.silent = 1
+    with Hosts(hosts).fleet(Rollout(serial=("1",))) as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert statuses(fleet) == {"h1": "changed", "h2": "unreachable", "h3": "skipped"}
+
+
 def test_facts_of_those_that_answer_and_errors_of_those_that_do_not() -> None:
     hosts = {name: FakeHost(name=name) for name in ("h1", "h2")}
     hosts["h2"].incidents.silent = 1

@@ -79,7 +79,7 @@ def test_a_long_list_of_hosts_is_cut_with_its_count() -> None:
 
 def test_the_recap_is_in_ansibles_words() -> None:
     lines = recap(RESULTS, "20260102T030405Z-abcdef").splitlines()
-    assert [line.rstrip() for line in lines[:9]] == [
+    assert [line.rstrip() for line in lines[:10]] == [
         "RECAP",
         "gpu-01      : ok=30   changed=0    unreachable=0    failed=0    skipped=0      0.2 s",
         "gpu-02      : ok=26   changed=1    unreachable=0    failed=1    skipped=0     12.3 s",
@@ -89,9 +89,10 @@ def test_the_recap_is_in_ansibles_words() -> None:
         "5 hosts: 1 ok, 1 changed, 1 failed, 1 unreachable, 1 skipped; 3 changes made in 100.0 s",
         "run 20260102T030405Z-abcdef; what each step printed: /run/provision/20260102T030405Z-abcdef/"
         " on its host, until it reboots",
+        "skipped hosts were not started, because others had failed; --max-failed says how many may",
         "",
     ]
-    assert lines[9] == "gpu-02: failed: file:/etc/a: write /etc/a: exit 1"
+    assert lines[10] == "gpu-02: failed: file:/etc/a: write /etc/a: exit 1"
 
 
 def test_the_recap_names_no_run_where_none_began() -> None:
