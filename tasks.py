@@ -122,15 +122,15 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure a run with nothing to do against plain Fabric.
+    """Measure a run with nothing to do against plain Fabric and pyinfra.
 
     inv bench
     """
-    from bench.nothing_to_do import run
+    from bench import nothing_to_do, pyinfra
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        raise SystemExit(run(terminal.write_data))
+        raise SystemExit(nothing_to_do.run(terminal.write_data) or pyinfra.run(terminal.write_data))
 
 
 def _run(program: str, *arguments: str) -> int:
