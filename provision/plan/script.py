@@ -18,7 +18,7 @@ SPOOL = constant(LAUNCH, "spool")
 GONE = int(constant(LAUNCH, "run_is_gone"))
 """Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
 
-ACTIVE = Probe("active-run", "active_run", (LAUNCH,))
+ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
 
 

@@ -9,12 +9,10 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
+from provision.shell import constant
 
-UNITS = "/etc/systemd/system"
+UNITS = constant("shell/own_units.sh", "unit_folder")
 """Folder of units that are not from packages."""
-
-MARK = "# Written by provision"
-"""First words of every unit that we write; a unit without them is somebody else's and stays."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[NoOtherUnits]) -> Probe:
         """List the units that carry our mark."""
-        globs = " ".join(f"{UNITS}/{quote(r.prefix)}@*.service" for r in resources)
-        return Probe("no-other-units", f"grep -l -s -e {quote(f'^{MARK}')} {globs} || :")
+        script = words("own_units", *(r.prefix for r in resources))
+        return Probe("no-other-units", script, ("shell/own_units.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[NoOtherUnits], answer: Output) -> Mapping[str, tuple[str, ...]]:

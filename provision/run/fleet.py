@@ -13,7 +13,7 @@ from typing import TypeVar
 from provision.connection import Connection, ssh_config
 from provision.connection.login import Login
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
-from provision.facts import Facts
+from provision.facts import VIRTUALIZATION, Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
 from provision.plan.plan import Plan
@@ -131,7 +131,7 @@ def gather_facts(
     def ask(login: Login) -> Facts | HostError:
         try:
             with connect(login) as connection:
-                return ask_facts(connection)[0]
+                return ask_facts(connection, VIRTUALIZATION)[0]
         except HostError as error:
             return error
 

@@ -17,7 +17,7 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import ACTIVE, Event
 from provision.plan.stages import Stage, next_stage
-from provision.probe import Output
+from provision.probe import Output, Probe
 from provision.resource import Change
 from provision.role import Role, Settings
 from provision.run.apply import BusyError, LostRunError, apply, attach
@@ -82,12 +82,13 @@ def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
         raise ProbeError(host, str(error)) from error
 
 
-def ask_facts(connection: Connection) -> tuple[Facts, str]:
+def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     """Facts of the host, and the id of the run that is under way there (or "").
 
+    :param more: questions behind facts that no role needs.
     :raises HostError: if it cannot be reached, or is not a system that we can read.
     """
-    answers = gather(connection, (*PROBES, ACTIVE))
+    answers = gather(connection, (*PROBES, *more, ACTIVE))
     return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
 
 

@@ -69,7 +69,7 @@ last_words() {
 
 # active_run: prints the run that is under way, or nothing.
 active_run() {
-  active=$(cat "$spool/lock/run" 2>/dev/null) || return 0
-  pid=$(cat "$spool/$active/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null || return 0
+  read -r active 2>/dev/null <"$spool/lock/run" || return 0
+  read -r pid 2>/dev/null <"$spool/$active/pid" && kill -0 "$pid" 2>/dev/null || return 0
   echo "$active"
 }

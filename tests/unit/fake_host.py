@@ -1,6 +1,6 @@
 """A host that is played: it takes the place of a connection, and answers the scripts that hosts are sent.
 
-It understands the words with which these scripts end: ``ask`` and ``send_answers``, ``launch``, ``follow``.
+It understands the words with which these scripts end: ``ask``, ``launch``, ``follow``.
 Like a real host it keeps the events of its runs, what it owes and what it needs, whoever is connected.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import UnreachableError
-from provision.facts import PROBES
+from provision.facts import PROBES, VIRTUALIZATION
 from provision.plan.script import ACTIVE, GONE, LAUNCH
 from provision.probe import Output, Probe, words
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
@@ -208,11 +208,11 @@ class FakeHost(Connection):
     # --- questions ------------------------------------------------------------------------------------
 
     def _answers(self, script: str) -> Output:
-        asked = [line for line in script.splitlines() if line.startswith("ask ")]
-        parts = [part for line in asked for part in (self._answer(shlex.split(line)[2]).encode(), b"")]
-        sizes = [*map(len, parts), sum(map(len, parts))]
-        head = " ".join("0" for _ in asked) + "\n" + "".join(f"{size} x\n" for size in sizes)
-        return Output(0, head.encode() + b"".join(parts))
+        lines = script.splitlines()
+        asked = [shlex.split(line)[1] for line in lines if line.startswith(("ask ", "ask_in_place "))]
+        mark = next(line.partition("=")[2] for line in lines if line.startswith("gather_mark="))
+        answers = "".join(f"{self._answer(question)}{mark} 0\n" for question in asked)
+        return Output(0, answers.encode(), f"{mark}\n".encode() * len(asked))
 
     def _answer(self, script: str) -> str:
         word, *names = shlex.split(script)
@@ -224,10 +224,13 @@ class FakeHost(Connection):
             return "".join(f"{note}\n" for note in sorted(self.owed))
         facts = {
             "os-release": "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n",
-            "system": f"6.1.0-{self.boot}-amd64\nx86_64\namd64\nboot {self.boot}\nnone\n",
+            "system": f"6.1.0-{self.boot}-amd64\nx86_64\namd64\nboot {self.boot}\n",
+            VIRTUALIZATION.name: "kvm\n",
             ACTIVE.name: "" if self._late else self._busy or "",
         }
-        return next(facts.get(probe.name, "") for probe in (*PROBES, ACTIVE) if probe.script == script)
+        return next(
+            facts.get(probe.name, "") for probe in (*PROBES, VIRTUALIZATION, ACTIVE) if probe.script == script
+        )
 
     # --- runs -----------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
 def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
     """A binary that holds the word is not taken for the script."""
     (tmp_path / "docker").write_bytes(b"\x7fELF\x02\0\0" + b"podman\n" * 9)
-    script = script_of(Engine.probe([ARCHIVE])).replace("/usr/bin/docker;", f"{tmp_path}/docker;")
+    script = script_of(Engine.probe([ARCHIVE])).replace("=/usr/bin/docker\n", f"={tmp_path}/docker\n")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert state(ran.stdout).podman == ""
 

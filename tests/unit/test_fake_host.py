@@ -60,5 +60,5 @@ def test_a_run_that_is_under_way(tmp_path: Path) -> None:
 def test_answers() -> None:
     host = FakeHost({"a": "update"})
     probes = [ACTIVE, Probe("thing", "things a 'b c'")]
-    answers = parse(host.run(script_of(probes), timeout=1).stdout, probes)
+    answers = parse(host.run(script_of(probes, "mark"), timeout=1), probes, "mark")
     assert answers == {ACTIVE.name: Output(0), "thing": Output(0, b"update\n\n")}

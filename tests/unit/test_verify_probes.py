@@ -352,7 +352,7 @@ def test_probes_are_one_script_that_sh_and_bash_can_read() -> None:
                 [shell, "-n"], input=text_of(probe).encode(), capture_output=True, check=False
             )
             assert done.returncode == 0, (probe.name, done.stderr)
-    assert script_of(unique)
+    assert script_of(unique, "mark")
 
 
 def test_every_program_that_can_hang_has_a_time_limit() -> None:

@@ -7,7 +7,6 @@ say, since their files have any name.
 
 from __future__ import annotations
 
-import base64
 import configparser
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from provision.errors import Refusal
 from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource, unified
-from provision.resources.file import checksum
+from provision.resources.file import checksum, parse_contents
 from provision.shell import constant
 
 SOURCES = "shell/sources_state.sh"
@@ -108,7 +107,8 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
         """Print the files that name such a repository, or are named like one."""
         names = " ".join(sorted({name for r in resources for name in r.files}))
         texts = sorted({text for r in resources for text in r._texts()})
-        return Probe("other-sources", words("other_sources", resources[0].family, names, *texts), (SOURCES,))
+        script = words("other_sources", resources[0].family, names, *texts)
+        return Probe("other-sources", script, (SOURCES,), in_place=True)
 
     def _texts(self) -> Iterator[str]:
         """What a file must hold to be looked at."""
@@ -120,9 +120,13 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     def states(
         cls, resources: Sequence[OtherSources], answer: Output
     ) -> Mapping[str, tuple[SourceFile, ...]]:
-        """The files that count for each resource; its own are not among them."""
-        rows = dict(line.partition(" ")[::2] for line in answer.out.splitlines())
-        files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
+        """The files that count for each resource; its own are not among them.
+
+        :raises ValueError: if a file could not be read.
+        """
+        if not answer.ok:
+            raise ValueError(answer.err.strip())
+        files = [SourceFile(path, text) for path, text in sorted(parse_contents(answer.stdout).items())]
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
     def bare(self) -> tuple[SourceFile, ...]:

@@ -92,7 +92,7 @@ class RpmPackages(PackageSet[RpmState]):
         """Ask rpm for every package of every set at once; locks and streams are files."""
         names = sorted({PLUGIN, *(name for r in resources for name in r.names)})
         modules = " ".join(sorted({r.module for r in resources if r.module}))
-        return Probe("rpm-packages", words("rpm_states", modules, *names), (STATE,))
+        return Probe("rpm-packages", words("rpm_states", modules, *names), (STATE,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[RpmPackages], answer: Output) -> Mapping[str, RpmState]:

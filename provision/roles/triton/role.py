@@ -13,8 +13,8 @@ from provision.facts import Facts
 from provision.render import render
 from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
-from provision.resources.gpus_in_containers import GpusInContainers
-from provision.resources.image import CONTAINERS, Image
+from provision.resources.gpus_in_containers import CONTAINERS, GpusInContainers
+from provision.resources.image import Image
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.service import Service
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
