@@ -122,7 +122,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure a run with nothing to do against plain Fabric and pyinfra.
+    """Measure nothing to do against plain Fabric and pyinfra.
 
     inv bench
     """
