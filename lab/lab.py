@@ -192,13 +192,13 @@ class Lab:
 
     def _serve(self, systems: Sequence[Rootfs], say: Say) -> None:
         layout, cache = self.layout, self.layout.cache
-        say("mirroring Debian's packages, and building stand-ins for NVIDIA's")
+        say("package repositories: Debian's packages, stand-ins for NVIDIA's")
         debian, nvidia = (aptrepo.signing_key(cache, name) for name in ("debian", "nvidia"))
         self._publish("debian", debian, aptrepo.debian_mirror(cache, systems, debian))
         packages = aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
         self._publish("nvidia", nvidia, packages)
         self._publish_mirror(nvidia, packages)
-        say("building an image with the real tritonserver (once, about a minute)")
+        say("image with the real tritonserver (the first time about a minute)")
         image = build_image(cache)
         storage = cache / "registry"
         storage.mkdir(exist_ok=True)

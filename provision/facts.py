@@ -18,6 +18,9 @@ BRIDGE_CLASS = "0x0680"
 RHEL_FAMILY = ("rhel", "rocky", "almalinux", "centos", "ol")
 """Systems with RHEL's packages, by ``ID`` of os-release."""
 
+SUPPORTED = "supported: Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL, Rocky and AlmaLinux 8 and 9"
+"""What to say of a system that no role knows."""
+
 Family = Literal["debian", "rhel"]
 """Whose packages a system has: apt's or dnf's."""
 

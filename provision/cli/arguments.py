@@ -178,7 +178,7 @@ def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
             file.write(saved.save(list(plans.values())))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
-    terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+    terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
 
 
 def write_below(folder: Path, file: RenderedFile) -> None:

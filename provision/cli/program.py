@@ -79,6 +79,10 @@ class Program(InvokeProgram):
         with self._usage_errors():
             super().parse_tasks()
 
+        if len(self.tasks) > 1:
+            names = " and ".join(task.name or "" for task in self.tasks)
+            raise Exit(f"error: {names} in one call\nhint: one task a call: the first one ends it", code=2)
+
     def parse_cleanup(self) -> None:
         """Answer ``--help`` and ``--list``."""
         with self._usage_errors():
@@ -135,7 +139,7 @@ class Program(InvokeProgram):
         if unknown := re.fullmatch(r"No idea what '(.*)' is!", said, re.DOTALL):
             return self._unknown(unknown[1], task)
         if flag := re.fullmatch(r"Flag <Argument: ([\w-]+).*> needed value and was not given one!", said):
-            return f"--{flag[1]} needs a value", self._help_of(task)
+            return f"{'-' if len(flag[1]) == 1 else '--'}{flag[1]} needs a value", self._help_of(task)
         return said.rstrip("!."), self._help_of(task)
 
     def _unknown(self, word: str, task: str) -> tuple[str, str]:
@@ -143,10 +147,13 @@ class Program(InvokeProgram):
         if word in NEED_THE_CLONE and word not in names:
             return f"{word} needs a clone of the project", f"in the clone: ./inv {word}"
         if not word.startswith("-"):
-            close = difflib.get_close_matches(word, names, n=1)
-            return f"there is no task {word}", f"did you mean {close[0]}?" if close else self._help_of("")
+            close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+            hint = f"did you mean {close[0]}?" if close else self._help_of("")
+            if task and not close and "--hosts" in self.parser.contexts[task].flags:
+                hint = f"hosts are named by an option: {self.binary} {task} --hosts {word}"
+            return f"there is no task {word}", hint
         context = self.parser.contexts[task] if task else self.initial_context
-        close = difflib.get_close_matches(word, list(context.flags), n=1)
+        close = difflib.get_close_matches(word, list(context.flags), n=1, cutoff=0.7)
         has = f"{task} has" if task else "there is"
         return f"{has} no option {word}", f"did you mean {close[0]}?" if close else self._help_of(task)
 
@@ -162,6 +169,7 @@ def main(namespace: Collection | None = None) -> None:
     namespace = namespace or tasks.COLLECTION
     try:
         Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:
         terminal.reader_is_gone()

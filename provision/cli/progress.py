@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -78,6 +79,7 @@ class Progress:
     _hosts: dict[str, _Host] = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _live: Live | None = field(default=None, init=False)
+    _open: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         self._hosts = {name: _Host() for name in self.names}
@@ -85,6 +87,7 @@ class Progress:
         self._began = self._told = self.clock()
 
     def __enter__(self) -> Progress:
+        self._open = True
         if self.console.is_terminal:
             self._live = Live(
                 console=self.console, get_renderable=self.view, transient=True, refresh_per_second=4
@@ -93,13 +96,21 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open = False
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
             self._live = None
 
     def on_event(self, name: str, event: Event | Doing | str) -> None:
-        """Take an event of a host's run, the next phase of the work on it, or a remark about it."""
+        """Take an event of a host's run, the next phase of the work on it, or a remark about it.
+
+        Connections that end with the command are no events.
+        """
         with self._lock:
+            if not self._open:
+                return
             host = self._hosts[name]
             if isinstance(event, str):
                 self._line(name, event)
@@ -121,7 +132,7 @@ class Progress:
             now = self.clock()
             if self._live is None and now - self._told >= HEARTBEAT:
                 self._told = now
-                self.console.print(self._summary(now) + self._slowest(now), soft_wrap=True)
+                self._print(self._summary(now) + self._slowest(now))
 
     def view(self) -> Text:
         """The live view: a line about all hosts, and one for each that is worked on, the slowest first."""
@@ -175,4 +186,9 @@ class Progress:
 
     def _line(self, name: str, text: str) -> None:
         """One line that stays, above the live view where there is one."""
-        self.console.print(Text(printable(named(f"{name:<{self._width}} {text}"))), soft_wrap=True)
+        self._print(f"{name:<{self._width}} {text}")
+
+    def _print(self, text: str) -> None:
+        """What nobody can read, as on a full disk, is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self.console.print(Text(printable(named(text))), soft_wrap=True)

@@ -18,6 +18,13 @@ from provision.role import Role
 
 Schema = Mapping[str, Any]
 
+SECRET = re.compile(
+    r"(^|_)(pass|pw|passwd|passphrase)$|password|secret|token|(api|private|access)_?key(?!_file)"
+    r"|://[^/@ ]+:[^/@ ]+@",
+    re.IGNORECASE,
+)
+"""What may be a secret, by the name of its variable or by what is in it."""
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -58,13 +65,29 @@ def schema(roles: Sequence[Role]) -> dict[str, Any]:
         for role in roles
         for name in role.shared
     }
-    return {
+    whole = {
         "$schema": DIALECT,
-        "title": "Variables of a host, as the roles read them",
+        "title": "Variables that the roles read, in a file of group_vars or host_vars",
         "type": "object",
-        "properties": found | shared,
+        "properties": {name: {"anyOf": [part, {"type": "null"}]} for name, part in (found | shared).items()},
         **document,
     }
+    return dict(_for_files(whole))
+
+
+def _for_files(part: Any) -> Any:
+    """A schema of one file: a group may give a part of a mapping, and other groups the rest.
+
+    Names that a mapping's pattern does not fit are refused; texts have no marks of Python's documentation.
+    """
+    if isinstance(part, list):
+        return [_for_files(item) for item in part]
+    if not isinstance(part, dict):
+        return part.replace("``", "") if isinstance(part, str) else part
+    kept = {key: _for_files(value) for key, value in part.items() if key != "required"}
+    if "patternProperties" in kept:
+        kept["additionalProperties"] = False
+    return kept
 
 
 def origins(host: Host, roles: Sequence[str]) -> str:
@@ -87,7 +110,7 @@ def _leaves(path: tuple[str, ...], value: Value) -> Iterator[tuple[tuple[str, ..
             yield from _leaves((*path, key), below)
     elif isinstance(value, Vault):
         yield path, "(encrypted)"
-    elif value and re.search(r"pass(word|wd|phrase)?$|secret|token", path[-1], re.IGNORECASE):
+    elif value and ("env" in path[:-1] or SECRET.search(path[-1]) or SECRET.search(str(plain(value)))):
         yield path, "(hidden)"
     else:
         first, newline, _ = _yaml(plain(value)).partition("\\n")

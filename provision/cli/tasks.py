@@ -33,11 +33,15 @@ def provision(
 
     inv provision --hosts gpu-nodes --serial 1,10% --yes
     """
+    from dataclasses import replace
+
     from provision.cli import arguments, terminal
     from provision.plan import report
     from provision.run import fleet
 
     approved = arguments.saved_plans(plan)
+    if approved and not options.hosts:
+        options = replace(options, hosts=",".join(approved))
     rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
     with arguments.open_fleet(options, rollout) as (all_hosts, progress):
         with progress:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -32,35 +34,67 @@ def printable(text: str) -> str:
 
 def write_data(text: str) -> None:
     """Print data: to standard output, coloured on terminals only, never wrapped."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    file = io.StringIO()
+    colours = sys.stdout.isatty() if sys.stdout else False
+    console = Console(file=file, force_terminal=colours, highlight=False, soft_wrap=True, markup=False)
     for line in printable(text).rstrip("\n").split("\n"):
         sign = line.strip()[:1]
         shown = named(line) if line.lstrip().startswith("hint: ") else line
         styled = line.startswith("    ") and sign in STYLES
         console.print(Text(shown, style=STYLES.get(sign, "") if styled else ""))
+    _write(file.getvalue())
 
 
 def write_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    _write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(text: str) -> None:
+    """Write to standard output.
+
+    :raises ProvisionError: if it cannot be written, as on a full disk.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ProvisionError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def log(text: str) -> None:
-    """Print a remark: to standard error."""
-    print(printable(named(text)), file=sys.stderr, flush=True)  # noqa: T201
+    """Print a remark: to standard error. What nobody can read is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(printable(named(text)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager
 def error_boundary() -> Iterator[None]:
-    """Turn our errors into one sentence, a hint and an exit code; interrupts end at once with 130."""
+    """Turn our errors into one sentence, a hint and an exit code; interrupts and signals end at once."""
+    ended_by = [signal.SIGINT]
+
+    def interrupt(number: int, _: object) -> None:
+        ended_by[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        log("interrupted: a run that has started continues on its host, and the next run attaches to it")
-        sys.stdout.flush()
+        log(
+            "interrupted: if a run had started on a host, it continues there, and the next run attaches to it"
+        )
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         # Threads may wait for hosts for minutes; nothing here needs their end.
-        os._exit(130)
+        os._exit(128 + ended_by[0])
     except ProvisionError as error:
         log(f"error: {error}")
         if error.hint:

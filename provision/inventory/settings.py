@@ -47,6 +47,7 @@ _KINDS = {
     "datetime_type": "a date with a time",
 }
 _CHOICES = {"literal_error", "enum"}
+QUOTE = "quote it: without quotes yes, no, on and off are booleans in YAML"
 _LIMITS = {  # filled from pydantic's context of the error
     "greater_than": "is not more than {gt}",
     "greater_than_equal": "is not at least {ge}",
@@ -178,7 +179,10 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
         hint = _type_hint(detail) or _documented(model, path)
         return _Problem(where, f"{name}: {shown} is not {wanted}", hint)
     if kind in _CHOICES:
-        return _choice(where, name, shown, detail)
+        if isinstance(detail["input"], str) and len(details) == 1:
+            return _choice(where, name, shown, detail)
+        hint = QUOTE if isinstance(detail["input"], bool) else _documented(model, path)
+        return _Problem(where, f"{name}: {_sentence(detail, shown)}", hint)
     given = getattr(detail.get("ctx", {}).get("error"), "hint", None)
     return _Problem(where, f"{name}: {_sentence(detail, shown)}", given or _documented(model, path))
 
@@ -197,7 +201,7 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
 def _choice(where: Location, name: str, shown: str, detail: ErrorDetails) -> _Problem:
     """A value that is not among those allowed."""
     expected = str(detail.get("ctx", {}).get("expected", ""))
-    message = f"{name}: {shown} is not one of {expected}"
+    message = f"{name}: {_sentence(detail, shown)}"
     allowed = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
     return _Problem(where, *_with_suggestion(message, str(detail["input"]), allowed))
 
@@ -207,6 +211,8 @@ def _sentence(detail: ErrorDetails, shown: str) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in {"value_error", "assertion_error"}:
         return str(context.get("error") or detail["msg"])
+    if kind in _CHOICES:
+        return f"{shown} is not one of {context.get('expected', '')}"
     if kind in _LIMITS:
         return f"{shown} {_LIMITS[kind].format(**context)}"
     text = detail["msg"]
@@ -218,7 +224,7 @@ def _type_hint(detail: ErrorDetails) -> str | None:
     value = detail["input"]
     if detail["type"] == "string_type":
         if isinstance(value, bool):
-            return "quote it: without quotes yes, no, on and off are booleans in YAML"
+            return QUOTE
         if isinstance(value, int | float):
             return "quote it: without quotes YAML reads a number, and 24.10 becomes 24.1"
         return None

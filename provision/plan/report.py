@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from provision.errors import ChangeError
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import SPOOL
@@ -99,10 +98,10 @@ def recap(results: Sequence[Result], run: str) -> str:
     changes = sum(len(result.changes) for result in results)
     seconds = max((result.seconds for result in results), default=0.0)
     made = "made" if run else "pending"
-    total = f"{counted(changes, 'change')} {made} in {seconds:.1f} s"
+    total = f"{counted(changes, 'change')} {made}, the longest took {seconds:.1f} s"
     lines.append(f"{counted(len(results), 'host')}: {sums or 'none'}; {total}")
-    if run and any(result.changes or isinstance(result.error, ChangeError) for result in results):
-        lines.append(f"run {run}; what each step printed: {SPOOL}/{run}/ on its host, until it reboots")
+    if run and any(result.changes or getattr(result.error, "exit_code", None) for result in results):
+        lines.append(f"run {run}; what each step printed: {SPOOL}/{run}*/ on its host, until it reboots")
     if statuses["skipped"]:
         lines.append(
             "skipped hosts were not started, because others had failed; --max-failed says how many may"

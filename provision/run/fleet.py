@@ -47,8 +47,10 @@ class Rollout:
 
         :raises UsageError: naming the option.
         """
-        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed,))):
-            for text in filter(None, texts):
+        if self.forks < 1:
+            raise UsageError(f"--forks {self.forks}: must be at least 1", hint=f"--forks {FORKS}")
+        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed or "0",))):
+            for text in texts:
                 _share(text, 1, option)
 
     def batches(self, names: Sequence[str]) -> list[list[str]]:
@@ -77,7 +79,7 @@ class Rollout:
 
 
 def _share(text: str, total: int, option: str) -> int:
-    if not re.fullmatch(r"\d+%?", text):
+    if not re.fullmatch(r"[0-9]+%?", text):
         raise UsageError(
             f"{option} {text}: neither a number nor a percentage", hint=f"{option} 2 or {option} 10%"
         )
@@ -241,9 +243,10 @@ class Fleet:
             failed = sum(result.status in ("failed", "unreachable") for result in results)
             hosts = {name: self.hosts[name] for name in batch if name not in self.results}
             if failed > tolerated:
-                self.results |= {name: host.result("skipped") for name, host in hosts.items()}
-                for name in hosts:
-                    self.on_event(name, Doing("skipped"))
+                for name, host in hosts.items():
+                    pending = host.survey is not None and host.survey.plan.changes
+                    self.results[name] = host.result("skipped" if pending else "ok")
+                    self.on_event(name, Doing(self.results[name].status))
                 continue
             self.results |= each(hosts, work, self.rollout.forks, self.refresh)
             self.close(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from provision.causes.known_messages import hint_for
 from provision.connection import Connection
@@ -130,26 +130,30 @@ class HostRun:
     :ivar clock: seconds; only differences count.
     :ivar reboots: how often it was rebooted.
     :ivar right: how many resources were right before anything was changed.
+    :ivar worked: seconds that were spent on it; waiting for an answer or for other hosts does not count.
+    :ivar began: when the work that is under way began.
     """
 
     target: Target
     connection: Connection
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    began: float = field(init=False)
     survey: Survey | None = None
     reboots: int = 0
     right: int = 0
-
-    def __post_init__(self) -> None:
-        self.began = self.clock()
+    worked: float = 0.0
+    began: float | None = None
 
     def make_survey(self, on_event: OnEvent) -> None:
         """Survey the host; what is right before the run is counted here.
 
         :raises HostError: as :func:`survey`.
         """
-        self.survey = survey(self.connection, self.target, on_event, self.sleep)
+        began = self.clock()
+        try:
+            self.survey = survey(self.connection, self.target, on_event, self.sleep)
+        finally:
+            self.worked += self.clock() - began
         self.right = len(self.survey.declared) - len(self.survey.plan.changes)
 
     def result(
@@ -164,7 +168,7 @@ class HostRun:
             notes=self.survey.plan.notes if self.survey else (),
             reboots=self.reboots,
             error=error,
-            seconds=self.clock() - self.began,
+            seconds=self.worked + (self.clock() - self.began if self.began is not None else 0.0),
             connects=self.connection.connects,
             execs=self.connection.execs,
         )
@@ -172,6 +176,7 @@ class HostRun:
     def apply(self, run: str, on_event: OnEvent) -> Result:
         """Apply the plan of the survey, then plan again: changed only if nothing is left to do."""
         assert self.survey is not None
+        self.began = self.clock()
         if not self.survey.plan.changes:
             return self.result("ok")
         done: list[Change] = []
@@ -214,17 +219,22 @@ class HostRun:
             return
         assert self.survey is not None
         on_event(self.target.name, Doing("applying", len(stage.plan.changes)))
+        left = dict(enumerate(stage.plan.changes))
+
+        def watch(event: Event) -> None:
+            change = left.pop(event.index, None) if event.kind in ("ok", "skip") else None
+            if change is not None and event.kind == "ok":
+                done.append(change)
+            on_event(self.target.name, event)
+
         try:
-            events = apply(
-                self.connection, stage.plan, run, lambda event: on_event(self.target.name, event), self.sleep
-            )
+            events = apply(self.connection, stage.plan, run, watch, self.sleep)
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
                 raise
-            done += stage.plan.changes
+            done += left.values()
             return
-        done += [stage.plan.changes[event.index] for event in events if event.kind == "ok"]
         _raise_failure(stage.plan, run, events)
 
     def booted(self) -> str:

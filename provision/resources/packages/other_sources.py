@@ -83,6 +83,8 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     :ivar architecture: what ``$(ARCH)`` in addresses stands for.
     :ivar own: the files that we write.
     :ivar parts: folders in the addresses of further repositories of the same packages.
+    :ivar moved: folders in the addresses of our repository, wherever a mirror has it; they count in files
+        that an earlier run wrote.
     :ivar files: names of files, without ending, that hold such repositories, whatever their address.
     """
 
@@ -94,6 +96,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     own: tuple[str, ...]
     parts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
     shell = ("shell/sources.sh",)
@@ -114,7 +117,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
         """What a file must hold to be looked at."""
         # An address can have a variable where ours has the architecture.
         yield _bare(self.uri).partition(f"/{self.architecture}")[0]
-        yield from (f"/{part}" for part in self.parts)
+        yield from (f"/{part}" for part in (*self.parts, *self.moved))
 
     @classmethod
     def states(
@@ -160,7 +163,8 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     def _may_go(self, file: SourceFile) -> bool:
         """Whether a file is one to remove; False if nothing in it counts."""
         entries = file.entries
-        ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry)]
+        parts = (*self.parts, *(self.moved if file.stem.startswith("provision-") else ()))
+        ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry, parts)]
         if not ours:
             return False
         if len(ours) == len(entries) and file.path.startswith((f"{APT_SOURCES}/", f"{DNF_SOURCES}/")):
@@ -171,11 +175,11 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
             hint="remove this entry by hand: with two keys for one repository apt stops for all of them",
         )
 
-    def _is_the_same(self, entry: Source) -> bool:
+    def _is_the_same(self, entry: Source, parts: Sequence[str]) -> bool:
         """Whether it is our repository once more, or another one of the same packages."""
         uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
         same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
-        return same or any(f"/{part}/" in f"{uri}/" for part in self.parts)
+        return same or any(f"/{part}/" in f"{uri}/" for part in parts)
 
 
 def _gone(path: str) -> str:

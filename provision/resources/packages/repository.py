@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
 from provision.errors import Refusal
-from provision.facts import Facts, Family
+from provision.facts import SUPPORTED, Facts, Family
 from provision.resource import AnyResource, Signal
 from provision.resources.file import File
 from provision.resources.packages.deb import APT, Packages
@@ -28,7 +29,7 @@ FINGERPRINT_EXAMPLE = "EB693B3035CD5710E231E123A4B469963BF863CC"
 class Repo(Settings):
     """A repository of packages, for apt or for dnf, and the key that must have signed it."""
 
-    uri: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com/cuda/debian12/x86_64"])
+    uri: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com/packages"])
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
     """Suite, or ``/`` for a flat repository, which every one for dnf is."""
@@ -65,14 +66,23 @@ class Repo(Settings):
 
 
 def check_address(address: str) -> None:
-    """Refuse a password in an address, which stands in files that everybody on a host can read.
+    """Refuse what is no folder's address, and a password in it: files with it can be read by everybody.
 
-    :raises ImpossibleError: saying where it belongs.
+    :raises ImpossibleError: saying what is right.
     """
-    if "@" in address.rpartition("://")[2].partition("/")[0]:
+    parts = urlsplit(address)
+    if "@" in parts.netloc:
         raise ImpossibleError(
             "the address names a user",
             hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5))",
+        )
+    try:
+        whole = bool(parts.hostname or parts.scheme.endswith("file")) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or parts.query or parts.fragment or ".." in parts.path.split("/"):
+        raise ImpossibleError(
+            f"{address} is not the address of a folder", hint="write it as https://mirror.example.com/folder"
         )
 
 
@@ -106,18 +116,20 @@ def package_source(repo: Repo, facts: Facts) -> list[File]:
     ]
 
 
-def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
+def repository(repo: Repo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:
     """``repo`` for the host's package manager, in place of what others have written for the same repository.
 
     Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
 
+    :param moved: see :class:`OtherSources`.
     :raises Refusal: see :func:`package_source`.
     """
     files = package_source(repo, facts)
     if facts.family != "debian":
         return list(files)
     own = tuple(file.path for file in files)
-    return [OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own), *files]
+    others = OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own, moved=moved)
+    return [others, *files]
 
 
 def _apt_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
@@ -186,7 +198,5 @@ def require_family(facts: Facts, role: str) -> Family:
     :raises Refusal: naming the system, if its packages are neither for apt nor for dnf.
     """
     if facts.family is None:
-        raise Refusal(
-            f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
-        )
+        raise Refusal(f"role {role} does not know {facts.system}", hint=SUPPORTED)
     return facts.family

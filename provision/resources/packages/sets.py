@@ -278,12 +278,15 @@ class PackageSet(Resource[State]):
         ]
 
     def _refuse_foreign_holds(self, state: State, moves: Sequence[Move]) -> None:
-        for move in moves:
-            name, wanted = move.package.name, move.package.version or f"it {move.verb}ed"
-            if held := self.foreign_hold(move.package, state):
-                raise Refusal(
-                    f"{name} is held at {held} by somebody, wanted {wanted}", hint=f"{self.unhold} {name}"
-                )
+        held = [(m.package, self.foreign_hold(m.package, state)) for m in moves]
+        theirs = [(package, version) for package, version in held if version]
+        if theirs:
+            package, version = theirs[0]
+            wanted = package.version or (f"{package.least} or later" if package.least else "another version")
+            raise Refusal(
+                f"{package.name} is held at {version} by somebody, wanted {wanted}",
+                hint=f"{self.unhold} {' '.join(package.name for package, _ in theirs)}",
+            )
 
     def _majors(self, state: State) -> set[int]:
         """The major versions that are installed, by the packages whose version tells."""

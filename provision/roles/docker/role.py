@@ -146,6 +146,10 @@ def source_of(settings: DockerSettings, facts: Facts) -> Repo:
     return public_repository(address, *KEY, settings.mirror)
 
 
+def _source(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
+    return repository(source_of(settings, facts), facts, moved=("download.docker.com/linux",))
+
+
 def engine_of(settings: DockerSettings, facts: Facts) -> Engine:
     """The engine that a host may have.
 
@@ -174,7 +178,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     installed = package_resource(facts, "docker", packages, hold=settings.hold, signals=(("", DOCKER_MOVED),))
     return [
         engine_of(settings, facts),
-        *(repository(source_of(settings, facts), facts) if _from_docker(settings, facts) else ()),
+        *(_source(settings, facts) if _from_docker(settings, facts) else ()),
         daemon,
         *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from provision.errors import Refusal
-from provision.facts import Facts
+from provision.facts import SUPPORTED, Facts
 from provision.roles.driver.packages.flavour import Flavour
 from provision.roles.driver.packages.table import ANY, ONE_NAME_FROM, PINNING_FROM, SWAPPED, TABLE, Row
 from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
@@ -108,9 +108,7 @@ def _row(facts: Facts, source: Source, branch: int) -> Row:
     system = system_of(facts)
     rows = [row for row in TABLE if system in row.systems and row.source == source]
     if not rows:
-        raise Refusal(
-            _unknown_system(facts, source, system), hint="supported: see the support table in README.md"
-        )
+        raise Refusal(_unknown_system(facts, source, system), hint=SUPPORTED)
     swapped = SWAPPED.get(branch) if source == "archive" and facts.os == "ubuntu" else None
     if swapped:
         raise Refusal(
