@@ -179,8 +179,9 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
         hint = _type_hint(detail) or _documented(model, path)
         return _Problem(where, f"{name}: {shown} is not {wanted}", hint)
     if kind in _CHOICES:
-        if isinstance(detail["input"], str) and len(details) == 1:
-            return _choice(where, name, shown, detail)
+        problem = _choice(where, name, shown, detail)
+        if isinstance(detail["input"], str) and (len(details) == 1 or not problem.hint):
+            return problem
         hint = QUOTE if isinstance(detail["input"], bool) else _documented(model, path)
         return _Problem(where, f"{name}: {_sentence(detail, shown)}", hint)
     given = getattr(detail.get("ctx", {}).get("error"), "hint", None)

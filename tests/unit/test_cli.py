@@ -226,3 +226,32 @@ def test_tasks_that_need_the_clone_are_known_by_name() -> None:
 )
 def test_the_name_of_the_program(called: str, expected: str) -> None:
     assert program_name(called) == expected
+
+
+def test_a_second_task_in_one_call_is_refused(tmp_path: Path) -> None:
+    """The first one ends the program, so that the second would never run."""
+    done = inv("settings", "triton", "plan", "--hosts", "all", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: settings and plan in one call\nhint: one task a call")
+
+
+def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    for arguments in ("settings", "settings --schema"):
+        argv = f"{sys.executable} {ROOT}/tasks.py {arguments} >/dev/full"
+        ran = subprocess.run(["sh", "-c", argv], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        assert ran.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("plan", "gpu-01"), "hosts are named by an option: INV plan --hosts gpu-01"),
+        (("plan", "--serial", "1"), "INV --help plan"),
+        (("verify", "-k"), "INV --help verify"),
+    ],
+)
+def test_hints_of_usage_errors_lead_somewhere(arguments: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    done = inv(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"hint: {hint.replace('INV', INV)}\n")

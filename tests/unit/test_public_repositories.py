@@ -14,8 +14,10 @@ from provision.facts import Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
 from provision.render import template_path
+from provision.resource import Planned
 from provision.resources.file import File
 from provision.resources.packages.openpgp import fingerprints
+from provision.resources.packages.other_sources import OtherSources, SourceFile
 from provision.resources.packages.repository import Repo
 from provision.resources.packages.sets import Package
 from provision.roles import all_roles
@@ -145,6 +147,10 @@ def test_a_roles_own_mirror_and_repository_win() -> None:
         ("http://x", "driver.mirror: 'http://x' is not a mapping"),
         ({**SIGNED, "fingerprint": "0" * 40}, f"driver.mirror: the key has fingerprint {FINGERPRINT}"),
         ({"base": "https://me:s3cret@mirror/x"}, "driver.mirror: the address names a user"),
+        ({"base": "http://"}, "driver.mirror: http:// is not the address of a folder"),
+        ({"base": "http://m:99999/"}, "driver.mirror: http://m:99999/ is not the address of a folder"),
+        ({"base": "http://m/?q=1#x"}, "is not the address of a folder"),
+        ({"base": "http://m/../x"}, "is not the address of a folder"),
     ],
 )
 def test_a_mirror_that_cannot_be_is_refused(mirror: Any, says: str) -> None:
@@ -178,3 +184,17 @@ def test_ten_lines_are_a_whole_inventory() -> None:
         "/etc/apt/sources.list.d/provision-developer-download-nvidia-com-compute-cuda-repos-debian12-x86-64.sources",
         "/etc/apt/sources.list.d/provision-nvidia-github-io-libnvidia-container-stable-deb-amd64.sources",
     ]
+
+
+def test_another_mirror_takes_the_place_of_the_one_before() -> None:
+    """Its source file has another name, and apt would go on asking the old address."""
+    facts = machine("debian:12")
+    old = "/etc/apt/sources.list.d/provision-old-compute-cuda-repos-debian12-x86-64.sources"
+    text = b"Types: deb\nURIs: http://old/x/compute/cuda/repos/debian12/x86_64/\nSuites: /\n"
+    declared = ROLES["driver"].resources(settings("driver", {"mirror": {"base": BASE}}), facts)
+    others = next(resource for resource in declared if isinstance(resource, OtherSources))
+    change = others.change((SourceFile(old, text),), Planned())
+    assert change is not None
+    assert change.summary.startswith(f"remove {old}")
+    theirs = SourceFile("/etc/apt/sources.list.d/cuda-debian12-x86_64.sources", text)
+    assert others.change((theirs,), Planned()) is None, "a source that somebody else wrote stays"

@@ -86,7 +86,8 @@ def test_the_recap_is_in_ansibles_words() -> None:
         "a-long-name : ok=0    changed=0    unreachable=1    failed=0    skipped=0     10.0 s",
         "gpu-04      : ok=30   changed=2    unreachable=0    failed=0    skipped=0    100.0 s",
         "gpu-05      : ok=0    changed=0    unreachable=0    failed=0    skipped=1      0.0 s",
-        "5 hosts: 1 ok, 1 changed, 1 failed, 1 unreachable, 1 skipped; 3 changes made, the longest took 100.0 s",
+        "5 hosts: 1 ok, 1 changed, 1 failed, 1 unreachable, 1 skipped; 3 changes made,"
+        " the longest took 100.0 s",
         "run 20260102T030405Z-abcdef; what each step printed: /run/provision/20260102T030405Z-abcdef*/"
         " on its host, until it reboots",
         "skipped hosts were not started, because others had failed; --max-failed says how many may",

@@ -154,7 +154,7 @@ def test_a_system_of_no_known_family_is_refused(role: str) -> None:
     arch = replace(H100, os="arch", version="", codename="", architecture="")
     with pytest.raises(Refusal, match=f"role {role} does not know arch") as caught:
         resources(role, arch)
-    assert "README" in str(caught.value.hint)
+    assert "supported: Debian 12 and 13" in str(caught.value.hint)
 
 
 def test_triton_without_gpus() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import Url
 
 from provision.errors import Refusal
 from provision.facts import SUPPORTED, Facts, Family
@@ -70,17 +70,16 @@ def check_address(address: str) -> None:
 
     :raises ImpossibleError: saying what is right.
     """
-    parts = urlsplit(address)
-    if "@" in parts.netloc:
+    try:
+        parts = Url(address)
+    except ValueError:
+        parts = None
+    if parts is not None and parts.username:
         raise ImpossibleError(
             "the address names a user",
             hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5))",
         )
-    try:
-        whole = bool(parts.hostname or parts.scheme.endswith("file")) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole or parts.query or parts.fragment or ".." in parts.path.split("/"):
+    if parts is None or parts.query or parts.fragment or ".." in address.split("/"):
         raise ImpossibleError(
             f"{address} is not the address of a folder", hint="write it as https://mirror.example.com/folder"
         )

@@ -147,7 +147,8 @@ def source_of(settings: DockerSettings, facts: Facts) -> Repo:
 
 
 def _source(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
-    return repository(source_of(settings, facts), facts, moved=("download.docker.com/linux",))
+    moved = () if settings.repo else ("download.docker.com/linux",)
+    return repository(source_of(settings, facts), facts, moved)
 
 
 def engine_of(settings: DockerSettings, facts: Facts) -> Engine:

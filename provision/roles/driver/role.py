@@ -170,8 +170,10 @@ def _sources(
     """The repository; and for apt, this branch above all others, NVIDIA's own pins included."""
     found: list[AnyResource] = []
     if settings.source == "cuda":
-        repo = settings.repo or cuda_repository(facts, settings.mirror)
-        found += repository(repo, facts, moved=("compute/cuda/repos",))
+        if settings.repo:
+            found += repository(settings.repo, facts)
+        else:
+            found += repository(cuda_repository(facts, settings.mirror), facts, ("compute/cuda/repos",))
     if family == "debian":
         pin = render("driver/preferences.j2", packages=PINNED, version=settings.wanted)
         found.append(File(PREFERENCES, pin.encode()))
