@@ -25,32 +25,46 @@ VENV = ROOT / ".venv"
     iterable=["suite"],
 )
 def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
-    """Start the lab: bare hosts gpu-01, gpu-02 … with a package repository and an image registry."""
+    """Start the lab: bare hosts, package repositories, a registry.
+
+    inv lab.up --count 3 --suite bookworm --suite trixie
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        Lab("lab").up(count=count, say=terminal.log, suites=suite or ("bookworm",))
+        lab = Lab.named()
+        with terminal.working() as say:
+            lab.up(count=count, say=say, suites=suite or ("bookworm",))
+        terminal.log(
+            f"lab {lab.layout.name!r}: {len(lab.hosts)} hosts are up; next: inv plan --hosts gpu-nodes"
+        )
 
 
 @task
 def lab_down(c: Context) -> None:
-    """Stop the lab and remove everything that it made, its cache aside."""
+    """Stop the lab and remove all but its cache.
+
+    inv lab.down
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        Lab("lab").down(say=terminal.log)
+        Lab.named().down(say=terminal.log)
 
 
 @task
 def lab_status(c: Context) -> None:
-    """Show the hosts of the lab."""
+    """Show the hosts of the lab.
+
+    inv lab.status
+    """
     from lab.lab import Lab
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        rows = Lab("lab").status()
+        rows = Lab.named().status()
         terminal.write_data(
             "\n".join(str(row) for row in rows) or "the lab is not up; start it with: inv lab.up"
         )
@@ -58,7 +72,10 @@ def lab_status(c: Context) -> None:
 
 @task
 def demo(c: Context) -> None:
-    """Lab up, provision, provision again, verify, one inference: the whole way on this machine."""
+    """Take two bare lab hosts to serving, and prove it.
+
+    inv demo
+    """
     from lab.demo import run
     from provision.cli import terminal
 
@@ -75,16 +92,27 @@ def demo(c: Context) -> None:
     }
 )
 def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
-    """Run the tests. Those on lab hosts need root on Debian; elsewhere they are skipped with one reason."""
+    """Run the tests. Lab hosts need root on Debian; their tests are skipped elsewhere.
+
+    inv test --unit -k inventory
+    """
+    from lab import test_root
+    from provision.cli import terminal
+
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
     _install_developers_tools()
-    raise SystemExit(_run("python", "-m", "pytest", *paths, *chosen))
+    with terminal.error_boundary(), terminal.working() as say:
+        argv = test_root.command([sys.executable, "-m", "pytest", *paths, *chosen], [ROOT], say)
+    raise SystemExit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
 
 
 @task
 def check(c: Context) -> None:
-    """Run the linters, the type checker and the check of import directions."""
+    """Run linters, the type checker and the import contracts.
+
+    inv check
+    """
     from tests.linters import LINTERS
 
     _install_developers_tools()
@@ -94,12 +122,15 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure a run with nothing to do against plain Fabric on the lab's hosts, in the same run."""
-    from bench.nothing_to_do import run
+    """Measure nothing to do against plain Fabric and pyinfra.
+
+    inv bench
+    """
+    from bench import nothing_to_do, pyinfra
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        raise SystemExit(run(terminal.write_data))
+        raise SystemExit(nothing_to_do.run(terminal.write_data) or pyinfra.run(terminal.write_data))
 
 
 def _run(program: str, *arguments: str) -> int:
@@ -113,11 +144,16 @@ def _install_developers_tools() -> None:
     lock, stamp = ROOT / "requirements-dev.lock", VENV / ".lock-dev"
     if Path(sys.prefix) != VENV or (stamp.exists() and stamp.read_bytes() == lock.read_bytes()):
         return
-    print(f"installing {lock.name} into {VENV}", file=sys.stderr)
+    from provision.cli import terminal
+
     locks = ("-r", "requirements.lock", "-r", lock.name)
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes")
-    if code := _run("python", *pip, *locks):
-        raise SystemExit(code)
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
+    with terminal.working() as say:
+        say(f"installing {lock.name} into {VENV}")
+        done = subprocess.run([*pip, *locks], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        terminal.log(done.stdout + done.stderr)
+        raise SystemExit(2)
     stamp.write_bytes(lock.read_bytes())
 
 

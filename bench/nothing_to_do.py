@@ -77,8 +77,8 @@ def _scripts(target: Target) -> list[str]:
     with Connection(target.login) as connection:
         declared = declare(target.name, target.settings, ask_facts(connection)[0])
     return [
-        script_of((*PROBES, ACTIVE)),
-        script_of(planning.probes(declared)),
+        script_of((*PROBES, ACTIVE), "mark"),
+        script_of(planning.probes(declared), "mark"),
     ]
 
 

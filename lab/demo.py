@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab.lab import Lab
 from provision import roles
+from provision.cli import terminal
 from provision.connection import Connection
 from provision.errors import HostError
 from provision.inventory import sources
@@ -27,14 +28,15 @@ def run(say: Callable[[str], None]) -> int:
     """Show the whole way; return the exit code of the first command that did not do what it should."""
     began = time.monotonic()
     say("== Two bare hosts: systemd, sshd, sudo; no Docker, no driver, nothing of ours (inv lab.up)")
-    Lab("lab").up(count=2, say=say)
+    with terminal.working() as doing:
+        Lab.named().up(count=2, say=doing)
     for title, arguments in (
         ("From bare to serving", ["provision", "--hosts", PATTERN, "--yes"]),
         ("Again: nothing to do", ["provision", "--hosts", PATTERN, "--yes"]),
         ("Proof, host by host", ["verify", "--hosts", PATTERN]),
     ):
         say(f"\n== {title} (inv {' '.join(arguments)})")
-        code = subprocess.run([sys.executable, "-m", "invoke", *arguments], cwd=ROOT, check=False).returncode
+        code = subprocess.run([sys.executable, "tasks.py", *arguments], cwd=ROOT, check=False).returncode
         if code:
             say(f"the demo ends here: exit code {code}")
             return code
@@ -58,7 +60,7 @@ def _show_inference(say: Callable[[str], None]) -> None:
     host = sources.load([ROOT / "inventories/lab"]).select(PATTERN)[0]
     target = fleet.targets([host], roles.choose(roles.all_roles(), ["triton"]))[0][0]
     settings = next(iter(target.settings.values()))
-    name, instance = next(iter(settings.instances.items()))  # type: ignore[attr-defined]
+    name, instance = next(iter(settings.servers.items()))  # type: ignore[attr-defined]
     with Connection(target.login) as connection:
         answer = inference(connection, name, instance)
     for key, value in answer.items():

@@ -33,6 +33,14 @@ from provision.errors import ProvisionError, UsageError
 Say = Callable[[str], None]
 
 SCHEMA = 1
+
+MIRRORED = (
+    "developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64",
+    "developer.download.nvidia.com/compute/cuda/repos/debian13/x86_64",
+    "nvidia.github.io/libnvidia-container/stable/deb/amd64",
+)
+"""NVIDIA's repositories, as the lab's mirror of them lays them out."""
+
 AT_ONCE = 4
 """How many hosts boot at the same time."""
 
@@ -70,6 +78,14 @@ class Lab:
         if name not in NETWORKS:
             raise UsageError(f"no lab is called {name!r}", hint=f"known: {', '.join(NETWORKS)}")
         self.layout = Layout(name)
+
+    @classmethod
+    def named(cls) -> Lab:
+        """The lab that ``PROVISION_LAB`` names, "lab" where it is unset, as for the inventory of the lab.
+
+        :raises UsageError: there is no lab of that name.
+        """
+        return cls(os.environ.get("PROVISION_LAB") or "lab")
 
     @property
     def hosts(self) -> list[LabHost]:
@@ -176,11 +192,13 @@ class Lab:
 
     def _serve(self, systems: Sequence[Rootfs], say: Say) -> None:
         layout, cache = self.layout, self.layout.cache
+        say("package repositories: Debian's packages, stand-ins for NVIDIA's")
         debian, nvidia = (aptrepo.signing_key(cache, name) for name in ("debian", "nvidia"))
         self._publish("debian", debian, aptrepo.debian_mirror(cache, systems, debian))
-        self._publish(
-            "nvidia", nvidia, aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
-        )
+        packages = aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
+        self._publish("nvidia", nvidia, packages)
+        self._publish_mirror(nvidia, packages)
+        say("image with the real tritonserver (the first time about a minute)")
         image = build_image(cache)
         storage = cache / "registry"
         storage.mkdir(exist_ok=True)
@@ -200,11 +218,25 @@ class Lab:
         }
         self._save(state)
 
+    def _publish_mirror(self, key: aptrepo.SigningKey, folder: Path) -> None:
+        """Serve NVIDIA's packages once more, at the places where a mirror of its repositories has them."""
+        for place in MIRRORED:
+            self._point(f"mirror/{place}", folder)
+        state = self._state()
+        state["mirror"] = {
+            "base": f"{self.layout.apt_url}/mirror",
+            "fingerprint": key.fingerprint,
+            "key": key.armoured,
+        }
+        self._save(state)
+
     def _point(self, name: str, folder: Path) -> None:
-        fresh = self.layout.www / f".{name}"
+        place = self.layout.www / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = place.with_name(f".{place.name}")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(folder)
-        fresh.replace(self.layout.www / name)
+        fresh.replace(place)
 
     def _start_services(self, storage: Path) -> None:
         layout = self.layout
@@ -244,9 +276,8 @@ class Lab:
         self.layout.known_hosts.write_text("".join(lines), encoding="ascii")
 
     def _boot(self, say: Say) -> None:
-        started = time.monotonic()
+        say(f"booting {len(self.hosts)} hosts")
         self._each(self.hosts, LabHost.boot)
-        say(f"{len(self.hosts)} hosts are up ({time.monotonic() - started:.1f} s)")
 
     def _each(self, hosts: Sequence[LabHost], work: Callable[[LabHost], None]) -> None:
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,3 +1,3 @@
-"""Bare GPU machines to NVIDIA Triton serving: inventory, facts, plan, apply, proof."""
+"""Bare GPU machines to NVIDIA Triton serving: inventory, plan, apply, proof."""
 
 __version__ = "0.1.0"

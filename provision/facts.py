@@ -18,19 +18,25 @@ BRIDGE_CLASS = "0x0680"
 RHEL_FAMILY = ("rhel", "rocky", "almalinux", "centos", "ol")
 """Systems with RHEL's packages, by ``ID`` of os-release."""
 
+SUPPORTED = "supported: Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL, Rocky and AlmaLinux 8 and 9"
+"""What to say of a system that no role knows."""
+
 Family = Literal["debian", "rhel"]
 """Whose packages a system has: apt's or dnf's."""
 
 FACTS = "shell/facts.sh"
 
 PROBES = (
-    Probe("os-release", "cat /etc/os-release"),
-    Probe("system", "system_facts", (FACTS,)),
-    Probe("pci", "nvidia_devices", (FACTS,)),
-    Probe("nvlink5", "nvlink5_switch", (FACTS,)),
-    Probe("secure-boot", "secure_boot_variable", (FACTS,)),
+    Probe("os-release", "lines_of /etc/os-release", (FACTS,), in_place=True),
+    Probe("system", "system_facts", (FACTS,), in_place=True),
+    Probe("pci", "nvidia_devices", (FACTS,), in_place=True),
+    Probe("nvlink5", "nvlink5_switch", (FACTS,), in_place=True),
+    Probe("secure-boot", "secure_boot_variable", (FACTS,), in_place=True),
 )
 """The questions behind :class:`Facts`."""
+
+VIRTUALIZATION = Probe("virtualization", "systemd-detect-virt 2>/dev/null || :")
+"""A question that only people have: no role branches on its answer."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Facts:
     :ivar architecture: dpkg's name of it: ``amd64``, ``arm64``; empty where there is no dpkg.
     :ivar kernel: release of the running kernel.
     :ivar boot_id: changes with every boot.
-    :ivar virtualization: of systemd-detect-virt(1): ``none``, ``kvm``, …
+    :ivar virtualization: of systemd-detect-virt(1): ``none``, ``kvm``, …; empty where that was not asked.
     :ivar secure_boot: whether the firmware enforces it; False where there is no UEFI.
     :ivar nvswitches: NVSwitches on the PCI bus (up to NVLink 4, as on HGX A100 and H100).
     :ivar nvlink5: whether a switch manager of NVLink 5 is there (HGX B200, NVL72).
@@ -103,14 +109,14 @@ class Facts:
 
 
 def parse(answers: Mapping[str, Output]) -> Facts:
-    """Read the answers to :data:`PROBES`.
+    """Read the answers to :data:`PROBES`, and to :data:`VIRTUALIZATION` if it was asked.
 
     :raises ValueError: if the system cannot be told.
     """
     release = _os_release(answers["os-release"].out)
     devices = [line.split() for line in answers["pci"].out.splitlines()]
     lines = answers["system"].out.split("\n")
-    if len(lines) < 5 or "ID" not in release:
+    if len(lines) < 4 or "ID" not in release:
         raise ValueError("no /etc/os-release or no uname: not a Linux system that we know")
     return Facts(
         os=release["ID"],
@@ -120,7 +126,7 @@ def parse(answers: Mapping[str, Output]) -> Facts:
         machine=lines[1],
         architecture=lines[2],
         boot_id=lines[3],
-        virtualization=lines[4] or "none",
+        virtualization=answers["virtualization"].out.strip() or "none" if "virtualization" in answers else "",
         secure_boot=answers["secure-boot"].out.strip() == "1",
         gpus=tuple(
             Gpu(address, int(device, 16))

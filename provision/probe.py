@@ -58,14 +58,17 @@ class Output:
 class Probe:
     """A question to a host: POSIX sh text that reads and never changes anything.
 
-    It runs in a subshell of its own, with a fixed locale and PATH, with root's rights where the
-    inventory says so.
+    It runs with a fixed locale and PATH, with root's rights where the inventory says so, and leaves nothing
+    running behind: what came from there would count as the output of another probe.
 
     :ivar name: unique among the probes of one host.
     :ivar script: one line that calls a command or a function.
     :ivar shell: the files below ``templates/`` whose functions the script calls, such as ``shell/files.sh``.
+    :ivar in_place: whether it runs in the shell of all probes and not in a subshell of its own, because it
+        leaves that shell as it is but for variables that nobody else reads.
     """
 
     name: str
     script: str
     shell: tuple[str, ...] = ()
+    in_place: bool = False

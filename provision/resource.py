@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from provision.probe import Output, Probe, quote
+from provision.probe import Output, Probe, quote, words
 from provision.shell import constant
 
 State = TypeVar("State")
@@ -32,6 +32,8 @@ ABSENT = Missing.ABSENT
 
 UNKNOWN = Missing.UNKNOWN
 """The host cannot tell before an earlier change is made (Docker's images before Docker is there)."""
+
+LINES = "shell/lines.sh"
 
 OWED = constant("shell/steps.sh", "owed")
 """Folder on a host with a note for each handler that is owed."""
@@ -169,6 +171,11 @@ class Resource(ABC, Generic[State]):
         """The resource's name, unique on a host."""
 
     @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        """The kind whose one question tells the states of this kind, too; each asks for itself as a rule."""
+        return cls
+
+    @classmethod
     @abstractmethod
     def probe(cls, resources: Sequence[Self]) -> Probe:
         """The one question that tells the state of all ``resources`` of this kind."""
@@ -273,7 +280,7 @@ class Handler(Resource[bool]):
     @classmethod
     def probe(cls, resources: Sequence[Handler]) -> Probe:  # noqa: ARG003
         """List the notes."""
-        return Probe("handler", f"ls {quote(OWED)} 2>/dev/null || :")
+        return Probe("handler", words("names_in", OWED), (LINES,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Handler], answer: Output) -> Mapping[str, bool]:

@@ -36,6 +36,7 @@ class Role:
     :ivar settings: the model of its settings.
     :ivar resources: what a host needs, in the order in which it is made right. It may raise Refusal.
     :ivar order: place among the roles of a run; lower comes first.
+    :ivar shared: settings that are the host's variables of the same name where its own do not give them.
     :ivar example: settings as an inventory gives them, with which the role is tested.
     """
 
@@ -43,4 +44,5 @@ class Role:
     settings: type[Settings]
     resources: Callable[[Any, Facts], Sequence[AnyResource]]
     order: int = 50
+    shared: tuple[str, ...] = ()
     example: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)

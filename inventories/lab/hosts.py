@@ -15,27 +15,14 @@ from typing import Any
 STATE = Path("/var/lib/provision-lab")
 
 
-def nvidia(lab: dict[str, Any]) -> dict[str, Any]:
-    """The lab's stand-in for NVIDIA's repository."""
-    return {**lab["repositories"]["nvidia"], "suite": "/"}
-
-
-def driver(lab: dict[str, Any], version: str) -> dict[str, Any]:
-    """The driver in one version."""
-    return {
-        "source": "mirror",
-        "branch": int(version.partition(".")[0]),
-        "version": version,
-        "repo": nvidia(lab),
-    }
-
-
 def settings(lab: dict[str, Any]) -> dict[str, Any]:
     """What the roles are told for every host of the lab."""
     registry = lab["registry"]
     return {
-        "driver": driver(lab, "580.159.04-1"),
-        "toolkit": {"version": "1.20.0-1", "repo": nvidia(lab)},
+        # Copies of NVIDIA's repositories with stand-ins for its packages, which the lab signs itself.
+        "mirror": lab["mirror"],
+        "driver": {"branch": 580},
+        "toolkit": {},
         # The lab's registry speaks plain HTTP.
         "docker": {"daemon": {"insecure-registries": [registry]}},
         "triton": {
@@ -66,7 +53,7 @@ def host_vars(lab: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
         found["ansible_become_password"] = host["sudo_password"]
     if host["suite"] == "trixie":
         # NVIDIA's repository for Debian 13 begins with this branch.
-        found["driver"] = driver(lab, "590.48.01-1")
+        found["driver"] = {"branch": 590}
     return found
 
 
@@ -91,7 +78,7 @@ def main(arguments: list[str]) -> int:
     except FileNotFoundError:
         lab = {}
     if not lab.get("hosts"):
-        sys.stderr.write("the lab is not up; start it with: inv lab.up\n")
+        sys.stderr.write("the lab is not up: inv lab.up starts it; for hosts of your own: --inventory PATH\n")
         return 1
     document = inventory(lab)
     if arguments[:1] == ["--host"]:

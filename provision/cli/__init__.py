@@ -9,12 +9,14 @@ COMMAND = "gpu-provision"
 """The installed command; the name of the distribution, too."""
 
 
-def program_name() -> str:
-    """What the running program is called by: the installed command, the module, or a clone's ``inv``.
+def program_name(argv0: str = "") -> str:
+    """What the program is called by: the installed command, the module, or a clone's ``inv``.
 
     In another folder than the clone it is a whole path; ``inv`` alone is Invoke's in the virtual environment.
+
+    :param argv0: how it was started; empty for the running program.
     """
-    called = Path(sys.argv[0])
+    called = Path(argv0 or sys.argv[0])
     if called.stem == COMMAND:
         return COMMAND
     if called.name == "tasks.py":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from provision.cli import terminal
 from provision.cli.options import Options
+from provision.cli.progress import Progress
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
+from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
+from provision.connection.session import fetch_host_key
 from provision.data import data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
@@ -115,31 +119,37 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
         )
 
 
-def enroll_hosts(logins: Sequence[Login]) -> None:
+def enroll_hosts(
+    logins: Sequence[Login],
+    ask: Callable[[str], bool] = terminal.confirmed,
+    fetch: Callable[[Login], HostKey] = fetch_host_key,
+) -> None:
     """Show the keys of unknown hosts, and record them if somebody agrees.
 
     :raises UsageError: if nobody does, or they cannot be written.
     """
-    keys = new_keys(logins, terminal.log)
+    keys = new_keys(logins, terminal.log, fetch)
     for login, key in keys:
         terminal.log(f"{login.host}: {key.kind} {key.fingerprint}")
-    if keys and not terminal.confirmed(
+    if keys and not ask(
         "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
     ):
         raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
     record(keys)
 
 
-def open_fleet(options: Options, rollout: fleet.Rollout) -> fleet.Fleet:
-    """A fleet of the selected hosts with the permissions of the command line, whose progress is shown.
+@contextlib.contextmanager
+def open_fleet(options: Options, rollout: fleet.Rollout) -> Iterator[tuple[fleet.Fleet, Progress]]:
+    """A fleet of the selected hosts with the permissions of the command line, and the view of its progress.
 
     :raises UsageError: for anything that is refused.
     """
     given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
     found = [replace(target, granted=granted) for target in reachable(options)]
-    progress = terminal.Progress({target.name: 0 for target in found})
-    return fleet.Fleet(found, rollout, progress.on_event, progress.refresh)
+    progress = Progress([target.name for target in found])
+    with fleet.Fleet(found, rollout, progress.on_event, progress.refresh) as all_hosts:
+        yield all_hosts, progress
 
 
 def saved_plans(path: str) -> dict[str, Plan] | None:
@@ -168,7 +178,7 @@ def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
             file.write(saved.save(list(plans.values())))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
-    terminal.log(f"saved to {path}; apply it with: inv provision --hosts … --plan {path}")
+    terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
 
 
 def write_below(folder: Path, file: RenderedFile) -> None:

@@ -14,15 +14,15 @@ from invoke.tasks import Task
 Function = Callable[..., None]
 
 HELP = {
-    "allow_branch_change": "allow another driver branch than the one that is installed",
-    "ask_become_pass": "ask for the password of sudo",
-    "enroll": "show the host keys of unknown hosts, and write them to known_hosts",
-    "forks": "hosts worked on at the same time",
-    "hosts": "host pattern, as Ansible has it: group, host, a:b, a:&b, a:!b, web*, ~regex, group[0:3]",
-    "inventory": "inventory file, folder or script (default: $PROVISION_INVENTORY, else the clone's lab)",
-    "json": "print one JSON document on standard output, and nothing else there",
-    "reboot": "allow reboots where one is needed, as driver.reboot: allowed does",
-    "roles": "only these roles, with commas between",
+    "allow_branch_change": "allow another driver branch than the installed one",
+    "ask_become_pass": "ask for sudo's password",
+    "enroll": "show the keys of unknown hosts, and record them",
+    "forks": "hosts at the same time (50)",
+    "hosts": "pattern: group, host, a:b, a:&b, a:!b, web*, ~regex",
+    "inventory": "file, folder or script; or $PROVISION_INVENTORY",
+    "json": "print one JSON document on standard output",
+    "reboot": "allow a reboot where one is needed",
+    "roles": "only these roles: driver,docker",
 }
 
 

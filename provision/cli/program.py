@@ -17,11 +17,20 @@ from invoke.parser.argument import Argument
 from invoke.program import Program as InvokeProgram
 
 import provision
-from provision.cli import COMMAND, program_name, tasks
+from provision.cli import COMMAND, program_name, tasks, terminal
 from provision.data import CLONE
 
 NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "bench")
 """Tasks of ``tasks.py`` at the clone's top level."""
+
+GROUPS = (
+    ("Change hosts", ("provision", "plan")),
+    ("Look at hosts", ("verify", "facts")),
+    ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
+    ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),
+    ("Develop", ("test", "check", "bench")),
+)
+"""The tasks by what they are for."""
 
 
 class Program(InvokeProgram):
@@ -60,9 +69,19 @@ class Program(InvokeProgram):
         sys.dont_write_bytecode = caching
 
     def parse_tasks(self) -> None:
-        """Parse tasks with their options."""
+        """Parse tasks with their options. Invoke's positional arguments cannot be left out; a role can."""
+        words = self.core.unparsed
+        start = words.index("settings") + 1 if "settings" in words else len(words)
+        for at in range(start, len(words)):
+            if not words[at].startswith("-") and words[at - 1] not in ("--inventory", "--role"):
+                words.insert(at, "--role")
+                break
         with self._usage_errors():
             super().parse_tasks()
+
+        if len(self.tasks) > 1:
+            names = " and ".join(task.name or "" for task in self.tasks)
+            raise Exit(f"error: {names} in one call\nhint: one task a call: the first one ends it", code=2)
 
     def parse_cleanup(self) -> None:
         """Answer ``--help`` and ``--list``."""
@@ -80,19 +99,26 @@ class Program(InvokeProgram):
         """Print how the program is used, its tasks and its options."""
         print(f"Usage: {self.binary} TASK [OPTIONS]\n\n{provision.__doc__}\n")
         self.list_tasks()
-        print("Options:\n")
+        print(f"{self.binary} --help TASK shows an example. Options:\n")
         self.print_columns([pair for pair in self.initial_context.help_tuples() if pair[0] != "--complete"])
+
+    def list_tasks(self) -> None:
+        """Print the tasks in groups, each with the first sentence of its documentation."""
+        texts = {name: inspect.getdoc(self.collection[name]) or "" for name in self.collection.task_names}
+        grouped = [name for _, names in GROUPS for name in names]
+        others = ("Others", tuple(name for name in texts if name not in grouped))
+        for heading, names in (*GROUPS, others):
+            rows = [(name, re.split(r"\.(?:\s|$)", texts[name])[0]) for name in names if name in texts]
+            if rows:
+                print("\n".join([heading, *(f"  {name:<13} {text}" for name, text in rows), ""]))
 
     def print_task_help(self, name: str) -> None:
         """Print what a task does and its options."""
-        print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{inspect.getdoc(self.collection[name])}\n")
+        text = terminal.named(inspect.getdoc(self.collection[name]) or "")
+        print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{text}\n")
         if options := self.parser.contexts[name].help_tuples():
             print("Options:\n")
             self.print_columns(options)
-
-    def task_list_opener(self, extra: str = "") -> str:  # noqa: ARG002
-        """The heading above the tasks."""
-        return "Tasks"
 
     @contextlib.contextmanager
     def _usage_errors(self) -> Iterator[None]:
@@ -113,7 +139,7 @@ class Program(InvokeProgram):
         if unknown := re.fullmatch(r"No idea what '(.*)' is!", said, re.DOTALL):
             return self._unknown(unknown[1], task)
         if flag := re.fullmatch(r"Flag <Argument: ([\w-]+).*> needed value and was not given one!", said):
-            return f"--{flag[1]} needs a value", self._help_of(task)
+            return f"{'-' if len(flag[1]) == 1 else '--'}{flag[1]} needs a value", self._help_of(task)
         return said.rstrip("!."), self._help_of(task)
 
     def _unknown(self, word: str, task: str) -> tuple[str, str]:
@@ -121,10 +147,13 @@ class Program(InvokeProgram):
         if word in NEED_THE_CLONE and word not in names:
             return f"{word} needs a clone of the project", f"in the clone: ./inv {word}"
         if not word.startswith("-"):
-            close = difflib.get_close_matches(word, names, n=1)
-            return f"there is no task {word}", f"did you mean {close[0]}?" if close else self._help_of("")
+            close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+            hint = f"did you mean {close[0]}?" if close else self._help_of("")
+            if task and not close and "--hosts" in self.parser.contexts[task].flags:
+                hint = f"hosts are named by an option: {self.binary} {task} --hosts {word}"
+            return f"there is no task {word}", hint
         context = self.parser.contexts[task] if task else self.initial_context
-        close = difflib.get_close_matches(word, list(context.flags), n=1)
+        close = difflib.get_close_matches(word, list(context.flags), n=1, cutoff=0.7)
         has = f"{task} has" if task else "there is"
         return f"{has} no option {word}", f"did you mean {close[0]}?" if close else self._help_of(task)
 
@@ -138,4 +167,9 @@ def main(namespace: Collection | None = None) -> None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
     namespace = namespace or tasks.COLLECTION
-    Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
+    try:
+        Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        terminal.reader_is_gone()

@@ -13,11 +13,11 @@ from provision.cli.options import HELP, Options, task
 @task(
     "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
     check="only plan; exit code 3 if changes are pending",
-    diff="show what changes inside of files",
+    diff="show what changes inside files",
     yes="do not ask before applying",
-    serial="sizes of batches, the last one repeats: 1,10%,50%",
-    max_failed="hosts that may fail before no further batch starts: 2 or 5%",
-    plan="apply this saved plan, with its permissions; refused if a host has changed since",
+    serial="sizes of batches; the last repeats: 1,10%,50%",
+    max_failed="end after the batch with more failures: 2 or 5%",
+    plan="apply this saved plan, if it still fits the hosts",
 )
 def provision(
     options: Options,
@@ -29,51 +29,64 @@ def provision(
     max_failed: str = "",
     plan: str = "",
 ) -> None:
-    """Take hosts to what the inventory says: plan, show, apply, plan again."""
+    """Take hosts to what the inventory says: plan, ask, apply.
+
+    inv provision --hosts gpu-nodes --serial 1,10% --yes
+    """
+    from dataclasses import replace
+
     from provision.cli import arguments, terminal
     from provision.plan import report
     from provision.run import fleet
 
     approved = arguments.saved_plans(plan)
+    if approved and not options.hosts:
+        options = replace(options, hosts=",".join(approved))
     rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
-    with arguments.open_fleet(options, rollout) as all_hosts:
-        plans = all_hosts.survey()
+    with arguments.open_fleet(options, rollout) as (all_hosts, progress):
+        with progress:
+            plans = all_hosts.survey()
         if approved is not None:
             all_hosts.restrict_to(approved)
         pending = {name: found for name, found in plans.items() if found.changes}
-        if not options.json and plans:
-            terminal.write_data(report.plans(plans, diff=diff))
+        asked = pending and not (yes or check)
+        if plans and (asked or not options.json):
+            show = terminal.log if options.json else terminal.write_data
+            show(report.plans(plans, diff=diff))
         run = arguments.run_id()
         question = f"Apply this to {report.counted(len(pending), 'host')}?"
         if check:
             all_hosts.planned()
-        elif pending and not yes and not terminal.confirmed(question):
+        elif asked and not terminal.confirmed(question):
             terminal.log("nothing was changed")
             raise SystemExit(3)
         else:
-            progress = terminal.Progress({name: len(found.changes) for name, found in plans.items()})
-            all_hosts.on_event, all_hosts.refresh = progress.on_event, progress.refresh
-            all_hosts.apply(run)
+            with progress:
+                all_hosts.apply(run)
         results = all_hosts.in_order()
     if options.json:
         terminal.write_json(report.document(results, run, diff=diff))
     else:
-        terminal.write_data("\n" + report.recap(results))
+        terminal.write_data("\n" + report.recap(results, "" if check else run))
     raise SystemExit(fleet.exit_code(results, check=check))
 
 
 @task(
     "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
-    out="save the plan here, for provision --plan; it may hold secrets, so only you can read it",
+    out="save the plan, secrets included, for provision --plan",
 )
 def plan(options: Options, *, out: str = "") -> None:
-    """Show what provision would do, with diffs, and change nothing. Exit code 3 if changes are pending."""
+    """Show what provision would do, with diffs. Exit code 3 if changes are pending.
+
+    inv plan --hosts 'gpu-nodes:!canary' --out tonight.plan
+    """
     from provision.cli import arguments, terminal
     from provision.plan import report
     from provision.run import fleet
 
-    with arguments.open_fleet(options, fleet.Rollout(options.forks)) as all_hosts:
-        plans = all_hosts.survey()
+    with arguments.open_fleet(options, fleet.Rollout(options.forks)) as (all_hosts, progress):
+        with progress:
+            plans = all_hosts.survey()
         all_hosts.planned()
         results = all_hosts.in_order()
     if out:
@@ -88,18 +101,23 @@ def plan(options: Options, *, out: str = "") -> None:
 
 @task(
     "hosts inventory roles forks enroll ask_become_pass json",
-    k="only checks whose name matches, as pytest's -k",
+    k="only checks whose name matches: 'triton and not gpu-02'",
     junit="write a JUnit report here",
 )
 def verify(options: Options, *, k: str = "", junit: str = "") -> None:
-    """Prove that hosts serve: driver, containers, Triton, one inference. Exit code 3 if a check fails."""
+    """Prove that hosts serve: driver to inference. Exit code 3 if a check fails.
+
+    inv verify --hosts gpu-nodes --junit report.xml
+    """
     from pathlib import Path
 
     from provision.cli import arguments, terminal
+    from provision.cli.progress import Progress
     from provision.verify import suite
 
     targets = arguments.reachable(options)
-    with suite.asking(targets, options.forks, terminal.log) as ask:
+    progress = Progress([target.name for target in targets])
+    with progress, suite.asking(targets, options.forks, progress.on_event, progress.refresh) as ask:
         found = suite.verify(
             targets,
             ask,
@@ -117,7 +135,10 @@ def verify(options: Options, *, k: str = "", junit: str = "") -> None:
 
 @task("hosts inventory forks enroll json")
 def facts(options: Options) -> None:
-    """Show what hosts are: system, kernel, GPUs on the bus."""
+    """Show what hosts are: system, kernel, GPUs on the bus.
+
+    inv facts --hosts all --json
+    """
     from dataclasses import asdict
 
     from provision.cli import arguments, terminal
@@ -146,29 +167,70 @@ def facts(options: Options) -> None:
     raise SystemExit(1 if errors else 0)
 
 
-@task("inventory json", hosts=HELP["hosts"], graph="print groups and hosts as a tree")
-def inventory(options: Options, *, hosts: str = "all", graph: bool = False) -> None:
-    """Show what the inventory says: hosts, their groups and merged variables."""
-    from provision.cli import arguments, terminal
+@task(
+    "inventory json",
+    hosts=HELP["hosts"],
+    host="one host's groups, variables and settings, with file and line",
+    graph="print groups and hosts as a tree",
+)
+def inventory(options: Options, *, hosts: str = "all", host: str = "", graph: bool = False) -> None:
+    """Show hosts and groups, or what one host has and where it stands.
+
+    inv inventory --host gpu-01
+    """
+    from provision.cli import arguments, reference, terminal
 
     loaded = arguments.load_inventory(options.inventory)
-    selected = loaded.select(hosts)
-    if graph:
+    selected = loaded.select(host or hosts)
+    if host and not options.json:
+        roles = [role.name for role in arguments.roles_for(options.inventory)]
+        terminal.write_data("\n\n".join(reference.origins(one, roles) for one in selected))
+    elif graph:
         terminal.write_data(loaded.graph())
     elif options.json:
         terminal.write_json(loaded.document(selected))
     else:
-        for host in selected:
-            terminal.write_data(f"{host.name}  [{', '.join(host.groups)}]")
+        for one in selected:
+            terminal.write_data(f"{one.name}  [{', '.join(one.groups)}]")
+
+
+@task(
+    "inventory json",
+    role="only those of this role",
+    schema="print the JSON schema of a host's variables, for editors",
+)
+def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
+    """Show the settings of roles: type, default, meaning, example.
+
+    inv settings triton
+    """
+    import shutil
+    from dataclasses import asdict
+
+    from provision.cli import arguments, reference, terminal
+    from provision.roles import choose
+
+    roles = choose(arguments.roles_for(options.inventory), [role] if role else [])
+    found = [setting for one in roles for setting in reference.settings(one)]
+    if schema:
+        terminal.write_json(reference.schema(roles))
+    elif options.json:
+        terminal.write_json({"schema": 1, "settings": [asdict(setting) for setting in found]})
+    else:
+        width = shutil.get_terminal_size().columns
+        terminal.write_data("\n\n".join(setting.text(width) for setting in found))
 
 
 @task(
     "hosts inventory roles",
-    out="write the files below this folder, one folder a host (default: print them)",
-    system="render for this system without asking the hosts, such as debian:12",
+    out="write them below this folder, one folder a host",
+    system="for this system: debian:12, ubuntu:24.04, rhel:9",
 )
 def render(options: Options, *, out: str = "", system: str = "debian:12") -> None:
-    """Render the files that would be written to hosts, here and without connecting to them."""
+    """Render the files that would land on hosts, without the hosts.
+
+    inv render --hosts gpu-01 --system ubuntu:24.04 --out files
+    """
     from pathlib import Path
 
     from provision.cli import arguments, terminal
@@ -187,14 +249,19 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
 
 @task(
     "inventory",
-    update_golden="write golden.txt of each role, the plans of bare hosts, instead of comparing it",
+    update_golden="write each role's golden.txt, its plans of bare hosts",
 )
 def check_roles(options: Options, *, update_golden: bool = False) -> None:
-    """Hold the site's own roles to the tests of ours: roles/NAME/role.py beside the inventory."""
+    """Hold the site's own roles to the tests of ours.
+
+    They lie in the folder roles beside the inventory.
+
+    inv check-roles --inventory fleet
+    """
     from provision.cli import check_roles as checks
 
     raise SystemExit(checks.check_roles(options.inventory, update_golden))
 
 
-COLLECTION = Collection(provision, plan, verify, facts, inventory, render, check_roles)
+COLLECTION = Collection(provision, plan, verify, facts, inventory, settings, render, check_roles)
 """What a new task of the product is added to."""

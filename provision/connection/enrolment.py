@@ -12,7 +12,11 @@ from provision.connection.session import fetch_host_key
 from provision.errors import HostError, UsageError
 
 
-def new_keys(logins: Iterable[Login], say: Callable[[str], None]) -> list[tuple[Login, HostKey]]:
+def new_keys(
+    logins: Iterable[Login],
+    say: Callable[[str], None],
+    fetch: Callable[[Login], HostKey] = fetch_host_key,
+) -> list[tuple[Login, HostKey]]:
     """The keys of all unknown hosts; a known host is left alone even where it shows another key.
 
     Hosts that do not answer are reported through ``say`` and left out: the run itself fails on them.
@@ -22,7 +26,7 @@ def new_keys(logins: Iterable[Login], say: Callable[[str], None]) -> list[tuple[
         if knows(login):
             continue
         try:
-            found.append((login, fetch_host_key(login)))
+            found.append((login, fetch(login)))
         except HostError as error:
             say(f"{error}")
     return found

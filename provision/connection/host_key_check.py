@@ -29,7 +29,7 @@ def _parsed(states: tuple[tuple[Path, tuple[int, int]], ...]) -> KnownHosts:
     """Return what files hold, parsed once for each state that they are in."""
     known = KnownHosts()
     for file, _ in states:
-        with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
+        with contextlib.suppress(OSError):  # ssh(1) skips what it cannot read, too
             known.add(file.read_text(errors="surrogateescape"))
     return known
 

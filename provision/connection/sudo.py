@@ -36,6 +36,16 @@ _REFUSALS = (
         "log in once by hand, or see chage -l {user} on the host",
     ),
     (
+        rb"sudo: \S+: command not found",
+        "sudo finds no programs: its secure_path on the host leaves out the system's folders",
+        "mend secure_path in /etc/sudoers or /etc/sudoers.d",
+    ),
+    (
+        rb"sudo: [Pp]ermission denied",
+        "{user} may not run the program sudo",
+        "chmod 4755 /usr/bin/sudo on the host, as its package has it",
+    ),
+    (
         rb"sudo['\x80-\xff]*: (No such file|not found)|sudo: (command )?not found",
         "sudo is not installed",
         "install sudo on the host, or log in as root",

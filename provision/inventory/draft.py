@@ -207,26 +207,21 @@ class Draft:
     def _merge(self, member_of: dict[str, set[str]], layers: Sequence[Layer]) -> Iterator[Host]:
         """Yield every host with its variables: those of groups, of all's files, groups' files, its own."""
         depths = self._depths()
-        cache: dict[frozenset[str], Vars] = {}
+        of_groups: dict[frozenset[str], list[Vars]] = {}
         for name, host in self.hosts.items():
             inside = frozenset(member_of[name] - {"all"})
-            if inside not in cache:
+            if inside not in of_groups:
                 order = sorted(inside, key=lambda group: (depths[group], self.groups[group].priority, group))
-                merged = dict(self.groups["all"].vars)
-                for group in order:
-                    merged |= self.groups[group].vars
-                for layer in layers:
-                    merged |= layer.groups.get("all", {})
-                for layer in layers:
-                    for group in order:
-                        merged |= layer.groups.get(group, {})
-                cache[inside] = merged
-            origins = cache[inside] | host.vars
-            for layer in layers:
-                origins |= layer.hosts.get(name, {})
-            origins = {key: item for key, item in origins.items() if key not in _MAGIC}
-            values = {key: item.value for key, item in origins.items()}
-            yield Host(name, tuple(sorted(inside)), values, origins, host.place)
+                of_groups[inside] = [
+                    *(self.groups[group].vars for group in ("all", *order)),
+                    *(layer.groups.get("all", {}) for layer in layers),
+                    *(layer.groups.get(group, {}) for layer in layers for group in order),
+                ]
+            own = (host.vars, *(layer.hosts.get(name, {}) for layer in layers))
+            found = tuple(filter(None, (*of_groups[inside], *own)))
+            nearest = {key: item for vars_ in found for key, item in vars_.items() if key not in _MAGIC}
+            values = {key: item.value for key, item in nearest.items()}
+            yield Host(name, tuple(sorted(inside)), values, found, host.place)
 
 
 def _put(vars_: Vars, key: str, item: Item) -> None:

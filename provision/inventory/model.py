@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from provision.errors import Location
 from provision.inventory.pattern import select
-from provision.inventory.values import Item, Value, plain
+from provision.inventory.values import Item, Value, overlaid, plain
 
 
 @dataclass(frozen=True)
@@ -19,24 +19,34 @@ class Host:
     :ivar name: its name in the inventory; ``ansible_host`` in the vars may say where it really is.
     :ivar groups: every group it is in, directly or through a child group, sorted, without ``all``; this is
         Ansible's ``group_names``.
-    :ivar vars: its variables, merged from its groups and its own as Ansible merges them.
+    :ivar vars: its variables as Ansible merges them: the nearest value of each replaces all others.
+    :ivar layers: the variables of its groups and its own with their places, the nearest last. A host that is
+        made without them has its variables only.
     """
 
     name: str
     groups: tuple[str, ...] = ()
     vars: Mapping[str, Value] = field(default_factory=dict, hash=False)
-    origins: Mapping[str, Item] = field(default_factory=dict, repr=False, compare=False)
-    place: Location | None = field(default=None, repr=False, compare=False)
+    layers: Sequence[Mapping[str, Item]] = field(default=(), repr=False, compare=False)
+    place: Location = field(default=Location("inventory"), repr=False, compare=False)
 
     def where(self, *path: str | int) -> Location | None:
-        """Where the value at ``path`` of the vars stands: ``host.where("triton", "instances", 0, "image")``.
+        """Where the nearest value at ``path`` stands: ``host.where("triton", "instances", "main", "image")``.
 
         Without a path, where the host is first named. None where there is no such value.
         """
         if not path:
             return self.place
-        origin = self.origins.get(str(path[0]))
-        return origin.at(*path[1:]) if origin else None
+        items = (layer[str(path[0])] for layer in reversed(self.layers) if path[0] in layer)
+        return next(filter(None, (item.at(*path[1:]) for item in items)), None)
+
+    def settings(self, key: str) -> Value:
+        """A variable as the settings of a role: mappings of all groups are merged, the nearest value wins.
+
+        Lists and single values are replaced. None where there is no such variable.
+        """
+        values = [layer[key].value for layer in self.layers if key in layer]
+        return functools.reduce(overlaid, values) if values else self.vars.get(key)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Inventory:
     groups: Mapping[str, Group]
     warnings: tuple[str, ...] = ()
 
-    @cached_property
+    @functools.cached_property
     def members(self) -> Mapping[str, Sequence[str]]:
         """Group → names of its hosts and of those of all groups below it, breadth first, each once."""
         return {name: self._walk(name) for name in self.groups}

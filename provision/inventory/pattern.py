@@ -117,7 +117,7 @@ def _matcher(expression: str) -> re.Pattern[str]:
 
 
 def _unknown(name: str, known: list[str]) -> UsageError:
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
     if close:
         hint = f"did you mean {' or '.join(repr(match) for match in close)}?"
     else:

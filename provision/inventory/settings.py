@@ -10,8 +10,8 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -23,6 +23,8 @@ from provision.inventory.values import Unsafe, Value, Vault, plain
 
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
+Where = Callable[[Path], Location]
+"""Tells where the value at a path stands, or the closest of its ancestors that stands anywhere."""
 
 _SHOWN = 20  # problems; beyond that a count is of more use
 _KINDS = {
@@ -45,6 +47,7 @@ _KINDS = {
     "datetime_type": "a date with a time",
 }
 _CHOICES = {"literal_error", "enum"}
+QUOTE = "quote it: without quotes yes, no, on and off are booleans in YAML"
 _LIMITS = {  # filled from pydantic's context of the error
     "greater_than": "is not more than {gt}",
     "greater_than_equal": "is not at least {ge}",
@@ -68,28 +71,41 @@ class _Problem:
     hint: str | None = None
 
 
-def read(model: type[M], host: Host, key: str) -> M:
-    """Return the settings of a role: ``host.vars[key]`` as a ``model``; without that key, the defaults.
+def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
+    """Return the settings of a role: what stands below ``key``, or the defaults.
 
+    :param shared: settings that are variables of the host where they do not stand below ``key``.
     :raises SettingsError: an unknown setting, a wrong type, a missing or impossible value; all of them in one
         message, a line each, with the file and line of each.
     """
-    value = host.vars.get(key)
+    value = host.settings(key)
     value = {} if value is None else value
     if not isinstance(value, Mapping):
         message = f"{key} is {_shown(value)}, not a mapping"
-        raise SettingsError(message, where=_where(host, (key,)), hint="write NAME: VALUE below it")
-    if problems := list(_unusable(host, value, (key,))):
+        raise SettingsError(message, where=host.where(key), hint="write NAME: VALUE below it")
+    from_host = [name for name in shared if name not in value and name in host.vars]
+    value = {**value, **{name: host.settings(name) for name in from_host}}
+
+    def where(path: Path) -> Location:
+        """Where the value at ``path`` stands, or the closest of its ancestors that stands anywhere."""
+        way = path[1:] if path[1:2] and path[1] in from_host else path
+        ancestors = (host.where(*way[:length]) for length in range(len(way), -1, -1))
+        return next(filter(None, ancestors))
+
+    if problems := list(_unusable(where, value, (key,))):
         raise _error(problems)
     try:
         return model.model_validate_json(json.dumps(plain(value)))
     except ValidationError as error:
-        raise _error(_problems(model, host, key, error)) from None
+        raise _error(_problems(model, where, {key: value}, error)) from None
 
 
 def _error(problems: Sequence[_Problem]) -> SettingsError:
     """Join problems, one a line; a hint stands behind its problem where there are several."""
-    ordered = sorted(problems, key=lambda problem: (problem.where, problem.message))
+    ordered = sorted(
+        (replace(problem, message=_cut(problem.message, 400)) for problem in problems),
+        key=lambda problem: (problem.where, problem.message),
+    )
     first = ordered[0]
     if len(ordered) == 1:
         return SettingsError(first.message, where=first.where, hint=first.hint)
@@ -102,34 +118,36 @@ def _error(problems: Sequence[_Problem]) -> SettingsError:
     return SettingsError("\n".join(lines), where=first.where)
 
 
-def _unusable(host: Host, value: Value, path: Path) -> Iterator[_Problem]:
+def _unusable(where: Where, value: Value, path: Path) -> Iterator[_Problem]:
     """Yield the values that only Ansible could make something of."""
     name = _name(path)
     if isinstance(value, Vault):
         hint = (
             "ansible-vault values are not decrypted; put a secret into a file on the host and name the file"
         )
-        yield _Problem(_where(host, path), f"{name} is encrypted with ansible-vault", hint)
+        yield _Problem(where(path), f"{name} is encrypted with ansible-vault", hint)
     elif isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value):
         hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
-        yield _Problem(_where(host, path), f"{name} is a template: {_shown(value)}", hint)
+        yield _Problem(where(path), f"{name} is a template: {_shown(value)}", hint)
     elif isinstance(value, float) and not math.isfinite(value):
-        yield _Problem(_where(host, path), f"{name} is {value}, which is not a usable number")
+        yield _Problem(where(path), f"{name} is {value}, which is not a usable number")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _unusable(host, item, (*path, key))
+            yield from _unusable(where, item, (*path, key))
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for number, item in enumerate(value):
-            yield from _unusable(host, item, (*path, number))
+            yield from _unusable(where, item, (*path, number))
 
 
-def _problems(model: type[BaseModel], host: Host, key: str, error: ValidationError) -> list[_Problem]:
+def _problems(
+    model: type[BaseModel], where: Where, vars_: Mapping[str, Value], error: ValidationError
+) -> list[_Problem]:
     """Translate pydantic's errors; those of the members of a union about one value become one sentence."""
     by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        by_path.setdefault(_real_path(host.vars, key, detail), []).append(detail)
+        by_path.setdefault(_real_path(vars_, detail), []).append(detail)
     return [
-        _problem(model, host, path, details)
+        _problem(model, where(path), path, details)
         for path, details in by_path.items()
         if not _says_less(path, details, by_path)
     ]
@@ -141,9 +159,8 @@ def _says_less(path: Path, details: list[ErrorDetails], others: Iterable[Path]) 
     return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in others)
 
 
-def _problem(model: type[BaseModel], host: Host, path: Path, details: list[ErrorDetails]) -> _Problem:
+def _problem(model: type[BaseModel], where: Location, path: Path, details: list[ErrorDetails]) -> _Problem:
     detail = details[0]
-    where = _where(host, path)
     name = _name(path)
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -162,7 +179,11 @@ def _problem(model: type[BaseModel], host: Host, path: Path, details: list[Error
         hint = _type_hint(detail) or _documented(model, path)
         return _Problem(where, f"{name}: {shown} is not {wanted}", hint)
     if kind in _CHOICES:
-        return _choice(where, name, shown, detail)
+        problem = _choice(where, name, shown, detail)
+        if isinstance(detail["input"], str) and (len(details) == 1 or not problem.hint):
+            return problem
+        hint = QUOTE if isinstance(detail["input"], bool) else _documented(model, path)
+        return _Problem(where, f"{name}: {_sentence(detail, shown)}", hint)
     given = getattr(detail.get("ctx", {}).get("error"), "hint", None)
     return _Problem(where, f"{name}: {_sentence(detail, shown)}", given or _documented(model, path))
 
@@ -181,7 +202,7 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
 def _choice(where: Location, name: str, shown: str, detail: ErrorDetails) -> _Problem:
     """A value that is not among those allowed."""
     expected = str(detail.get("ctx", {}).get("expected", ""))
-    message = f"{name}: {shown} is not one of {expected}"
+    message = f"{name}: {_sentence(detail, shown)}"
     allowed = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
     return _Problem(where, *_with_suggestion(message, str(detail["input"]), allowed))
 
@@ -191,6 +212,8 @@ def _sentence(detail: ErrorDetails, shown: str) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in {"value_error", "assertion_error"}:
         return str(context.get("error") or detail["msg"])
+    if kind in _CHOICES:
+        return f"{shown} is not one of {context.get('expected', '')}"
     if kind in _LIMITS:
         return f"{shown} {_LIMITS[kind].format(**context)}"
     text = detail["msg"]
@@ -202,7 +225,7 @@ def _type_hint(detail: ErrorDetails) -> str | None:
     value = detail["input"]
     if detail["type"] == "string_type":
         if isinstance(value, bool):
-            return "quote it: without quotes yes, no, on and off are booleans in YAML"
+            return QUOTE
         if isinstance(value, int | float):
             return "quote it: without quotes YAML reads a number, and 24.10 becomes 24.1"
         return None
@@ -225,10 +248,10 @@ def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str
     return message, f"known: {', '.join(sorted(known))}" if known else None
 
 
-def _real_path(vars_: Mapping[str, Value], key: str, detail: ErrorDetails) -> Path:
+def _real_path(vars_: Mapping[str, Value], detail: ErrorDetails) -> Path:
     """Return the way to the value in the variables: pydantic's, without its labels of union members."""
+    ((key, value),) = vars_.items()
     path: list[str | int] = [key]
-    value: Value = vars_.get(key) or {}
     steps = detail["loc"]
     for number, step in enumerate(steps):
         if isinstance(value, Mapping) and str(step) in value:
@@ -240,14 +263,6 @@ def _real_path(vars_: Mapping[str, Value], key: str, detail: ErrorDetails) -> Pa
         elif detail["type"] == "missing" and number == len(steps) - 1:
             path.append(str(step))
     return tuple(path)
-
-
-def _where(host: Host, path: Path) -> Location:
-    """Where the value at ``path`` stands, or the closest of its ancestors that stands anywhere."""
-    for length in range(len(path), -1, -1):
-        if found := host.where(*path[:length]):
-            return found
-    return Location(f"host {host.name}")
 
 
 def _name(path: Path) -> str:
@@ -269,7 +284,11 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(str(value)) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:76]} …"
+    return _cut(text, 80)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} …"
 
 
 def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:

@@ -102,6 +102,13 @@ class Document:
         self._keys[id(node)] = keys
 
 
+def overlaid(below: Value, above: Value) -> Value:
+    """``above`` over ``below``: mappings are merged key by key, anything else is replaced."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: overlaid(below.get(key), value) for key, value in above.items()}}
+
+
 def plain(value: Value) -> Any:
     """Return ``value`` as JSON types only, the way ``ansible-inventory --list`` shows it."""
     if isinstance(value, Vault):

@@ -59,7 +59,7 @@ class Plan:
 
 
 def probes(declared: Sequence[Declared]) -> list[Probe]:
-    """One probe for each kind of resource that is declared."""
+    """One probe for each kind of resource that is declared, or for several that one kind asks for."""
     return [kind.probe(members) for kind, members in _by_kind(declared).items()]
 
 
@@ -166,5 +166,5 @@ def _with_debts(
 def _by_kind(declared: Sequence[Declared]) -> dict[type[AnyResource], list[Any]]:
     kinds: dict[type[AnyResource], list[Any]] = {}
     for item in declared:
-        kinds.setdefault(type(item.resource), []).append(item.resource)
+        kinds.setdefault(item.resource.asked_by(), []).append(item.resource)
     return kinds

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
+from provision.plan.script import SPOOL
 from provision.resource import Change
 
 SCHEMA = 1
@@ -74,8 +75,12 @@ def failure(result: Result) -> str:
     return "\n".join(lines)
 
 
-def recap(results: Sequence[Result]) -> str:
-    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), then the failures with reasons."""
+def recap(results: Sequence[Result], run: str) -> str:
+    """One line a host, in Ansible's words (``ok`` counts ``changed`` too), their sum, and the failures.
+
+    :param run: id of the run, whose logs are named if it changed or tried to change something; empty where
+        hosts were only planned.
+    """
     width = max((len(result.host) for result in results), default=0)
     lines = ["RECAP"]
     for result in results:
@@ -88,6 +93,19 @@ def recap(results: Sequence[Result]) -> str:
         }
         numbers = "  ".join(f"{word}={count:<3}" for word, count in counts.items())
         lines.append(f"{result.host:<{width}} : {numbers} {result.seconds:6.1f} s")
+    statuses = Counter(result.status for result in results)
+    sums = ", ".join(f"{statuses[status]} {status}" for status in get_args(Status) if statuses[status])
+    changes = sum(len(result.changes) for result in results)
+    seconds = max((result.seconds for result in results), default=0.0)
+    made = "made" if run else "pending"
+    total = f"{counted(changes, 'change')} {made}, the longest took {seconds:.1f} s"
+    lines.append(f"{counted(len(results), 'host')}: {sums or 'none'}; {total}")
+    if run and any(result.changes or getattr(result.error, "exit_code", None) for result in results):
+        lines.append(f"run {run}; what each step printed: {SPOOL}/{run}*/ on its host, until it reboots")
+    if statuses["skipped"]:
+        lines.append(
+            "skipped hosts were not started, because others had failed; --max-failed says how many may"
+        )
     failures = [failure(result) for result in results if result.error]
     return "\n".join(lines) + "\n" + "".join(f"\n{text}\n" for text in failures)
 

@@ -18,7 +18,7 @@ SPOOL = constant(LAUNCH, "spool")
 GONE = int(constant(LAUNCH, "run_is_gone"))
 """Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
 
-ACTIVE = Probe("active-run", "active_run", (LAUNCH,))
+ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
 
 
@@ -53,16 +53,18 @@ def follow(run: str, offset: int) -> str:
 class Event:
     """One line that a host wrote about its run.
 
-    :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, ``say`` for a remark, ``end`` of the run.
+    :ivar kind: ``start``, ``skip``, ``ok`` or ``fail`` of a step, ``say`` for a remark, ``end`` of the run;
+        ``out`` for what the running step prints, which only those who follow see.
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
     :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
         ``interrupted`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
-    :ivar output: for ``fail`` the last lines that it printed, for ``say`` the remark.
+    :ivar output: for ``fail`` the last lines that it printed, for ``out`` the last one; for ``say`` the
+        remark.
     """
 
-    kind: Literal["start", "skip", "ok", "fail", "say", "end"]
+    kind: Literal["start", "skip", "ok", "fail", "say", "out", "end"]
     index: int = -1
     resource: str = ""
     status: str = ""
@@ -86,8 +88,8 @@ def parse_event(line: str) -> Event:
             return Event(
                 "fail", int(index), status=status, milliseconds=int(took), output=_decode("".join(output))
             )
-        case ["say", remark]:
-            return Event("say", output=_decode(remark))
+        case ["say" | "out" as kind, text]:
+            return Event(kind, output=_decode(text))
         case ["end", status]:
             return Event("end", status=status)
     raise ValueError(f"not an event of a run: {line!r}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Resource, unified
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Resource, State, unified
 from provision.shell import constant
 
 FILES = "shell/files.sh"
@@ -19,7 +21,7 @@ FILE_STATE = "shell/file_state.sh"
 LARGEST = int(constant(FILE_STATE, "largest_file"))
 """Bytes of a file that are read for comparing and diffing; what we manage is far smaller."""
 
-DANGLING = constant(FILE_STATE, "dangling")
+DANGLING = "dangling link"
 """Type of a symbolic link that points to nothing."""
 
 
@@ -36,28 +38,60 @@ class FileState:
 
 def read_paths(name: str, paths: Sequence[str]) -> Probe:
     """A probe that tells type, mode, owner and content of every path, links followed."""
-    return Probe(name, words("path_states", *paths), (FILE_STATE,))
+    return Probe(name, words("path_states", *paths), (FILE_STATE,), in_place=True)
 
 
 def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | Missing]:
     """Read the answer of :func:`read_paths`.
 
-    :raises ValueError: if it has another number of lines than two a path.
+    :raises ValueError: if it is not about these paths, or a file changed between two looks at it.
     """
-    lines = answer.stdout.decode("ascii").split("\n")
-    if len(lines) < 2 * len(paths):
-        raise ValueError(f"{len(lines)} lines for {len(paths)} paths: {answer.err[-200:]}")
-    found: dict[str, FileState | Missing] = {}
-    for index, path in enumerate(paths):
-        facts, body = lines[2 * index], lines[2 * index + 1]
-        if facts == "absent":
-            found[path] = ABSENT
-            continue
-        type_, mode, owner, group, size = facts.rsplit("|", 4)
-        regular = type_.startswith("regular")
-        content = base64.b64decode(body) if regular and int(size) <= LARGEST else None
-        found[path] = FileState("file" if regular else type_, mode.zfill(4), owner, group, content)
+    letters, _, rest = answer.stdout.partition(b"\n")
+    if not answer.ok or len(letters) != len(paths):
+        raise ValueError(f"{len(letters)} of {len(paths)} paths are told: {answer.err[-200:]}")
+    told = dict(zip(paths, letters.decode("ascii"), strict=True))
+    there = [path for path, letter in told.items() if letter in "ro"]
+    *lines, data = rest.split(b"\n", len(there))
+    if len(lines) != len(there):
+        raise ValueError(f"{len(lines)} of {len(there)} paths are told: {answer.err[-200:]}")
+    rows = dict(zip(there, (line.decode("ascii").rsplit("|", 4) for line in lines), strict=True))
+    sizes = {path: int(rows[path][-1]) for path, letter in told.items() if letter == "r"}
+    contents = _contents(sizes, data)
+    return {path: _path_state(told[path], rows.get(path), contents.get(path)) for path in paths}
+
+
+def _contents(sizes: Mapping[str, int], data: bytes) -> dict[str, bytes | None]:
+    """The contents of files of these sizes from what head prints of them; None for a file over LARGEST."""
+    found: dict[str, bytes | None] = {}
+    at = 0
+    for path, size in sizes.items():
+        head = b"%s==> %s <==\n" % (b"\n" if found else b"", path.encode("utf-8", "surrogateescape"))
+        start = at + len(head)
+        at = start + min(size, LARGEST)
+        if data[start - len(head) : start] != head or len(data) < at:
+            raise ValueError(f"{path} or one before it changed while it was read")
+        found[path] = data[start:at] if size <= LARGEST else None
+    if at != len(data):
+        raise ValueError("a file changed while it was read")
     return found
+
+
+def parse_contents(data: bytes) -> dict[str, bytes]:
+    """Files by path, from what ``contents`` of the shell file prints: LARGEST bytes of each at most."""
+    parts = re.split(rb"^==> (/.+) <==\n", data, flags=re.MULTILINE)
+    last = len(parts) - 1
+    texts = (text if at == last else text[:-1] for at, text in enumerate(parts) if at and at % 2 == 0)
+    paths = (path.decode("utf-8", "surrogateescape") for path in parts[1::2])
+    return dict(zip(paths, texts, strict=True))
+
+
+def _path_state(letter: str, row: Sequence[str] | None, content: bytes | None) -> FileState | Missing:
+    if letter == "a":
+        return ABSENT
+    if row is None:
+        return FileState(DANGLING, "0777", "root", "root")
+    type_, mode, owner, group, _ = row
+    return FileState("file" if letter == "r" else type_, mode.zfill(4), owner, group, content)
 
 
 def checksum(content: bytes) -> str:
@@ -93,8 +127,45 @@ def _in_the_way(path: str, state: FileState) -> Refusal:
     )
 
 
-class PathResource(Resource[FileState | Missing]):
-    """What all kinds share whose resources are paths."""
+class OfPaths(Resource[State]):
+    """What all kinds share whose state is what paths are: one question for all of them."""
+
+    kind: ClassVar[str] = "paths"
+
+    @property
+    @abstractmethod
+    def paths(self) -> tuple[str, ...]:
+        """The paths that count for it."""
+
+    @abstractmethod
+    def seen(self, found: Mapping[str, FileState | Missing]) -> State:
+        """Its state, from what its paths are."""
+
+    @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        return OfPaths
+
+    @classmethod
+    def probe(cls, resources: Sequence[Self]) -> Probe:
+        """Read all paths at once."""
+        return read_paths("paths", _all_paths(resources))
+
+    @classmethod
+    def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, State]:
+        """State by id.
+
+        :raises ValueError: as :func:`parse_paths`.
+        """
+        found = parse_paths(_all_paths(resources), answer)
+        return {r.id: r.seen(found) for r in resources}
+
+
+def _all_paths(resources: Iterable[OfPaths[Any]]) -> list[str]:
+    return list(dict.fromkeys(path for r in resources for path in r.paths))
+
+
+class PathResource(OfPaths[FileState | Missing]):
+    """What all kinds share that are a path."""
 
     path: str
     shell = (FILES,)
@@ -103,15 +174,12 @@ class PathResource(Resource[FileState | Missing]):
     def id(self) -> str:
         return f"{self.kind}:{self.path}"
 
-    @classmethod
-    def probe(cls, resources: Sequence[Self]) -> Probe:
-        """Read all paths in one loop."""
-        return read_paths(cls.kind, [r.path for r in resources])
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
 
-    @classmethod
-    def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, FileState | Missing]:
-        found = parse_paths([r.path for r in resources], answer)
-        return {r.id: found[r.path] for r in resources}
+    def seen(self, found: Mapping[str, FileState | Missing]) -> FileState | Missing:
+        return found[self.path]
 
     def bare(self) -> Missing:
         return ABSENT

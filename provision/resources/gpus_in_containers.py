@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
-from provision.resources.image import CONTAINERS
 
+CONTAINERS = "shell/containers.sh"
 GPUS = "shell/gpus_in_containers.sh"
 
 SIGHT = Probe("gpus in containers", "gpus_of_containers", (GPUS,))
@@ -67,7 +67,7 @@ class GpusInContainers(Resource[tuple[str, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[GpusInContainers]) -> Probe:  # noqa: ARG003
         """List running containers with NVIDIA's devices, without a single process."""
-        return Probe("gpus-in-containers", "containers_with_gpus", (CONTAINERS,))
+        return Probe("gpus-in-containers", "containers_with_gpus", (CONTAINERS,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[GpusInContainers], answer: Output) -> Mapping[str, tuple[str, ...]]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned, Resource
+from provision.probe import quote
+from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
+from provision.resources.dockerd import OfDockerd, Told
 
-CONTAINERS = "shell/containers.sh"
+_ODD = re.compile(rb"[^A-Za-z0-9/:@._-]")
+"""Bytes that no name of an image holds; a path of HTTP holds them only as codes."""
 
 
 @dataclass(frozen=True)
-class Image(Resource[bool | Missing]):
+class Image(OfDockerd[bool | Missing]):
     """A container image that is on the host, so that no unit start waits for a download.
 
     :ivar ref: ``NAME:TAG``, ``NAME@DIGEST`` or both.
@@ -27,19 +28,16 @@ class Image(Resource[bool | Missing]):
     def id(self) -> str:
         return f"image:{self.ref}"
 
-    @classmethod
-    def probe(cls, resources: Sequence[Image]) -> Probe:
-        """Ask dockerd for all images in one call."""
-        return Probe("image", words("image_names", *(r.ref for r in resources)), (CONTAINERS,))
+    @property
+    def place(self) -> str:
+        return f"/images/{_ODD.sub(lambda byte: b'%%%02X' % ord(byte[0]), self.ref.encode()).decode()}/json"
 
-    @classmethod
-    def states(cls, resources: Sequence[Image], answer: Output) -> Mapping[str, bool | Missing]:
+    def seen(self, told: Told) -> bool | Missing:
         """True for an image that is there, ABSENT, or UNKNOWN while no dockerd answers."""
-        answered = answer.ok or "no such image" in answer.err.lower()
-        if not answered or answer.out.strip() == "unknown":
-            return {r.id: UNKNOWN for r in resources}
-        names = {name for line in answer.out.splitlines() if line.strip() for name in _image_names(line)}
-        return {r.id: True if _familiar(r.ref) in names else ABSENT for r in resources}
+        if told.status not in (200, 404):
+            return UNKNOWN
+        names = told.strings("RepoTags") | told.strings("RepoDigests")
+        return True if _familiar(self.ref) in map(_familiar, names) else ABSENT
 
     def bare(self) -> Missing:
         """Nobody can tell before Docker is there."""
@@ -60,13 +58,6 @@ class Image(Resource[bool | Missing]):
             done=f"docker image inspect {quote(self.ref)} >/dev/null 2>&1",
             script=f"docker pull --quiet {quote(self.ref)}",
         )
-
-
-def _image_names(line: str) -> list[str]:
-    decoder = json.JSONDecoder()
-    tags, end = decoder.raw_decode(line)
-    digests, _ = decoder.raw_decode(line[end:].lstrip())
-    return [_familiar(name) for name in (*(tags or ()), *(digests or ()))]
 
 
 def _familiar(ref: str) -> str:

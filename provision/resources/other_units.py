@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
+from provision.shell import constant
 
-UNITS = "/etc/systemd/system"
+UNITS = constant("shell/own_units.sh", "unit_folder")
 """Folder of units that are not from packages."""
-
-MARK = "# Written by provision"
-"""First words of every unit that we write; a unit without them is somebody else's and stays."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[NoOtherUnits]) -> Probe:
         """List the units that carry our mark."""
-        globs = " ".join(f"{UNITS}/{quote(r.prefix)}@*.service" for r in resources)
-        return Probe("no-other-units", f"grep -l -s -e {quote(f'^{MARK}')} {globs} || :")
+        script = words("own_units", *(r.prefix for r in resources))
+        return Probe("no-other-units", script, ("shell/own_units.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[NoOtherUnits], answer: Output) -> Mapping[str, tuple[str, ...]]:
@@ -67,7 +66,16 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
             script=" && ".join(
                 words("retire_unit", f"{UNITS}/{unit}", *self._beside(unit)) for unit in state
             ),
+            preview=Probe("", f"systemctl show -p Id,ActiveState -- {words(*state)}"),
         )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Say which of the units are up, and end."""
+        blocks = (
+            dict(re.findall(r"^(\w+)=(.*)$", block, re.MULTILINE)) for block in answer.out.split("\n\n")
+        )
+        up = sorted(block["Id"] for block in blocks if block.get("ActiveState") == "active")
+        return replace(change, impact=tuple(f"{unit} is up and ends" for unit in up))
 
     def _beside(self, unit: str) -> list[str]:
         instance = unit.removeprefix(f"{self.prefix}@").removesuffix(".service")

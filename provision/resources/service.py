@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
@@ -46,10 +46,15 @@ class Service(Resource[UnitState | Missing]):
         return f"service:{self.unit}"
 
     @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        return Service
+
+    @classmethod
     def probe(cls, resources: Sequence[Service]) -> Probe:
         """One systemctl show for all units."""
         properties = "Id,LoadState,ActiveState,SubState,UnitFileState"
-        return Probe("service", f"systemctl show -p {properties} -- {words(*(r.unit for r in resources))}")
+        script = f"systemctl show -p {properties} -- {words(*(r.unit for r in resources))}"
+        return Probe("service", script, in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Service], answer: Output) -> Mapping[str, UnitState | Missing]:

@@ -46,48 +46,69 @@ class _Spool:
         if text.startswith("busy "):
             raise BusyError(self.host, text.removeprefix("busy "))
         event = parse_event(text)
-        self.offset += len(line) + 1  # its newline is not in it
-        self.events.append(event)
         self.on_event(event)
+        if event.kind != "out":  # which is not in the spool
+            self.offset += len(line) + 1  # its newline is not in it
+            self.events.append(event)
 
     @property
     def ended(self) -> bool:
         return bool(self.events) and self.events[-1].kind == "end"
 
 
-def apply(connection: Connection, plan: Plan, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+def apply(
+    connection: Connection,
+    plan: Plan,
+    run: str,
+    on_event: Callable[[Event], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Event]:
     """Start ``plan`` on the host as run ``run`` and follow it to its end.
 
-    A lost connection is opened again and the run followed on from where it was.
+    A lost connection is opened again, after a while, and the run followed on from where it was.
 
     :raises BusyError: if another run is under way; nothing was started.
-    :raises UnreachableError: if the host cannot be reached any more; the run continues on it.
+    :raises UnreachableError: if the host cannot be reached any more; a run that was started continues on it.
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
-    return _watch(connection, launch(plan, run), run, on_event)
+    return _watch(connection, launch(plan, run), run, on_event, sleep)
 
 
-def attach(connection: Connection, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+def attach(
+    connection: Connection,
+    run: str,
+    on_event: Callable[[Event], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Event]:
     """Follow a run that somebody else started, from its first event to its end; raises as :func:`apply`."""
-    return _watch(connection, follow(run, 0), run, on_event)
+    return _watch(connection, follow(run, 0), run, on_event, sleep)
 
 
-def _watch(connection: Connection, script: str, run: str, on_event: Callable[[Event], None]) -> list[Event]:
+def _watch(
+    connection: Connection,
+    script: str,
+    run: str,
+    on_event: Callable[[Event], None],
+    sleep: Callable[[float], None],
+) -> list[Event]:
     spool = _Spool(connection.login.host, on_event)
     waits = iter(RECONNECTS)
+    begun = connection.execs
     while True:
         try:
             output = connection.run(script, timeout=LONGEST, on_line=spool.line)
         except UnreachableError as error:
             wait = next(waits, None)
+            if wait is None and connection.execs == begun:
+                raise  # nothing was started
             if wait is None:
                 raise UnreachableError(
                     error.host,
                     f"{error.message}; the run continues on the host",
                     hint="run the same command again: it attaches to the run, or finds it done",
                 ) from error
-            time.sleep(wait)
+            sleep(wait)
             connection.close()
         else:
             if spool.ended:
@@ -103,4 +124,5 @@ def _watch(connection: Connection, script: str, run: str, on_event: Callable[[Ev
                 f"run {run} ended without a result (exit {output.exit_code}): {output.err.strip()[-300:]}",
                 hint=f"on the host: journalctl -u provision-{run}",
             )
-        script = follow(run, spool.offset)
+        if connection.execs > begun:  # otherwise the host has not seen the script
+            script = follow(run, spool.offset)

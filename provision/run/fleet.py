@@ -13,13 +13,13 @@ from typing import TypeVar
 from provision.connection import Connection, ssh_config
 from provision.connection.login import Login
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
-from provision.facts import Facts
+from provision.facts import VIRTUALIZATION, Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.role import Role
-from provision.run.host import HostRun, OnEvent, Target, ask_facts
+from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,8 +47,10 @@ class Rollout:
 
         :raises UsageError: naming the option.
         """
-        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed,))):
-            for text in filter(None, texts):
+        if self.forks < 1:
+            raise UsageError(f"--forks {self.forks}: must be at least 1", hint=f"--forks {FORKS}")
+        for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed or "0",))):
+            for text in texts:
                 _share(text, 1, option)
 
     def batches(self, names: Sequence[str]) -> list[list[str]]:
@@ -77,7 +79,7 @@ class Rollout:
 
 
 def _share(text: str, total: int, option: str) -> int:
-    if not re.fullmatch(r"\d+%?", text):
+    if not re.fullmatch(r"[0-9]+%?", text):
         raise UsageError(
             f"{option} {text}: neither a number nor a percentage", hint=f"{option} 2 or {option} 10%"
         )
@@ -96,7 +98,11 @@ def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target],
     found: list[Target] = []
     without: list[Host] = []
     for host in hosts:
-        settings = {role: read(role.settings, host, role.name) for role in roles if role.name in host.vars}
+        settings = {
+            role: read(role.settings, host, role.name, role.shared)
+            for role in roles
+            if role.name in host.vars
+        }
         if settings:
             found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
         else:
@@ -119,13 +125,15 @@ def logins(hosts: Iterable[Host]) -> list[Login]:
     return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
-def gather_facts(ways: Iterable[Login], forks: int) -> tuple[dict[str, Facts], dict[str, HostError]]:
+def gather_facts(
+    ways: Iterable[Login], forks: int, connect: Callable[[Login], Connection] = Connection
+) -> tuple[dict[str, Facts], dict[str, HostError]]:
     """Facts of every host that answers, and the error of every one that does not."""
 
     def ask(login: Login) -> Facts | HostError:
         try:
-            with Connection(login) as connection:
-                return ask_facts(connection)[0]
+            with connect(login) as connection:
+                return ask_facts(connection, VIRTUALIZATION)[0]
         except HostError as error:
             return error
 
@@ -157,12 +165,17 @@ def each(
 
 @dataclass
 class Fleet:
-    """All hosts of one command, their connections open from the plan to the proof."""
+    """All hosts of one command, their connections open from the plan to the proof.
+
+    :ivar refresh: called at least every second while hosts are worked on.
+    :ivar connect: makes the connection to a host, which opens by itself.
+    """
 
     targets: Sequence[Target]
     rollout: Rollout
     on_event: OnEvent
     refresh: Callable[[], None] = lambda: None
+    connect: Callable[[Login], Connection] = Connection
     hosts: dict[str, HostRun] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
@@ -179,10 +192,13 @@ class Fleet:
 
     def survey(self) -> dict[str, Plan]:
         """Plan every host. Those that cannot be planned have a result already."""
-        self.hosts = {t.name: HostRun(t, Connection(t.login)) for t in self.targets}
+        self.hosts = {t.name: HostRun(t, self.connect(t.login)) for t in self.targets}
 
         def work(host: HostRun) -> Result | None:
-            return _isolated(host, lambda: host.make_survey(self.on_event))
+            self.on_event(host.target.name, Doing("planning"))
+            failed = _isolated(host, lambda: host.make_survey(self.on_event))
+            self.on_event(host.target.name, Doing(failed.status if failed else "planned"))
+            return failed
 
         failed = each(self.hosts, work, self.rollout.forks, self.refresh)
         self.results = {name: result for name, result in failed.items() if result}
@@ -212,26 +228,33 @@ class Fleet:
                 host.survey = replace(host.survey, plan=replace(plan, granted=granted))
 
     def apply(self, run: str) -> None:
-        """Apply all plans, batch by batch, until too many hosts have failed."""
+        """Apply all plans, batch by batch, until too many hosts of the batches so far have failed."""
 
         def work(host: HostRun) -> Result:
-            return _isolated(host, lambda: host.apply(run, self.on_event))
+            result = _isolated(host, lambda: host.apply(run, self.on_event))
+            self.on_event(host.target.name, Doing(result.status, len(result.changes)))
+            return result
 
-        names = [name for name in self.hosts if name not in self.results]
         tolerated = self.rollout.tolerated(len(self.hosts))
-        for batch in self.rollout.batches(names):
-            failed = sum(result.status in ("failed", "unreachable") for result in self.results.values())
+        begun: list[str] = []
+        for batch in self.rollout.batches(list(self.hosts)):
+            begun += batch
+            results = [self.results[name] for name in begun if name in self.results]
+            failed = sum(result.status in ("failed", "unreachable") for result in results)
+            hosts = {name: self.hosts[name] for name in batch if name not in self.results}
             if failed > tolerated:
-                self.results |= {name: self.hosts[name].result("skipped") for name in batch}
+                for name, host in hosts.items():
+                    pending = host.survey is not None and host.survey.plan.changes
+                    self.results[name] = host.result("skipped" if pending else "ok")
+                    self.on_event(name, Doing(self.results[name].status))
                 continue
-            hosts = {name: self.hosts[name] for name in batch}
             self.results |= each(hosts, work, self.rollout.forks, self.refresh)
             self.close(batch)
 
     def planned(self) -> None:
         """Results of a run that only plans: a host that would change has status changed."""
         for name, host in self.hosts.items():
-            if name not in self.results and host.survey:
+            if host.survey:
                 pending = host.survey.plan.changes
                 self.results[name] = host.result("changed" if pending else "ok", changes=pending)
 

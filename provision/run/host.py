@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from provision.causes.known_messages import hint_for
 from provision.connection import Connection
@@ -17,7 +17,7 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import ACTIVE, Event
 from provision.plan.stages import Stage, next_stage
-from provision.probe import Output
+from provision.probe import Output, Probe
 from provision.resource import Change
 from provision.role import Role, Settings
 from provision.run.apply import BusyError, LostRunError, apply, attach
@@ -55,8 +55,20 @@ class Survey:
     plan: Plan
 
 
-OnEvent = Callable[[str, Event | str], None]
-"""Receives the name of a host and an event of its run, or a line about it."""
+@dataclass(frozen=True)
+class Doing:
+    """What is being done with a host from now on, or how that ended.
+
+    :ivar phase: a word such as ``planning``, or a :data:`provision.plan.result.Status`.
+    :ivar steps: how many changes there are to make, or were made.
+    """
+
+    phase: str
+    steps: int = 0
+
+
+OnEvent = Callable[[str, Event | Doing | str], None]
+"""Receives the name of a host and an event of its run, what is done with it next, or a line about it."""
 
 
 def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
@@ -70,16 +82,22 @@ def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
         raise ProbeError(host, str(error)) from error
 
 
-def ask_facts(connection: Connection) -> tuple[Facts, str]:
+def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     """Facts of the host, and the id of the run that is under way there (or "").
 
+    :param more: questions behind facts that no role needs.
     :raises HostError: if it cannot be reached, or is not a system that we can read.
     """
-    answers = gather(connection, (*PROBES, ACTIVE))
+    answers = gather(connection, (*PROBES, *more, ACTIVE))
     return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
 
 
-def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
+def survey(
+    connection: Connection,
+    target: Target,
+    on_event: OnEvent,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Survey:
     """Ask a host for its facts and its state, and plan it: two execs, and nothing is changed.
 
     A run that is under way there is followed to its end first.
@@ -89,7 +107,7 @@ def survey(connection: Connection, target: Target, on_event: OnEvent) -> Survey:
     facts, run = ask_facts(connection)
     if run:
         on_event(target.name, f"run {run} is under way here; attached to it")
-        attach(connection, run, lambda event: on_event(target.name, event))
+        attach(connection, run, lambda event: on_event(target.name, event), sleep)
     declared = declare(target.name, target.settings, facts)
     return Survey(facts, declared, replan(connection, declared, target.granted))
 
@@ -109,23 +127,33 @@ def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[
 class HostRun:
     """The run of one host: its connection stays open from the plan to the proof.
 
+    :ivar clock: seconds; only differences count.
     :ivar reboots: how often it was rebooted.
     :ivar right: how many resources were right before anything was changed.
+    :ivar worked: seconds that were spent on it; waiting for an answer or for other hosts does not count.
+    :ivar began: when the work that is under way began.
     """
 
     target: Target
     connection: Connection
-    began: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     survey: Survey | None = None
     reboots: int = 0
     right: int = 0
+    worked: float = 0.0
+    began: float | None = None
 
     def make_survey(self, on_event: OnEvent) -> None:
         """Survey the host; what is right before the run is counted here.
 
         :raises HostError: as :func:`survey`.
         """
-        self.survey = survey(self.connection, self.target, on_event)
+        began = self.clock()
+        try:
+            self.survey = survey(self.connection, self.target, on_event, self.sleep)
+        finally:
+            self.worked += self.clock() - began
         self.right = len(self.survey.declared) - len(self.survey.plan.changes)
 
     def result(
@@ -140,7 +168,7 @@ class HostRun:
             notes=self.survey.plan.notes if self.survey else (),
             reboots=self.reboots,
             error=error,
-            seconds=time.monotonic() - self.began,
+            seconds=self.worked + (self.clock() - self.began if self.began is not None else 0.0),
             connects=self.connection.connects,
             execs=self.connection.execs,
         )
@@ -148,6 +176,7 @@ class HostRun:
     def apply(self, run: str, on_event: OnEvent) -> Result:
         """Apply the plan of the survey, then plan again: changed only if nothing is left to do."""
         assert self.survey is not None
+        self.began = self.clock()
         if not self.survey.plan.changes:
             return self.result("ok")
         done: list[Change] = []
@@ -157,7 +186,7 @@ class HostRun:
             return self.result("unreachable", error=error, changes=done)
         except HostError as error:
             return self.result("failed", error=error, changes=done)
-        return self.result("changed", changes=done)
+        return self.result("changed" if done else "ok", changes=done)
 
     def _apply(self, run: str, on_event: OnEvent, done: list[Change]) -> None:
         """Stage by stage, a reboot between two of them; ``done`` collects the changes that were made."""
@@ -189,15 +218,23 @@ class HostRun:
         if not stage.plan.changes:
             return
         assert self.survey is not None
+        on_event(self.target.name, Doing("applying", len(stage.plan.changes)))
+        left = dict(enumerate(stage.plan.changes))
+
+        def watch(event: Event) -> None:
+            change = left.pop(event.index, None) if event.kind in ("ok", "skip") else None
+            if change is not None and event.kind == "ok":
+                done.append(change)
+            on_event(self.target.name, event)
+
         try:
-            events = apply(self.connection, stage.plan, run, lambda event: on_event(self.target.name, event))
+            events = apply(self.connection, stage.plan, run, watch, self.sleep)
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
                 raise
-            done += stage.plan.changes
+            done += left.values()
             return
-        done += [stage.plan.changes[event.index] for event in events if event.kind in ("ok", "skip")]
         _raise_failure(stage.plan, run, events)
 
     def booted(self) -> str:
@@ -214,6 +251,7 @@ class HostRun:
         :raises RefusedError: if the new plan has more than was approved.
         """
         assert self.survey is not None
+        on_event(self.target.name, Doing("rebooting"))
         on_event(self.target.name, f"reboot: waiting up to {reboot.reboot} s for it to come back")
         took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
         self.reboots += 1
@@ -241,7 +279,7 @@ class HostRun:
 
         :raises UnreachableError: if it does not in time.
         """
-        began = time.monotonic()
+        began = self.clock()
         while True:
             try:
                 if self.booted() != old:
@@ -249,16 +287,16 @@ class HostRun:
                 said = "it answers, and was not rebooted"
             except HostError as error:
                 said = error.message
-            if time.monotonic() - began > limit:
+            if self.clock() - began > limit:
                 raise UnreachableError(
                     self.target.name,
                     f"it did not come back within {limit:.0f} s of its reboot: {said}",
                     hint="look at its console or BMC; when it is up, run again: the run continues",
                 )
-            time.sleep(POLL)
+            self.sleep(POLL)
         # Units that start at boot are on their way; planning before they are up would start them once more.
         self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
-        return time.monotonic() - began
+        return self.clock() - began
 
     def _plan_after_another(self, busy: BusyError, approved: Plan, on_event: OnEvent) -> None:
         """Somebody else was quicker: wait for them, and go on only with what was approved.
@@ -270,7 +308,7 @@ class HostRun:
             raise busy
         assert self.survey is not None
         on_event(self.target.name, f"{busy.message}; attached to it")
-        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event))
+        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event), self.sleep)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])

@@ -196,9 +196,9 @@ def subjects_of(target: Target, role: Role | None, *, each: bool) -> list[Subjec
 
 
 def instances_of(target: Target, role: Role) -> Mapping[str, Settings]:
-    """The instances in the settings of a role; none for a role that knows no instances."""
-    found: Mapping[str, Settings] = getattr(target.settings[role], "instances", {})
-    return found
+    """The instances in the settings of a role that are not null; none for a role that knows no instances."""
+    found: Mapping[str, Settings | None] = getattr(target.settings[role], "instances", {})
+    return {name: instance for name, instance in found.items() if instance}
 
 
 def subject_of(item: pytest.Item) -> Subject | None:

@@ -13,15 +13,14 @@ import pytest
 
 from provision.connection import Connection
 from provision.data import data
-from provision.errors import HostError, UsageError
+from provision.errors import HostError, UnreachableError, UsageError
 from provision.facts import PROBES
-from provision.plan.report import counted
 from provision.probe import Probe
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import each
 from provision.run.gather import gather
-from provision.run.host import Target, facts_of
+from provision.run.host import Doing, OnEvent, Target, facts_of
 from provision.verify.evidence import Answered, Ask, Evidence
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
@@ -32,24 +31,28 @@ SUITE = data("suite")
 TIMEOUT = 900.0
 """Seconds for all probes of a host: importing tensorrt_llm alone can take minutes where disks are slow."""
 
-SLOW = 15.0
-"""Seconds after which it is said that hosts are still being asked, and again each time they have passed."""
-
 
 @contextlib.contextmanager
-def asking(targets: Sequence[Target], forks: int, log: Callable[[str], None]) -> Iterator[Ask]:
+def asking(
+    targets: Sequence[Target], forks: int, on_event: OnEvent, refresh: Callable[[], None]
+) -> Iterator[Ask]:
     """Asks these hosts over our connections, which are closed at the end.
 
     :param forks: hosts that are asked at the same time.
-    :param log: receives a line when it takes long.
+    :param on_event: is told when a host is asked, and when it has answered.
+    :param refresh: is called at least every second meanwhile.
     """
     connections = {target.name: Connection(target.login) for target in targets}
 
     def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> Mapping[str, Answered]:
         def answered(name: str) -> Answered:
-            return _answer(connections[name], probes[name], stay=name in more)
+            on_event(name, Doing("answering"))
+            found = _answer(connections[name], probes[name], stay=name in more)
+            failed = "unreachable" if isinstance(found.error, UnreachableError) else "failed"
+            on_event(name, Doing(failed if found.error else "ok"))
+            return found
 
-        return each({name: name for name in probes}, answered, forks, _Patience(len(probes), log))
+        return each({name: name for name in probes}, answered, forks, refresh)
 
     try:
         yield ask
@@ -170,17 +173,3 @@ def _answer(connection: Connection, probes: Sequence[Probe], *, stay: bool) -> A
     finally:
         if not stay:
             connection.close()
-
-
-class _Patience:
-    """Says now and then that hosts are still being asked."""
-
-    def __init__(self, hosts: int, log: Callable[[str], None]) -> None:
-        self.hosts, self.log = hosts, log
-        self.began = self.spoke = time.monotonic()
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self.spoke >= SLOW:
-            self.spoke = now
-            self.log(f"asking {counted(self.hosts, 'host')}, {now - self.began:.0f} s so far")

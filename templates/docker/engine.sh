@@ -4,6 +4,9 @@
 # Written by dockerd when it starts.
 docker_pid=/run/docker.pid
 
+# Docker's client, or a script that runs podman.
+docker_client=/usr/bin/docker
+
 # Packages that bring dockerd, and start it when they are installed.
 docker_engines='docker.io docker-ce moby-engine'
 
@@ -20,8 +23,11 @@ docker_here() {
   for file in /usr/bin/dockerd /usr/sbin/dockerd /usr/local/bin/dockerd; do
     if [ -x "$file" ]; then echo "dockerd $file"; fi
   done
-  if grep -q -s -I podman /usr/bin/docker; then echo "podman /usr/bin/docker"; fi
-  grep -o -s '"currentContext": *"[^"]*"' /root/.docker/config.json
+  # Podman's is a script, Docker's is not.
+  first=
+  read -r first 2>/dev/null <"$docker_client"
+  case $first in '#!'*) ! grep -q podman "$docker_client" || echo "podman $docker_client" ;; esac
+  if [ -e /root/.docker/config.json ]; then grep -o '"currentContext": *"[^"]*"' /root/.docker/config.json; fi
   # shellcheck disable=SC2086  # names in a row
   if command -v dpkg-query >/dev/null; then
     dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Status}\n' $docker_engines 2>/dev/null
@@ -32,16 +38,10 @@ docker_here() {
   :
 }
 
-# docker_runtimes: the default runtime and all runtimes as JSON; bounded, since a sick dockerd does not answer.
-docker_runtimes() {
-  command -v docker >/dev/null 2>&1 || { echo absent; return; }
-  timeout 20 docker info --format '{{json .DefaultRuntime}} {{json .Runtimes}}'
-}
-
 # owed_to_docker FOLDER: the notes in it that are younger than the running dockerd: its start settled the others.
 owed_to_docker() {
-  cd "$1" 2>/dev/null || return 0
-  # shellcheck disable=SC2035  # no note begins with a dash
-  if [ -e "$docker_pid" ]; then find * -prune -newer "$docker_pid" 2>/dev/null; else ls; fi
-  :
+  for note in "$1"/*; do
+    # shellcheck disable=SC3013  # dash, bash and busybox know -nt
+    if [ -e "$note" ] && { [ ! -e "$docker_pid" ] || [ "$note" -nt "$docker_pid" ]; }; then echo "${note##*/}"; fi
+  done
 }

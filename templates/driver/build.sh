@@ -32,7 +32,8 @@ has_candidate() {
 
 # module_is_there KERNEL VERSION: where modprobe finds it, and as dkms says where it has built it; or in the kernel.
 module_is_there() {
-  found=$(module_version "$1") || fail "kernel $1 has no module of the driver" || return
+  find_module_version "$1" || fail "kernel $1 has no module of the driver" || return
+  found=$module_version
   # shellcheck disable=SC2254  # the version is a pattern on purpose
   case ${found:-$2} in $2) ;; *) fail "kernel $1 has the driver's module $found, wanted $2"; return ;; esac
   built=$(dkms_versions "$1")
@@ -75,7 +76,7 @@ build_modules() {
     elif ! apt_install "$how-$kernel" -- "$how-$kernel"; then
       for other in /lib/modules/*/; do
         other=${other%/} other=${other##*/}
-        [ -z "$(driver_module "$other")" ] ||
+        ! has_driver "$other" ||
           fail "reboot needed: $how-$kernel cannot be installed, but kernel $other has the driver" || return
       done
       return 1
@@ -98,7 +99,7 @@ dkms_build() {
   say "building the driver for kernel $1, which takes minutes"
   if [ -z "$known" ]; then
     dkms autoinstall -k "$1"
-  elif [ -n "$(driver_module "$1")" ]; then
+  elif has_driver "$1"; then
     # Without --force, dkms keeps a module that it finds there, and says that all is well.
     dkms install "$known" -k "$1" --force
   else

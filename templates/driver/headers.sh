@@ -49,7 +49,7 @@ kernel_states() {
   for k in $kernels; do
     if [ -n "${2-}" ]; then
       package=$2-$k
-      [ -n "$(driver_module "$k")" ] && ready=yes || ready=no
+      has_driver "$k" && ready=yes || ready=no
     else
       "headers_package_$1" "$k"
       has_headers "$k" && ready=yes || ready=no
@@ -68,5 +68,5 @@ kernel_states() {
 # although it has no headers.
 newest_kernel_states() {
   kernel_states "$@"
-  if ! has_headers "$running" && [ -n "$(driver_module "$running")" ]; then echo module; fi
+  if ! has_headers "$running" && has_driver "$running"; then echo module; fi
 }

@@ -2,19 +2,20 @@
 # needs: driver/kernels.sh
 # The initramfs of the kernels that count.
 
-# initramfs_images: prints their files, where distributions put them.
-initramfs_images() {
+# find_initramfs_images: sets $images to their files, where distributions put them.
+find_initramfs_images() {
+  images=
   find_kernels
   for k in $kernels; do
     for image in "/boot/initrd.img-$k" "/boot/initramfs-$k.img"; do
-      if [ -e "$image" ]; then echo "$image"; fi
+      if [ -e "$image" ]; then images="$images $image"; fi
     done
   done
 }
 
 # stale_images FILE...: a line for each file, with the images that are older. Listing what is in one takes seconds.
 stale_images() {
-  images=$(initramfs_images)
+  find_initramfs_images
   for file in "$@"; do
     stale=
     for image in $images; do

@@ -14,13 +14,14 @@ find_kernels() {
   for k in /lib/modules/*/; do
     k=${k%/} k=${k##*/}
     case $k in *+debug) continue ;; esac
-    if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then set -- "$@" "$k"; fi
+    if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then set -- "$@" "/lib/modules/$k"; fi
   done
   case $# in
     0) newest=$running ;;
     1) newest=$1 ;;
-    *) newest=$(printf '%s\n' "$@" | sort -V | tail -n 1) ;;
+    *) newest=$(ls -d -v "$@") ;;
   esac
+  newest=${newest##*/}
   # shellcheck disable=SC2034  # for the caller
   kernels=$running
   if [ "$newest" != "$running" ]; then
@@ -32,36 +33,44 @@ find_kernels() {
 # has_headers KERNEL: what DKMS looks for is there.
 has_headers() { [ -e "/lib/modules/$1/build/Makefile" ]; }
 
-# driver_module KERNEL: prints the file of the driver's module, wherever packages put it.
+# find_driver_module KERNEL: sets $driver_file to the file of the driver's module, wherever packages put it, or nothing.
 # Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precompiled and weak modules; Ubuntu's signed
 # ones (kernel). Debian names the module after the alternative that it is: nvidia-current.
-driver_module() {
-  find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
+find_driver_module() {
+  driver_file=$(find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
     "/lib/modules/$1/kernel" -type f -regextype posix-extended -regex \
-    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null
+    '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null) || :
 }
 
-# module_version KERNEL: prints the version of the driver's module, or nothing if it tells none; fails where there is no
-# module, neither in a file nor in the kernel.
-module_version() {
-  file=$(driver_module "$1")
-  if [ -n "$file" ]; then
-    modinfo -F version "$file" 2>/dev/null || :
+# has_driver KERNEL: a file has the driver's module for it.
+has_driver() { find_driver_module "$1" && [ -n "$driver_file" ]; }
+
+# find_module_version KERNEL: sets $module_version to the version of the driver's module, or nothing if it tells none;
+# fails where there is no module, neither in a file nor in the kernel.
+find_module_version() {
+  module_version=
+  if has_driver "$1"; then
+    module_version=$(modinfo -F version "$driver_file" 2>/dev/null) || :
   elif built_in_driver "$1"; then
-    cat /sys/module/nvidia/version
+    # shellcheck disable=SC2034  # for the caller
+    read -r module_version </sys/module/nvidia/version
   else
     return 1
   fi
 }
 
-# installed_module FIELD: prints a field of the module that "modprobe nvidia" would load now.
+# find_installed FIELD: sets $installed to a field of the module that "modprobe nvidia" would load now.
 # modinfo does not follow the rule with which Debian's packages lead modprobe from nvidia to nvidia-current.
-installed_module() {
-  timeout 10 modinfo -F "$1" nvidia 2>/dev/null ||
-    timeout 10 modinfo -F "$1" "$(driver_module "$(uname -r)")" 2>/dev/null
+find_installed() {
+  installed=$(modinfo -F "$1" nvidia 2>/dev/null) && return
+  read -r running </proc/sys/kernel/osrelease
+  find_driver_module "$running"
+  # shellcheck disable=SC2034  # for the caller
+  installed=$(modinfo -F "$1" "$driver_file" 2>/dev/null)
 }
 
 # built_in_driver KERNEL: the driver is built into the running kernel: such a module has no reference count in sysfs.
 built_in_driver() {
-  [ "$1" = "$(uname -r)" ] && [ -e /sys/module/nvidia/version ] && [ ! -e /sys/module/nvidia/refcnt ]
+  read -r running </proc/sys/kernel/osrelease
+  [ "$1" = "$running" ] && [ -e /sys/module/nvidia/version ] && [ ! -e /sys/module/nvidia/refcnt ]
 }

@@ -15,7 +15,7 @@ load_module() {
 module_is() {
   read -r loaded <"/sys/module/$1/version" || return
   case $1 in
-    nvidia) installed=$(installed_module version) ;;
+    nvidia) find_installed version ;;
     *) installed=$(modinfo -F version "$1" 2>/dev/null) ;;
   esac
   # shellcheck disable=SC2254  # the version is a pattern on purpose

@@ -12,12 +12,12 @@ module_states() {
       continue
     fi
     v=''
-    i=''
+    installed=''
     [ -r "$d/version" ] && read -r v <"$d/version"
     case $ask${d##*/} in
-      vnvidia) i=$(installed_module version) ;;
-      v*) i=$(timeout 10 modinfo -F version "${d##*/}" 2>/dev/null) ;;
+      vnvidia) find_installed version ;;
+      v*) installed=$(modinfo -F version "${d##*/}" 2>/dev/null) ;;
     esac
-    printf 'loaded %s %s\n' "${v:--}" "${i:--}"
+    printf 'loaded %s %s\n' "${v:--}" "${installed:--}"
   done
 }

@@ -10,7 +10,7 @@ modules_on_disk() {
   find_kernels
   for k in $kernels; do
     headers=no built=
-    version=$(module_version "$k") || version=-
+    find_module_version "$k" || module_version=-
     if has_headers "$k"; then headers=yes; fi
     for folder in "$dkms_tree"/nvidia*/*/"$k"/*/; do
       [ -d "$folder" ] || continue
@@ -21,6 +21,6 @@ modules_on_disk() {
       # shellcheck disable=SC3013  # dash, bash and busybox know -ef
       if [ ! -L "$active" ] || [ "$active" -ef "$folder" ]; then built="$built ${tree##*/}/${added##*/}"; fi
     done
-    echo "$k ${version:-?} $headers$built"
+    echo "$k ${module_version:-?} $headers$built"
   done
 }

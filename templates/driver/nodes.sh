@@ -14,8 +14,10 @@ missing_nodes() {
     if [ ! -c "/dev/$node" ]; then echo "$node"; fi
   done
   while read -r major name; do
-    if [ "$name" = nvidia-uvm ] && [ -c /dev/nvidia-uvm ] &&
-      [ "$((0x$(stat -c %t /dev/nvidia-uvm)))" != "$major" ]; then echo nvidia-uvm; fi
+    if [ "$name" != nvidia-uvm ] || [ ! -c /dev/nvidia-uvm ]; then continue; fi
+    device=$(stat -c %t /dev/nvidia-uvm)
+    [ "$((0x${device:-0}))" = "$major" ] || echo nvidia-uvm
+    break
   done </proc/devices
 }
 

@@ -8,12 +8,16 @@ secure_boot_keys() {
   read -r forced 2>/dev/null </sys/module/module/parameters/sig_enforce
   read -r lockdown 2>/dev/null </sys/kernel/security/lockdown
   echo "enforce=${forced:-?} ${lockdown:-?}"
-  key=$(cat /etc/dkms/framework.conf /etc/dkms/framework.conf.d/*.conf 2>/dev/null |
-    sed -n "s/^[[:space:]]*mok_certificate=[\"']\{0,1\}\([^\"']*\).*/\1/p" | tail -n 1)
+  key=
+  for file in /etc/dkms/framework.conf /etc/dkms/framework.conf.d/*.conf; do
+    [ ! -r "$file" ] || while read -r line || [ -n "$line" ]; do
+      case $line in mok_certificate=*) key=${line#*=} key=${key#[\"\']} key=${key%%[\"\']*} ;; esac
+    done <"$file"
+  done
   for file in /var/lib/shim-signed/mok/MOK.der "$dkms_tree/mok.pub"; do
     if [ -z "$key" ] && [ -e "$file" ]; then key=$file; fi
   done
   echo "key=$key"
-  if [ -d /sys/module/nvidia ]; then echo "loaded=$(installed_module signer)"; fi
+  if [ -d /sys/module/nvidia ]; then find_installed signer; echo "loaded=$installed"; fi
   if [ -n "$key" ]; then echo "said=$(timeout 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
 }

@@ -29,7 +29,8 @@ driver_pins() {
 
 # images_without FILE: the images of the initramfs that have no copy of it; those that cannot be read are left out.
 images_without() {
-  for image in $(initramfs_images); do
+  find_initramfs_images
+  for image in $images; do
     if command -v lsinitramfs >/dev/null; then lister=lsinitramfs; else lister=lsinitrd; fi
     files=$(timeout 30 "$lister" "$image" 2>/dev/null) || continue
     case $files in *"${1#/}"*) ;; *) echo "$image" ;; esac
@@ -38,7 +39,7 @@ images_without() {
 
 # module_signer: who signed the module that is loaded.
 module_signer() {
-  if [ -d /sys/module/nvidia ]; then installed_module signer; fi || :
+  if [ -d /sys/module/nvidia ] && find_installed signer; then echo "$installed"; fi
 }
 
 # fabric_states: the state of the Fabric Manager, and of each GPU's fabric, which the driver tells from Hopper on;

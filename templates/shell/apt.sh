@@ -103,6 +103,14 @@ package_is() {
   esac
 }
 
+# package_at_least NAME VERSION: installed, and not older.
+package_at_least() {
+  package_is "$1" '*' || return
+  found=$(package_state "$1")
+  dpkg --compare-versions "${found##* }" ge "$2" ||
+    fail "$1 is at version ${found##* }, wanted at least $2: the repositories have no newer one"
+}
+
 # package_held NAME: it is on hold.
 package_held() {
   case $(package_state "$1") in *" hold "*) ;; *) fail "$1 is not held" ;; esac

@@ -8,12 +8,6 @@ container_tasks='/run/containerd/io.containerd.runtime.v2.task/moby/* /run/docke
 # shellcheck disable=SC2034  # used by files that need this one
 instance_label=provision.instance
 
-# image_names REF...: a line of JSON with tags and one with digests for each image that is there.
-image_names() {
-  command -v docker >/dev/null 2>&1 || { echo unknown; return; }
-  timeout 30 docker image inspect --format '{{json .RepoTags}} {{json .RepoDigests}}' "$@"
-}
-
 # containers_with_gpus: ids of the running containers that have NVIDIA's devices, without a single process.
 containers_with_gpus() {
   for task in $container_tasks; do

@@ -105,6 +105,14 @@ rpm_is() {
   fail "$1 is at version $found, wanted $2"
 }
 
+# rpm_at_least NAME VERSION: installed, and not older.
+rpm_at_least() {
+  rpm_is "$1" '*' || return
+  found=$(rpm -q --qf '%{VERSION}\n' "$1" | tail -n 1)
+  printf '%s\n' "$2" "$found" | sort -V -C ||
+    fail "$1 is at version $found, wanted at least $2: the repositories have no newer one"
+}
+
 # rpm_locked NAME: dnf heeds locks, and its newest instance has one.
 rpm_locked() {
   rpm -q "$lock_plugin" >/dev/null || fail "dnf has no plugin that heeds locks" || return

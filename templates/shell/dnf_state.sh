@@ -17,8 +17,8 @@ lock_plugin=python3-dnf-plugin-versionlock
 rpm_states() {
   echo "machine $(uname -m)"
   list_ours
-  sed 's/^/lock /' "$locks" 2>/dev/null
-  for module in $1; do sed 's/^/module /' "$streams/$module.module" 2>/dev/null; done
+  prefixed lock "$locks"
+  for module in $1; do prefixed module "$streams/$module.module"; done
   shift
   rpm -qa --qf 'rpm %{NAME}\t%{EPOCHNUM}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n' "$@"
 }

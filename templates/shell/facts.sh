@@ -1,14 +1,13 @@
 # shellcheck shell=sh
+# needs: shell/lines.sh
 # What cannot change on a host during a run.
 
-# system_facts: kernel, machine, dpkg's architecture, id of the boot, virtualization; a line each.
+# system_facts: kernel, machine, dpkg's architecture and id of the boot, a line each.
 system_facts() {
-  uname -r
+  lines_of /proc/sys/kernel/osrelease
   uname -m
   dpkg --print-architecture 2>/dev/null || echo
-  read -r id </proc/sys/kernel/random/boot_id
-  echo "$id"
-  systemd-detect-virt 2>/dev/null || :
+  lines_of /proc/sys/kernel/random/boot_id
 }
 
 # nvidia_devices: address, class and device id of every device of NVIDIA on the PCI bus.
@@ -25,10 +24,12 @@ nvidia_devices() {
 # nvlink5_switch: from NVLink 5 on the switches are managed through a ConnectX, with this mark in its product data,
 # which a device is in no hurry to give.
 nvlink5_switch() {
-  if timeout 5 grep -q -s -a SW_MNG /sys/class/infiniband/*/device/vpd; then echo yes; fi
+  set -- /sys/class/infiniband/*/device/vpd
+  if [ -e "$1" ] && timeout 5 grep -q -s -a SW_MNG "$@"; then echo yes; fi
 }
 
 # secure_boot_variable: it holds four bytes of attributes, then 1 where Secure Boot is on (UEFI 2.10, 3.3).
 secure_boot_variable() {
-  od -An -j4 -N1 -tu1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null || :
+  set -- /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+  if [ -e "$1" ]; then od -An -j4 -N1 -tu1 "$1"; fi
 }

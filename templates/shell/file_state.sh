@@ -1,25 +1,35 @@
 # shellcheck shell=sh
-# What paths are on a host.
+# What paths are on a host, and what is in files, with one program for all of them.
 
 # Bytes of a file that are read for comparing and diffing.
 largest_file=1048576
 
-# The type of a symbolic link that points to nothing.
-dangling='dangling link'
-
-# path_states PATH...: two lines for each, links followed: type, mode, owner, group and size; and the content in base64.
+# path_states PATH...: a word with a letter for each path: absent, dangling link, regular file, or other. Then for each
+# of the last two a line: type, mode, owner, group and size, links followed. Then the contents of regular files.
 path_states() {
-  for f in "$@"; do
-    if s=$(stat -L -c '%F|%a|%U|%G|%s' -- "$f" 2>/dev/null); then
-      printf '%s\n' "$s"
-      case $s in
-        regular*) if [ "${s##*|}" -le "$largest_file" ]; then base64 -w0 -- "$f"; fi ;;
-      esac
-      echo
-    elif [ -L "$f" ]; then
-      printf '%s|777|root|root|0\n\n' "$dangling"
+  letters='' regular=0
+  for path in "$@"; do
+    shift
+    if [ -f "$path" ]; then
+      letters=${letters}r regular=$((regular + 1))
+      set -- "$@" "$path"
+    elif [ -e "$path" ]; then
+      letters=${letters}o
+      set -- "$@" "$path"
+    elif [ -L "$path" ]; then
+      letters=${letters}d
     else
-      printf 'absent\n\n'
+      letters=${letters}a
     fi
   done
+  echo "$letters"
+  [ $# -eq 0 ] || stat -L -c '%F|%a|%U|%G|%s' -- "$@" || return
+  for path in "$@"; do
+    shift
+    [ ! -f "$path" ] || set -- "$@" "$path"
+  done
+  [ "$regular" -eq 0 ] || contents "$@"
 }
+
+# contents FILE...: each below a line with its path; an empty line between two of them.
+contents() { head -v -c "$largest_file" -- "$@"; }

@@ -48,12 +48,28 @@ follow() {
   cd "$spool/$1" || exit "$run_is_gone"
   tries=0
   while [ ! -s pid ] && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-  tail -c "+$2" -s 0.1 --pid="$(cat pid)" -f events
+  pid=$(cat pid)
+  last_words "$pid" &
+  tail -c "+$2" -s 0.1 --pid="$pid" -f events
+  kill $! 2>/dev/null
+}
+
+# last_words PID: while this process lives, prints the last line of the newest log whenever it is another one.
+# The sleep does not hold the streams open, for whose end sshd waits.
+last_words() {
+  told=
+  while sleep 2 >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
+    # shellcheck disable=SC2012  # by time, which a glob does not give; their names are numbers
+    log=$(ls -t ./*.log 2>/dev/null | head -n 1)
+    words=$(tail -c 1000 "${log:-/dev/null}" | tr '\r' '\n' | sed -n '/[^[:space:]]/h;${g;p}' | cut -b 1-300 | base64 -w0)
+    [ "$words" = "$told" ] || printf 'out %s\n' "$words"
+    told=$words
+  done
 }
 
 # active_run: prints the run that is under way, or nothing.
 active_run() {
-  active=$(cat "$spool/lock/run" 2>/dev/null) || return 0
-  pid=$(cat "$spool/$active/pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null || return 0
+  read -r active 2>/dev/null <"$spool/lock/run" || return 0
+  read -r pid 2>/dev/null <"$spool/$active/pid" && kill -0 "$pid" 2>/dev/null || return 0
   echo "$active"
 }

@@ -5,7 +5,12 @@
 held=/var/lib/provision/held
 
 # list_ours: a line "ours NAME" for each package that we hold.
-list_ours() { sed 's/^/ours /' "$held" 2>/dev/null; }
+list_ours() { prefixed ours "$held"; }
+
+# prefixed WORD FILE: its lines with a word before each.
+prefixed() {
+  [ ! -r "$2" ] || while IFS= read -r line || [ -n "$line" ]; do printf '%s %s\n' "$1" "$line"; done <"$2"
+}
 
 # is_ours NAME: the hold on this package, if there is one, is ours.
 is_ours() { grep -q -x -F -e "$1" "$held" 2>/dev/null; }

@@ -34,7 +34,7 @@ step() {
     return
   fi
   if ! ("guard_$1") </dev/null >"$run/$1.log" 2>&1; then
-    event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | encode)"
+    event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
   debts=
@@ -46,12 +46,12 @@ step() {
   code=$?
   took=$(($(now) - began))
   if [ "$code" -ne 0 ]; then
-    event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
   for note in $4; do rm -f "$owed/$note"; done
   if ! ("done_$1") </dev/null >>"$run/$1.log" 2>&1; then
-    event fail "$1" unproven "$took" "$(tail -n 20 "$run/$1.log" | encode)"
+    event fail "$1" unproven "$took" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
   event ok "$1" "$took"
@@ -68,7 +68,7 @@ reboot_step() {
   fi
   for note in $3; do : >"$owed/$note"; done
   if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1; then
-    event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | encode)"
+    event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
   event ok "$1" $(($(now) - began))

@@ -3,6 +3,7 @@
 # The CDI specs of a host, and the driver that they should be of.
 
 # The kind of devices that a spec of the GPUs describes.
+# shellcheck disable=SC2034  # used by Python
 cdi_kind=nvidia.com/gpu
 
 # Where container engines look for specs.
@@ -15,19 +16,24 @@ cdi_spec=/var/run/cdi/nvidia.yaml
 # The unit of the toolkit that makes the spec at boot and when the driver's modules change.
 refresh_unit=nvidia-cdi-refresh
 
-# cdi_state: what the driver and the specs say, a word and its text in every line; nothing of NVIDIA's is run for it.
+# cdi_state: what the driver and the specs say, a word and its text in every line, then the contents of the specs;
+# nothing of NVIDIA's is run for it.
 cdi_state() {
   version=
   [ -r /sys/module/nvidia/version ] && read -r version </sys/module/nvidia/version
   echo "driver $version"
   refresh_at_boot
-  timeout 10 sed -n -e 's/^GPU UUID:[[:space:]]*/uuid /p' -e 's/^Device Minor:[[:space:]]*/minor /p' \
-    /proc/driver/nvidia/gpus/*/information 2>/dev/null
-  mig_state /proc/driver/nvidia/capabilities
-  for folder in $cdi_folders; do
-    for file in "$folder"/*.yaml "$folder"/*.json; do spec_state "$file"; done
+  for file in /proc/driver/nvidia/gpus/*/information; do
+    [ ! -r "$file" ] || while read -r one two rest; do
+      case "$one $two" in "GPU UUID:") echo "uuid $rest" ;; "Device Minor:") echo "minor $rest" ;; esac
+    done <"$file"
   done
-  :
+  mig_state /proc/driver/nvidia/capabilities
+  set --
+  for folder in $cdi_folders; do
+    for file in "$folder"/*.yaml "$folder"/*.json; do [ ! -f "$file" ] || set -- "$@" "$file"; done
+  done
+  [ $# -eq 0 ] || { gone_paths "$@"; contents "$@"; }
 }
 
 # refresh_at_boot: "boot" and whether the refresh unit makes the spec then: enabled, disabled, or never without a unit.
@@ -42,16 +48,19 @@ refresh_at_boot() {
 mig_state() {
   for mig in "$1"/gpu*/mig; do [ -d "$mig" ] && mig=${mig%/mig} && echo "mig ${mig##*gpu}"; done
   for access in "$1"/gpu*/mig/gi*/access "$1"/gpu*/mig/gi*/ci*/access; do
-    [ -r "$access" ] && sed -n "s|^DeviceFileMinor:|cap ${access#"$1"/}|p" "$access"
+    [ ! -r "$access" ] || while read -r key minor; do
+      [ "$key" != DeviceFileMinor: ] || echo "cap ${access#"$1"/} $minor"
+    done <"$access"
   done
 }
 
-# spec_state FILE: its text, and the files and nodes that it names and the host lacks; nothing for other kinds of specs.
-spec_state() {
-  [ -f "$1" ] && grep -q -F -e "$cdi_kind" -- "$1" || return
-  [ "$(stat -L -c %s -- "$1")" -le "$largest_file" ] || return
-  echo "spec $1"
-  echo "text $(gzip -c -- "$1" | base64 -w0)"
-  sed -n -E 's/^[^#]*[pP]ath"?:[[:space:]]*"?([^",]*)"?,?[[:space:]]*$/\1/p' -- "$1" |
-    while IFS= read -r path; do [ -e "$path" ] || echo "gone $path"; done
-}
+# gone_paths SPEC...: the files and nodes that they name and the host lacks. In a subshell, which takes lines for words.
+gone_paths() (
+  set -f
+  IFS='
+'
+  # shellcheck disable=SC2013  # read takes a system call for each byte
+  for path in $(sed -n -E 's/^[^#]*[pP]ath"?:[[:space:]]*"?([^",]*)"?,?[[:space:]]*$/\1/p' -- "$@"); do
+    [ -e "$path" ] || echo "gone $path"
+  done
+)

@@ -321,13 +321,13 @@ def test_the_inventory_says_how_hosts_are_reached(lab: Lab) -> None:
         assert (found["ansible_host"], found["ansible_user"]) == (host.address, "admin")
         assert found["host_key"] == host.host_key
         assert found.get("ansible_become_password") == host.sudo_password
-    assert document["gpu-nodes"]["vars"]["driver"]["repo"]["uri"] == f"{lab.layout.apt_url}/nvidia"
+    assert document["gpu-nodes"]["vars"]["mirror"]["base"] == f"{lab.layout.apt_url}/mirror"
 
 
 def test_the_inventory_of_a_lab_that_is_down_says_what_to_do(spare: Lab) -> None:
     done = inventory(spare.layout.name)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "the lab is not up; start it with: inv lab.up\n"
+    assert done.stderr == "the lab is not up: inv lab.up starts it; for hosts of your own: --inventory PATH\n"
 
 
 # The whole

@@ -317,6 +317,8 @@ def test_an_instance_that_the_settings_no_longer_name_goes(converged: Lab, tmp_p
     both = provision(pattern="gpu-01", inventory=write_inventory(tmp_path, document))
     assert both.code == 0, str(both)
     shell(machine, "systemctl is-active triton@main.service triton@other.service")
+    plan = inv("plan", "--hosts", "gpu-01", "--json")
+    assert plan.host("gpu-01")["changes"][0]["impact"] == ["triton@other.service is up and ends"]
     one = provision(pattern="gpu-01")
     assert [(row["resource"], row["action"]) for row in one.host("gpu-01")["changes"]] == [
         ("no-other-units:triton", "remove"),
@@ -324,4 +326,22 @@ def test_an_instance_that_the_settings_no_longer_name_goes(converged: Lab, tmp_p
     ]
     shell(machine, "! systemctl is-active triton@other.service && ! docker inspect triton-other")
     shell(machine, "systemctl is-active triton@main.service")
+    assert provision(pattern="gpu-01").host("gpu-01")["changes"] == []
+
+
+def test_an_image_that_cannot_be_pulled_leaves_its_server_able_to_start_again(
+    converged: Lab, tmp_path: Path
+) -> None:
+    document = lab_inventory()
+    instances = document["gpu-nodes"]["vars"]["triton"]["instances"]
+    instances["main"] |= {"image": image().replace(":24.07-", ":24.99-")}
+    instances["renamed"] = instances.pop("main")
+    machine = host(converged, "gpu-01")
+    unit = shell(machine, "cat /etc/systemd/system/triton@main.service")
+    answer = provision(pattern="gpu-01", inventory=write_inventory(tmp_path, document))
+    assert answer.code == 1, str(answer)
+    assert answer.host("gpu-01")["error"]["resource"].startswith("image:")
+    assert answer.host("gpu-01")["changes"] == []
+    assert shell(machine, "cat /etc/systemd/system/triton@main.service") == unit
+    shell(machine, "systemctl restart triton@main.service")
     assert provision(pattern="gpu-01").host("gpu-01")["changes"] == []

@@ -44,8 +44,9 @@ def machine(lab: Lab) -> LabHost:
 
 
 def repository() -> str:
-    """The address of the lab's stand-in for NVIDIA's repository."""
-    return str(lab_inventory()["gpu-nodes"]["vars"]["toolkit"]["repo"]["uri"])
+    """The address of the lab's mirror of the toolkit's repository."""
+    base = lab_inventory()["gpu-nodes"]["vars"]["mirror"]["base"]
+    return f"{base}/nvidia.github.io/libnvidia-container/stable/deb/amd64"
 
 
 def changes(answer: Answer) -> set[tuple[str, str]]:

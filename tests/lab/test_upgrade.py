@@ -42,6 +42,14 @@ def old(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     machine.boot()
 
 
+@pytest.fixture(scope="module")
+def new(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's inventory, with the newest toolkit asked for: without that, 1.19.1 stays."""
+    document = lab_inventory()
+    document["gpu-nodes"]["vars"]["toolkit"] |= {"version": "1.20.0-1"}
+    return write_inventory(tmp_path_factory.mktemp("new"), document)
+
+
 def change(*arguments: str, inventory: Path = INVENTORY) -> Answer:
     """``inv provision`` of the host of the story."""
     return provision(*arguments, pattern=NAME, inventory=inventory)
@@ -73,8 +81,8 @@ def test_the_way_back_works(lab: Lab, old: Path) -> None:
     proven(host(lab, NAME), "570.211.01", "1.19.1", old)
 
 
-def test_the_plan_tells_reason_order_and_impact(old: Path) -> None:
-    plan = inv("plan", "--hosts", NAME)
+def test_the_plan_tells_reason_order_and_impact(old: Path, new: Path) -> None:
+    plan = inv("plan", "--hosts", NAME, inventory=new)
     assert plan.code == 3, str(plan)
     for words in (
         "branch 570 → 580",
@@ -98,12 +106,12 @@ def test_the_plan_tells_reason_order_and_impact(old: Path) -> None:
     [((), "--allow-branch-change"), (("--allow-branch-change",), "reboot needed: ")],
 )
 def test_without_permission_nothing_is_touched_and_the_host_serves_on(
-    lab: Lab, old: Path, flags: tuple[str, ...], says: str
+    lab: Lab, new: Path, flags: tuple[str, ...], says: str
 ) -> None:
     machine = host(lab, NAME)
     before = shell(machine, INSTALLED)
     boot = machine.boot_id()
-    answer = change(*flags)
+    answer = change(*flags, inventory=new)
     assert answer.code == 1, str(answer)
     error = answer.host(NAME)["error"]
     assert says in f"{error['message']}\n{error['hint']}", str(answer)
@@ -112,12 +120,12 @@ def test_without_permission_nothing_is_touched_and_the_host_serves_on(
     assert shell(machine, READY).strip() == "200"
 
 
-def test_with_both_permissions_the_host_serves_on_the_new_branch(lab: Lab, old: Path) -> None:
+def test_with_both_permissions_the_host_serves_on_the_new_branch(lab: Lab, new: Path) -> None:
     machine = host(lab, NAME)
     boot = machine.boot_id()
-    answer = change("--allow-branch-change", "--reboot")
+    answer = change("--allow-branch-change", "--reboot", inventory=new)
     assert answer.code == 0, str(answer)
     assert answer.host(NAME)["reboots"] == 1
     assert machine.boot_id() != boot
-    proven(machine, "580.159.04", "1.20.0", INVENTORY)
-    assert change().host(NAME)["changes"] == []
+    proven(machine, "580.159.04", "1.20.0", new)
+    assert change(inventory=new).host(NAME)["changes"] == []

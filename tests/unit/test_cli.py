@@ -162,7 +162,46 @@ def test_plain_invoke_has_the_same_tasks(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert invoke.stdout.replace("Available tasks", "Tasks") == inv("--list", folder=tmp_path).stdout
+    theirs = {line.split()[0] for line in invoke.stdout.splitlines() if line.startswith("  ")}
+    listed = inv("--list", folder=tmp_path).stdout
+    ours = {line.split()[0] for line in listed.splitlines() if line.startswith("  ")}
+    assert theirs & ours == ours
+
+
+def test_the_bare_command_shows_tasks_in_groups_with_a_line_each(tmp_path: Path) -> None:
+    lines = inv(folder=tmp_path).stdout.splitlines()
+    headings = [heading for heading, _ in program.GROUPS]
+    assert [line for line in lines if line in headings] == headings
+    assert "Others" not in lines, "a task is in no group"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("task", [name for _, names in program.GROUPS for name in names])
+def test_the_help_of_a_task_fits_a_screen_and_has_an_example(task: str, tmp_path: Path) -> None:
+    lines = inv(task, "--help", folder=tmp_path).stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(f"{INV} {task}") for line in lines)
+
+
+def test_a_reader_that_leaves_is_no_failure(tmp_path: Path) -> None:
+    argv = f"{sys.executable} {ROOT}/tasks.py settings | head -n 1"
+    ran = subprocess.run(["sh", "-c", argv], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("driver.source: ")
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("settings", "triton"), "triton.instances: mapping, default {}"),
+        (("settings", "--role", "docker"), "docker.source: "),
+        (("settings", "--schema"), '"$schema": '),
+        (("settings", "--json", "driver"), '"name": "driver.source"'),
+    ],
+)
+def test_the_reference_of_settings(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    assert says in inv(*arguments, folder=tmp_path).stdout
 
 
 def test_tasks_that_need_the_clone_are_known_by_name() -> None:
@@ -185,16 +224,34 @@ def test_tasks_that_need_the_clone_are_known_by_name() -> None:
         (".venv/bin/invoke", "inv"),
     ],
 )
-def test_hints_name_the_program_that_runs(
-    called: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from provision.cli import terminal
+def test_the_name_of_the_program(called: str, expected: str) -> None:
+    assert program_name(called) == expected
 
-    monkeypatch.setattr(sys, "argv", [called])
-    assert program_name() == expected
-    terminal.log("hint: plan again: inv plan --out FILE")
-    terminal.write_data("  hint: inv plan\n+ inv plan")
-    terminal.log("  ./inv plan stays as it is")
-    shown = capsys.readouterr()
-    assert shown.err == f"hint: plan again: {expected} plan --out FILE\n  ./inv plan stays as it is\n"
-    assert shown.out == f"  hint: {expected} plan\n+ inv plan\n"
+
+def test_a_second_task_in_one_call_is_refused(tmp_path: Path) -> None:
+    """The first one ends the program, so that the second would never run."""
+    done = inv("settings", "triton", "plan", "--hosts", "all", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: settings and plan in one call\nhint: one task a call")
+
+
+def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    for arguments in ("settings", "settings --schema"):
+        argv = f"{sys.executable} {ROOT}/tasks.py {arguments} >/dev/full"
+        ran = subprocess.run(["sh", "-c", argv], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1
+        assert ran.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("plan", "gpu-01"), "hosts are named by an option: INV plan --hosts gpu-01"),
+        (("plan", "--serial", "1"), "INV --help plan"),
+        (("verify", "-k"), "INV --help verify"),
+    ],
+)
+def test_hints_of_usage_errors_lead_somewhere(arguments: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    done = inv(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"hint: {hint.replace('INV', INV)}\n")

@@ -1,92 +1,38 @@
-"""A host on its way through reboots and missing permissions, with a host that is played here."""
+"""A host on its way through reboots, missing permissions, failures and the runs of others."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from provision.connection.login import Login
-from provision.errors import HostError, RefusedError, UnreachableError
+from provision.errors import ChangeError, RefusedError
 from provision.plan.declared import declare
-from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.plan.script import Event
-from provision.probe import Output
-from provision.resource import Change
+from provision.resource import AnyResource, Handler
 from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run import host as host_run
-from provision.run.apply import BusyError, LostRunError
-from provision.run.host import HostRun, Survey, Target
+from provision.run.host import POLL, PREVIEW, REBOOTS, Doing, HostRun, Target
 from tests.unit.examples import H100, settings_of
+from tests.unit.fake_host import FakeHost, Thing, run_of
+
+MODULE = "module:nvidia"
+REBOOT = Thing(MODULE, reboot=30, needs=REBOOT_NEEDED, causes=("packages",))
+A, B, C = Thing("a"), Thing("b"), Thing("c")
+DUE = {MODULE: "reboot"}
 
 
-def step(name: str, action: str = "update", **values: Any) -> Change:
-    return Change(name, action, f"{action} {name}", "true", "true", reason=f"{name} is wrong", **values)
-
-
-REBOOT = step("module:nvidia", "reboot", reboot=30, needs=REBOOT_NEEDED, causes=("packages",))
-
-
-@dataclass
-class Played:
-    """A host: the plans that it gives one after another, and what became of each run."""
-
-    plans: Sequence[tuple[Change, ...]]
-    boot: str = "0a0a"
-    answers: Callable[[], str] | None = None
-    ends: list[HostError] = field(default_factory=list)
-    runs: list[tuple[str, list[str]]] = field(default_factory=list)
-    connects: int = 1
-    execs: int = 0
-    login: Login = field(default_factory=lambda: Login("h", "127.0.0.1", 22, "root"))
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def run(self, script: str, **_: Any) -> Output:
-        if "boot_id" in script:
-            return Output(0, (self.answers() if self.answers else self.boot).encode())
-        return Output(0)
-
-    def apply(self, _: Any, plan: Plan, run: str, __: Any) -> list[Event]:
-        if self.ends:
-            raise self.ends.pop(0)
-        self.runs.append((run, [change.resource for change in plan.changes]))
-        events = [Event("ok", index) for index in range(len(plan.changes))]
-        rebooting = bool(plan.changes[-1].reboot)
-        if rebooting:
-            self.boot = f"boot {len(self.runs)}"
-        return [*events, Event("end", status="rebooting" if rebooting else "ok")]
-
-    def plan(self, granted: tuple[str, ...]) -> Plan:
-        first, *self.plans = self.plans
-        return Plan("h", first, granted=granted)
-
-
-@pytest.fixture
-def carried_out(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Played]]:
-    """Carry out the first plan of a host with these permissions."""
-
-    def apply(host: Played, *granted: str) -> tuple[Result, Played]:
-        monkeypatch.setattr(host_run, "apply", host.apply)
-        monkeypatch.setattr(host_run, "attach", lambda *_: [])
-        monkeypatch.setattr(host_run, "replan", lambda *_: host.plan(granted))
-        monkeypatch.setattr(host_run, "declare", lambda *_: ())
-        monkeypatch.setattr(host_run, "ask_facts", lambda _: (replace(H100, boot_id=host.boot), ""))
-        monkeypatch.setattr(host_run, "POLL", 0.0)
-        one = HostRun(Target("h", host.login, {}, granted), host)  # type: ignore[arg-type]
-        one.survey = Survey(replace(H100, boot_id=host.boot), (), host.plan(granted))
-        return one.apply("r", lambda *_: None), host
-
-    return apply
+def converged(host: FakeHost, *resources: AnyResource, granted: str = "") -> Result:
+    """Survey a host and apply its plan."""
+    run = run_of(host, *resources, granted=tuple(granted.split()))
+    run.make_survey(lambda *_: None)
+    return run.apply("r", lambda *_: None)
 
 
 def told(result: Result) -> str:
@@ -94,96 +40,293 @@ def told(result: Result) -> str:
     return result.error.message
 
 
-def test_a_run_goes_on_after_the_reboot(carried_out: Any) -> None:
-    a, b, start = step("a"), step("b"), step("unit", "start", after_reboot=True)
-    result, host = carried_out(Played([(a, REBOOT, b), (start, b), ()]), "reboot")
-    assert (result.status, result.reboots, result.error) == ("changed", 1, None)
-    assert host.runs == [("r", ["a", "module:nvidia"]), ("r-1", ["unit", "b"])]
-    assert [change.resource for change in result.changes] == ["a", "module:nvidia", "unit", "b"]
+def made(result: Result) -> list[str]:
+    return [change.resource for change in result.changes]
 
 
-def test_nothing_is_left_to_do_after_the_reboot(carried_out: Any) -> None:
-    result, _ = carried_out(Played([(REBOOT,), ()]), "reboot")
-    assert (result.status, result.reboots) == ("changed", 1)
+def wants(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "update")
 
 
-def test_without_permission_the_run_ends_before_what_makes_a_reboot_necessary(carried_out: Any) -> None:
-    result, host = carried_out(Played([(step("a"), step("packages"), REBOOT, step("b"))]))
-    assert (result.status, result.reboots) == ("failed", 0)
-    assert told(result) == "reboot needed: module:nvidia is wrong"
+# --- without a reboot -----------------------------------------------------------------------------
+
+
+def test_a_host_with_nothing_to_do_costs_one_connection_and_two_commands() -> None:
+    host = FakeHost({"a": "", "b": ""})
+    result = converged(host, A, B)
+    assert (result.status, result.right, result.changes) == ("ok", 2, ())
+    assert (result.connects, result.execs, host.runs) == (1, 2, [])
+
+
+def test_what_is_wrong_is_changed_and_a_fresh_plan_is_empty() -> None:
+    host = FakeHost({"a": "update", "b": "", "c": "create"})
+    result = converged(host, A, B, C)
+    assert (result.status, result.right, result.error) == ("changed", 1, None)
+    assert (host.runs, made(result)) == ([("r", ["a", "c"])], ["a", "c"])
+    assert (result.connects, result.execs) == (1, 4)
+
+
+def test_a_host_is_asked_what_changes_would_do_before_they_are_shown() -> None:
+    host = FakeHost(wants("a", "b"))
+    run = run_of(host, A, Thing("b", asks=True))
+    run.make_survey(lambda *_: None)
+    assert run.survey is not None
+    assert [change.simulation for change in run.survey.plan.changes] == ["", "would change b\n"]
+    assert (host.execs, host.timeouts[2]) == (3, PREVIEW)
+    assert run.apply("r", lambda *_: None).status == "changed"
+
+
+def test_a_host_that_is_not_right_after_all_failed() -> None:
+    host = FakeHost(wants("a", "b"))
+    host.incidents.undone = {"a"}
+    result = converged(host, A, B)
+    assert (result.status, made(result)) == ("failed", ["a", "b"])
+    assert told(result) == "not converged: update a is still to be done (a is wrong)"
+    assert isinstance(result.error, ChangeError)
+    assert result.error.resource == "a"
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "message", "code", "hint"),
+    [
+        (
+            "100",
+            "E: odd",
+            "a: update a: exit 100",
+            100,
+            "the whole output: /run/provision/r/1.log on the host",
+        ),
+        ("1", "No space left on device", "a: update a: exit 1", 1, "df -h"),
+        ("guard", "", "a: update a: it was changed since the plan was made", None, "plan again"),
+        (
+            "unproven",
+            "a is not there",
+            "a: update a: the command succeeded, and what it should bring about is not there",
+            None,
+            "the whole output: /run/provision/r/1.log on the host",
+        ),
+    ],
+)
+def test_a_step_that_fails_is_told_with_what_it_printed(
+    status: str, output: str, message: str, code: int | None, hint: str
+) -> None:
+    host = FakeHost(wants("b", "a", "c"))
+    host.incidents.fails = {"a": (status, output)}
+    result = converged(host, B, A, C)
+    assert (result.status, made(result), told(result)) == ("failed", ["b"], message)
+    assert isinstance(result.error, ChangeError)
+    assert (result.error.resource, result.error.exit_code, result.error.stderr) == ("a", code, output)
+    assert hint in str(result.error.hint)
+
+
+def test_what_a_failed_run_owes_is_done_by_the_next() -> None:
+    restart = Handler("restart", on=("a",), script="true")
+    host = FakeHost(wants("a", "b"))
+    host.incidents.fails = {"b": ("1", "")}
+    assert converged(host, A, B, restart).status == "failed"
+    assert (host.wants, host.owed) == ({"a": "", "b": "update"}, {"restart"})
+    host.incidents.fails = {}
+    result = converged(host, A, B, restart)
+    assert (result.status, made(result)) == ("changed", ["b", "handler:restart"])
+    assert host.owed == set()
+
+
+def test_a_run_that_was_interrupted_on_the_host_failed() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.interrupted = True
+    result = converged(host, A)
+    assert (result.status, told(result)) == ("failed", "run r was interrupted on the host")
+
+
+def test_a_host_that_is_lost_during_its_run_is_unreachable() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.cuts = [1] + [0] * 9
+    result = converged(host, A)
+    assert result.status == "unreachable"
+    assert told(result).endswith("the run continues on the host")
+
+
+# --- permissions ----------------------------------------------------------------------------------
+
+
+def test_without_permission_the_run_ends_before_what_makes_a_reboot_necessary() -> None:
+    host = FakeHost({**wants("a", "packages", "b"), **DUE})
+    result = converged(host, A, Thing("packages"), REBOOT, B)
+    assert (result.status, result.reboots, made(result)) == ("failed", 0, ["a"])
+    assert told(result) == f"reboot needed: {MODULE} is wrong"
     assert host.runs == [("r", ["a"])]
 
 
-def test_a_branch_change_without_permission_touches_nothing(carried_out: Any) -> None:
-    swap = step("packages", "upgrade", needs=BRANCH_CHANGE)
-    result, host = carried_out(Played([(step("a"), swap, step("b"))]))
+def test_a_branch_change_without_permission_touches_nothing() -> None:
+    host = FakeHost(wants("a", "packages", "b"))
+    result = converged(host, A, Thing("packages", needs=BRANCH_CHANGE), B)
     assert told(result) == "driver branch change is not allowed: packages is wrong"
     assert (result.status, host.runs) == ("failed", [])
 
 
-def test_a_reason_that_outlives_its_reboot_is_told(carried_out: Any) -> None:
-    result, host = carried_out(Played([(REBOOT,), (REBOOT,)]), "reboot")
-    assert told(result) == "it was rebooted and still needs a reboot: module:nvidia is wrong"
+# --- reboots --------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_after_the_reboot() -> None:
+    host = FakeHost({**wants("a", "b"), **DUE})
+    host.incidents.after_boot = [{"unit": "start"}]
+    host.incidents.down = 3
+    unit = Thing("unit", after_reboot=True)
+    result = converged(host, A, REBOOT, unit, B, granted="reboot")
+    assert (result.status, result.reboots, result.error) == ("changed", 1, None)
+    assert host.runs == [("r", ["a", MODULE]), ("r-1", ["unit", "b"])]
+    assert made(result) == ["a", MODULE, "unit", "b"]
+    assert host.clock.slept == [POLL] * 3
+    assert result.seconds == 3 * POLL
+
+
+def test_what_is_done_with_a_host_is_told_along_the_way() -> None:
+    host = FakeHost({**wants("a", "b"), **DUE})
+    host.incidents.down = 2
+    run = run_of(host, A, REBOOT, B, granted=("reboot",))
+    events: list[Event | Doing | str] = []
+    run.make_survey(lambda _, event: events.append(event))
+    run.apply("r", lambda _, event: events.append(event))
+    assert [event if not isinstance(event, Event) else f"{event.kind} {event.index}" for event in events] == [
+        Doing("applying", 2),
+        "start 0",
+        "ok 0",
+        "start 1",
+        "ok 1",
+        "end -1",
+        Doing("rebooting"),
+        "reboot: waiting up to 30 s for it to come back",
+        "back after 4 s; 1 change left",
+        Doing("applying", 1),
+        "start 0",
+        "ok 0",
+        "end -1",
+    ]
+
+
+def test_nothing_is_left_to_do_after_the_reboot() -> None:
+    host = FakeHost(DUE)
+    result = converged(host, REBOOT, granted="reboot")
+    assert (result.status, result.reboots, len(host.runs)) == ("changed", 1, 1)
+
+
+def test_after_the_reboot_roles_see_the_facts_of_the_new_kernel() -> None:
+    host = FakeHost({**DUE, "6.1.0-1-amd64": "update"})
+    role = Role("kernels", Settings, lambda _, facts: [REBOOT, Thing(facts.kernel, after_reboot=True)])
+    target = Target("h", host.login, {role: Settings()}, ("reboot",))
+    run = HostRun(target, host, host.clock, host.clock.sleep)
+    run.make_survey(lambda *_: None)
+    assert made(run.apply("r", lambda *_: None)) == [MODULE, "6.1.0-1-amd64"]
+
+
+def test_a_reason_that_outlives_its_reboot_is_told() -> None:
+    host = FakeHost(DUE)
+    host.incidents.after_boot = [DUE]
+    result = converged(host, REBOOT, granted="reboot")
+    assert told(result) == f"it was rebooted and still needs a reboot: {MODULE} is wrong"
     assert (result.status, result.reboots, len(host.runs)) == ("failed", 1, 1)
 
 
-def test_another_reason_may_reboot_once_more_but_not_for_ever(carried_out: Any) -> None:
-    reboots = [(replace(REBOOT, reason=str(n)),) for n in range(9)]
-    result, _ = carried_out(Played(reboots), "reboot")
-    assert (result.status, result.reboots) == ("failed", host_run.REBOOTS)
+def test_another_reason_may_reboot_once_more_but_not_for_ever() -> None:
+    host = FakeHost(DUE)
+    host.incidents.after_boot = [{MODULE: f"reboot reason {n}"} for n in range(9)]
+    result = converged(host, REBOOT, granted="reboot")
+    assert (result.status, result.reboots, host.boot) == ("failed", REBOOTS, REBOOTS)
+    host = FakeHost(DUE)
+    host.incidents.after_boot = [{MODULE: f"reboot reason {n}"} for n in range(REBOOTS - 1)]
+    assert converged(host, REBOOT, granted="reboot").status == "changed"
 
 
-def test_what_was_not_approved_is_not_done_after_the_reboot(carried_out: Any) -> None:
-    result, host = carried_out(Played([(REBOOT, step("b")), (step("b"), step("c"))]), "reboot")
+def test_what_was_not_approved_is_not_done_after_the_reboot() -> None:
+    host = FakeHost({**DUE, "b": "update"})
+    host.incidents.after_boot = [{"c": "update"}]
+    result = converged(host, REBOOT, B, C, granted="reboot")
     assert told(result) == "after the reboot the plan has more than was approved: update c (c is wrong)"
     assert len(host.runs) == 1
 
 
-def test_a_host_that_never_comes_back_is_unreachable(carried_out: Any) -> None:
-    def silent() -> str:
-        raise UnreachableError("h", "no route to host")
+def test_a_host_that_never_comes_back_is_unreachable() -> None:
+    host = FakeHost(DUE)
+    host.incidents.down = math.inf
+    result = converged(host, REBOOT, granted="reboot")
+    assert (result.status, made(result)) == ("unreachable", [MODULE])
+    assert told(result) == "it did not come back within 30 s of its reboot: no route to host"
+    assert 30 < result.seconds <= 30 + POLL
 
-    host = Played([(replace(REBOOT, reboot=1),)], answers=silent)
-    result, _ = carried_out(host, "reboot")
-    assert result.status == "unreachable"
-    assert told(result) == "it did not come back within 1 s of its reboot: no route to host"
 
-
-def test_a_host_that_does_not_go_down_is_told(carried_out: Any) -> None:
-    host = Played([(replace(REBOOT, reboot=1),)], answers=lambda: "0a0a")
-    result, _ = carried_out(host, "reboot")
+def test_a_host_that_does_not_go_down_is_told() -> None:
+    host = FakeHost(DUE)
+    host.incidents.stays_up = True
+    result = converged(host, REBOOT, granted="reboot")
     assert "it answers, and was not rebooted" in told(result)
 
 
-def test_the_connection_may_end_before_the_last_event_of_a_reboot(carried_out: Any) -> None:
-    lost = LostRunError("h", "the host knows nothing of run r any more")
-    host = Played([(step("a"), REBOOT), ()], ends=[lost], answers=lambda: "another")
-    result, _ = carried_out(host, "reboot")
+@pytest.mark.parametrize("lines", range(5))
+def test_the_connection_may_end_before_the_last_event_of_a_reboot(lines: int) -> None:
+    host = FakeHost({"a": "update", **DUE})
+    host.incidents.cuts = [lines]
+    result = converged(host, A, REBOOT, granted="reboot")
     assert (result.status, result.reboots) == ("changed", 1)
-    assert [change.resource for change in result.changes] == ["a", "module:nvidia"]
+    assert made(result) == ["a", MODULE]
 
 
-def test_a_reboot_by_somebody_else_is_a_failure_of_the_run(carried_out: Any) -> None:
-    lost = LostRunError("h", "the host knows nothing of run r any more")
-    result, _ = carried_out(Played([(step("a"),)], ends=[lost], answers=lambda: "another"))
-    assert (result.status, told(result)) == ("failed", lost.message)
+def test_a_reboot_by_somebody_else_is_a_failure_of_the_run() -> None:
+    host = FakeHost(wants("a", "b"))
+    host.incidents.cuts, host.incidents.forgets = [2], True
+    result = converged(host, A, B)
+    assert result.status == "failed"
+    assert told(result) == "the host does not know run r any more: it was rebooted"
 
 
-def test_the_run_of_another_operator_is_waited_for(carried_out: Any) -> None:
-    host = Played([(step("a"), step("b")), (step("b"),), ()], ends=[BusyError("h", "their-run")])
-    result, _ = carried_out(host)
+# --- somebody else's run --------------------------------------------------------------------------
+
+
+def test_a_run_that_is_under_way_is_followed_before_the_host_is_planned() -> None:
+    host = FakeHost(wants("a", "b"))
+    host.busy_with("theirs", "a")
+    events: list[Any] = []
+    run = run_of(host, A, B)
+    run.make_survey(lambda _, event: events.append(event))
+    assert events[0] == "run theirs is under way here; attached to it"
+    assert events[-1] == Event("end", status="ok")
+    assert run.survey is not None
+    assert [change.resource for change in run.survey.plan.changes] == ["b"]
+
+
+def test_the_run_of_another_operator_is_waited_for() -> None:
+    host = FakeHost(wants("a", "b"))
+    host.busy_with("theirs", "a", late=True)
+    result = converged(host, A, B)
     assert (result.status, host.runs) == ("changed", [("r", ["b"])])
 
 
-def test_what_another_run_left_must_not_go_beyond_the_approval(carried_out: Any) -> None:
-    host = Played([(step("a"),), (step("c"),)], ends=[BusyError("h", "their-run")])
-    result, _ = carried_out(host)
+def test_another_run_may_have_left_nothing_to_do() -> None:
+    host = FakeHost(wants("a"))
+    host.busy_with("theirs", "a", late=True)
+    result = converged(host, A)
+    assert (result.status, result.changes, host.runs) == ("ok", (), [])
+
+
+def test_what_another_run_left_must_not_go_beyond_the_approval() -> None:
+    host = FakeHost({"a": "update", "c": ""})
+    host.busy_with("theirs", late=True)
+    run = run_of(host, A, C)
+    run.make_survey(lambda *_: None)
+    host.wants["c"] = "update"
+    result = run.apply("r", lambda *_: None)
     assert told(result) == "after another run the plan has more than was approved: update c (c is wrong)"
+    assert host.runs == []
 
 
-def test_a_host_that_is_not_right_after_all_failed(carried_out: Any) -> None:
-    result, _ = carried_out(Played([(step("a"),), (step("a"),)]))
-    assert told(result) == "not converged: update a is still to be done (a is wrong)"
+def test_a_run_without_a_name_is_not_waited_for() -> None:
+    """It has just taken the lock."""
+    host = FakeHost(wants("a"))
+    host.busy_with("", late=True)
+    result = converged(host, A)
+    assert (result.status, told(result)) == ("failed", "run of another operator is under way on the host")
+
+
+# --- what roles declare ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -355,8 +356,16 @@ def test_mode_and_owner_stay_as_they_are() -> None:
 def test_the_memory_is_for_root_alone_and_written_in_the_same_step() -> None:
     change = Host.having(b"{}").plan(NVIDIA)
     assert change is not None
-    steps = [line for line in change.script.splitlines() if re.match(r"[a-z_]+ ", line)]
-    assert [re.split(r" <<| &&", step)[0] for step in steps] == [
+    words = ("validate_daemon_json", "keep_working_daemon_json", "write_file", "mv")
+    noted = "".join(f'{word}() {{ echo "{word} $*"; cat >/dev/null; }}\n' for word in words)
+    ran = subprocess.run(
+        ["sh", "-c", noted + change.script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.strip() for line in ran.stdout.splitlines()] == [
         "validate_daemon_json",
         "keep_working_daemon_json",
         f"write_file {PENDING} 0600 root:root",

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
 
 import pytest
 
-from provision.probe import Output
+from provision.probe import Output, words
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
+from provision.resources.dockerd import DOCKERD, OfDockerd, all_told
 from provision.resources.image import Image
 from provision.roles.docker.daemon import DaemonLoaded
+from provision.shell import assembled
+from tests.unit.sandbox import SHELLS
 
 # --- what dockerd has loaded ----------------------------------------------------------------------
 
 LOADED = DaemonLoaded("nvidia", ("nvidia",))
 INFO = (
-    b'"nvidia" {"io.containerd.runc.v2":{"path":"runc"},'
-    b'"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}}\n'
+    b'{"ID":"x","DefaultRuntime":"nvidia","Runtimes":{"io.containerd.runc.v2":{"path":"runc"},'
+    b'"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}}}\n 200\n'
 )
+REFUSED = b"/run/docker.sock: Connection refused\n"
 
 
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
         (Output(0, INFO), ("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))),
-        (Output(0, b'"runc" {"runc":{"path":"runc"}}\n'), ("runc", frozenset({"runc"}))),
-        (Output(0, b"absent\n"), UNKNOWN),
-        (Output(0, b'"" null\n', b"Cannot connect to the Docker daemon"), UNKNOWN),
-        (Output(1, b"\n", b"Cannot connect to the Docker daemon at unix:///var/run/docker.sock."), UNKNOWN),
-        (Output(124), UNKNOWN),
-        (Output(0, b"nonsense\n"), UNKNOWN),
+        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":{"runc":{}}} 200\n'), ("runc", frozenset({"runc"}))),
+        (Output(0, b'{"DefaultRuntime":"","Runtimes":null} 200\n'), UNKNOWN),
+        (Output(0, b'{"message":"not now"} 500\n'), UNKNOWN),
+        (Output(111, b"", REFUSED), UNKNOWN),
+        (Output(142), UNKNOWN),
+        (Output(0, b"nonsense 200\n"), UNKNOWN),
+        (Output(0, b"[1] 200\n"), UNKNOWN),
+        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":7} [200]\n'), UNKNOWN),
+        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":7} 200\n'), ("runc", frozenset())),
+        (Output(0, INFO[:40]), UNKNOWN),
+        (Output(0, INFO[:-4]), UNKNOWN),
     ],
 )
 def test_what_dockerd_says_of_its_runtimes(answer: Output, state: object) -> None:
@@ -68,8 +86,11 @@ TAG = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
 DIGEST = "sha256:" + "0a" * 32
 
 
+MISSING = b'{"message":"No such image: other:1"}\n 404\n'
+
+
 def image_answer(tags: list[str] | None, digests: list[str] | None) -> bytes:
-    return f"{json.dumps(tags)} {json.dumps(digests)}\n".encode()
+    return f"{json.dumps({'RepoTags': tags, 'RepoDigests': digests})}\n 200\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -98,21 +119,96 @@ def test_an_image_is_known_by_any_of_its_names(
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (Output(1, b"\n", b"Error: No such image: nvcr.io/nvidia/tritonserver:24.07\n"), ABSENT),
-        (Output(1, b"", b"Error response from daemon: No such image: x:1\n"), ABSENT),
-        (Output(0, b"unknown\n"), UNKNOWN),
-        (Output(1, b"", b"Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n"), UNKNOWN),
-        (Output(124), UNKNOWN),
+        (Output(0, MISSING), ABSENT),
+        (Output(0, b'{"message":"invalid reference format"}\n 400\n'), UNKNOWN),
+        (Output(111, b"", REFUSED), UNKNOWN),
+        (Output(142), UNKNOWN),
     ],
 )
 def test_absent_and_unknown_images_are_told_apart(answer: Output, state: Missing) -> None:
     assert Image.states([Image(TAG)], answer) == {f"image:{TAG}": state}
 
 
-def test_one_image_of_two_is_there() -> None:
-    answer = Output(1, image_answer([TAG], []), b"Error: No such image: other:1\n")
-    found = Image.states([Image(TAG), Image("other:1")], answer)
-    assert found == {f"image:{TAG}": True, "image:other:1": ABSENT}
+def test_one_question_for_all_that_dockerd_knows() -> None:
+    items: list[OfDockerd[Any]] = [LOADED, Image(TAG), Image("other:1"), Image("third:1")]
+    assert {item.asked_by() for item in items} == {OfDockerd}
+    assert OfDockerd.probe(items).script.endswith(
+        f" /info /images/{TAG}/json /images/other:1/json /images/third:1/json"
+    )
+    found = OfDockerd.states(items, Output(142, INFO + image_answer([TAG], []) + MISSING))
+    told = {name: state for name, state in found.items() if name.startswith("image:")}
+    assert found[LOADED.id] == ("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))
+    assert told == {f"image:{TAG}": True, "image:other:1": ABSENT, "image:third:1": UNKNOWN}
+
+
+def test_a_name_of_an_image_cannot_ask_for_something_else() -> None:
+    place = Image("a?b#c%2e\r\nDELETE /x").place
+    assert place == "/images/a%3Fb%23c%252e%0D%0ADELETE%20/x/json"
+
+
+class Dockerd(BaseHTTPRequestHandler):
+    """Answers as dockerd does; under /slow, never."""
+
+    def do_GET(self) -> None:
+        if self.path == "/slow":
+            time.sleep(3)
+            return
+        body = json.dumps({"asked": self.path, "text": "a\r\n\r\nb 200\n"}).encode() + b"\n"
+        self.send_response(404 if self.path == "/none" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+    def address_string(self) -> str:
+        return "socket"
+
+
+@pytest.fixture(scope="module")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a dockerd."""
+    place = tmp_path_factory.mktemp("dockerd") / "docker.sock"
+
+    class Server(ThreadingMixIn, UnixStreamServer):
+        daemon_threads = True
+
+    with Server(str(place), Dockerd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield place
+        server.shutdown()
+
+
+def asked(shell: str, socket: Path, program: str, *places: str) -> Output:
+    """Run the question with only one of the two programs that can ask it."""
+    head = f'command() {{ [ "$2" = {program} ]; }}\n'
+    head += f"{assembled(DOCKERD)}docker_socket={socket} docker_patience=1\n"
+    script = head + words("ask_dockerd", *places)
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=False)
+    return Output(ran.returncode, ran.stdout, ran.stderr)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("program", ["perl", "curl"])
+def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    answer = asked(shell, dockerd, program, "/info", "/none", "/images/a/json")
+    assert answer.ok, answer
+    told = all_told(answer.out)
+    assert [(one.status, one.document["asked"]) for one in told] == [
+        (200, "/info"),
+        (404, "/none"),
+        (200, "/images/a/json"),
+    ]
+    slow = asked(shell, dockerd, program, "/info", "/slow", "/none")
+    assert not slow.ok
+    assert [one.status for one in all_told(slow.out) if one.status] == [200]
+    gone = asked(shell, dockerd.with_name("gone"), program, "/info")
+    assert not gone.ok
+    assert gone.stderr
+    assert [one for one in all_told(gone.out) if one.status] == []
 
 
 @pytest.mark.parametrize(

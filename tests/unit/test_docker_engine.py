@@ -118,7 +118,7 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
 def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
     """A binary that holds the word is not taken for the script."""
     (tmp_path / "docker").write_bytes(b"\x7fELF\x02\0\0" + b"podman\n" * 9)
-    script = script_of(Engine.probe([ARCHIVE])).replace("/usr/bin/docker;", f"{tmp_path}/docker;")
+    script = script_of(Engine.probe([ARCHIVE])).replace("=/usr/bin/docker\n", f"={tmp_path}/docker\n")
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert state(ran.stdout).podman == ""
 
@@ -148,6 +148,8 @@ CE_SET = ["docker-ce", "docker-ce-cli", "containerd.io"]
         (DEBIAN13, {}, ["docker.io", "docker-cli", "tini"]),
         (H100, {"source": "docker", "repo": REPO}, CE_SET),
         (ROCKY, {"source": "docker", "repo": REPO}, CE_SET),
+        (ROCKY, {}, CE_SET),
+        (H100, {"repo": REPO}, CE_SET),
         (H100, {"source": "none"}, []),
         (ROCKY, {"source": "none"}, []),
         (H100, {"packages": {"moby-engine": "25.*"}}, ["moby-engine"]),
@@ -172,7 +174,7 @@ def test_rhel_takes_dockers_repository() -> None:
 
 
 def test_rhel_has_no_engine_of_its_own() -> None:
-    settings = settings_of("docker")
+    settings = settings_of("docker", source="archive")
     assert isinstance(settings, DockerSettings)
     with pytest.raises(Refusal, match=r"rocky 9\.4 has no Docker Engine of its own") as caught:
         packages_of(settings, ROCKY)
@@ -182,8 +184,7 @@ def test_rhel_has_no_engine_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"source": "docker"}, "source docker without a repo"),
-        ({"repo": REPO}, "source archive with a repo"),
+        ({"source": "archive", "repo": REPO}, "source archive with a repo"),
         ({"source": "none", "repo": REPO}, "source none with a repo"),
         ({"source": "none", "packages": {"docker.io": None}}, "source none with packages"),
         ({"restart": "always"}, "'allowed' or 'when-idle'"),

@@ -31,7 +31,7 @@ from provision.probe import Output
 from provision.resource import ABSENT, Permission, Planned
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.rpm import RpmPackages
-from provision.roles.driver.packages.choose import refuse_foreign_repository
+from provision.roles.driver.packages.cuda import refuse_foreign_repository
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, TABLE, Row
 from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
@@ -209,8 +209,8 @@ def test_no_two_rows_answer_for_one_host() -> None:
 @pytest.mark.parametrize(
     ("facts", "changes", "says"),
     [
-        ({"os": "fedora", "version": "43"}, {}, "no driver packages known for fedora 43 from source mirror"),
-        ({"version": "13"}, {}, "source mirror has no branch 580 for debian 13; it has 590 and later"),
+        ({"os": "fedora", "version": "43"}, {}, "no driver packages known for fedora 43 from source cuda"),
+        ({"version": "13"}, {}, "source cuda has no branch 580 for debian 13; it has 590 and later"),
         ({"version": "11"}, {}, "no driver packages known for debian 11"),
         (
             {},
@@ -234,7 +234,7 @@ def test_no_two_rows_answer_for_one_host() -> None:
         ),
         (
             {"version": "13", "machine": "aarch64", "architecture": "arm64"},
-            {"source": "cuda", "branch": 590},
+            {"repo": None, "branch": 590},
             "NVIDIA's repository for debian 13 has no packages for aarch64",
         ),
         ({"gpus": ()}, {}, "no NVIDIA GPU on the PCI bus"),
@@ -419,7 +419,7 @@ def test_module_streams(system: str, generation: int, branch: int, stream: str, 
         (
             {"gpus": gpus(0x20B0)},
             {"branch": 535},
-            "source mirror has no branch 535 for rocky 9; it has 560 and",
+            "source cuda has no branch 535 for rocky 9; it has 560 and",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.facts import PROBES, Gpu, parse
+from provision.facts import PROBES, VIRTUALIZATION, Gpu, parse
 from provision.gpu.pci import RANGES, Architecture, architecture_of
 from provision.probe import Output
 from tests.unit.examples import script_of
@@ -29,7 +29,7 @@ ID="rocky"
 ID_LIKE="rhel centos fedora"
 VERSION_ID='9.4'
 """
-SYSTEM = "6.1.0-32-amd64\nx86_64\namd64\n8a3c\nnone\n"
+SYSTEM = "6.1.0-32-amd64\nx86_64\namd64\n8a3c\n"
 PCI = """\
 0000:05:00.0 0x068000 0x22a3
 0000:18:00.0 0x030200 0x2330
@@ -46,6 +46,8 @@ def answers(
     pci: str = PCI,
     secure_boot: str = "   1\n",
     nvlink5: str = "",
+    *,
+    virtualization: str = "none\n",
 ) -> dict[str, Output]:
     texts = {
         "os-release": os_release,
@@ -53,6 +55,7 @@ def answers(
         "pci": pci,
         "secure-boot": secure_boot,
         "nvlink5": nvlink5,
+        "virtualization": virtualization,
     }
     return {name: Output(0, text.encode()) for name, text in texts.items()}
 
@@ -77,7 +80,7 @@ def test_a_debian_host() -> None:
 
 
 def test_a_rocky_host_in_a_virtual_machine_without_gpus() -> None:
-    facts = parse(answers(ROCKY, "5.14\naarch64\n\n8a3c\nkvm\n", "", ""))
+    facts = parse(answers(ROCKY, "5.14\naarch64\n\n8a3c\n", "", "", virtualization="kvm\n"))
     assert (facts.system, facts.codename) == ("rocky 9.4", "")
     assert (facts.virtualization, facts.secure_boot, facts.gpus) == ("kvm", False, ())
     assert (facts.family, facts.major, facts.has_nvswitch) == ("rhel", "9", False)
@@ -95,7 +98,7 @@ def test_nvlink_5_has_switches_that_are_not_on_the_bus() -> None:
 )
 def test_the_family_tells_whose_packages_there_are(system: str, family: str | None) -> None:
     dpkg = "amd64" if family else ""
-    assert parse(answers(system, f"6.1\nx86_64\n{dpkg}\n8a3c\nnone\n")).family == family
+    assert parse(answers(system, f"6.1\nx86_64\n{dpkg}\n8a3c\n")).family == family
 
 
 @pytest.mark.parametrize(("value", "on"), [("   1\n", True), ("   0\n", False), ("", False), ("junk", False)])
@@ -113,13 +116,20 @@ def test_a_system_that_cannot_be_told(wrong: dict[str, str]) -> None:
 def test_the_probes_answer_on_this_machine(shell: str) -> None:
     ran = {
         probe.name: subprocess.run([shell, "-c", script_of(probe)], capture_output=True, check=False)
-        for probe in PROBES
+        for probe in (*PROBES, VIRTUALIZATION)
     }
     assert {name: result.returncode for name, result in ran.items()} == dict.fromkeys(ran, 0)
     facts = parse({name: Output(0, result.stdout) for name, result in ran.items()})
     assert facts.kernel == Path("/proc/sys/kernel/osrelease").read_text().strip()
     assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert facts.virtualization
+
+
+def test_the_virtualization_is_told_where_it_was_asked() -> None:
+    told = answers(virtualization="")
+    assert parse(told).virtualization == "none"
+    del told["virtualization"]
+    assert parse(told).virtualization == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import Refusal
+from provision.errors import ProbeError, Refusal
+from provision.plan.declared import Declared
+from provision.plan.plan import probes, states
 from provision.probe import Output
 from provision.resource import ABSENT, Missing, Planned, unified
 from provision.resources.file import (
@@ -20,6 +22,7 @@ from provision.resources.file import (
     parse_paths,
     read_paths,
 )
+from provision.roles.toolkit.config import ConfigToml
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
@@ -104,8 +107,71 @@ def test_every_kind_of_path_is_told_apart(shell: str, tmp_path: Path) -> None:
 
 
 def test_an_answer_that_was_cut_off_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 lines for 1 paths"):
+    with pytest.raises(ValueError, match="0 of 1 paths are told"):
         parse_paths(["/a"], Output(255, b""))
+
+
+TWO = ["/a", "/b"]
+TOLD = b"rr\nregular file|644|root|root|2\nregular file|644|root|root|3\n"
+
+
+@pytest.mark.parametrize(
+    ("contents", "complaint"),
+    [
+        (b"==> /a <==\nx\n\n==> /b <==\nyy\n", None),
+        (b"==> /a <==\nxxx\n\n==> /b <==\nyy\n", "/b or one before it changed while it was read"),
+        (b"==> /a <==\nx\n\n==> /b <==\ny\n", "/b or one before it changed while it was read"),
+        (b"==> /a <==\nx\n\n==> /b <==\nyyyy\n", "a file changed while it was read"),
+        (b"==> /a <==\nx\n", "/b or one before it changed while it was read"),
+        (b"", "/a or one before it changed while it was read"),
+    ],
+)
+def test_a_file_that_changes_while_it_is_read_is_not_taken_for_another(
+    contents: bytes, complaint: str | None
+) -> None:
+    answer = Output(0, TOLD + contents)
+    if complaint:
+        with pytest.raises(ValueError, match=complaint):
+            parse_paths(TWO, answer)
+    else:
+        assert [s.content for s in parse_paths(TWO, answer).values() if isinstance(s, FileState)] == [
+            b"x\n",
+            b"yy\n",
+        ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Output(1, TOLD + b"==> /a <==\nx\n\n==> /b <==\nyy\n"),
+        Output(0, b"rr\nregular file|644|root|root|2\n"),
+        Output(0, b"ar\n"),
+        Output(0, b"a\n"),
+    ],
+)
+def test_half_an_answer_about_paths_is_refused(answer: Output) -> None:
+    with pytest.raises(ValueError, match=r"of 2 paths are told|of 1 paths are told"):
+        parse_paths(TWO, answer)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_file_that_cannot_be_read_is_not_empty(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    script = script_of(read_paths("x", [str(tmp_path / "file")]))
+    broken = f"head() {{ echo 'head: error reading' >&2; return 1; }}\n{script}"
+    ran = subprocess.run([shell, "-c", broken], capture_output=True, check=False)
+    with pytest.raises(ValueError, match="head: error reading"):
+        parse_paths([str(tmp_path / "file")], Output(ran.returncode, ran.stdout, ran.stderr))
+
+
+def test_one_question_for_all_paths() -> None:
+    items = [Declared("x", File("/a", b"")), Declared("y", Directory("/b")), Declared("z", ConfigToml({}))]
+    (probe,) = probes(items)
+    assert probe.script == "path_states /a /b /etc/nvidia-container-runtime/config.toml"
+    found = states("h", items, {probe.name: Output(0, b"aaa\n")})
+    assert found == {item.resource.id: ABSENT for item in items}
+    with pytest.raises(ProbeError, match="cannot read the state of paths: 1 of 3 paths are told: no stat"):
+        states("h", items, {probe.name: Output(127, b"a\n", b"no stat")})
 
 
 FILE = File("/etc/a b", b"new\n")

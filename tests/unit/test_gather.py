@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,24 @@ from hypothesis import strategies as st
 from provision.probe import Output, Probe
 from provision.run.gather import parse, script_of
 
-SHELLS = [("dash",), ("bash", "--posix"), ("bash",), ("busybox", "sh")]
-PRESENT = [shell for shell in SHELLS if shutil.which(shell[0])]
+PRESENT = [
+    shell
+    for shell in (("dash",), ("bash", "--posix"), ("bash",), ("busybox", "sh"))
+    if shutil.which(shell[0])
+]
+
+
+MARK = "89abcdef"
+
+
+def run(*probes: Probe, shell: tuple[str, ...] = ("sh",)) -> Output:
+    text = script_of(probes, MARK).encode()
+    done = subprocess.run(shell, input=text, capture_output=True, check=False, start_new_session=True)
+    return Output(done.returncode, done.stdout, done.stderr)
 
 
 def ask(*probes: Probe, shell: tuple[str, ...] = ("sh",)) -> dict[str, Output]:
-    done = subprocess.run(shell, input=script_of(probes).encode(), capture_output=True, check=True)
-    return parse(done.stdout, probes)
+    return parse(run(*probes, shell=shell), probes, MARK)
 
 
 def probes_with(script: str) -> tuple[Probe, Probe, Probe]:
@@ -44,7 +56,7 @@ def probes_with(script: str) -> tuple[Probe, Probe, Probe]:
         ("if (", 2, b""),
         ("echo 'unterminated", 2, b""),
         ("no-such-command-anywhere", 127, b""),
-        ("gather_dir=/nonexistent; gather_codes=9; echo mine", 0, b"mine\n"),
+        ("gather_mark=another; end_section() { :; }; echo mine", 0, b"mine\n"),
         ("trap 'echo trapped' EXIT; exit 3", 3, b"trapped\n"),
         ("umask 0; PATH=; LC_ALL=x; echo still", 0, b"still\n"),
         ("cat <<'EOF'\nprobe 0\n}\nEOF", 0, b"probe 0\n}\n"),
@@ -98,39 +110,50 @@ def test_no_text_of_a_probe_breaks_out(text: str) -> None:
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_understood_never_worse(blob: bytes) -> None:
     try:
-        answers = parse(blob, [Probe("a", "")])
+        answers = parse(Output(0, blob, blob), [Probe("a", "")], MARK)
     except ValueError:
         return
     assert set(answers) == {"a"}
 
 
-@pytest.mark.parametrize("cut", [0, 1, 5, 20, -1])
-def test_a_truncated_answer_is_refused(cut: int) -> None:
-    probes = [Probe("a", "echo hello"), Probe("b", "echo world")]
-    blob = subprocess.run(["sh"], input=script_of(probes).encode(), capture_output=True, check=True).stdout
-    assert len(parse(blob, probes)) == 2
-    with pytest.raises(ValueError, match="answer"):
-        parse(blob[:cut], probes)
+TWO = (Probe("a", "echo hello; echo oh >&2"), Probe("b", "echo world; echo no >&2"))
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_an_answer_cut_short_anywhere_is_refused(stream: str) -> None:
+    answer = run(*TWO)
+    assert len(parse(answer, TWO, MARK)) == 2
+    whole: bytes = getattr(answer, stream)
+    for end in range(len(whole)):
+        with pytest.raises(ValueError, match=r"the answer ends in probe [ab]$"):
+            parse(replace(answer, **{stream: whole[:end]}), TWO, MARK)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_goes_on_is_refused() -> None:
+    answer = run(*TWO)
+    with pytest.raises(ValueError, match="goes on"):
+        parse(answer, TWO[:1], MARK)
+    with pytest.raises(ValueError, match="goes on"):
+        parse(replace(answer, stdout=answer.stdout + b"more"), TWO, MARK)
 
 
 def test_names_must_be_unique() -> None:
     with pytest.raises(ValueError, match="called a"):
-        script_of([Probe("a", ""), Probe("b", ""), Probe("a", "")])
-
-
-def folders() -> set[Path]:
-    return {*Path("/run").glob("provision-gather.*"), *Path("/tmp").glob("tmp.*")}
+        script_of([Probe("a", ""), Probe("b", ""), Probe("a", "")], MARK)
 
 
 @pytest.mark.parametrize("shell", PRESENT, ids=" ".join)
-@pytest.mark.parametrize(
-    "script", ["true", "exit 3", "kill -TERM $$; sleep 5", "trap '' TERM; kill -TERM $$; sleep 2"]
-)
-def test_no_files_are_left(shell: tuple[str, ...], script: str) -> None:
-    before = folders()
-    text = script_of([Probe("a", script)])
-    subprocess.run(shell, input=text.encode(), capture_output=True, check=False, start_new_session=True)
-    assert folders() == before
+def test_a_probe_in_place_that_ends_the_script_is_named(shell: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="ends in probe leaver"):
+        ask(Probe("a", "echo a"), Probe("leaver", "exit 0", in_place=True), Probe("c", "true"), shell=shell)
+
+
+@pytest.mark.parametrize("shell", PRESENT, ids=" ".join)
+def test_a_probe_in_place_answers_like_any_other(shell: tuple[str, ...]) -> None:
+    script = "printf 'a\\0b'; echo oh >&2; cat; (exit 3)"
+    alone, in_place = Probe("alone", script), Probe("in place", script, in_place=True)
+    answers = ask(alone, in_place, shell=shell)
+    assert answers["alone"] == answers["in place"] == Output(3, b"a\0b", b"oh\n")
 
 
 def test_the_script_is_clean_for_shellcheck(tmp_path: Path) -> None:
@@ -138,7 +161,7 @@ def test_the_script_is_clean_for_shellcheck(tmp_path: Path) -> None:
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
     file = tmp_path / "gather.sh"
-    file.write_text("#!/bin/sh\n" + script_of([Probe("a", 'echo "it\'s" $x'), Probe("b", "true")]))
+    file.write_text("#!/bin/sh\n" + script_of([Probe("a", 'echo "it\'s" $x'), Probe("b", "true")], MARK))
     # 2016: the quoted text of a probe is for another shell to expand.
     done = subprocess.run(
         [shellcheck, "--exclude=SC2016", str(file)], capture_output=True, text=True, check=False
@@ -146,16 +169,17 @@ def test_the_script_is_clean_for_shellcheck(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-def test_a_host_forks_little_beyond_the_probes() -> None:
+@pytest.mark.parametrize(("in_place", "forked"), [(False, 50), (True, 0)])
+def test_a_host_forks_for_the_probes_alone(in_place: bool, forked: int) -> None:
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    probes = [Probe(str(index), ":") for index in range(50)]
+    probes = [Probe(str(index), ":", in_place=in_place) for index in range(50)]
     command = [strace, "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "dash"]
-    done = subprocess.run(command, input=script_of(probes).encode(), capture_output=True, check=True)
+    done = subprocess.run(command, input=script_of(probes, MARK).encode(), capture_output=True, check=True)
     forks = sum(
         b"resumed" not in line and b"= ?" not in line
         for line in done.stderr.splitlines()
         if b"clone" in line or b"fork(" in line
     )
-    assert 50 <= forks <= 50 + 5
+    assert forks == forked

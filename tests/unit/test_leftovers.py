@@ -9,9 +9,12 @@ import pytest
 
 from provision.probe import Output
 from provision.resource import Planned
-from provision.resources.other_units import MARK, NoOtherUnits
+from provision.resources.other_units import NoOtherUnits
+from provision.shell import constant
+from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
+MARK = constant("shell/own_units.sh", "unit_mark")
 WANTED = NoOtherUnits("triton", ("triton@main.service",))
 
 
@@ -24,7 +27,7 @@ def test_only_units_with_our_mark_are_found(shell: str, tmp_path: Path) -> None:
         "other@x.service": f"{MARK}\n",
     }.items():
         (tmp_path / name).write_text(text)
-    script = NoOtherUnits.probe([WANTED]).script.replace("/etc/systemd/system", str(tmp_path))
+    script = script_of(NoOtherUnits.probe([WANTED])).replace("/etc/systemd/system", str(tmp_path))
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=True)
     found = NoOtherUnits.states([WANTED], Output(0, ran.stdout))
     assert found == {"no-other-units:triton": ("triton@old.service",)}
@@ -42,3 +45,10 @@ def test_what_is_left_over_is_stopped_and_removed() -> None:
     assert "triton@old.service, triton@b.service" in change.summary
     assert change.script.count("retire_unit") == 2
     assert "[ ! -e /etc/systemd/system/triton@old.service ]" in change.done
+    assert change.preview
+    told = WANTED.refine(
+        change,
+        Output(0, b"Id=triton@old.service\nActiveState=active\n\nId=triton@b.service\nActiveState=failed\n"),
+    )
+    assert told.impact == ("triton@old.service is up and ends",)
+    assert WANTED.refine(change, Output(1, b"")).impact == ()

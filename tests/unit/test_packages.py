@@ -20,10 +20,10 @@ from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
 
 ANSWER = b"""\
-amd64
 libnvidia-container1
 nvidia-driver-cuda
 
+dpkg\tamd64\t1.21.22\tinstalled\tinstall
 docker.io\tamd64\t20.10.24+dfsg1-1+deb12u1\tinstalled\tinstall
 libnvidia-container1\tamd64\t1.20.0-1\tinstalled\thold
 nvidia-container-toolkit\tamd64\t1.17.8-1\tconfig-files\tdeinstall
@@ -32,8 +32,8 @@ nvidia-kernel-open-dkms\tall\t580.159.04-1\tinstalled\thold
 nvidia-smi\ti386\t470.1-1\tinstalled\tinstall
 tini\t\t\tnot-installed\tunknown
 """
-"""The host's architecture, what we hold, and what dpkg-query 1.21 prints, of which only what is of that
-architecture counts; a name that it never heard of is an error and exit code 1."""
+"""What we hold, and what dpkg-query 1.21 prints, of which only what is of dpkg's own architecture counts; a
+name that it never heard of is an error and exit code 1."""
 
 ONE = Package("nvidia-driver-cuda", "580.159.04-1")
 DRIVER = Packages("driver", (ONE, Package("nvidia-kernel-open-dkms", "580.*")))
@@ -84,6 +84,11 @@ def test_the_probe_asks_a_real_dpkg() -> None:
     dpkg = found["dpkg"]
     assert isinstance(dpkg, PackageState)
     assert dpkg.status == "installed"
+
+
+def test_a_dpkg_that_does_not_know_itself_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="does not know dpkg: no database"):
+        Packages.states([DRIVER], Output(1, b"\n", b"no database\n"))
 
 
 @pytest.mark.parametrize("exit_code", [2, 127])
@@ -241,7 +246,8 @@ def test_packages_of_other_branches_are_asked_for() -> None:
     driver = Packages("driver", (Package("a-580", "580.*"),), major=BRANCH)
     assert "a-580" in Packages.probe([driver]).script
     assert "'a-[0-9]*'" in Packages.probe([driver]).script
-    answer = b"amd64\n\na-570\tamd64\t570.1\tinstalled\thold\nother\tamd64\t1\tinstalled\tinstall\n"
+    rows = ["dpkg\tamd64\t1.21\tinstalled\tinstall", "a-570\tamd64\t570.1\tinstalled\thold"]
+    answer = "\n".join(["", *rows, "other\tamd64\t1\tinstalled\tinstall", ""]).encode()
     found = Packages.states([driver], Output(0, answer))["packages:driver"]
     assert found == {"a-570": PackageState("570.1", "installed", held=True, ours=False), "a-580": ABSENT}
 

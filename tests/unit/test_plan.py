@@ -187,6 +187,13 @@ def test_the_digest_is_equal_only_for_plans_that_do_the_same() -> None:
         assert Plan("h1", (replace(one.changes[0], **other),)).digest != one.digest
 
 
+def test_what_hosts_tell_about_the_effects_is_not_in_the_digest() -> None:
+    """Processes come and go between plan and approval."""
+    one = planned({"a": "update"}, A)
+    for told in ({"impact": ("triton stops",)}, {"simulation": "Inst x"}, {"preview": Probe("p", "x")}):
+        assert Plan("h1", (replace(one.changes[0], **told),)).digest == one.digest
+
+
 @pytest.mark.parametrize(
     ("fresh", "beyond"),
     [
@@ -226,6 +233,7 @@ REBOOT = step(
 )
 SWAP = step("packages", needs=ALLOWED["branch-change"])
 RESTART = step("restart", needs=ALLOWED["docker-restart"])
+AGAIN = step("again", needs=ALLOWED["docker-restart"], causes=("pin",))
 
 
 @pytest.mark.parametrize(
@@ -245,12 +253,15 @@ RESTART = step("restart", needs=ALLOWED["docker-restart"])
         ("a restart reboot b", "docker-restart", "a restart", "", "reboot"),
         ("a restart reboot b", "reboot", "a", "", "restart"),
         ("reboot restart b", "reboot", "reboot", "reboot", ""),
+        ("a pin reboot again b", "", "a", "", "reboot"),
+        ("a pin again reboot b", "", "a", "", "again"),
+        ("a restart swap b", "", "", "", "packages"),
     ],
 )
 def test_a_plan_is_carried_out_up_to_a_reboot_or_a_missing_permission(
     changes: str, granted: str, done: str, reboot: str, stop: str
 ) -> None:
-    known = {"packages": PACKAGES, "reboot": REBOOT, "swap": SWAP, "restart": RESTART}
+    known = {"packages": PACKAGES, "reboot": REBOOT, "swap": SWAP, "restart": RESTART, "again": AGAIN}
     whole = Plan("h", tuple(known.get(n, step(n)) for n in changes.split()), granted=tuple(granted.split()))
     stage = next_stage(whole)
     assert [change.resource for change in stage.plan.changes] == done.split()

@@ -78,18 +78,28 @@ def test_a_long_list_of_hosts_is_cut_with_its_count() -> None:
 
 
 def test_the_recap_is_in_ansibles_words() -> None:
-    lines = recap(RESULTS).splitlines()
-    assert [line.rstrip() for line in lines[:7]] == [
+    lines = recap(RESULTS, "20260102T030405Z-abcdef").splitlines()
+    assert [line.rstrip() for line in lines[:10]] == [
         "RECAP",
         "gpu-01      : ok=30   changed=0    unreachable=0    failed=0    skipped=0      0.2 s",
         "gpu-02      : ok=26   changed=1    unreachable=0    failed=1    skipped=0     12.3 s",
         "a-long-name : ok=0    changed=0    unreachable=1    failed=0    skipped=0     10.0 s",
         "gpu-04      : ok=30   changed=2    unreachable=0    failed=0    skipped=0    100.0 s",
         "gpu-05      : ok=0    changed=0    unreachable=0    failed=0    skipped=1      0.0 s",
+        "5 hosts: 1 ok, 1 changed, 1 failed, 1 unreachable, 1 skipped; 3 changes made,"
+        " the longest took 100.0 s",
+        "run 20260102T030405Z-abcdef; what each step printed: /run/provision/20260102T030405Z-abcdef*/"
+        " on its host, until it reboots",
+        "skipped hosts were not started, because others had failed; --max-failed says how many may",
         "",
     ]
-    assert lines[7] == "gpu-02: failed: file:/etc/a: write /etc/a: exit 1"
-    assert recap([]) == "RECAP\n"
+    assert lines[10] == "gpu-02: failed: file:/etc/a: write /etc/a: exit 1"
+
+
+def test_the_recap_names_no_run_where_none_began() -> None:
+    assert recap([], "r") == "RECAP\n0 hosts: none; 0 changes made, the longest took 0.0 s\n"
+    planned = recap([RESULTS[3]], "").splitlines()
+    assert planned[2:] == ["1 host: 1 changed; 2 changes pending, the longest took 100.0 s"]
 
 
 def test_a_failure_says_everything_that_is_known() -> None:

@@ -221,18 +221,39 @@ def test_a_run_can_be_followed_from_any_offset(box: Sandbox, tmp_path: Path) -> 
 
 
 def test_a_second_run_is_told_which_one_is_under_way(box: Sandbox, tmp_path: Path) -> None:
-    slow = Plan("h", (step("sleep 1; touch /run/slow", "[ -e /run/slow ]"),))
+    slow = Plan(
+        "h", (step("until [ -e /run/go ]; do sleep 0.05; done; touch /run/slow", "[ -e /run/slow ]"),)
+    )
     script = f"""({launch(slow, "first")}) >/run/first 2>&1 &
 until [ -s /run/provision/first/pid ]; do sleep 0.05; done
 ( {launch(Plan("h", (step("touch /run/second"),)), "second")}
 )
 ({script_text(ACTIVE)})
+: >/run/go
 wait"""
     output = box.sh(script)
     assert output.out.splitlines() == ["busy first", "first"], output.err
     assert not (tmp_path / "run/second").exists()
     assert (tmp_path / "run/first").read_text().splitlines()[-1] == "end ok"
     assert box.sh(script_text(ACTIVE)).out == ""
+
+
+def test_whoever_follows_a_run_can_be_stopped_and_the_run_goes_on(box: Sandbox, tmp_path: Path) -> None:
+    """Nothing stops the start of a run; afterwards a lost connection must not leave its followers behind."""
+    waits = "n=0; until [ -e /run/go ] || [ $n -ge 40 ]; do sleep 0.05; n=$((n + 1)); done; : >/run/done"
+    plan = Plan("h", (step(waits, "[ -e /run/done ]"),))
+    # Whoever runs the tests may ignore HUP, which no shell can undo; Python restores PIPE for its children.
+    script = f"""({launch(plan, RUN)}) >/run/followed 2>&1 &
+follower=$!
+until grep -q start /run/followed; do sleep 0.05; done
+kill -PIPE $follower
+wait $follower
+echo $?
+: >/run/go
+n=0
+until grep -q end /run/provision/{RUN}/events || [ $n -ge 100 ]; do sleep 0.05; n=$((n + 1)); done"""
+    assert box.sh(script).out == f"{128 + signal.SIGPIPE}\n"
+    assert kinds(box.events()) == ["ok 0", "end ok"]
 
 
 @pytest.mark.parametrize(("age", "takes_over"), [(0, False), (120, True)])

@@ -168,11 +168,6 @@ def test_settings_that_are_no_mapping() -> None:
         read(Role, builder.build().hosts["n1"], "role")
 
 
-def test_a_host_without_a_file_is_named() -> None:
-    with pytest.raises(SettingsError, match="host n7: unknown setting 'x'"):
-        read(Role, Host("n7", vars={"role": {"x": 1}}), "role")
-
-
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.dates()),
     lambda inner: st.one_of(

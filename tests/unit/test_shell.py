@@ -20,12 +20,13 @@ from provision.facts import PROBES, Facts
 from provision.plan.declared import Declared
 from provision.plan.plan import STEPS, plan, previews, probes
 from provision.plan.script import ACTIVE, script_of
-from provision.probe import Probe
+from provision.probe import Output, Probe
 from provision.roles import all_roles
 from provision.run import gather
 from provision.shell import assembled, constants, text_of, with_needs
 from tests.unit.examples import H100, REPO, bare, settings_of
 from tests.unit.recordings import facts_of
+from tests.unit.sandbox import SHELLS
 
 TEMPLATES = data("templates")
 ROOT = TEMPLATES.parent
@@ -55,7 +56,7 @@ def declared(facts: Facts) -> list[Declared]:
             {"source": "docker", "repo": REPO} if facts.family == "rhel" and role.name == "docker" else {}
         )
         if role.name == "driver" and facts.os == "debian":
-            changes = {"source": "mirror", "repo": {**REPO, "uri": "https://packages.example.org/debian12"}}
+            changes = {"repo": {**REPO, "uri": "https://packages.example.org/debian12"}}
         try:
             resources = role.resources(settings_of(role.name, **changes), facts)
         except Refusal:
@@ -181,6 +182,24 @@ def test_python_holds_no_script(path: Path) -> None:
 def test_a_probe_is_one_line(system: str) -> None:
     asked: list[Probe] = [*PROBES, ACTIVE, *probes(declared(of(system)))]
     assert [probe.name for probe in asked if "\n" in probe.script] == []
+
+
+STATE_OF_A_SHELL = 'pwd; umask; trap; export -p; printf "%s|" "$-" "$#" "$PATH" "$IFS" "$gather_mark"'
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_probe_in_place_leaves_the_shell_as_it_is(shell: str, system: str) -> None:
+    asked = [probe for probe in (*PROBES, ACTIVE, *probes(declared(of(system)))) if probe.in_place]
+    assert len(asked) > 20
+    state = Probe("before", STATE_OF_A_SHELL, in_place=True)
+    told = [state, *(item for p in asked for item in (p, replace(state, name=f"after {p.name}")))]
+    script = gather.script_of(told, "a-mark")
+    ran = subprocess.run([shell, "-s", "one", "two"], input=script.encode(), capture_output=True, check=False)
+    answers = gather.parse(Output(ran.returncode, ran.stdout, ran.stderr), told, "a-mark")
+    before = answers["before"]
+    assert before.out.count("|") == 5
+    assert {p.name for p in asked if answers[f"after {p.name}"] != before} == set()
 
 
 @pytest.fixture

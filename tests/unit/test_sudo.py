@@ -32,6 +32,8 @@ from provision.connection.sudo import refusal
         ("env: \u2018sudo\u2019: No such file or directory\n".encode(), "sudo is not installed"),
         (b"env: 'sudo': No such file or directory\n", "sudo is not installed"),
         (b"bash: sudo: command not found\n", "sudo is not installed"),
+        (b"sudo: timeout: command not found\n", "sudo finds no programs"),
+        (b"sh: 1: sudo: Permission denied\n", "bob may not run the program sudo"),
         (
             b"sudo: /usr/bin/sudo must be owned by uid 0 and have the setuid bit set\n",
             "sudo on the host is broken",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import re
 import subprocess
 from dataclasses import replace
@@ -31,10 +29,8 @@ REMOVE = CdiSpecs("others", remove=True)
 
 def answer(*specs: tuple[str, bytes], driver: str = DRIVER, more: str = "") -> CdiState:
     """The state of a host with one H100, and with these spec files."""
-    files = "".join(
-        f"spec {path}\ntext {base64.b64encode(gzip.compress(text)).decode()}\n" for path, text in specs
-    )
-    return parse(Output(0, f"driver {driver}\nuuid {UUID}\nminor 0\n{files}{more}".encode()))
+    files = b"\n".join(b"==> %s <==\n%s" % (path.encode(), text) for path, text in specs)
+    return parse(Output(0, f"driver {driver}\nuuid {UUID}\nminor 0\n{more}".encode() + files))
 
 
 RIGHT = answer((GENERATED, CAPTURED.read_bytes()))
@@ -261,3 +257,5 @@ def test_the_question_and_its_answer(shell: str, tmp_path: Path) -> None:
 def test_an_answer_that_is_none() -> None:
     with pytest.raises(ValueError, match="no answer about CDI"):
         parse(Output(1, b"", b"sh: not found"))
+    with pytest.raises(ValueError, match="no answer about CDI: head: cannot open"):
+        parse(Output(1, f"driver {DRIVER}\n".encode(), b"head: cannot open"))

@@ -129,6 +129,11 @@ def test_files_are_found_by_content_and_by_name(shell: str, tmp_path: Path) -> N
     assert ran.stderr == b""
 
 
+def test_a_source_that_cannot_be_read_is_not_taken_for_none() -> None:
+    with pytest.raises(ValueError, match="head: cannot open"):
+        APT.states([APT], Output(1, b"", b"head: cannot open 'x'\n"))
+
+
 def test_a_clean_host_needs_nothing() -> None:
     assert APT.states([APT], Output(0, b"")) == {APT.id: ()}
     assert APT.change((), Planned()) is None

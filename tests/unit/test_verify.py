@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -147,8 +145,8 @@ def docker_info(**changed: Any) -> Output:
 
 def cdi_answer(driver: str = "580.159.04", *paths: str) -> Output:
     """What a host with these CDI specs, which are all as captured, says of them."""
-    text = base64.b64encode(gzip.compress(capture("docker/nvidia.yaml").encode())).decode()
-    specs = "".join(f"spec {path}\ntext {text}\n" for path in paths or ("/var/run/cdi/nvidia.yaml",))
+    text = capture("docker/nvidia.yaml")
+    specs = "\n".join(f"==> {path} <==\n{text}" for path in paths or ("/var/run/cdi/nvidia.yaml",))
     return said(f"driver {driver}\nuuid {UUID}\nminor 0\n{specs}")
 
 

@@ -349,13 +349,13 @@ def test_probes_are_one_script_that_sh_and_bash_can_read() -> None:
     for probe in unique:
         for shell in ("dash", "bash"):
             done = subprocess.run(
-                [shell, "-n"], input=probe.script.encode(), capture_output=True, check=False
+                [shell, "-n"], input=text_of(probe).encode(), capture_output=True, check=False
             )
             assert done.returncode == 0, (probe.name, done.stderr)
-    assert script_of(unique)
+    assert script_of(unique, "mark")
 
 
 def test_every_program_that_can_hang_has_a_time_limit() -> None:
     bare = re.compile(r"(?:^|\$\(|; |&& |\|\| |\n)[ \t]*(nvidia-smi|nvidia-ctk|docker|bash)\b")
     assert bare.search("x; docker info")
-    assert [probe.name for probe in all_probes() if bare.search(probe.script)] == []
+    assert [probe.name for probe in all_probes() if bare.search(text_of(probe))] == []

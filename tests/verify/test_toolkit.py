@@ -8,16 +8,19 @@ from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.probe import Probe, words
+from provision.resources.packages.sets import Package
 from provision.roles.toolkit import cdi
 from provision.roles.toolkit.config import CONFIG_TOML, differing, read
 from provision.roles.toolkit.config_keys import flat
 from provision.roles.toolkit.role import (
+    FIRST_SAFE,
     LDCONFIG,
     NO_CGROUPS,
     OLD_REPOSITORIES,
     PACKAGES,
     ToolkitSettings,
     declared,
+    source_of,
 )
 from provision.verify import Evidence, fail, skip, warn
 
@@ -74,8 +77,11 @@ def test_packages_are_of_one_version(evidence: Evidence, settings: ToolkitSettin
             + ", ".join(f"{package} {version}" for package, version in sorted(found.items())),
             AGAIN,
         )
-    if (version := found[PACKAGES[0]]) != settings.version:
+    version = found[PACKAGES[0]]
+    if settings.version and version != settings.version:
         fail(f"version {version} is installed and {settings.version} is requested", AGAIN)
+    if not Package(PACKAGES[0], settings.version, least=FIRST_SAFE).accepts(version):
+        fail(f"version {version} has a known way out of a container: {FIRST_SAFE} or later", AGAIN)
 
 
 def test_nvidia_ctk_answers(evidence: Evidence) -> None:
@@ -94,12 +100,12 @@ def test_packages_are_held(evidence: Evidence, settings: ToolkitSettings) -> Non
         fail(f"the next upgrade of the system may move {', '.join(loose)}: not held", AGAIN)
 
 
-def test_sources_do_not_contradict(evidence: Evidence, settings: ToolkitSettings) -> None:
+def test_sources_do_not_contradict(evidence: Evidence, settings: ToolkitSettings, facts: Facts) -> None:
     answer = evidence["toolkit sources"]
     lines = answer.out.splitlines()
     if errors := [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]:
         fail(f"apt cannot read its sources: {errors[0]}", AGAIN)
-    ours = settings.repo.uri.rstrip("/")
+    ours = source_of(settings, facts).uri.rstrip("/")
     others = {
         line.rstrip("/") for line in lines if any(f"/{part}/" in f"{line}/" for part in OLD_REPOSITORIES)
     }

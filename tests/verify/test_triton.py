@@ -29,14 +29,14 @@ YOUNG = 120.0
 
 def probes(settings: TritonSettings) -> Iterator[Probe]:
     """What all instances share, each image once, and each instance."""
-    if not settings.instances:
+    if not settings.servers:
         return
     yield GPUS
     yield INFO
-    for name, instance in settings.instances.items():
+    for name, instance in settings.servers.items():
         yield from instance_probes(name, instance)
     yield SOCKETS
-    for image in dict.fromkeys(instance.image for instance in settings.instances.values()):
+    for image in dict.fromkeys(instance.image for instance in settings.servers.values()):
         yield plain_run(image)
         yield none_run(image)
 

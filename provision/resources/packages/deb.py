@@ -57,14 +57,14 @@ class Packages(PackageSet[DebState]):
     unheld: ClassVar[str] = "not held"
     unhold: ClassVar[str] = "apt-mark unhold"
     joint: ClassVar[str] = "="
-    checks: ClassVar[tuple[str, str]] = ("package_is", "package_held")
+    checks: ClassVar[tuple[str, str, str]] = ("package_is", "package_at_least", "package_held")
     holder: ClassVar[str] = "hold_packages"
 
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
         names = sorted({name for r in resources for name in r.names})
-        return Probe("packages", words("deb_states", *names), ("shell/apt_state.sh",))
+        return Probe("packages", words("deb_states", *names), ("shell/apt_state.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, DebState]:
@@ -74,11 +74,14 @@ class Packages(PackageSet[DebState]):
         """
         if answer.exit_code not in (0, 1):
             raise ValueError(f"dpkg-query: exit {answer.exit_code}: {answer.err.strip()}")
-        head, _, rows = answer.out.partition("\n\n")
-        native, *ours = head.split("\n")
+        head, _, text = f"\n{answer.out}".partition("\n\n")
+        ours = head.split("\n")
+        rows = [line.split("\t") for line in text.splitlines()]
+        native = next((architecture for name, architecture, *_ in rows if name == "dpkg"), None)
+        if native is None:
+            raise ValueError(f"dpkg-query does not know dpkg: {answer.err.strip()}")
         known: dict[str, PackageState] = {}
-        for line in rows.splitlines():
-            name, architecture, version, status, want = line.split("\t")
+        for name, architecture, version, status, want in rows:
             if status not in ("not-installed", "config-files") and architecture in (native, "all"):
                 known[name] = PackageState(version, status, want == "hold", ours=name in ours)
         return {r.id: r._own(known) for r in resources}
@@ -101,8 +104,8 @@ class Packages(PackageSet[DebState]):
             return Move(package, "repair", f", dpkg left it {now.status}", old)
         if package.accepts(now.version):
             return None
-        newer = Version((package.version or "").rstrip("*") or "0") > Version(now.version)
-        return Move(package, "upgrade" if newer else "downgrade", f" from {now.version}", old)
+        verb = "upgrade" if package.is_newer_than(now.version) else "downgrade"
+        return Move(package, verb, f" from {now.version}", old)
 
     def held(self, package: Package, state: DebState) -> bool:
         """Whether it is on hold, whoever wanted that."""

@@ -7,7 +7,6 @@ say, since their files have any name.
 
 from __future__ import annotations
 
-import base64
 import configparser
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from provision.errors import Refusal
 from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource, unified
-from provision.resources.file import checksum
+from provision.resources.file import checksum, parse_contents
 from provision.shell import constant
 
 SOURCES = "shell/sources_state.sh"
@@ -84,6 +83,8 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     :ivar architecture: what ``$(ARCH)`` in addresses stands for.
     :ivar own: the files that we write.
     :ivar parts: folders in the addresses of further repositories of the same packages.
+    :ivar moved: folders in the addresses of our repository, wherever a mirror has it; they count in files
+        that an earlier run wrote.
     :ivar files: names of files, without ending, that hold such repositories, whatever their address.
     """
 
@@ -95,6 +96,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     own: tuple[str, ...]
     parts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     kind: ClassVar[str] = "other-sources"
     first: ClassVar[bool] = True
     shell = ("shell/sources.sh",)
@@ -108,21 +110,26 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
         """Print the files that name such a repository, or are named like one."""
         names = " ".join(sorted({name for r in resources for name in r.files}))
         texts = sorted({text for r in resources for text in r._texts()})
-        return Probe("other-sources", words("other_sources", resources[0].family, names, *texts), (SOURCES,))
+        script = words("other_sources", resources[0].family, names, *texts)
+        return Probe("other-sources", script, (SOURCES,), in_place=True)
 
     def _texts(self) -> Iterator[str]:
         """What a file must hold to be looked at."""
         # An address can have a variable where ours has the architecture.
         yield _bare(self.uri).partition(f"/{self.architecture}")[0]
-        yield from (f"/{part}" for part in self.parts)
+        yield from (f"/{part}" for part in (*self.parts, *self.moved))
 
     @classmethod
     def states(
         cls, resources: Sequence[OtherSources], answer: Output
     ) -> Mapping[str, tuple[SourceFile, ...]]:
-        """The files that count for each resource; its own are not among them."""
-        rows = dict(line.partition(" ")[::2] for line in answer.out.splitlines())
-        files = [SourceFile(path, base64.b64decode(text)) for path, text in sorted(rows.items())]
+        """The files that count for each resource; its own are not among them.
+
+        :raises ValueError: if a file could not be read.
+        """
+        if not answer.ok:
+            raise ValueError(answer.err.strip())
+        files = [SourceFile(path, text) for path, text in sorted(parse_contents(answer.stdout).items())]
         return {r.id: tuple(file for file in files if file.path not in r.own) for r in resources}
 
     def bare(self) -> tuple[SourceFile, ...]:
@@ -156,7 +163,8 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
     def _may_go(self, file: SourceFile) -> bool:
         """Whether a file is one to remove; False if nothing in it counts."""
         entries = file.entries
-        ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry)]
+        parts = (*self.parts, *(self.moved if file.stem.startswith("provision-") else ()))
+        ours = [entry for entry in entries if file.stem in self.files or self._is_the_same(entry, parts)]
         if not ours:
             return False
         if len(ours) == len(entries) and file.path.startswith((f"{APT_SOURCES}/", f"{DNF_SOURCES}/")):
@@ -167,11 +175,11 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
             hint="remove this entry by hand: with two keys for one repository apt stops for all of them",
         )
 
-    def _is_the_same(self, entry: Source) -> bool:
+    def _is_the_same(self, entry: Source, parts: Sequence[str]) -> bool:
         """Whether it is our repository once more, or another one of the same packages."""
         uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
         same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
-        return same or any(f"/{part}/" in f"{uri}/" for part in self.parts)
+        return same or any(f"/{part}/" in f"{uri}/" for part in parts)
 
 
 def _gone(path: str) -> str:

@@ -6,9 +6,10 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import Url
 
 from provision.errors import Refusal
-from provision.facts import Facts, Family
+from provision.facts import SUPPORTED, Facts, Family
 from provision.resource import AnyResource, Signal
 from provision.resources.file import File
 from provision.resources.packages.deb import APT, Packages
@@ -18,11 +19,17 @@ from provision.resources.packages.rpm import DNF, RpmPackages
 from provision.resources.packages.sets import MajorVersion, Package
 from provision.role import ImpossibleError, Settings
 
+ADDRESS = r"^(https?|file|mirror\+file)://?[!-~]+$"
+"""Pattern of an address that apt and dnf take: printable ASCII without blanks."""
+
+KEY_EXAMPLE = "-----BEGIN PGP PUBLIC KEY BLOCK----- …"
+FINGERPRINT_EXAMPLE = "EB693B3035CD5710E231E123A4B469963BF863CC"
+
 
 class Repo(Settings):
     """A repository of packages, for apt or for dnf, and the key that must have signed it."""
 
-    uri: str = Field(pattern=r"^(https?|file|mirror\+file)://?[^\s]+$")
+    uri: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com/packages"])
     """Address of the repository."""
     suite: str = Field(default="/", pattern=r"^\S+$")
     """Suite, or ``/`` for a flat repository, which every one for dnf is."""
@@ -30,20 +37,15 @@ class Repo(Settings):
     """Components; none for a flat repository."""
     signed: Literal["both", "packages", "metadata"] = "both"
     """What the key has signed in a repository for dnf. For apt it is always the metadata."""
-    key: str
+    key: str = Field(examples=[KEY_EXAMPLE])
     """The signing key, ASCII-armoured."""
-    fingerprint: str
+    fingerprint: str = Field(examples=[FINGERPRINT_EXAMPLE])
     """Fingerprint of that key; blanks are ignored. The key is refused if it has another one."""
 
     @model_validator(mode="after")
     def _key_is_the_one_expected(self) -> Repo:
-        expected = _bare(self.fingerprint)
-        actual = fingerprints(self.key)
-        if actual != [expected]:
-            raise ImpossibleError(
-                f"the key has fingerprint {', '.join(actual)}, expected {expected}",
-                hint="check where the key comes from before you trust it",
-            )
+        check_address(self.uri)
+        check_key(self.key, self.fingerprint)
         if (self.suite == "/") == bool(self.components):
             raise ImpossibleError(
                 f"suite {self.suite} with {len(self.components)} components",
@@ -63,6 +65,39 @@ class Repo(Settings):
         return f"provision-{_bare(self.fingerprint)}"
 
 
+def check_address(address: str) -> None:
+    """Refuse what is no folder's address, and a password in it: files with it can be read by everybody.
+
+    :raises ImpossibleError: saying what is right.
+    """
+    try:
+        parts = Url(address)
+    except ValueError:
+        parts = None
+    if parts is not None and parts.username:
+        raise ImpossibleError(
+            "the address names a user",
+            hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5))",
+        )
+    if parts is None or parts.query or parts.fragment or ".." in address.split("/"):
+        raise ImpossibleError(
+            f"{address} is not the address of a folder", hint="write it as https://mirror.example.com/folder"
+        )
+
+
+def check_key(key: str, fingerprint: str) -> None:
+    """Refuse a key with another fingerprint.
+
+    :raises ImpossibleError: naming both.
+    """
+    expected, actual = _bare(fingerprint), fingerprints(key)
+    if actual != [expected]:
+        raise ImpossibleError(
+            f"the key has fingerprint {', '.join(actual)}, expected {expected}",
+            hint="check where the key comes from before you trust it",
+        )
+
+
 def _bare(fingerprint: str) -> str:
     """A fingerprint in capitals and without blanks."""
     return re.sub(r"\s", "", fingerprint).upper()
@@ -80,18 +115,20 @@ def package_source(repo: Repo, facts: Facts) -> list[File]:
     ]
 
 
-def repository(repo: Repo, facts: Facts) -> list[AnyResource]:
+def repository(repo: Repo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:
     """``repo`` for the host's package manager, in place of what others have written for the same repository.
 
     Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
 
+    :param moved: see :class:`OtherSources`.
     :raises Refusal: see :func:`package_source`.
     """
     files = package_source(repo, facts)
     if facts.family != "debian":
         return list(files)
     own = tuple(file.path for file in files)
-    return [OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own), *files]
+    others = OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own, moved=moved)
+    return [others, *files]
 
 
 def _apt_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
@@ -160,7 +197,5 @@ def require_family(facts: Facts, role: str) -> Family:
     :raises Refusal: naming the system, if its packages are neither for apt nor for dnf.
     """
     if facts.family is None:
-        raise Refusal(
-            f"role {role} does not know {facts.system}", hint="supported: see the support table in README.md"
-        )
+        raise Refusal(f"role {role} does not know {facts.system}", hint=SUPPORTED)
     return facts.family

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from debian.debian_support import Version
-
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Planned
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
@@ -81,7 +79,7 @@ class RpmPackages(PackageSet[RpmState]):
     unheld: ClassVar[str] = "not locked"
     unhold: ClassVar[str] = "dnf versionlock delete"
     joint: ClassVar[str] = "-"
-    checks: ClassVar[tuple[str, str]] = ("rpm_is", "rpm_locked")
+    checks: ClassVar[tuple[str, str, str]] = ("rpm_is", "rpm_at_least", "rpm_locked")
     holder: ClassVar[str] = "lock_rpms"
 
     @property
@@ -94,7 +92,7 @@ class RpmPackages(PackageSet[RpmState]):
         """Ask rpm for every package of every set at once; locks and streams are files."""
         names = sorted({PLUGIN, *(name for r in resources for name in r.names)})
         modules = " ".join(sorted({r.module for r in resources if r.module}))
-        return Probe("rpm-packages", words("rpm_states", modules, *names), (STATE,))
+        return Probe("rpm-packages", words("rpm_states", modules, *names), (STATE,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[RpmPackages], answer: Output) -> Mapping[str, RpmState]:
@@ -151,10 +149,8 @@ class RpmPackages(PackageSet[RpmState]):
             return Move(package, "repair", f", {' and '.join(old)} are installed", old)
         if right:
             return None
-        # For versions of digits, letters and dots rpm and dpkg agree which one is newer.
-        wanted = (package.version or "").rpartition(":")[2].rstrip("*") or "0"
-        newer = Version(wanted) > Version(old[0])
-        return Move(package, "upgrade" if newer else "downgrade", f" from {old[0]}", old)
+        verb = "upgrade" if package.is_newer_than(old[0]) else "downgrade"
+        return Move(package, verb, f" from {old[0]}", old)
 
     def held(self, package: Package, state: RpmState) -> bool:
         """Whether dnf heeds a lock at the installed version, whoever wanted that."""

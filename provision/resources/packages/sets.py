@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
+from debian.debian_support import Version
+
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Permission, Planned, Resource, Signal, State
@@ -30,14 +32,25 @@ def moves_of(names: Sequence[str], verbs: Sequence[str] = VERBS) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Package:
-    """A package and the version it must have: exact, a glob (``580.*``), or None for any."""
+    """A package and its version: exact, a glob (``580.*``), or None for any that is not before ``least``."""
 
     name: str
     version: str | None = None
+    least: str = ""
 
     def accepts(self, version: str) -> bool:
         """Whether an installed ``version`` is right."""
-        return self.version is None or fnmatchcase(version, self.version)
+        if self.version is not None:
+            return fnmatchcase(version, self.version)
+        return not self.least or Version(version) >= Version(self.least)
+
+    def is_newer_than(self, version: str) -> bool:
+        """Whether an installed ``version``, which is not right, is older than what is wanted.
+
+        For versions of digits, letters and dots rpm and dpkg agree on that.
+        """
+        wanted = (self.version or self.least).rpartition(":")[2].rstrip("*")
+        return Version(wanted or "0") > Version(version.rpartition(":")[2])
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ class PackageSet(Resource[State]):
     :cvar unheld: why a set changes in which no package moves.
     :cvar unhold: the command that ends a hold, for hints.
     :cvar joint: what joins name and version on its command line.
-    :cvar checks: the shell functions that prove a package's version, and its hold.
+    :cvar checks: the shell functions that prove a package's version, its least version, and its hold.
     :cvar holder: the shell function that holds packages.
     :ivar name: what the set is called in plans.
     :ivar hold: hold them at their version, so that no upgrade of the system moves them.
@@ -140,7 +153,7 @@ class PackageSet(Resource[State]):
     unheld: ClassVar[str]
     unhold: ClassVar[str]
     joint: ClassVar[str]
-    checks: ClassVar[tuple[str, str]]
+    checks: ClassVar[tuple[str, str, str]]
     holder: ClassVar[str]
 
     @property
@@ -256,15 +269,24 @@ class PackageSet(Resource[State]):
 
     def proofs(self) -> list[str]:
         """The commands that prove versions."""
-        return [f"{self.checks[0]} {words(p.name, p.version or '*')}" for p in self.packages]
+        exact, least, _ = self.checks
+        return [
+            f"{least} {words(p.name, p.least)}"
+            if p.least and p.version is None
+            else f"{exact} {words(p.name, p.version or '*')}"
+            for p in self.packages
+        ]
 
     def _refuse_foreign_holds(self, state: State, moves: Sequence[Move]) -> None:
-        for move in moves:
-            name, wanted = move.package.name, move.package.version or f"it {move.verb}ed"
-            if held := self.foreign_hold(move.package, state):
-                raise Refusal(
-                    f"{name} is held at {held} by somebody, wanted {wanted}", hint=f"{self.unhold} {name}"
-                )
+        held = [(m.package, self.foreign_hold(m.package, state)) for m in moves]
+        theirs = [(package, version) for package, version in held if version]
+        if theirs:
+            package, version = theirs[0]
+            wanted = package.version or (f"{package.least} or later" if package.least else "another version")
+            raise Refusal(
+                f"{package.name} is held at {version} by somebody, wanted {wanted}",
+                hint=f"{self.unhold} {' '.join(package.name for package, _ in theirs)}",
+            )
 
     def _majors(self, state: State) -> set[int]:
         """The major versions that are installed, by the packages whose version tells."""
@@ -273,7 +295,7 @@ class PackageSet(Resource[State]):
         return {major(version) for name, version in self.versions(state) if name not in silent}
 
     def _done(self) -> str:
-        holds = [f"{self.checks[1]} {quote(p.name)}" for p in self.packages] if self.hold else []
+        holds = [f"{self.checks[2]} {quote(p.name)}" for p in self.packages] if self.hold else []
         return " && ".join(filter(None, [*self.proofs(), *holds, self.proof]))
 
     def _script(self, arguments: Sequence[str], stream: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import ClassVar
 
-from provision.probe import Output, Probe, words
-from provision.resource import UNKNOWN, Change, Missing, Planned, Single
-from provision.roles.docker.engine import SHELL
+from provision.probe import words
+from provision.resource import UNKNOWN, Change, Missing, Planned
+from provision.resources.dockerd import OfDockerd, Told
 from provision.roles.docker.restart import DAEMON
 
 Loaded = tuple[str, frozenset[str]]
@@ -16,7 +15,7 @@ Loaded = tuple[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
-class DaemonLoaded(Single[Loaded | Missing]):
+class DaemonLoaded(OfDockerd[Loaded | Missing]):
     """The running dockerd knows these runtimes and uses this one by default.
 
     What is on disk counts for nothing until dockerd has read it, so this asks dockerd.
@@ -31,20 +30,13 @@ class DaemonLoaded(Single[Loaded | Missing]):
     def id(self) -> str:
         return "docker:loaded-configuration"
 
-    def question(self) -> Probe:
-        return Probe(self.kind, "docker_runtimes", (SHELL,))
+    @property
+    def place(self) -> str:
+        return "/info"
 
-    def read(self, answer: Output) -> Loaded | Missing:
-        text = answer.out.strip()
-        if not answer.ok or text == "absent" or not text:
-            return UNKNOWN
-        default, _, runtimes = text.partition(" ")
-        try:
-            # Without an answer of dockerd, newer clients print empty values and succeed.
-            name = str(json.loads(default))
-            return (name, frozenset(json.loads(runtimes) or ())) if name else UNKNOWN
-        except (json.JSONDecodeError, TypeError):
-            return UNKNOWN
+    def seen(self, told: Told) -> Loaded | Missing:
+        default = told.document.get("DefaultRuntime")
+        return (str(default), told.strings("Runtimes")) if told.status == 200 and default else UNKNOWN
 
     def bare(self) -> Missing:
         return UNKNOWN

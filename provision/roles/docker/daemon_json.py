@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, Single, names_of
-from provision.resources.file import File, FileState, checksum, content_of, parse_paths, read_paths
+from provision.probe import Output, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, names_of
+from provision.resources.file import File, FileState, OfPaths, checksum, content_of
 from provision.roles.docker.daemon_options import needs_restart
 from provision.roles.docker.flags import UNIT_FILES, conflict
 from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
@@ -44,7 +44,7 @@ class DaemonJsonState:
 
 
 @dataclass(frozen=True)
-class DaemonJson(Single[DaemonJsonState]):
+class DaemonJson(OfPaths[DaemonJsonState]):
     """Keys that must be in daemon.json; all other keys of the file stay as they are.
 
     A change signals RESTART or RELOAD, whichever makes dockerd take it over, and LIVE_RESTORE if containers
@@ -66,12 +66,12 @@ class DaemonJson(Single[DaemonJsonState]):
         document = merge({}, (), self.declared, self.initial).document
         return RenderedFile(DAEMON_JSON, as_text(document), "0644")
 
-    def question(self) -> Probe:
-        """Read the file, and what is remembered of it."""
-        return read_paths(self.kind, PATHS)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file, and what is remembered of it."""
+        return PATHS
 
-    def read(self, answer: Output) -> DaemonJsonState:
-        found = parse_paths(PATHS, answer)
+    def seen(self, found: Mapping[str, FileState | Missing]) -> DaemonJsonState:
         return DaemonJsonState(*(found[path] for path in PATHS))
 
     def bare(self) -> DaemonJsonState:

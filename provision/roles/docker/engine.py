@@ -17,7 +17,7 @@ SHELL = "docker/engine.sh"
 ENGINES = tuple(constant(SHELL, "docker_engines").split())
 """Packages that bring dockerd, and start it when they are installed."""
 
-QUESTION = Probe("docker-engine", "docker_here", (SHELL,))
+QUESTION = Probe("docker-engine", "docker_here", (SHELL,), in_place=True)
 """What a host has of Docker, from files, processes and packages; no daemon is asked."""
 
 

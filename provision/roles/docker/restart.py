@@ -40,10 +40,6 @@ class DockerService(Service):
     kind: ClassVar[str] = "docker-service"
     shell = (DAEMON,)
 
-    @classmethod
-    def probe(cls, resources: Sequence[Service]) -> Probe:
-        return Probe("docker-service", Service.probe(resources).script)
-
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
         """Enable and start it where it is not.
 
@@ -75,7 +71,7 @@ class DockerRestart(Handler):
     @classmethod
     def probe(cls, resources: Sequence[Handler]) -> Probe:  # noqa: ARG003
         """List the notes that are younger than the running dockerd: its start settled the others."""
-        return Probe("docker-restart", words("owed_to_docker", OWED), (SHELL,))
+        return Probe("docker-restart", words("owed_to_docker", OWED), (SHELL,), in_place=True)
 
     def change(self, state: bool, planned: Planned) -> Change | None:
         """As of any handler; with a preview of what it would stop."""

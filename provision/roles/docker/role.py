@@ -13,6 +13,7 @@ from provision.facts import Facts
 from provision.probe import words
 from provision.resource import AnyResource, Handler
 from provision.resources.gpus_in_containers import GpusInContainers
+from provision.resources.packages.public import Mirror, public_repository
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
 from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
@@ -27,6 +28,10 @@ from provision.roles.docker.text import DAEMON_JSON
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*\*?$")]
 
+REPOSITORIES = "https://download.docker.com/linux"
+KEY = ("docker/docker_ce.asc", "9DC858229FC7DD38854AE2D88D81803C0EBFCD88")
+"""Docker's repositories, and the key of those for apt, as a template with its fingerprint."""
+
 DOCKERS = ("docker-ce", "docker-ce-cli", "containerd.io")
 """The engine in Docker's repository, the same for apt and dnf ("Install Docker Engine")."""
 
@@ -34,13 +39,18 @@ DOCKERS = ("docker-ce", "docker-ce-cli", "containerd.io")
 class DockerSettings(Settings):
     """Settings under ``docker:``."""
 
-    source: Literal["archive", "docker", "none"] = "archive"
-    """``archive``: the distribution's engine; ``docker``: that of Docker's repository or a mirror of it, in
-    ``repo``; ``none``: the engine that is there is configured, and otherwise left alone."""
-    packages: dict[PackageName, PackageVersion | None] | None = None
+    source: Literal["auto", "archive", "docker", "none"] = "auto"
+    """``archive``: the distribution's engine; ``docker``: that of Docker's repository, or a copy of it;
+    ``auto``: the first that the system has; ``none``: the engine that is there is configured and otherwise
+    left alone."""
+    packages: dict[PackageName, PackageVersion | None] | None = Field(
+        default=None, examples=[{"docker.io": "20.10.*"}]
+    )
     """Packages of the engine and the version of each (``20.10.*``) or null for any; null: the source's."""
+    mirror: Mirror | None = None
+    """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""
     repo: Repo | None = None
-    """The repository for ``source: docker``."""
+    """Another repository for ``source: docker``, in place of Docker's own and of the mirror."""
     default_runtime: Literal["nvidia", "runc"] = "nvidia"
     """``nvidia``: every container whose image asks for GPUs gets them, with or without ``--gpus``."""
     daemon: dict[str, Any] = Field(default={})
@@ -65,14 +75,14 @@ class DockerSettings(Settings):
         ]
         if found:
             raise ValidationError.from_exception_data("daemon", found)
-        return daemon
+        # dockerd takes null for a key that is not there.
+        return {key: value for key, value in daemon.items() if value is not None}
 
     @model_validator(mode="after")
     def _go_together(self) -> DockerSettings:
-        if (self.source == "docker") != (self.repo is not None):
+        if self.source in ("archive", "none") and self.repo:
             raise ImpossibleError(
-                f"source {self.source} {'with' if self.repo else 'without'} a repo",
-                hint="docker needs repo: uri, suite, components, key, fingerprint; the others take none",
+                f"source {self.source} with a repo", hint="source: docker takes the engine from a repo"
             )
         if self.source == "none" and self.packages:
             raise ImpossibleError(
@@ -102,16 +112,43 @@ def packages_of(settings: DockerSettings, facts: Facts) -> dict[str, str | None]
         return {}
     if settings.packages is not None:
         return dict(settings.packages)
-    if settings.source == "docker":
+    if _from_docker(settings, facts):
         return dict.fromkeys(DOCKERS)
     if facts.family == "rhel":
-        raise Refusal(
-            f"{facts.system} has no Docker Engine of its own",
-            hint="docker.source: docker, with Docker's repository for RHEL or a mirror of it as repo",
-        )
+        raise Refusal(f"{facts.system} has no Docker Engine of its own", hint="docker.source: docker")
     # From 13 on, the client is a package of its own (Debian, docker.io 26.1.5, Recommends).
     split = facts.os == "debian" and facts.major.isdigit() and int(facts.major) >= 13
     return dict.fromkeys(("docker.io", *(["docker-cli"] if split else []), "tini"))
+
+
+def _from_docker(settings: DockerSettings, facts: Facts) -> bool:
+    """Whether the engine comes from Docker's repository, or the one that the settings name."""
+    by_choice = settings.source == "docker" or settings.repo is not None
+    return by_choice or (settings.source == "auto" and facts.family == "rhel")
+
+
+def source_of(settings: DockerSettings, facts: Facts) -> Repo:
+    """The repository of ``source: docker``: the site's, its copy of Docker's own, or that.
+
+    :raises Refusal: where its key is not known here.
+    """
+    if settings.repo:
+        return settings.repo
+    if facts.family == "debian":
+        address, suite = f"{REPOSITORIES}/{facts.os}", facts.codename
+        return public_repository(address, *KEY, settings.mirror, suite=suite, components=("stable",))
+    address = f"{REPOSITORIES}/rhel/{facts.major}/{facts.machine}/stable"
+    if settings.mirror is None or settings.mirror.key is None:
+        raise Refusal(
+            f"the key of Docker's repository for {facts.system} is not part of this program",
+            hint=f"docker.repo: uri ({address}), key and fingerprint; or key and fingerprint of your mirror",
+        )
+    return public_repository(address, *KEY, settings.mirror)
+
+
+def _source(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
+    moved = () if settings.repo else ("download.docker.com/linux",)
+    return repository(source_of(settings, facts), facts, moved)
 
 
 def engine_of(settings: DockerSettings, facts: Facts) -> Engine:
@@ -142,7 +179,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     installed = package_resource(facts, "docker", packages, hold=settings.hold, signals=(("", DOCKER_MOVED),))
     return [
         engine_of(settings, facts),
-        *(repository(settings.repo, facts) if settings.repo else ()),
+        *(_source(settings, facts) if _from_docker(settings, facts) else ()),
         daemon,
         *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),
@@ -187,4 +224,6 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
     return [*([adopt] if moves else ()), reload, restart]
 
 
-ROLE = Role("docker", DockerSettings, resources, order=30, example={"daemon": {"log-driver": "local"}})
+EXAMPLE = {"daemon": {"log-driver": "local"}}
+
+ROLE = Role("docker", DockerSettings, resources, order=30, shared=("mirror",), example=EXAMPLE)

@@ -21,7 +21,7 @@ class DeviceNodes(Single[tuple[str, ...] | Missing]):
 
     def question(self) -> Probe:
         """Look for them, if the driver is loaded."""
-        return Probe("device-nodes", "node_states", ("driver/nodes.sh",))
+        return Probe("device-nodes", "node_states", ("driver/nodes.sh",), in_place=True)
 
     def read(self, answer: Output) -> tuple[str, ...] | Missing:
         """Names of those that are missing; unknown until the driver is loaded."""

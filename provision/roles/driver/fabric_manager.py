@@ -35,7 +35,7 @@ class FabricManager(Single[Mapping[str, str]]):
     def question(self) -> Probe:
         """Ask for the versions of the driver and of all Fabric Managers, where there is any."""
         script = f"fabric_versions_{self.family} {quote(self.proof)}"
-        return Probe("fabric-manager", script, ("driver/fabric.sh",))
+        return Probe("fabric-manager", script, ("driver/fabric.sh",), in_place=True)
 
     def read(self, answer: Output) -> Mapping[str, str]:
         """Package → NVIDIA's version: of :attr:`proof`, and of every Fabric Manager that is installed."""

@@ -30,9 +30,8 @@ class Initramfs(Resource[tuple[str, ...]]):
     @classmethod
     def probe(cls, resources: Sequence[Initramfs]) -> Probe:
         """Compare times of last change; what is in the initramfs takes seconds to list."""
-        return Probe(
-            "initramfs", words("stale_images", *(r.path for r in resources)), ("driver/initramfs.sh",)
-        )
+        script = words("stale_images", *(r.path for r in resources))
+        return Probe("initramfs", script, ("driver/initramfs.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Initramfs], answer: Output) -> Mapping[str, tuple[str, ...]]:

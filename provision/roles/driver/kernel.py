@@ -131,7 +131,7 @@ class KernelHeaders(Single[Kernels]):
 
     def question(self) -> Probe:
         """Look for what DKMS looks for."""
-        return Probe("kernel-headers", words("kernel_states", self.family), (HEADERS,))
+        return Probe("kernel-headers", words("kernel_states", self.family), (HEADERS,), in_place=True)
 
     def read(self, answer: Output) -> Kernels:
         return kernels(answer)
@@ -189,7 +189,9 @@ class NewestKernel(Single[tuple[Kernels, bool]]):
     def question(self) -> Probe:
         """Look at headers or ready modules, and for the module of a running kernel that has no headers."""
         ready = [self.prebuilt] if self.prebuilt else []
-        return Probe("newest-kernel", words("newest_kernel_states", self.family, *ready), (HEADERS,))
+        return Probe(
+            "newest-kernel", words("newest_kernel_states", self.family, *ready), (HEADERS,), in_place=True
+        )
 
     def read(self, answer: Output) -> tuple[Kernels, bool]:
         """Both kernels, and whether the running one has the driver's module although it has no headers."""

@@ -57,7 +57,7 @@ class Module(Resource[ModuleState | Missing]):
     def probe(cls, resources: Sequence[Module]) -> Probe:
         """Ask sysfs for all modules, and modinfo for those whose version counts."""
         folders = (f"{'v' if r.version else '-'}{r.folder}" for r in resources)
-        return Probe("module", words("module_states", *folders), ("driver/modules.sh",))
+        return Probe("module", words("module_states", *folders), ("driver/modules.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Module], answer: Output) -> Mapping[str, ModuleState | Missing]:

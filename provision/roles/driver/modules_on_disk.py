@@ -14,7 +14,7 @@ from provision.resources.packages.sets import moves_of
 BUILD = "driver/build.sh"
 """File of the steps that build modules, and explain builds that failed."""
 
-QUESTION = Probe("driver-modules", "modules_on_disk", ("driver/modules_on_disk.sh",))
+QUESTION = Probe("driver-modules", "modules_on_disk", ("driver/modules_on_disk.sh",), in_place=True)
 """Asks which modules both kernels have, and what DKMS has installed for them."""
 
 

@@ -12,6 +12,7 @@ from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File
 from provision.resources.packages.deb import left_alone
+from provision.resources.packages.public import Mirror
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
 from provision.resources.packages.sets import VERBS, MajorVersion, Package
 from provision.resources.reboot import RebootPolicy
@@ -24,12 +25,8 @@ from provision.roles.driver.initramfs import Initramfs
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
 from provision.roles.driver.modules_on_disk import BUILD, DriverModules
-from provision.roles.driver.packages.choose import (
-    DriverPackages,
-    package_set,
-    refuse_foreign_repository,
-    system_of,
-)
+from provision.roles.driver.packages.choose import DriverPackages, package_set, system_of
+from provision.roles.driver.packages.cuda import cuda_repository, refuse_foreign_repository
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, PINNED
 from provision.roles.driver.reboot import REBOOT, Reboot
@@ -66,13 +63,15 @@ BRANCH_CHANGE = Permission(
 class DriverSettings(Settings):
     """Settings under ``driver:``."""
 
-    source: Literal["archive", "cuda", "mirror"] = "mirror"
-    """``archive``: the distribution's packages; ``cuda``: NVIDIA's repository; ``mirror``: a copy of that."""
+    source: Literal["archive", "cuda"] = "cuda"
+    """``cuda``: NVIDIA's repository, or a copy of it; ``archive``: the distribution's packages."""
+    mirror: Mirror | None = None
+    """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""
     repo: Repo | None = None
-    """The repository, for ``cuda`` and ``mirror``. For ARM its folder is ``sbsa``."""
+    """Another repository with NVIDIA's packages, in place of its own and of the mirror."""
     branch: int = Field(default=580, ge=450, le=999)
     """Driver branch, the major version. 580 is the long-term branch (until June 2028)."""
-    version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
+    version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$", examples=["580.159.04-1"])
     """Exact version: ``580.159.04-1`` as apt has it, ``580.159.04`` for dnf; null: any of the branch."""
     flavour: Literal["auto", "open", "proprietary"] = "auto"
     """Kernel modules; ``auto``: by the GPUs of the host, and the branch where they leave a choice."""
@@ -93,10 +92,9 @@ class DriverSettings(Settings):
 
     @model_validator(mode="after")
     def _go_together(self) -> DriverSettings:
-        if (self.source == "archive") != (self.repo is None):
+        if self.source == "archive" and self.repo:
             raise ImpossibleError(
-                f"source {self.source} {'with' if self.repo else 'without'} a repo",
-                hint="cuda and mirror need repo: uri, key and fingerprint; archive takes none",
+                "source archive with a repo", hint="source: cuda takes packages from a repo"
             )
         if self.version and self.version.rpartition(":")[2].split(".")[0] != str(self.branch):
             raise ImpossibleError(
@@ -170,7 +168,12 @@ def _sources(
     settings: DriverSettings, facts: Facts, chosen: DriverPackages, family: Family
 ) -> list[AnyResource]:
     """The repository; and for apt, this branch above all others, NVIDIA's own pins included."""
-    found = repository(settings.repo, facts) if settings.repo else []
+    found: list[AnyResource] = []
+    if settings.source == "cuda":
+        if settings.repo:
+            found += repository(settings.repo, facts)
+        else:
+            found += repository(cuda_repository(facts, settings.mirror), facts, ("compute/cuda/repos",))
     if family == "debian":
         pin = render("driver/preferences.j2", packages=PINNED, version=settings.wanted)
         found.append(File(PREFERENCES, pin.encode()))
@@ -246,7 +249,7 @@ def fabric_manager_of(settings: DriverSettings, facts: Facts, chosen: DriverPack
         raise Refusal(
             f"the GPUs are joined by NVSwitches, and source {settings.source} has no {lacks}"
             f" for {system_of(facts)}",
-            hint="source: cuda or mirror; fabric_manager: off if you look after it yourself",
+            hint="source: cuda; fabric_manager: off if you look after it yourself",
         )
     return chosen.fabric_manager
 
@@ -312,4 +315,4 @@ def _fabric(facts: Facts) -> list[AnyResource]:
     return [*(umad if facts.nvlink5 else ()), daemon]
 
 
-ROLE = Role("driver", DriverSettings, resources, order=10, example={"source": "archive", "branch": 535})
+ROLE = Role("driver", DriverSettings, resources, order=10, shared=("mirror",), example={"branch": 580})

@@ -26,7 +26,7 @@ class NoRunFile(Single[str | None]):
     def question(self) -> Probe:
         """Look for its program to uninstall it, and ask which version it is."""
         version = "cat /sys/module/nvidia/version 2>/dev/null || echo"
-        return Probe("run-file", f"if [ -x {UNINSTALL} ]; then {version}; fi")
+        return Probe("run-file", f"if [ -x {UNINSTALL} ]; then {version}; fi", in_place=True)
 
     def read(self, answer: Output) -> str | None:
         """The version of its module, empty where it is not loaded; None where there is no such driver."""

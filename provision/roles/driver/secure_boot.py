@@ -65,7 +65,7 @@ class SecureBoot(Single[SecureBootState]):
 
     def question(self) -> Probe:
         """Ask kernel and firmware; bounded, as variables of a firmware can be slow."""
-        return Probe("secure-boot-keys", "secure_boot_keys", ("driver/secure_boot.sh",))
+        return Probe("secure-boot-keys", "secure_boot_keys", ("driver/secure_boot.sh",), in_place=True)
 
     def read(self, answer: Output) -> SecureBootState:
         told = dict(line.partition("=")[::2] for line in answer.out.splitlines())

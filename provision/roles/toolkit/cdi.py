@@ -8,8 +8,6 @@ modules change, but not after every change of the driver: it does nothing, witho
 
 from __future__ import annotations
 
-import base64
-import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from provision.errors import Refusal
 from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import Change, Planned, Resource
+from provision.resources.file import LARGEST, parse_contents
 from provision.shell import constant
 
 STATE = "toolkit/cdi_state.sh"
@@ -35,7 +34,7 @@ UNIT = constant(STATE, "refresh_unit")
 REFRESH = "refresh the CDI spec"
 """Name of the handler that makes it anew after changes of the driver or the toolkit."""
 
-QUESTION = Probe("cdi", "cdi_state", (STATE,))
+QUESTION = Probe("cdi", "cdi_state", (STATE,), in_place=True)
 """What the specs of a host say, and what is there."""
 
 
@@ -136,10 +135,12 @@ def parse(answer: Output) -> CdiState:
 
     :raises ValueError: if it cannot be understood.
     """
-    head, *parts = re.split(r"^spec ", answer.out, flags=re.MULTILINE)
-    told = by_word(head)
-    if next(iter(told), "") != "driver":
+    head, mark, data = answer.stdout.partition(b"==> ")
+    told = by_word(head.decode("utf-8", "backslashreplace"))
+    if not answer.ok or next(iter(told), "") != "driver":
         raise ValueError(f"no answer about CDI: {answer.err.strip()}")
+    gone = told.get("gone", [])
+    specs = [_spec(path, text, gone) for path, text in parse_contents(mark + data).items()]
     caps = [text.rsplit(maxsplit=1) for text in told.get("cap", [])]
     return CdiState(
         driver=told["driver"][0],
@@ -149,17 +150,16 @@ def parse(answer: Output) -> CdiState:
         instances=frozenset(int(minor) for name, minor in caps if "/ci" in name),
         capabilities=frozenset(int(minor) for _, minor in caps),
         at_boot={"enabled": True, "disabled": False}.get(told.get("boot", ["never"])[0]),
-        specs=tuple(spec for part in parts if (spec := _spec(part))),
+        specs=tuple(spec for spec in specs if spec),
     )
 
 
-def _spec(part: str) -> Spec | None:
-    """The spec file in a part of the answer; None if it is of another kind."""
+def _spec(path: str, text: bytes, gone: Sequence[str]) -> Spec | None:
+    """The spec in a file, of whose paths the host lacks some; None for another kind and for one cut short."""
     import yaml  # noqa: PLC0415 - takes its time to load, and hosts without CDI do not need it
 
-    path, _, rest = part.partition("\n")
-    told = by_word(rest)
-    text = gzip.decompress(base64.b64decode("".join(told.get("text", ()))))
+    if KIND.encode() not in text or len(text) >= LARGEST:
+        return None
     try:
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         if document["kind"] != KIND:
@@ -170,7 +170,7 @@ def _spec(part: str) -> Spec | None:
         return Spec(path, problem=" ".join(str(error).split()))
     except (KeyError, TypeError, AttributeError) as error:
         return Spec(path, problem=f"{type(error).__name__}: {error}")
-    return Spec(path, names, paths, tuple(sorted(paths.intersection(told.get("gone", ())))))
+    return Spec(path, names, paths, tuple(sorted(paths.intersection(gone))))
 
 
 def _host_paths(document: Mapping[str, Any]) -> Iterator[str]:

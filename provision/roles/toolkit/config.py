@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from provision.errors import Refusal
-from provision.probe import Output, Probe
-from provision.resource import ABSENT, Change, Missing, Planned, Single
-from provision.resources.file import FILES, File, FileState, content_of, parse_paths, read_paths
+from provision.resource import ABSENT, Change, Missing, Planned
+from provision.resources.file import FILES, File, FileState, OfPaths, content_of
 from provision.roles.toolkit.config_keys import Value, default
 
 CONFIG_TOML = "/etc/nvidia-container-runtime/config.toml"
@@ -112,7 +111,7 @@ def _merged(document: Mapping[str, Any], changes: Mapping[str, Value]) -> dict[s
 
 
 @dataclass(frozen=True)
-class ConfigToml(Single[FileState | Missing]):
+class ConfigToml(OfPaths[FileState | Missing]):
     """Keys that must have these values; all others stay as they are.
 
     It stands before the packages: they rewrite the file when they are installed or upgraded
@@ -129,11 +128,12 @@ class ConfigToml(Single[FileState | Missing]):
     def id(self) -> str:
         return f"file:{CONFIG_TOML}"
 
-    def question(self) -> Probe:
-        return read_paths(self.kind, [CONFIG_TOML])
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (CONFIG_TOML,)
 
-    def read(self, answer: Output) -> FileState | Missing:
-        return parse_paths([CONFIG_TOML], answer)[CONFIG_TOML]
+    def seen(self, found: Mapping[str, FileState | Missing]) -> FileState | Missing:
+        return found[CONFIG_TOML]
 
     def bare(self) -> Missing:
         return ABSENT

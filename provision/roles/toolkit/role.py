@@ -10,6 +10,7 @@ from provision.facts import Facts, Family
 from provision.resource import AnyResource, Handler
 from provision.resources.file import File
 from provision.resources.packages.other_sources import OtherSources
+from provision.resources.packages.public import Mirror, public_repository
 from provision.resources.packages.repository import (
     Repo,
     package_resource,
@@ -31,6 +32,13 @@ PACKAGES = (
     "libnvidia-container1",
 )
 """All four at one version, or apt mixes releases (NVIDIA's installation guide)."""
+
+REPOSITORY = "https://nvidia.github.io/libnvidia-container/stable"
+KEY = ("toolkit/nvidia_container_toolkit.asc", "C95B321B61E88C1809C4F759DDCAE044F796ECB0")
+"""NVIDIA's repository, and its key as a template with its fingerprint (installation guide)."""
+
+FIRST_SAFE = "1.19.1"
+"""First version without a known way out of a container (NVIDIA security bulletin 5850, June 2026)."""
 
 OLD_SOURCES = (
     "nvidia-docker",
@@ -54,10 +62,13 @@ HOOK_RUNS = "nvidia-container-runtime-hook.skip-mode-detection"
 class ToolkitSettings(Settings):
     """Settings under ``toolkit:``."""
 
-    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")
-    """Exact version of all packages as the packages have it (``1.20.0-1``)."""
-    repo: Repo
-    """Where the packages come from: NVIDIA's repository or a mirror of it."""
+    version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$", examples=["1.20.0-1"])
+    """Exact version of all packages as they have it. Null: the newest, which then stays; an installed one of
+    1.19.1 or later stays too, and older ones have known ways out of a container (CVE-2026-24260)."""
+    mirror: Mirror | None = None
+    """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""
+    repo: Repo | None = None
+    """Another repository with the packages, in place of NVIDIA's own and of the mirror."""
     hold: bool = True
     """Keep upgrades of the system from moving the packages."""
     config: dict[str, Any] = {}
@@ -111,10 +122,10 @@ def declared(settings: ToolkitSettings, facts: Facts) -> dict[str, Value]:
 def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
     """No other source, repository, pin, config.toml, packages, and the CDI spec when all that is there."""
     family = require_family(facts, "toolkit")
-    packages = tuple(Package(name, settings.version) for name in PACKAGES)
-    pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version}\nPin-Priority: 1000\n"
+    packages = tuple(Package(name, settings.version, least=FIRST_SAFE) for name in PACKAGES)
+    pin = f"Package: {' '.join(PACKAGES)}\nPin: version {settings.version or '*'}\nPin-Priority: 1000\n"
     return [
-        *_sources(settings.repo, facts, family),
+        *_sources(source_of(settings, facts), facts, family),
         *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if family == "debian" else ()),
         ConfigToml(declared(settings, facts)),
         package_resource(
@@ -122,6 +133,15 @@ def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
         ),
         *(_cdi(settings) if settings.cdi and facts.gpus else ()),
     ]
+
+
+def source_of(settings: ToolkitSettings, facts: Facts) -> Repo:
+    """The site's repository, its copy of NVIDIA's, or that, whose key has signed the metadata for dnf too."""
+    if settings.repo:
+        return settings.repo
+    kind = "rpm" if facts.family == "rhel" else "deb"
+    address = f"{REPOSITORY}/{kind}/{facts.machine if kind == 'rpm' else facts.architecture}/"
+    return public_repository(address, *KEY, settings.mirror, signed="metadata")
 
 
 def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
@@ -151,4 +171,4 @@ def _cdi(settings: ToolkitSettings) -> list[AnyResource]:
     ]
 
 
-ROLE = Role("toolkit", ToolkitSettings, resources, order=20, example={"version": "1.20.0-1"})
+ROLE = Role("toolkit", ToolkitSettings, resources, order=20, shared=("mirror",), example={"cdi": True})

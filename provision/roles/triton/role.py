@@ -13,8 +13,8 @@ from provision.facts import Facts
 from provision.render import render
 from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
-from provision.resources.gpus_in_containers import GpusInContainers
-from provision.resources.image import CONTAINERS, Image
+from provision.resources.gpus_in_containers import CONTAINERS, GpusInContainers
+from provision.resources.image import Image
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.service import Service
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
@@ -41,7 +41,8 @@ Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Index = Annotated[int, Field(ge=0)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$", max_length=100_000)]
+"""What one argument of a program can hold: Linux takes up to 128 KiB (execve(2))."""
 
 
 IMAGE = re.compile(
@@ -59,15 +60,18 @@ class Instance(Settings):
     """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
     gpus: Literal["all", "none"] | Annotated[list[Index | Uuid], Field(min_length=1)] = "all"
     """``all``, ``none``, or a list of GPU UUIDs (better) or indexes, which may move when a GPU fails."""
-    models: Path | None = None
+    models: Path | None = Field(default=None, examples=["/srv/models"])
     """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
-    expect: list[str] = []
+    expect: list[Text] = []
     """Models that must be READY; verification looks for them."""
     address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
     """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
+    """Port of the host for HTTP; every instance of a host needs three of its own."""
     grpc_port: Port = 8001
+    """Port of the host for gRPC."""
     metrics_port: Port = 8002
+    """Port of the host for metrics (Prometheus)."""
     args: list[Text] = []
     """Further arguments for tritonserver."""
     env: dict[Variable, Text] = {}
@@ -78,7 +82,9 @@ class Instance(Settings):
     """Shared memory; the python backend and NCCL need more than Docker's 64 MB."""
     ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
     """Limits of the container; empty: Docker's own."""
-    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
+    user: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
+    )
     """User in the container; null: the image's."""
     ready_timeout: int = Field(default=300, ge=10)
     """Seconds that loading may take; give large language models 900 and more."""
@@ -108,13 +114,18 @@ class Instance(Settings):
 class TritonSettings(Settings):
     """Settings under ``triton:``."""
 
-    instances: dict[Name, Instance] = Field(default={})
-    """The servers of the host by name."""
+    instances: dict[Name, Instance | None] = Field(default={})
+    """The servers of the host by name. Null: not on this host, whatever its groups say."""
+
+    @property
+    def servers(self) -> dict[str, Instance]:
+        """The instances that the host is to have."""
+        return {name: instance for name, instance in self.instances.items() if instance}
 
     @model_validator(mode="after")
     def _ports_differ(self) -> TritonSettings:
         taken: dict[int, str] = {}
-        for name, instance in self.instances.items():
+        for name, instance in self.servers.items():
             for setting, port in instance.ports.items():
                 if port in taken:
                     raise ImpossibleError(
@@ -151,23 +162,27 @@ def models_of(name: str, instance: Instance) -> str:
 
 
 def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
-    """No other instance; what all share, the files of each, one reload of systemd, then each server."""
+    """Images; no other instance; what all share, the files of each, a reload of systemd, then each server.
+
+    Images come first, so that a pull that fails leaves all servers as they are, and able to start again.
+    """
     found: list[AnyResource] = [
-        NoOtherUnits("triton", tuple(map(unit_of, settings.instances)), beside=(ENVIRONMENT,))
+        *(Image(image) for image in dict.fromkeys(server.image for server in settings.servers.values())),
+        NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,)),
     ]
-    if not settings.instances:
+    if not settings.servers:
         return [*found, GpusInContainers("triton")]
-    found += _shared(any(instance.canary for instance in settings.instances.values()))
-    for name, instance in settings.instances.items():
+    found += _shared(any(instance.canary for instance in settings.servers.values()))
+    for name, instance in settings.servers.items():
         if instance.gpus != "none" and not facts.gpus:
             raise Refusal(
                 f"triton instance {name} wants GPUs, and there is none on the PCI bus",
                 hint="gpus: none serves on the CPU",
             )
         found += _files(name, instance)
-    units = tuple(f"file:{unit_file(name)}" for name in settings.instances)
+    units = tuple(f"file:{unit_file(name)}" for name in settings.servers)
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
-    for name, instance in settings.instances.items():
+    for name, instance in settings.servers.items():
         found += _server(name, instance)
     return [*found, GpusInContainers("triton")]
 
@@ -194,7 +209,6 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
     read = [environment_file(name), unit_file(name)]
     if instance.canary:
         read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    yield Image(instance.image)
     yield Service(unit, timeout=seconds)
     yield Handler(
         f"restart {unit}",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from provision.errors import Refusal
-from provision.facts import Facts
+from provision.facts import SUPPORTED, Facts
 from provision.roles.driver.packages.flavour import Flavour
 from provision.roles.driver.packages.table import ANY, ONE_NAME_FROM, PINNING_FROM, SWAPPED, TABLE, Row
 from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
 
-Source = Literal["archive", "cuda", "mirror"]
+Source = Literal["archive", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def system_of(facts: Facts) -> str:
 def package_set(
     facts: Facts, source: Source, branch: int, flavour: Flavour, *, prebuilt: bool = True
 ) -> DriverPackages:
-    """Look a host up in the table; a mirror carries what NVIDIA's repository does.
+    """Look a host up in the table.
 
     :param prebuilt: take modules that the distribution has built and signed, where there are some.
     :raises Refusal: if the system, the branch or the flavour is not in it.
@@ -107,17 +106,9 @@ def _row(facts: Facts, source: Source, branch: int) -> Row:
     :raises Refusal: saying what there is instead.
     """
     system = system_of(facts)
-    origin = "cuda" if source == "mirror" else source
-    rows = [row for row in TABLE if system in row.systems and row.source == origin]
+    rows = [row for row in TABLE if system in row.systems and row.source == source]
     if not rows:
-        raise Refusal(
-            _unknown_system(facts, source, system), hint="supported: see the support table in README.md"
-        )
-    if source == "cuda" and system == "debian 13" and facts.machine != "x86_64":
-        raise Refusal(
-            f"NVIDIA's repository for {system} has no packages for {facts.machine}",
-            hint="source: archive, or a mirror that has them",
-        )
+        raise Refusal(_unknown_system(facts, source, system), hint=SUPPORTED)
     swapped = SWAPPED.get(branch) if source == "archive" and facts.os == "ubuntu" else None
     if swapped:
         raise Refusal(
@@ -140,36 +131,10 @@ def _unknown_system(facts: Facts, source: Source, system: str) -> str:
             f"{system} has no streams of the module nvidia-driver, which are what keeps a host on its branch"
         )
     if facts.family == "rhel" and source == "archive":
-        return f"{system} has no NVIDIA driver in its own repositories: source cuda or mirror"
+        return f"{system} has no NVIDIA driver in its own repositories: source cuda"
     return f"no driver packages known for {system} from source {source}"
 
 
 def _range(row: Row) -> str:
     first, last = row.branches
     return str(first) if first == last else f"{first} and later" if last == ANY else f"{first} to {last}"
-
-
-def refuse_foreign_repository(facts: Facts, uri: str) -> None:
-    """Refuse an address that names another system or machine, as NVIDIA's repositories are laid out.
-
-    They are called ``debian12/x86_64``, ``ubuntu2404/sbsa``: the folder of servers with ARM is ``sbsa``.
-
-    :raises Refusal: naming both.
-    """
-    parts = set(uri.rpartition("://")[2].lower().split("/"))
-    machines = {"x86_64": "x86_64", "sbsa": "aarch64", "aarch64": "aarch64", "arm64": "aarch64"}
-    for part, machine in machines.items():
-        if part in parts and machine != facts.machine:
-            raise Refusal(
-                f"the repository is for {machine} ({part} in {uri}), the host is {facts.machine}",
-                hint="NVIDIA's folder for servers with ARM is sbsa, the other one x86_64",
-            )
-    own = {"rocky": "rhel", "almalinux": "rhel"}.get(facts.os, facts.os) + (
-        facts.version.replace(".", "") if facts.os == "ubuntu" else facts.major
-    )
-    for part in sorted(parts):
-        if re.fullmatch(r"(debian|ubuntu|rhel)\d+", part) and part != own:
-            raise Refusal(
-                f"the repository is for {part} ({uri}), the host is {facts.system}",
-                hint=f"its folder is {own}",
-            )

@@ -1,0 +1,194 @@
+"""What the hosts of a command are doing: a live view on a terminal, a bounded number of lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from provision.cli.terminal import named, printable
+from provision.plan.report import counted
+from provision.plan.script import Event
+from provision.run.host import Doing
+
+FEW = 4
+"""Up to so many hosts, every step that ends has a line of its own."""
+
+HEARTBEAT = 30.0
+"""Seconds between two lines about all hosts where there is no terminal."""
+
+ROWS = 12
+"""Running hosts that the live view shows, the slowest first."""
+
+ENDS = ("ok", "changed", "failed", "unreachable", "skipped")
+"""How the work on a host ends."""
+
+IDLE = ("waiting", "planned")
+"""What a host is between its phases."""
+
+
+@dataclass
+class _Host:
+    """What is known of one host.
+
+    :ivar phase: one of :data:`IDLE`, a word for what is being done, or one of :data:`ENDS`.
+    :ivar step: what the running step is about, and its number among ``total`` steps.
+    :ivar said: the last line that the step printed.
+    :ivar began: when the phase or the step began, by the clock of the view.
+    """
+
+    phase: str = "waiting"
+    step: str = ""
+    number: int = 0
+    total: int = 0
+    said: str = ""
+    began: float = 0.0
+
+    @property
+    def running(self) -> bool:
+        return self.phase not in IDLE and self.phase not in ENDS
+
+    @property
+    def doing(self) -> str:
+        """``7/25 packages:driver``, or the phase where no step is running."""
+        return f"{self.place} {self.step}" if self.step else self.phase
+
+    @property
+    def place(self) -> str:
+        """``7/25``; the number alone where the plan is not ours."""
+        return f"{self.number}/{self.total}" if self.total else str(self.number)
+
+
+@dataclass
+class Progress:
+    """Takes events of hosts from any thread, and shows them on ``console`` between enter and exit.
+
+    :ivar clock: seconds; only differences count.
+    """
+
+    names: Iterable[str]
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, markup=False))
+    clock: Callable[[], float] = time.monotonic
+    _hosts: dict[str, _Host] = field(init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+    _live: Live | None = field(default=None, init=False)
+    _open: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        self._hosts = {name: _Host() for name in self.names}
+        self._width = max(map(len, self._hosts), default=0)
+        self._began = self._told = self.clock()
+
+    def __enter__(self) -> Progress:
+        self._open = True
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console, get_renderable=self.view, transient=True, refresh_per_second=4
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open = False
+        if self._live:
+            with contextlib.suppress(OSError):
+                self._live.stop()
+            self._live = None
+
+    def on_event(self, name: str, event: Event | Doing | str) -> None:
+        """Take an event of a host's run, the next phase of the work on it, or a remark about it.
+
+        Connections that end with the command are no events.
+        """
+        with self._lock:
+            if not self._open:
+                return
+            host = self._hosts[name]
+            if isinstance(event, str):
+                self._line(name, event)
+            elif isinstance(event, Doing):
+                self._enter_phase(name, host, event)
+            elif event.kind == "start":
+                host.step, host.number, host.said = event.resource, event.index + 1, ""
+                host.began = self.clock()
+            elif event.kind == "out":
+                host.said = event.output
+            elif event.kind == "say":
+                self._line(name, event.output)
+            elif event.kind != "end":
+                self._end_step(name, host, event)
+
+    def refresh(self) -> None:
+        """Say now and then how far all hosts are, where nobody sees the live view."""
+        with self._lock:
+            now = self.clock()
+            if self._live is None and now - self._told >= HEARTBEAT:
+                self._told = now
+                self._print(self._summary(now) + self._slowest(now))
+
+    def view(self) -> Text:
+        """The live view: a line about all hosts, and one for each that is worked on, the slowest first."""
+        with self._lock:
+            now = self.clock()
+            running = sorted(self._running(), key=lambda item: item[1].began)
+            shown = running[: max(1, min(ROWS, self.console.height - 4))]
+            wide = max((len(host.doing) for _, host in shown), default=0)
+            lines = [self._summary(now)]
+            for name, host in shown:
+                took = f"{now - host.began:5.0f} s"
+                lines.append(f"{name:<{self._width}} {took}  {host.doing:<{wide}}  {printable(host.said)}")
+            if len(running) > len(shown):
+                lines.append(f"and {len(running) - len(shown)} more")
+            width = self.console.width
+            return Text("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
+
+    def _enter_phase(self, name: str, host: _Host, doing: Doing) -> None:
+        host.phase, host.total, host.step, host.said = doing.phase, doing.steps, "", ""
+        host.began = self.clock()
+        if doing.phase in ENDS and doing.phase != "ok":
+            changes = f": {counted(doing.steps, 'change')}" if doing.steps else ""
+            self._line(name, f"{doing.phase}{changes}")
+
+    def _end_step(self, name: str, host: _Host, event: Event) -> None:
+        word = {"ok": "changed", "skip": "unchanged", "fail": "FAILED"}[event.kind]
+        if event.kind == "fail" or len(self._hosts) <= FEW:
+            seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
+            self._line(name, f"{host.place:>7} {word}: {host.step}{seconds}")
+        host.step, host.said, host.began = "", "", self.clock()
+
+    def _running(self) -> Iterator[tuple[str, _Host]]:
+        return ((name, host) for name, host in self._hosts.items() if host.running)
+
+    def _summary(self, now: float) -> str:
+        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s``."""
+        count = Counter("running" if host.running else host.phase for host in self._hosts.values())
+        done = sum(count[word] for word in ENDS)
+        parts = [f"{done} of {counted(len(self._hosts), 'host')} done"]
+        others = ("running", "failed", "unreachable", "skipped", *IDLE)
+        parts += [f"{count[word]} {word}" for word in others if count[word]]
+        return f"{', '.join(parts)}; {now - self._began:.0f} s"
+
+    def _slowest(self, now: float) -> str:
+        """``; slowest: gpu-07, 7/25 packages:driver, 64 s``."""
+        slowest = min(self._running(), key=lambda item: item[1].began, default=None)
+        if slowest is None:
+            return ""
+        name, host = slowest
+        return f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
+
+    def _line(self, name: str, text: str) -> None:
+        """One line that stays, above the live view where there is one."""
+        self._print(f"{name:<{self._width}} {text}")
+
+    def _print(self, text: str) -> None:
+        """What nobody can read, as on a full disk, is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self.console.print(Text(printable(named(text))), soft_wrap=True)

@@ -1,0 +1,82 @@
+"""What dockerd answers: one question to it for all kinds of resources whose state it knows."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from provision.probe import Output, Probe, words
+from provision.resource import Resource, State
+
+DOCKERD = "shell/dockerd.sh"
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer of dockerd.
+
+    :ivar status: of HTTP; 0 where dockerd gave no answer that can be read.
+    """
+
+    status: int = 0
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def strings(self, key: str) -> frozenset[str]:
+        """The strings, or the keys, that the document has under a key; none for anything else."""
+        found = self.document.get(key)
+        return frozenset(map(str, found)) if isinstance(found, list | dict) else frozenset()
+
+
+class OfDockerd(Resource[State]):
+    """What all kinds share whose state dockerd tells in one answer."""
+
+    kind: ClassVar[str] = "dockerd"
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What dockerd is asked for: a path of its HTTP interface."""
+
+    @abstractmethod
+    def seen(self, told: Told) -> State:
+        """Its state, from the answer."""
+
+    @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        return OfDockerd
+
+    @classmethod
+    def probe(cls, resources: Sequence[Self]) -> Probe:
+        """Ask dockerd for everything at once."""
+        return Probe("dockerd", words("ask_dockerd", *_places(resources)), (DOCKERD,), in_place=True)
+
+    @classmethod
+    def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, State]:
+        """State by id."""
+        places = _places(resources)
+        told = all_told(answer.out)
+        found = dict(zip(places, [*told, *[Told()] * len(places)], strict=False))
+        return {r.id: r.seen(found[r.place]) for r in resources}
+
+
+def _places(resources: Iterable[OfDockerd[Any]]) -> list[str]:
+    return list(dict.fromkeys(r.place for r in resources))
+
+
+def all_told(text: str) -> list[Told]:
+    """The answers in a row of documents and statuses, up to the first that cannot be read."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.lstrip():
+        try:
+            document, end = decoder.raw_decode(text)
+            text = text[end:].lstrip()
+            status, end = decoder.raw_decode(text)
+        except json.JSONDecodeError:
+            break
+        text = text[end:]
+        readable = isinstance(status, int) and isinstance(document, dict)
+        found.append(Told(status, document) if readable else Told())
+    return found

@@ -1,0 +1,19 @@
+# shellcheck shell=sh
+# Units that earlier runs wrote.
+
+# Folder of units that are not from packages.
+unit_folder=/etc/systemd/system
+
+# First words of every unit that we write; a unit without them is somebody else's and stays.
+unit_mark='# Written by provision'
+
+# own_units PREFIX...: the units PREFIX@INSTANCE.service with our mark.
+own_units() {
+  for prefix in "$@"; do
+    for unit in "$unit_folder/$prefix"@*.service; do
+      first=
+      read -r first 2>/dev/null <"$unit"
+      case $first in "$unit_mark"*) echo "$unit" ;; esac
+    done
+  done
+}

@@ -1,0 +1,105 @@
+"""Unknown host keys are shown, and written only when somebody agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from provision.cli.arguments import enroll_hosts
+from provision.connection import knows
+from provision.connection.known_hosts import HostKey
+from provision.connection.login import Login
+from provision.errors import UnreachableError, UsageError
+
+KEY = HostKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F")
+OTHER = HostKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIMeM8Y5TBNmT5iUTVTRkqAoQT9OTRzYxfNpPH1QvQYkq")
+
+
+@dataclass
+class Operator:
+    """Somebody who is asked, and hosts that show a key each.
+
+    :ivar fetched: the hosts whose keys were looked at.
+    """
+
+    answer: bool = True
+    questions: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+
+    def ask(self, question: str) -> bool:
+        self.questions.append(question)
+        return self.answer
+
+    def fetch(self, login: Login) -> HostKey:
+        self.fetched.append(login.host)
+        if login.host == "off":
+            raise UnreachableError("off", "no route to host")
+        return KEY
+
+    def enroll(self, *logins: Login) -> None:
+        enroll_hosts(logins, self.ask, self.fetch)
+
+
+def login(file: Path, name: str = "h1", port: int = 22) -> Login:
+    return Login(name, f"{name}.example.org", port, known_hosts=(str(file), "/nonexistent"))
+
+
+def test_a_key_is_shown_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ssh/known_hosts"
+    operator = Operator()
+    operator.enroll(login(file))
+    assert file.read_text() == f"h1.example.org {KEY.kind} {KEY.base64}\n"
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert operator.questions == ["Trust this key from now on?"]
+    assert capsys.readouterr() == ("", f"h1: ssh-ed25519 {KEY.fingerprint}\n")
+    assert knows(login(file))
+
+
+def test_keys_are_added_to_those_that_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"h0.example.org {OTHER.kind} {OTHER.base64}\n")
+    operator = Operator()
+    operator.enroll(login(file), login(file, "h2", 2222))
+    assert operator.questions == ["Trust these 2 keys from now on?"]
+    assert [line.split()[0] for line in file.read_text().splitlines()] == [
+        "h0.example.org",
+        "h1.example.org",
+        "[h2.example.org]:2222",
+    ]
+
+
+def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
+    operator = Operator(answer=False)
+    with pytest.raises(UsageError, match="the keys were not recorded") as caught:
+        operator.enroll(login(tmp_path / "known_hosts"))
+    assert caught.value.hint == "compare them on the hosts' consoles first"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_host_is_left_alone_even_where_it_shows_another_key(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    known = f"h1.example.org {OTHER.kind} {OTHER.base64}\n"
+    file.write_text(known)
+    operator = Operator()
+    operator.enroll(login(file))
+    assert (operator.fetched, operator.questions, file.read_text()) == ([], [], known)
+
+
+def test_a_host_that_does_not_answer_is_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "known_hosts"
+    operator = Operator()
+    operator.enroll(login(file, "off"), login(file))
+    assert operator.questions == ["Trust this key from now on?"]
+    assert "off: no route to host\n" in capsys.readouterr().err
+    assert file.read_text().startswith("h1.example.org ")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file/known_hosts: ") as caught:
+        Operator().enroll(login(tmp_path / "file/known_hosts"))
+    assert caught.value.hint == "name another UserKnownHostsFile"

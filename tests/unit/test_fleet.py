@@ -1,0 +1,359 @@
+"""In which batches a fleet is gone through, when it stops, and how the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.errors import HostError, Refusal, RenderError, UsageError
+from provision.plan.plan import Plan
+from provision.plan.result import Result, Status
+from provision.plan.saved import load, save
+from provision.plan.script import Event
+from provision.resource import AnyResource, Change
+from provision.roles.driver.role import BRANCH_CHANGE
+from provision.run.fleet import Fleet, Rollout, each, exit_code, gather_facts
+from provision.run.host import Doing
+from tests.unit.fake_host import FakeHost, Thing, target_of
+
+NAMES = [f"h{n:02}" for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("serial", "sizes"),
+    [
+        ((), [10]),
+        (("1",), [1] * 10),
+        (("3",), [3, 3, 3, 1]),
+        (("1", "4"), [1, 4, 4, 1]),
+        (("1", "10%", "50%"), [1, 1, 5, 3]),
+        (("30%",), [3, 3, 3, 1]),
+        (("39%",), [3, 3, 3, 1]),
+        (("1%",), [1] * 10),
+        (("0%",), [1] * 10),
+        (("100%",), [10]),
+        (("200%",), [10]),
+        (("50",), [10]),
+        (("0",), [10]),
+        (("2", "0"), [2, 8]),
+    ],
+)
+def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: list[int]) -> None:
+    batches = Rollout(serial=serial).batches(NAMES)
+    assert [len(batch) for batch in batches] == sizes
+    assert [name for batch in batches for name in batch] == NAMES
+
+
+@given(st.lists(st.integers(0, 300).map(str) | st.integers(0, 300).map("{}%".format)), st.integers(0, 40))
+def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
+    names = [str(n) for n in range(count)]
+    batches = Rollout(serial=tuple(serial)).batches(names)
+    assert [name for batch in batches for name in batch] == names
+    assert all(batches)
+
+
+@pytest.mark.parametrize("size", ["", "x", "-1", "1.5", "10 %", "%", "1,2"])
+def test_what_is_no_size(size: str) -> None:
+    with pytest.raises(UsageError, match=r"--serial .*: neither a number nor a percentage"):
+        Rollout(serial=(size,)).batches(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "tolerated"),
+    [
+        (Rollout(), 10),
+        (Rollout(serial=("1",)), 0),
+        (Rollout(max_failed="2"), 2),
+        (Rollout(max_failed="0"), 0),
+        (Rollout(max_failed="25%"), 2),
+        (Rollout(max_failed="5%"), 0),
+        (Rollout(serial=("1",), max_failed="100%"), 10),
+    ],
+)
+def test_how_many_hosts_may_fail(rollout: Rollout, tolerated: int) -> None:
+    assert rollout.tolerated(10) == tolerated
+
+
+def test_what_is_no_threshold() -> None:
+    with pytest.raises(UsageError, match="--max-failed some"):
+        Rollout(max_failed="some").tolerated(10)
+
+
+def result(status: Status, changes: int = 0) -> Result:
+    return Result("h", status, changes=(Change("r", "a", "s", "x", "d"),) * changes)
+
+
+@pytest.mark.parametrize(
+    ("results", "check", "code"),
+    [
+        ([], False, 0),
+        ([result("ok")], False, 0),
+        ([result("ok")], True, 0),
+        ([result("changed", 2)], False, 0),
+        ([result("changed", 2)], True, 3),
+        ([result("ok"), result("failed")], False, 1),
+        ([result("ok"), result("unreachable")], False, 1),
+        ([result("ok"), result("skipped")], False, 1),
+        ([result("changed", 1), result("failed")], True, 1),
+    ],
+)
+def test_exit_codes(results: list[Result], check: bool, code: int) -> None:
+    assert exit_code(results, check=check) == code
+
+
+def test_work_is_done_for_all_and_told_in_order() -> None:
+    refreshes: list[int] = []
+    found = each({name: n for n, name in enumerate(NAMES)}, lambda n: n * n, 3, lambda: refreshes.append(1))
+    assert list(found.items()) == [(name, n * n) for n, name in enumerate(NAMES)]
+    assert refreshes
+    assert each({}, str, 0, lambda: None) == {}
+
+
+# --- hosts ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hosts:
+    """Hosts that are played, and a fleet of them.
+
+    :ivar told: what was said about them.
+    """
+
+    hosts: Sequence[FakeHost]
+    things: tuple[AnyResource, ...] = (Thing("a"),)
+    told: list[tuple[str, Event | Doing | str]] = field(default_factory=list)
+
+    def fleet(self, rollout: Rollout = Rollout()) -> Fleet:  # noqa: B008  # frozen
+        by_name = {host.login.host: host for host in self.hosts}
+        return Fleet(
+            [target_of(host, *self.things) for host in self.hosts],
+            rollout,
+            lambda *event: self.told.append(event),
+            connect=lambda login: by_name[login.host],
+        )
+
+    def phases(self, name: str) -> list[str]:
+        return [event.phase for host, event in self.told if host == name and isinstance(event, Doing)]
+
+
+def in_need(*names: str) -> list[FakeHost]:
+    return [FakeHost({"a": "update"}, name) for name in names]
+
+
+def statuses(fleet: Fleet) -> dict[str, str]:
+    return {result.host: result.status for result in fleet.in_order()}
+
+
+def test_hosts_are_planned_and_changed_over_one_connection_each() -> None:
+    wrong, right = FakeHost({"a": "update"}, "h1"), FakeHost({"a": ""}, "h2")
+    played = Hosts([wrong, right])
+    with played.fleet() as fleet:
+        plans = fleet.survey()
+        assert {name: len(plan.changes) for name, plan in plans.items()} == {"h1": 1, "h2": 0}
+        assert fleet.results == {}
+        assert wrong.runs == []
+        fleet.apply("r")
+        assert statuses(fleet) == {"h1": "changed", "h2": "ok"}
+        assert wrong.runs == [("r", ["a"])]
+        assert (wrong.connects, right.connects) == (1, 1)
+    assert played.phases("h1") == ["planning", "planned", "applying", "changed"]
+    assert played.phases("h2") == ["planning", "planned", "ok"]
+
+
+def test_connections_are_closed_after_their_batch_and_at_the_end() -> None:
+    hosts = in_need("h1", "h2")
+    fleet = Hosts(hosts).fleet(Rollout(serial=("1",)))
+    with fleet:
+        fleet.survey()
+        assert [host.is_open for host in hosts] == [True, True]
+        fleet.apply("r")
+        assert [host.is_open for host in hosts] == [False, False]
+        fleet.hosts["h1"].connection.open()
+    assert not hosts[0].is_open
+
+
+def test_without_a_run_the_plans_are_the_results() -> None:
+    played = Hosts([FakeHost({"a": "update"}, "h1"), FakeHost({"a": ""}, "h2")])
+    with played.fleet() as fleet:
+        fleet.survey()
+        fleet.planned()
+    assert statuses(fleet) == {"h1": "changed", "h2": "ok"}
+    assert [len(result.changes) for result in fleet.in_order()] == [1, 0]
+    assert played.hosts[0].runs == []
+
+
+@pytest.mark.parametrize(
+    ("thing", "status", "message"),
+    [
+        (None, "unreachable", "no route to host"),
+        (Thing("a", breaks=Refusal("a cannot be")), "failed", "a cannot be"),
+        (Thing("a", breaks=HostError("h1", "disk full")), "failed", "disk full"),
+        (Thing("a", breaks=ZeroDivisionError("by 0")), "failed", "unexpected ZeroDivisionError: by 0 ("),
+    ],
+)
+def test_what_goes_wrong_on_one_host_is_its_result(thing: Thing | None, status: str, message: str) -> None:
+    bad, good = in_need("bad", "good")
+    played = Hosts([bad, good])
+    fleet = played.fleet()
+    if thing is None:
+        bad.incidents.silent = 1
+    else:
+        fleet.targets = [target_of(bad, thing), target_of(good)]
+    with fleet:
+        assert list(fleet.survey()) == ["good"]
+        fleet.apply("r")
+    assert statuses(fleet) == {"bad": status, "good": "changed"}
+    error = fleet.results["bad"].error
+    assert error is not None
+    assert error.message.startswith(message)
+    assert (bad.runs, good.runs) == ([], [("r", ["a"])])
+    assert played.phases("bad") == ["planning", status]
+
+
+def test_a_host_that_fails_during_its_run_stops_no_other() -> None:
+    lost, failing, good = in_need("lost", "failing", "good")
+    lost.incidents.error = "no space"
+    failing.incidents.fails = {"a": ("1", "")}
+    with Hosts([lost, failing, good]).fleet() as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert statuses(fleet) == {"lost": "failed", "failing": "failed", "good": "changed"}
+
+
+def test_a_fault_of_ours_or_of_a_template_ends_the_run_before_anything_is_changed() -> None:
+    (host,) = in_need("h1")
+    with (
+        Hosts(
+            [host], (Thing("a", breaks=RenderError("templates/x.j2:1: 'y' is undefined")),)
+        ).fleet() as fleet,
+        pytest.raises(RenderError),
+    ):
+        fleet.survey()
+    assert host.runs == []
+
+
+@pytest.mark.parametrize(
+    ("failing", "rollout", "last"),
+    [
+        (1, Rollout(serial=("1",)), "skipped"),
+        (0, Rollout(serial=("1",)), "changed"),
+        (1, Rollout(serial=("1",), max_failed="1"), "changed"),
+        (2, Rollout(serial=("1",), max_failed="1"), "skipped"),
+        (2, Rollout(serial=("1",), max_failed="50%"), "changed"),
+        (2, Rollout(serial=("1",), max_failed="49%"), "skipped"),
+        (3, Rollout(), "changed"),
+        (3, Rollout(serial=("100%",)), "changed"),
+    ],
+)
+def test_no_batch_begins_after_more_failures_than_are_tolerated(
+    failing: int, rollout: Rollout, last: str
+) -> None:
+    hosts = in_need("h1", "h2", "h3", "h4")
+    for host in hosts[:failing]:
+        host.incidents.fails = {"a": ("1", "")}
+    played = Hosts(hosts)
+    with played.fleet(rollout) as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert statuses(fleet)["h4"] == last
+    assert len(hosts[3].runs) == (last == "changed")
+    assert played.phases("h4")[-1] == last
+
+
+def test_hosts_that_could_not_be_planned_count_as_failed() -> None:
+    hosts = in_need("h1", "h2")
+    hosts[0].incidents.silent = 1
+    with Hosts(hosts).fleet(Rollout(serial=("1",))) as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert statuses(fleet) == {"h1": "unreachable", "h2": "skipped"}
+
+
+def test_a_host_of_a_later_batch_that_cannot_be_planned_holds_up_no_earlier_one() -> None:
+    hosts = in_need("h1", "h2", "h3")
+    hosts[1].incidents.silent = 1
+    with Hosts(hosts).fleet(Rollout(serial=("1",))) as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert statuses(fleet) == {"h1": "changed", "h2": "unreachable", "h3": "skipped"}
+
+
+def test_facts_of_those_that_answer_and_errors_of_those_that_do_not() -> None:
+    hosts = {name: FakeHost(name=name) for name in ("h1", "h2")}
+    hosts["h2"].incidents.silent = 1
+    logins = [host.login for host in hosts.values()]
+    facts, errors = gather_facts(logins, 2, lambda login: hosts[login.host])
+    assert {name: found.system for name, found in facts.items()} == {"h1": "debian 12"}
+    assert {name: error.message for name, error in errors.items()} == {"h2": "no route to host"}
+    assert not hosts["h1"].is_open
+
+
+# --- saved plans ----------------------------------------------------------------------------------
+
+SWAP = (Thing("packages", needs=BRANCH_CHANGE),)
+
+
+def saved_of(played: Hosts, *granted: str) -> dict[str, Plan]:
+    """The plans of hosts now, with these permissions, as they are read back from a file."""
+    with played.fleet() as fleet:
+        plans = [replace(plan, granted=granted) for plan in fleet.survey().values()]
+    return load(save(plans), "saved.json")
+
+
+def test_a_saved_plan_is_applied_with_the_permissions_that_it_was_saved_with() -> None:
+    host = FakeHost({"packages": "upgrade"})
+    played = Hosts([host], SWAP)
+    approved = saved_of(played, BRANCH_CHANGE.name)
+    with played.fleet() as fleet:
+        fleet.survey()
+        fleet.restrict_to(approved)
+        fleet.apply("r")
+    assert statuses(fleet) == {"h": "changed"}
+
+
+def test_permissions_of_the_command_line_add_to_those_that_were_saved() -> None:
+    host = FakeHost({"packages": "upgrade"})
+    played = Hosts([host], SWAP)
+    approved = saved_of(played)
+    fleet = played.fleet()
+    fleet.targets = [target_of(host, *SWAP, granted=(BRANCH_CHANGE.name,))]
+    with fleet:
+        fleet.survey()
+        fleet.restrict_to(approved)
+        fleet.apply("r")
+    assert statuses(fleet) == {"h": "changed"}
+
+
+def test_a_saved_plan_that_is_stale_is_refused() -> None:
+    played = Hosts(in_need("h1", "h2"))
+    approved = saved_of(played)
+    played.hosts[1].wants["a"] = "create"
+    with played.fleet() as fleet:
+        fleet.survey()
+        with pytest.raises(UsageError, match="the saved plan is stale: h2 changed since") as caught:
+            fleet.restrict_to(approved)
+    assert caught.value.hint == "plan again: inv plan --out FILE"
+
+
+def test_a_host_that_has_nothing_left_to_do_is_not_stale() -> None:
+    played = Hosts(in_need("h1", "h2"))
+    approved = saved_of(played)
+    played.hosts[1].wants["a"] = ""
+    with played.fleet() as fleet:
+        fleet.survey()
+        fleet.restrict_to(approved)
+        fleet.apply("r")
+    assert statuses(fleet) == {"h1": "changed", "h2": "ok"}
+
+
+def test_a_saved_plan_of_other_hosts_is_refused() -> None:
+    played = Hosts(in_need("h1", "h2"))
+    approved = saved_of(Hosts(in_need("h1")))
+    with played.fleet() as fleet:
+        fleet.survey()
+        with pytest.raises(UsageError, match="the saved plan has no host h2"):
+            fleet.restrict_to(approved)

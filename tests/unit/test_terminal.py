@@ -1,0 +1,119 @@
+"""What people see and are asked: on a real terminal, in programs of their own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.cli.terminal import error_boundary, printable, write_data
+from provision.errors import HostError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import sys
+from provision.cli import terminal
+"""
+
+
+def test_only_a_yes_is_a_yes() -> None:
+    answers = {"y": True, "yes": True, " YES ": True, "": False, "n": False, "yep": False, "x": False}
+    asking = f"{PROGRAM}for _ in range({len(answers)}): print(terminal.confirmed('Go?'), flush=True)"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", asking],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as program:
+        os.close(theirs)
+        os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+        assert program.stdout is not None
+        assert [line == "True\n" for line in program.stdout] == list(answers.values())
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert shown.count("Go? [y/N] ") == len(answers)
+
+
+def test_the_end_of_the_input_is_no_yes() -> None:
+    ours, theirs = pty.openpty()
+    asking = f"{PROGRAM}print(terminal.confirmed('Go?'))"
+    with subprocess.Popen(
+        [sys.executable, "-c", asking],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as program:
+        os.close(theirs)
+        os.write(ours, b"\x04")
+        assert program.communicate()[0] == "False\n"
+    os.close(ours)
+
+
+def test_hints_name_the_program_that_runs(tmp_path: Path) -> None:
+    program = tmp_path / "gpu-provision"
+    program.write_text(
+        PROGRAM
+        + "terminal.log('hint: plan again: inv plan --out FILE')\n"
+        + "terminal.log('  ./inv plan stays as it is')\n"
+        + "terminal.write_data('  hint: inv plan\\n+ inv plan')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == "hint: plan again: gpu-provision plan --out FILE\n  ./inv plan stays as it is\n"
+    assert ran.stdout == "  hint: gpu-provision plan\n+ inv plan\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("no such file", hint="name another"), 2, "error: no such file\nhint: name another\n"),
+        (HostError("h1", "disk full"), 1, "error: h1: disk full\n"),
+        (UsageError("a\x1b[2Jb"), 2, "error: a\\x1b[2Jb\n"),
+    ],
+)
+def test_an_error_is_a_sentence_a_hint_and_an_exit_code(
+    error: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught, error_boundary():
+        raise error
+    assert caught.value.code == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_an_interrupt_ends_at_once_and_says_that_runs_continue() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{PROGRAM}with terminal.error_boundary(): raise KeyboardInterrupt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr.startswith("interrupted: if a run had started on a host, it continues there")
+
+
+def test_data_is_neither_wrapped_nor_coloured_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = "    + write " + "x" * 300 + " [bold]"
+    write_data(f"{line}\n\x1b[31m\n")
+    assert capsys.readouterr().out == f"{line}\n\\x1b[31m\n"
+
+
+def test_what_would_steer_a_terminal_is_escaped() -> None:
+    assert printable("caf\u00e9\n\t\x1b[2J\u202e\x00") == "caf\u00e9\n\t\\x1b[2J\\u202e\\x00"
