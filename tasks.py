@@ -102,8 +102,9 @@ def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, 
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
     _install_developers_tools()
-    with terminal.error_boundary(), terminal.working() as say:
-        argv = test_root.command([sys.executable, "-m", "pytest", *paths, *chosen], [ROOT], say)
+    pytest = [sys.executable, "-m", "pytest", *paths, *chosen]
+    with terminal.error_boundary():
+        argv = test_root.command(pytest, [ROOT], terminal.log)
     raise SystemExit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
 
 
