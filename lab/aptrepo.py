@@ -144,7 +144,7 @@ def signed_by(repository: Path, key: SigningKey, folder: Path) -> Path:
 
 
 def _copy(repository: Path, folder: Path) -> Path:
-    execute("cp", "--archive", "--link", f"{repository.resolve()}/.", str(folder))
+    execute("cp", "--archive", f"{repository.resolve()}/.", str(folder))
     return folder
 
 

@@ -14,7 +14,7 @@ from lab import aptrepo
 from lab.host import LabHost
 from lab.lab import Lab
 from lab.standins.packages import newer_kernel
-from tests.lab.cli import INVENTORY, Answer, inv, start
+from tests.lab.cli import INVENTORY, Answer, inv, lab_inventory, start, write_inventory
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -166,7 +166,12 @@ def test_what_dpkg_left_half_done_is_finished(converged: Lab) -> None:
     assert shell(machine, "dpkg --audit") == ""
 
 
-def test_a_package_that_somebody_holds_at_another_version_is_left_alone(converged: Lab) -> None:
+def test_a_package_that_somebody_holds_at_another_version_is_left_alone(
+    converged: Lab, tmp_path: Path
+) -> None:
+    document = lab_inventory()
+    document["gpu-nodes"]["vars"]["toolkit"] = {"version": "1.20.0-1"}
+    newest = write_inventory(tmp_path, document)
     machine = host(converged, "gpu-01")
     all_four = " ".join(f"{name}=1.19.1-1" for name in TOOLKIT)
     tools = TOOLKIT[-1]
@@ -176,12 +181,14 @@ def test_a_package_that_somebody_holds_at_another_version_is_left_alone(converge
         f" {all_four} && apt-mark hold {tools} && sed -i '/^{tools}$/d' /var/lib/provision/held",
     )
     before = shell(machine, "dpkg -l; apt-mark showhold")
-    said, hint = failed(provision("--roles", "toolkit", pattern="gpu-01"), "gpu-01")
+    refused = provision("--roles", "toolkit", pattern="gpu-01", inventory=newest)
+    said, hint = failed(refused, "gpu-01")
     assert f"{tools} is held at 1.19.1-1" in said
     assert f"apt-mark unhold {tools}" in hint
     assert shell(machine, "dpkg -l; apt-mark showhold") == before
     shell(machine, f"apt-mark unhold {tools}")
-    repair("gpu-01", roles="toolkit")
+    answer = provision("--roles", "toolkit", pattern="gpu-01", inventory=newest)
+    assert answer.code == 0, str(answer)
     assert shell(machine, f"dpkg-query -W -f '${{Version}}' {tools}") == "1.20.0-1"
 
 
