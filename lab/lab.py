@@ -197,7 +197,7 @@ class Lab:
         self._publish("debian", debian, aptrepo.debian_mirror(cache, systems, debian))
         packages = aptrepo.flat_repository(cache, "nvidia", build_packages(cache), nvidia)
         self._publish("nvidia", nvidia, packages)
-        self._publish_mirror(nvidia, packages)
+        self._publish_mirror(nvidia)
         say("image with the real tritonserver (the first time about a minute)")
         image = build_image(cache)
         storage = cache / "registry"
@@ -218,10 +218,10 @@ class Lab:
         }
         self._save(state)
 
-    def _publish_mirror(self, key: aptrepo.SigningKey, folder: Path) -> None:
-        """Serve NVIDIA's packages once more, at the places where a mirror of its repositories has them."""
+    def _publish_mirror(self, key: aptrepo.SigningKey) -> None:
+        """Serve what "nvidia" is once more, at the places where a mirror of NVIDIA's repositories has them."""
         for place in MIRRORED:
-            self._point(f"mirror/{place}", folder)
+            self._point(f"mirror/{place}", self.layout.www / "nvidia")
         state = self._state()
         state["mirror"] = {
             "base": f"{self.layout.apt_url}/mirror",
