@@ -219,7 +219,7 @@ class Lab:
         self._save(state)
 
     def _publish_mirror(self, key: aptrepo.SigningKey) -> None:
-        """Serve what "nvidia" is once more, at the places where a mirror of NVIDIA's repositories has them."""
+        """Serve what "nvidia" is once more, where a mirror of NVIDIA's repositories has them."""
         for place in MIRRORED:
             self._point(f"mirror/{place}", self.layout.www / "nvidia")
         state = self._state()
