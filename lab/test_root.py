@@ -17,18 +17,19 @@ from lab.layout import STATE_ROOT, cache_root
 from lab.prerequisites import PACKAGES, unfit
 
 TOOLS = (
-    *(
-        "openssh-server",
-        "openssh-client",
-        "sudo",
-        "shellcheck",
-        "gpg",
-        "gpg-agent",
-        "busybox",
-        "strace",
-        "systemd",
-    ),
-    *("dnf", "rpm", "createrepo-c", "dnf-plugins-core"),
+    "openssh-server",
+    "openssh-client",
+    "sudo",
+    "shellcheck",
+    "gpg",
+    "gpg-agent",
+    "busybox",
+    "strace",
+    "systemd",
+    "dnf",
+    "rpm",
+    "createrepo-c",
+    "dnf-plugins-core",
 )
 """Debian packages that tests run programs of, the lab's own aside."""
 

@@ -71,8 +71,7 @@ class Program(InvokeProgram):
     def parse_tasks(self) -> None:
         """Parse tasks with their options. Invoke's positional arguments cannot be left out; a role can."""
         words = self.core.unparsed
-        start = words.index("settings") + 1 if "settings" in words else len(words)
-        for at in range(start, len(words)):
+        for at in range(1, len(words) if words[:1] == ["settings"] else 0):
             if not words[at].startswith("-") and words[at - 1] not in ("--inventory", "--role"):
                 words.insert(at, "--role")
                 break
@@ -81,7 +80,7 @@ class Program(InvokeProgram):
 
         if len(self.tasks) > 1:
             names = " and ".join(task.name or "" for task in self.tasks)
-            raise Exit(f"error: {names} in one call\nhint: one task a call: the first one ends it", code=2)
+            raise Exit(f"error: two tasks in one call: {names}\nhint: call {self.binary} for each", code=2)
 
     def parse_cleanup(self) -> None:
         """Answer ``--help`` and ``--list``."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import get_args
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from provision.cli.terminal import named, printable
 from provision.plan.report import counted
+from provision.plan.result import Status
 from provision.plan.script import Event
 from provision.run.host import Doing
 
@@ -27,7 +29,7 @@ HEARTBEAT = 30.0
 ROWS = 12
 """Running hosts that the live view shows, the slowest first."""
 
-ENDS = ("ok", "changed", "failed", "unreachable", "skipped")
+ENDS = get_args(Status)
 """How the work on a host ends."""
 
 IDLE = ("waiting", "planned")

@@ -90,14 +90,15 @@ def _for_files(part: Any) -> Any:
     return kept
 
 
-def origins(host: Host, roles: Sequence[str]) -> str:
+def origins(host: Host, roles: Sequence[Role]) -> str:
     """The groups of a host, and each value that it has with the place where that is written.
 
-    :param roles: variables whose mappings are merged over all groups.
+    :param roles: those whose settings are merged over all groups.
     """
+    merged = {name for role in roles for name in (role.name, *role.shared)}
     lines = [f"{host.name}  [{', '.join(host.groups)}]"]
     for key in host.vars:
-        value = host.settings(key) if key in (*roles, "mirror") else host.vars[key]
+        value = host.settings(key) if key in merged else host.vars[key]
         for path, shown in _leaves((key,), value):
             place = str(host.where(*path) or host.where(key)).removeprefix(f"{Path.cwd()}/")
             lines.append(f"  {'.'.join(path)}: {shown}  ({place})")

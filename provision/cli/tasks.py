@@ -183,7 +183,7 @@ def inventory(options: Options, *, hosts: str = "all", host: str = "", graph: bo
     loaded = arguments.load_inventory(options.inventory)
     selected = loaded.select(host or hosts)
     if host and not options.json:
-        roles = [role.name for role in arguments.roles_for(options.inventory)]
+        roles = arguments.roles_for(options.inventory)
         terminal.write_data("\n\n".join(reference.origins(one, roles) for one in selected))
     elif graph:
         terminal.write_data(loaded.graph())

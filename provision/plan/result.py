@@ -20,7 +20,7 @@ class Result:
     :ivar changes: the changes that were made, or with ``check`` would be made.
     :ivar notes: what the operator should know and no change will mend.
     :ivar reboots: how often the host was rebooted.
-    :ivar seconds: from connecting to the end.
+    :ivar seconds: that were spent on it; waiting for an answer or for other hosts does not count.
     :ivar connects: sessions that were opened.
     :ivar execs: commands that were run over them.
     """

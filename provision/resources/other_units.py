@@ -70,12 +70,12 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
         )
 
     def refine(self, change: Change, answer: Output) -> Change:
-        """Say which of the units are up, and end."""
+        """Say which of the units are running."""
         blocks = (
             dict(re.findall(r"^(\w+)=(.*)$", block, re.MULTILINE)) for block in answer.out.split("\n\n")
         )
         up = sorted(block["Id"] for block in blocks if block.get("ActiveState") == "active")
-        return replace(change, impact=tuple(f"{unit} is up and ends" for unit in up))
+        return replace(change, impact=tuple(f"{unit} is running and will be stopped" for unit in up))
 
     def _beside(self, unit: str) -> list[str]:
         instance = unit.removeprefix(f"{self.prefix}@").removesuffix(".service")

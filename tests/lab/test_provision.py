@@ -318,7 +318,9 @@ def test_an_instance_that_the_settings_no_longer_name_goes(converged: Lab, tmp_p
     assert both.code == 0, str(both)
     shell(machine, "systemctl is-active triton@main.service triton@other.service")
     plan = inv("plan", "--hosts", "gpu-01", "--json")
-    assert plan.host("gpu-01")["changes"][0]["impact"] == ["triton@other.service is up and ends"]
+    assert plan.host("gpu-01")["changes"][0]["impact"] == [
+        "triton@other.service is running and will be stopped"
+    ]
     one = provision(pattern="gpu-01")
     assert [(row["resource"], row["action"]) for row in one.host("gpu-01")["changes"]] == [
         ("no-other-units:triton", "remove"),

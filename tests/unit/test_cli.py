@@ -232,7 +232,14 @@ def test_a_second_task_in_one_call_is_refused(tmp_path: Path) -> None:
     """The first one ends the program, so that the second would never run."""
     done = inv("settings", "triton", "plan", "--hosts", "all", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: settings and plan in one call\nhint: one task a call")
+    assert done.stderr == f"error: two tasks in one call: settings and plan\nhint: call {INV} for each\n"
+
+
+def test_hosts_that_are_called_like_a_task_are_hosts(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(TRITON.replace("gpu-nodes", "settings"))
+    done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "written below x\n")
 
 
 def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

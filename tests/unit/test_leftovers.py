@@ -50,5 +50,5 @@ def test_what_is_left_over_is_stopped_and_removed() -> None:
         change,
         Output(0, b"Id=triton@old.service\nActiveState=active\n\nId=triton@b.service\nActiveState=failed\n"),
     )
-    assert told.impact == ("triton@old.service is up and ends",)
+    assert told.impact == ("triton@old.service is running and will be stopped",)
     assert WANTED.refine(change, Output(1, b"")).impact == ()

@@ -117,7 +117,7 @@ def test_dockers_repository(system: str, suite: str) -> None:
 
 @pytest.mark.parametrize(
     ("template", "fingerprint"),
-    [cuda.KEY, cuda.KEYS["debian13"], toolkit.KEY, docker.KEY],
+    [cuda.KEY, cuda.KEY_OF_DEBIAN_13, toolkit.KEY, docker.KEY],
 )
 def test_keys_have_their_fingerprints(template: str, fingerprint: str) -> None:
     assert fingerprints(template_path(template).read_text("ascii")) == [fingerprint]

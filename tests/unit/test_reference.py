@@ -72,7 +72,7 @@ def test_the_example_fleet_fits_the_schema() -> None:
 def test_a_hosts_values_have_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLE)
     host = sources.load([EXAMPLE]).hosts["par-h100-08.example.com"]
-    lines = reference.origins(host, list(ROLES)).splitlines()
+    lines = reference.origins(host, all_roles()).splitlines()
     assert lines[0] == "par-h100-08.example.com  [canary, canary-llm, gpu-nodes, h100, paris]"
     assert (
         '  triton.instances.llm-b.image: "nvcr.io/nvidia/tritonserver:24.10-trtllm-python-py3"'

@@ -21,18 +21,23 @@ from provision.cli import terminal
 """
 
 
+def at_a_terminal(program: str, terminal: int) -> subprocess.Popen[str]:
+    """Python text that can ask somebody at this terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{PROGRAM}{program}"],
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
+
+
 def test_only_a_yes_is_a_yes() -> None:
     answers = {"y": True, "yes": True, " YES ": True, "": False, "n": False, "yep": False, "x": False}
-    asking = f"{PROGRAM}for _ in range({len(answers)}): print(terminal.confirmed('Go?'), flush=True)"
+    asking = f"for _ in range({len(answers)}): print(terminal.confirmed('Go?'), flush=True)"
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", asking],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    ) as program:
+    with at_a_terminal(asking, theirs) as program:
         os.close(theirs)
         os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
         assert program.stdout is not None
@@ -44,15 +49,7 @@ def test_only_a_yes_is_a_yes() -> None:
 
 def test_the_end_of_the_input_is_no_yes() -> None:
     ours, theirs = pty.openpty()
-    asking = f"{PROGRAM}print(terminal.confirmed('Go?'))"
-    with subprocess.Popen(
-        [sys.executable, "-c", asking],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    ) as program:
+    with at_a_terminal("print(terminal.confirmed('Go?'))", theirs) as program:
         os.close(theirs)
         os.write(ours, b"\x04")
         assert program.communicate()[0] == "False\n"

@@ -81,7 +81,7 @@ def test_packages_are_of_one_version(evidence: Evidence, settings: ToolkitSettin
     if settings.version and version != settings.version:
         fail(f"version {version} is installed and {settings.version} is requested", AGAIN)
     if not Package(PACKAGES[0], settings.version, least=FIRST_SAFE).accepts(version):
-        fail(f"version {version} has a known way out of a container: {FIRST_SAFE} or later", AGAIN)
+        fail(f"version {version} has a known container escape; {FIRST_SAFE} is the first without one", AGAIN)
 
 
 def test_nvidia_ctk_answers(evidence: Evidence) -> None:

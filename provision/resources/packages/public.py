@@ -25,7 +25,7 @@ class Mirror(Settings):
     """Address that holds each public repository below its own host's name, as apt-mirror lays them out:
     ``BASE/developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/``."""
     key: str | None = Field(default=None, examples=[KEY_EXAMPLE])
-    """Key of a mirror that signs anew, ASCII-armoured; null: a plain copy, signed by its publisher."""
+    """Key of a mirror that re-signs its copies, ASCII-armoured; null: copies signed by their publishers."""
     fingerprint: str | None = Field(default=None, examples=[FINGERPRINT_EXAMPLE])
     """Fingerprint of that key."""
 
@@ -34,7 +34,7 @@ class Mirror(Settings):
         if (self.key is None) != (self.fingerprint is None):
             raise ImpossibleError(
                 "key and fingerprint go together",
-                hint="give both for a mirror that signs anew, and neither for a plain copy",
+                hint="give both for a mirror that re-signs its copies, and neither for a plain copy",
             )
         check_address(self.base)
         if self.key is not None and self.fingerprint is not None:

@@ -38,7 +38,7 @@ KEY = ("toolkit/nvidia_container_toolkit.asc", "C95B321B61E88C1809C4F759DDCAE044
 """NVIDIA's repository, and its key as a template with its fingerprint (installation guide)."""
 
 FIRST_SAFE = "1.19.1"
-"""First version without a known way out of a container (NVIDIA security bulletin 5850, June 2026)."""
+"""First version without a known container escape (NVIDIA security bulletin 5850, June 2026)."""
 
 OLD_SOURCES = (
     "nvidia-docker",
@@ -64,7 +64,7 @@ class ToolkitSettings(Settings):
 
     version: str | None = Field(default=None, pattern=r"^[0-9][A-Za-z0-9.+~:-]*$", examples=["1.20.0-1"])
     """Exact version of all packages as they have it. Null: the newest, which then stays; an installed one of
-    1.19.1 or later stays too, and older ones have known ways out of a container (CVE-2026-24260)."""
+    1.19.1 or later stays too, and older ones have known container escapes (CVE-2026-24260)."""
     mirror: Mirror | None = None
     """The site's copies of public repositories; where it is left out, the host's variable ``mirror``."""
     repo: Repo | None = None

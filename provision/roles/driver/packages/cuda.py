@@ -12,15 +12,9 @@ from provision.resources.packages.repository import Repo
 REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos"
 """NVIDIA Driver Installation Guide, "Network Repository"."""
 
-KEYS = {
-    "debian13": ("driver/cuda_debian13.asc", "02182E60104FCDC26EAE1B8597A5D4CB8793F200"),
-    "rhel8": None,
-    "rhel9": None,
-}
-"""Keys by folder, as templates with their fingerprints (extrepo-offline-data 1.0.7). None: not known here."""
-
 KEY = ("driver/cuda.asc", "EB693B3035CD5710E231E123A4B469963BF863CC")
-"""The key of all other folders."""
+KEY_OF_DEBIAN_13 = ("driver/cuda_debian13.asc", "02182E60104FCDC26EAE1B8597A5D4CB8793F200")
+"""Keys of the repositories for apt, as templates with their fingerprints (extrepo-offline-data 1.0.7)."""
 
 
 def cuda_repository(facts: Facts, mirror: Mirror | None) -> Repo:
@@ -28,7 +22,7 @@ def cuda_repository(facts: Facts, mirror: Mirror | None) -> Repo:
 
     :raises Refusal: where NVIDIA has none for it, or its key is not known here.
     """
-    folder, key = _folder(facts), KEYS.get(_folder(facts), KEY)
+    folder = _folder(facts)
     if mirror is None and facts.os == "debian" and facts.machine != "x86_64":
         raise Refusal(
             f"NVIDIA's repository for {facts.system} has no packages for {facts.machine}",
@@ -36,12 +30,12 @@ def cuda_repository(facts: Facts, mirror: Mirror | None) -> Repo:
         )
     machine = "sbsa" if facts.machine == "aarch64" else facts.machine
     address = f"{REPOSITORIES}/{folder}/{machine}/"
-    if key is None and (mirror is None or mirror.key is None):
+    if facts.family == "rhel" and (mirror is None or mirror.key is None):
         raise Refusal(
             f"the key of NVIDIA's repository for {facts.system} is not part of this program",
             hint=f"driver.repo: uri ({address}), key and fingerprint; or key and fingerprint of your mirror",
         )
-    return public_repository(address, *(key or KEY), mirror)
+    return public_repository(address, *(KEY_OF_DEBIAN_13 if folder == "debian13" else KEY), mirror)
 
 
 def _folder(facts: Facts) -> str:
