@@ -190,6 +190,7 @@ def test_a_package_that_somebody_holds_at_another_version_is_left_alone(
     answer = provision("--roles", "toolkit", pattern="gpu-01", inventory=newest)
     assert answer.code == 0, str(answer)
     assert shell(machine, f"dpkg-query -W -f '${{Version}}' {tools}") == "1.20.0-1"
+    repair("gpu-01", roles="toolkit")
 
 
 def test_a_module_that_does_not_build_is_told_with_its_log(converged: Lab) -> None:
