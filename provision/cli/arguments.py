@@ -74,27 +74,43 @@ def suites_for(inventory: str) -> list[Path]:
     return [data("suite"), *sorted(site_roles(inventory).glob("*/test_*.py"))]
 
 
-def targets(options: Options) -> tuple[list[Target], Mapping[str, Host]]:
+def own_suites(tests: str) -> list[Path]:
+    """The user's own tests that ``--tests`` names; none without it.
+
+    :raises UsageError: for a path that is not there.
+    """
+    found = [Path(path) for path in tests.split(",") if path]
+    for path in found:
+        if not path.exists():
+            raise UsageError(
+                f"--tests: there is no {path}", hint="name folders or files: --tests DIR,FILE.py"
+            )
+    return [path.absolute() for path in found]
+
+
+def targets(options: Options, *, bare: bool = False) -> tuple[list[Target], Mapping[str, Host]]:
     """The selected hosts with their settings, all checked; those without any of the roles are left out.
 
     Returns the hosts of the inventory by name, too, for messages.
 
+    :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
     chosen = choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
     selected = select(options)
-    found, without = fleet.targets(selected, chosen)
+    found, without = fleet.targets(selected, chosen, bare=bare)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
-def reachable(options: Options) -> list[Target]:
+def reachable(options: Options, *, bare: bool = False) -> list[Target]:
     """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
 
+    :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
-    found, named = targets(options)
+    found, named = targets(options, bare=bare)
     if options.ask_become_pass:
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]

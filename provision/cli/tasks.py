@@ -101,10 +101,25 @@ def plan(options: Options, *, out: str = "") -> None:
 
 @task(
     "hosts inventory roles forks enroll ask_become_pass json",
+    tests="your own tests instead of ours: DIR,FILE.py",
+    quick="start no containers: seconds instead of minutes",
     k="only checks whose name matches: 'triton and not gpu-02'",
+    lf="only the checks that failed the last time",
+    x="end at the first check that fails",
+    list="name the checks, and ask no host",
     junit="write a JUnit report here",
 )
-def verify(options: Options, *, k: str = "", junit: str = "") -> None:
+def verify(
+    options: Options,
+    *,
+    tests: str = "",
+    quick: bool = False,
+    k: str = "",
+    lf: bool = False,
+    x: bool = False,
+    list: bool = False,
+    junit: str = "",
+) -> None:
     """Prove that hosts serve: driver to inference. Exit code 3 if a check fails.
 
     inv verify --hosts gpu-nodes --junit report.xml
@@ -113,18 +128,31 @@ def verify(options: Options, *, k: str = "", junit: str = "") -> None:
 
     from provision.cli import arguments, terminal
     from provision.cli.progress import Progress
+    from provision.plan.report import counted
     from provision.verify import suite
 
-    targets = arguments.reachable(options)
+    choice = suite.Choice(
+        suites=tuple(arguments.own_suites(tests) or arguments.suites_for(options.inventory)),
+        expression=k,
+        quick=quick,
+        last_failed=lf,
+        first=x,
+        junit=Path(junit) if junit else None,
+    )
+    roles = arguments.roles_for(options.inventory)
+    if list:
+        names = suite.listed(arguments.targets(options, bare=bool(tests))[0], choice, roles)
+        terminal.write_data("".join(f"{name} ({counted(len(on), 'host')})\n" for name, on in names.items()))
+        return
+    targets = arguments.reachable(options, bare=bool(tests))
     progress = Progress([target.name for target in targets])
-    with progress, suite.asking(targets, options.forks, progress.on_event, progress.refresh) as ask:
+    with progress:
         found = suite.verify(
             targets,
-            ask,
-            expression=k,
-            junit=Path(junit) if junit else None,
-            roles=arguments.roles_for(options.inventory),
-            suites=arguments.suites_for(options.inventory),
+            choice,
+            roles=roles,
+            forks=options.forks,
+            view=suite.View(progress.on_event, progress.refresh),
         )
     if options.json:
         terminal.write_json(found.document())

@@ -86,11 +86,14 @@ def _share(text: str, total: int, option: str) -> int:
     return math.floor(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target], list[str]]:
+def targets(
+    hosts: Iterable[Host], roles: Sequence[Role], *, bare: bool = False
+) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
     Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
 
+    :param bare: return hosts without settings among the others.
     :raises InventoryError: with file and line, for settings or connection variables that are refused, and if
         no host has settings for any of the roles.
     """
@@ -103,7 +106,7 @@ def targets(hosts: Iterable[Host], roles: Sequence[Role]) -> tuple[list[Target],
             for role in roles
             if role.name in host.vars
         }
-        if settings:
+        if settings or bare:
             found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
         else:
             without.append(host)

@@ -20,6 +20,11 @@ from provision.shell import assembled
 GATHER = "shell/gather.sh"
 
 
+def new_mark() -> str:
+    """A word for one script that no output holds."""
+    return secrets.token_hex(12)
+
+
 def script_of(probes: Sequence[Probe], mark: str) -> str:
     """Return the POSIX sh script that asks all ``probes``; what it prints is for :func:`parse`.
 
@@ -42,15 +47,30 @@ def parse(answer: Output, probes: Sequence[Probe], mark: str) -> dict[str, Outpu
 
     :raises ValueError: where ``answer`` is not that.
     """
-    *told, rest = re.split(rb"%s (\d+)\n" % re.escape(mark.encode()), answer.stdout)
-    *errors, _ = answer.stderr.split(f"{mark}\n".encode())
-    ended = min(len(told) // 2, len(errors))
+    told, errors, rest = _sections(answer, mark)
+    ended = min(len(told), len(errors))
     if ended < len(probes):
         raise ValueError(f"the answer ends in probe {probes[ended].name}")
-    if ended > len(probes) or len(told) // 2 != len(errors) or rest:
+    if ended > len(probes) or len(told) != len(errors) or rest:
         raise ValueError(f"the answer goes on after its {len(probes)} probes")
-    sections = zip(probes, told[1::2], told[::2], errors, strict=True)
-    return {probe.name: Output(int(code), out, err) for probe, code, out, err in sections}
+    return answered(answer, probes, mark)
+
+
+def answered(answer: Output, probes: Sequence[Probe], mark: str) -> dict[str, Output]:
+    """Return the output of each probe that had ended, by name, where the script may have been cut."""
+    told, errors, _ = _sections(answer, mark)
+    # The last one may have ended on one stream only.
+    return {
+        probe.name: Output(code, out, err)
+        for probe, (out, code), err in zip(probes, told, errors, strict=False)
+    }
+
+
+def _sections(answer: Output, mark: str) -> tuple[list[tuple[bytes, int]], list[bytes], bytes]:
+    """Standard output and exit code of each section, its standard error, and what follows the last one."""
+    *told, rest = re.split(rb"%s (\d+)\n" % re.escape(mark.encode()), answer.stdout)
+    *errors, _ = answer.stderr.split(f"{mark}\n".encode())
+    return [(out, int(code)) for out, code in zip(told[::2], told[1::2], strict=True)], errors, rest
 
 
 def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60) -> dict[str, Output]:
@@ -62,7 +82,7 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
     """
     if not probes:
         return {}
-    host, mark = connection.login.host, secrets.token_hex(12)
+    host, mark = connection.login.host, new_mark()
     try:
         output = connection.run(script_of(probes, mark), timeout=timeout, what=f"{len(probes)} probes")
         return parse(output, probes, mark)

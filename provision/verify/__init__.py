@@ -1,19 +1,28 @@
 """Verification: the suite in tests/verify run against hosts, over our own connections.
 
-What a test module of the suite may use, besides pytest itself:
+A test module of the suite is a testinfra module. Beside testinfra's ``host`` it may use:
 
 - ``ROLE = "driver"``: the module is for hosts that have this role; without it, for all hosts.
-- ``def probes(settings) -> list[Probe]``: what its tests want to know, as data. The probes of all modules are
-  asked with one exec a host, before the first test runs.
-- Fixtures ``evidence`` (the answers by name of probe), ``settings`` (of the role), ``facts``, ``target``, and
-  ``instance`` with ``instance_name``, which repeat a test for every instance in the settings.
-- Fixture ``host``: testinfra's Host over the same connection, for questions that need an answer to be asked.
-- ``fail()``, ``warn()`` and ``skip()``, each with a sentence and a hint.
+- Fixtures ``settings`` (of the role), ``facts``, ``target`` (the host with the settings of all its roles),
+  and ``instance`` with ``instance_name``, which repeat a test for every instance in the settings.
+- ``host.NAME`` for each class in a role's ``testinfra.py``, such as ``host.nvidia``.
+- ``fail()``, ``warn()`` and ``skip()``, each with a sentence and a hint; ``Missing`` for what many checks
+  stand on.
+- Marks: ``hint("what to do")``, ``containers`` for what starts containers, ``live`` for tests that must not
+  be rehearsed, because they change something for other tests or count in Python.
 """
 
 from __future__ import annotations
 
-from provision.verify.evidence import Evidence
-from provision.verify.verdict import fail, skip, warn
+from typing import NoReturn
 
-__all__ = ["Evidence", "fail", "skip", "warn"]
+import pytest
+
+from provision.finding import Concern, Finding, Missing, fail, warn
+
+__all__ = ["Concern", "Finding", "Missing", "fail", "skip", "warn"]
+
+
+def skip(reason: str) -> NoReturn:
+    """End the check: it does not apply, or cannot be answered, for a reason."""
+    pytest.skip(reason)

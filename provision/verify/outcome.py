@@ -74,6 +74,9 @@ class VerifyResult:
 
     hosts: tuple[HostResult, ...]
     seconds: float = 0.0
+    rounds: int = 0
+    live: tuple[str, ...] = ()
+    stopped: bool = False
 
     @property
     def exit_code(self) -> int:

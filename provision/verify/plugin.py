@@ -1,56 +1,75 @@
-"""The pytest plugin that runs the suite: which host gets which test, evidence before, verdicts after."""
+"""The pytest plugin that runs the suite: which host gets which test, rehearsals before, verdicts after."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from testinfra.host import Host
 
 from provision.errors import HostError, UsageError
-from provision.facts import Facts
-from provision.probe import Probe
-from provision.role import Role, Settings
-from provision.roles import choose
+from provision.finding import Concern, Missing
+from provision.role import Role
 from provision.run.host import Target
-from provision.verify.backend import testinfra_host
-from provision.verify.evidence import Answered, Ask, Evidence, Subject
-from provision.verify.outcome import Check, Verdict
-from provision.verify.verdict import Concern, Finding
+from provision.verify.backend import Backend, Mode, VerifyHost
+from provision.verify.fixtures import GIVEN, Given
+from provision.verify.outcome import Check
+from provision.verify.rehearsal import Rehearsals
+from provision.verify.sentences import said, verdict_of
+from provision.verify.subjects import (
+    Subject,
+    name_of,
+    role_of,
+    subject_of,
+    subjects_of,
+    title_of,
+)
 
 PER_INSTANCE = frozenset({"instance", "instance_name"})
 """A test that asks for one of these is repeated for every instance."""
 
-LONGEST = 300
-"""Characters of an assertion that are shown."""
+MARKS = (
+    "hint(text): what to do if the check fails; {host} and {instance} are filled in",
+    "containers: starts containers; left out of a quick look",
+    "live: asks its host itself, one exec a command, after all other tests",
+)
 
 
-class Plugin:
-    """One run of the suite.
+class Selection:
+    """Which tests there are, and for which hosts.
 
-    :ivar answered: what asking each host came to; filled when the tests are known, before the first one runs.
-    :ivar checks: the verdicts by host.
+    :ivar items: the selected tests, in the order of hosts and roles; those that are live come last.
     :ivar broken: files of the suite that cannot be read, with the reason.
-    :ivar lost: hosts whose connection ended in the middle of a test.
+    :ivar refused: why the suite cannot run at all.
     """
 
-    def __init__(self, targets: Sequence[Target], ask: Ask, roles: Sequence[Role]) -> None:
-        self.targets = targets
-        self.roles = roles
-        self.ask = ask
-        self.answered: Mapping[str, Answered] = {}
-        self.checks: dict[str, list[Check]] = {target.name: [] for target in targets}
+    def __init__(self, targets: Sequence[Target], roles: Sequence[Role]) -> None:
+        self.targets, self.roles = targets, roles
+        self.items: list[pytest.Item] = []
         self.broken: list[str] = []
-        self.lost: dict[str, HostError] = {}
-        self.defect: Exception | None = None
+        self.refused: UsageError | None = None
 
-    # ── which tests ──────────────────────────────────────────────────────────────────────────────────────
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Make our marks known."""
+        for mark in MARKS:
+            config.addinivalue_line("markers", mark)
+
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Refuse tests that are to be spread over processes."""
+        if session.config.pluginmanager.hasplugin("xdist"):
+            self.refused = UsageError(
+                "pytest-xdist cannot be used: what all tests ask is fetched together, in one process",
+                hint="leave it out; --forks says how many hosts are asked at the same time",
+            )
+            raise pytest.exit.Exception(self.refused.message)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Repeat every test for each host that has the module's role, or for each instance on it."""
+        if hasattr(metafunc.module, "testinfra_hosts"):
+            raise UsageError(
+                f"{Path(str(metafunc.module.__file__)).name} has testinfra_hosts, and --hosts is what counts",
+                hint="remove the line, or select by name: -k",
+            )
         role = role_of(metafunc.module, self.roles)
         each = bool(PER_INSTANCE & set(metafunc.fixturenames))
         subjects = [subject for target in self.targets for subject in subjects_of(target, role, each=each)]
@@ -63,78 +82,109 @@ class Plugin:
             self.broken.append(f"{report.nodeid}: {reason}")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Drop what no selected host is concerned by, and put the tests in the order of hosts and roles."""
+        """Drop what no selected host is concerned by, and put the tests in their order."""
         places = {target.name: place for place, target in enumerate(self.targets)}
 
-        def place(item: pytest.Item) -> tuple[int, int]:
+        def place(item: pytest.Item) -> tuple[bool, int, int]:
             subject = subject_of(item)
             assert subject is not None
-            return places[subject.target.name], subject.role.order if subject.role else 1000
+            order = subject.role.order if subject.role else 1000
+            return is_live(item), places[subject.target.name], order
 
         items[:] = sorted((item for item in items if subject_of(item)), key=place)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Ask every host everything that its tests want to know, all hosts at the same time."""
-        if self.broken or session.config.option.collectonly:
-            return
+        """Keep what is selected."""
+        self.items = list(session.items)
+
+
+class Running:
+    """The run of the selected tests.
+
+    :param hosts: testinfra's host for each host.
+    :param fetch: asks hosts all that is wanted of them, at the same time.
+    :param on_done: is told when all tests of a host have run.
+    :ivar checks: the verdicts by host.
+    :ivar errors: why a host could not be asked, or not to the end.
+    """
+
+    def __init__(
+        self,
+        hosts: Mapping[str, VerifyHost],
+        fetch: Callable[[Sequence[Backend]], None],
+        on_done: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.hosts, self.on_done = hosts, on_done
+        self.checks: dict[str, list[Check]] = {name: [] for name in hosts}
+        self.errors: dict[str, HostError] = {}
+        self.rehearsals = Rehearsals(self.backend_of, fetch)
+        self._missing: dict[tuple[str, str], str] = {}
+        self._names: dict[str, str] = {}
+        self._item: pytest.Item | None = None
+
+    def backend_of(self, item: pytest.Item) -> Backend | None:
+        """The backend of the host that a test is about."""
+        subject = subject_of(item)
+        if subject is None:
+            return None
+        backend: Backend = self.hosts[subject.target.name].backend
+        return backend
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Give the fixtures what they give out."""
+        config.stash[GIVEN] = Given(self.hosts)
+
+    # ── rehearsed, and run ───────────────────────────────────────────────────────────────────────────────
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Fetch what the tests ask before they run."""
+        if not session.testsfailed and not session.config.option.collectonly:
+            ahead = [
+                item for item in session.items if not is_live(item) and not item.get_closest_marker("skip")
+            ]
+            self.rehearsals.run(ahead)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """The test asks from now on."""
+        backend = self.backend_of(item)
+        assert backend is not None
+        self._names[item.nodeid] = name_of(item)
+        backend.begin(item.nodeid, Mode.LIVE if is_live(item) else Mode.KNOWN)
+        done = yield
+        if nextitem is None or self.backend_of(nextitem) is not backend:
+            self.on_done(backend.get_pytest_id())
+        return done
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """This test is set up, in a rehearsal too."""
+        self._item = item
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """What cleans up is never done ahead."""
+        backend = self.backend_of(item)
+        assert backend is not None
+        backend.cleaning = True
         try:
-            self.answered = self.ask(*questions(session.items))
-        except UsageError as error:
-            self.defect = error
-            raise pytest.exit.Exception(error.message) from error
+            return (yield)
+        finally:
+            backend.cleaning = False
 
-    # ── what a test gets ─────────────────────────────────────────────────────────────────────────────────
-
-    @pytest.fixture(scope="module", autouse=True)
-    def subject(self, request: pytest.FixtureRequest) -> Subject:
-        """What the test is about; a host that could not be asked fails here, with its one sentence."""
-        subject: Subject = request.param
-        error = self.answered[subject.target.name].error
-        if error:
-            raise error
-        return subject
-
-    @pytest.fixture(scope="module")
-    def target(self, subject: Subject) -> Target:
-        """The host with the settings of all its roles."""
-        return subject.target
-
-    @pytest.fixture(scope="module")
-    def evidence(self, subject: Subject) -> Evidence:
-        """The answers of the host to the probes."""
-        evidence = self.answered[subject.target.name].evidence
-        assert evidence is not None
-        return evidence
-
-    @pytest.fixture(scope="module")
-    def facts(self, evidence: Evidence) -> Facts:
-        """What cannot change on the host."""
-        return evidence.facts
-
-    @pytest.fixture(scope="module")
-    def settings(self, subject: Subject) -> Settings | None:
-        """The settings of the module's role."""
-        return subject.target.settings[subject.role] if subject.role else None
-
-    @pytest.fixture(scope="module")
-    def instance_name(self, subject: Subject) -> str:
-        """Name of the instance that the test is repeated for."""
-        assert subject.instance is not None
-        return subject.instance
-
-    @pytest.fixture(scope="module")
-    def instance(self, subject: Subject) -> Settings:
-        """Settings of the instance that the test is repeated for."""
-        assert subject.role is not None
-        assert subject.instance is not None
-        return instances_of(subject.target, subject.role)[subject.instance]
-
-    @pytest.fixture(scope="module")
-    def host(self, subject: Subject) -> Host:
-        """testinfra's Host: every question to it is an exec, so what can be a probe should be one."""
-        connection = self.answered[subject.target.name].connection
-        assert connection is not None
-        return testinfra_host(connection)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """What a fixture of a wider scope runs itself is its own, not that of the test that came first."""
+        backend = self.backend_of(self._item) if self._item else None
+        if fixturedef.scope == "function" or backend is None:
+            return (yield)
+        with backend.as_asker(f"{request.node.nodeid}::{fixturedef.argname}"):
+            return (yield)
 
     # ── what came out ────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,131 +195,58 @@ class Plugin:
         """Say findings in their own words instead of a traceback, and keep the verdict."""
         report = yield
         error = call.excinfo.value if call.excinfo else None
+        subject, backend = subject_of(item), self.backend_of(item)
+        assert subject is not None
+        assert backend is not None
+        message, hint = said(error, backend.last, _hint_of(item, subject)) if error else ("", None)
+        if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
+            message, hint = f"expected to fail{f': {why}' if why else ''}", None
+        told, advised = (text and text.replace("{host}", subject.target.name) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None
-            report.user_properties = [*report.user_properties, ("warning", error.message)]
+            report.user_properties = [*report.user_properties, ("warning", told)]
+        elif isinstance(error, Missing) and (first := self._first(subject, error.base, item)):
+            message, hint = f"for the same cause as {first!r}", None
+            report.outcome, report.longrepr = "skipped", (str(item.path), 0, message)
         elif report.failed and error is not None:
-            message, hint = said(error)
-            report.longrepr = f"{message}\nhint: {hint}" if hint else message
-        if report.when == "call" or not report.passed:
-            self._keep(item, report, error)
+            report.longrepr = f"{told}\nhint: {advised}" if advised else told
+        if isinstance(error, HostError):
+            self.errors.setdefault(subject.target.name, error)
+        elif report.when == "call" or not report.passed:
+            self.checks[subject.target.name].append(
+                Check(
+                    name=name_of(item),
+                    role=subject.role.name if subject.role else "",
+                    instance=subject.instance,
+                    verdict=verdict_of(report, error),
+                    message=message,
+                    hint=hint,
+                    seconds=report.duration,
+                )
+            )
         return report
 
-    def _keep(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
-        subject = subject_of(item)
-        assert subject is not None
-        host = subject.target.name
-        if isinstance(error, HostError):
-            if not self.answered[host].error:
-                self.lost.setdefault(host, error)
-            return
-        message, hint = said(error) if error else ("", None)
-        self.checks[host].append(
-            Check(
-                name=name_of(item),
-                role=subject.role.name if subject.role else "",
-                instance=subject.instance,
-                verdict=_verdict(report, error),
-                message=message,
-                hint=hint,
-                seconds=report.duration,
-            )
+    def _first(self, subject: Subject, base: str, item: pytest.Item) -> str | None:
+        """The check that has already failed because of this; None if this is the first one."""
+        title = title_of(item)
+        first = self._missing.setdefault((subject.target.name, base), title)
+        return None if first == title else first
+
+    def alone(self) -> tuple[str, ...]:
+        """The checks and fixtures that ran commands with an exec each, with their hosts and why."""
+        return tuple(
+            f"{self._names.get(asker) or 'fixture ' + asker.rpartition('::')[2]} on {name} ({why})"
+            for name, host in self.hosts.items()
+            for asker, why in host.backend.alone.items()
         )
 
 
-def role_of(module: ModuleType, roles: Sequence[Role]) -> Role | None:
-    """The role that a test module is for.
-
-    :raises UsageError: if its ``ROLE`` is no role.
-    """
-    name = getattr(module, "ROLE", None)
-    return choose(roles, [name])[0] if name is not None else None
+def is_live(item: pytest.Item) -> bool:
+    """Whether a test asks its host itself, by its mark."""
+    return item.get_closest_marker("live") is not None
 
 
-def subjects_of(target: Target, role: Role | None, *, each: bool) -> list[Subject]:
-    """What a test is repeated for on one host."""
-    if role is not None and role not in target.settings:
-        return []
-    if each:
-        return [Subject(target, role, name) for name in instances_of(target, role)] if role else []
-    return [Subject(target, role)]
-
-
-def instances_of(target: Target, role: Role) -> Mapping[str, Settings]:
-    """The instances in the settings of a role that are not null; none for a role that knows no instances."""
-    found: Mapping[str, Settings | None] = getattr(target.settings[role], "instances", {})
-    return {name: instance for name, instance in found.items() if instance}
-
-
-def subject_of(item: pytest.Item) -> Subject | None:
-    """What a collected test is about, or None if there is no host for it."""
-    callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("subject") if callspec else None
-    return found if isinstance(found, Subject) else None
-
-
-def name_of(item: pytest.Item) -> str:
-    """The name of a check: that of its function, in words."""
-    return getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-
-
-def questions(items: Iterable[pytest.Item]) -> tuple[dict[str, list[Probe]], frozenset[str]]:
-    """The probes of the selected tests by host, each asked once, and the hosts with questions beyond them.
-
-    :raises UsageError: if two modules have different probes of the same name.
-    """
-    asked: dict[str, dict[str, Probe]] = {}
-    modules: set[tuple[str, str]] = set()
-    more: set[str] = set()
-    for item in items:
-        subject = subject_of(item)
-        if subject is None:
-            continue
-        host = subject.target.name
-        asked.setdefault(host, {})
-        if "host" in getattr(item, "fixturenames", ()):
-            more.add(host)
-        module: ModuleType = item.module  # type: ignore[attr-defined]  # every test function has one
-        if (host, module.__name__) not in modules:
-            modules.add((host, module.__name__))
-            _add(asked[host], module, subject)
-    return {host: list(probes.values()) for host, probes in asked.items()}, frozenset(more)
-
-
-def _add(asked: dict[str, Probe], module: ModuleType, subject: Subject) -> None:
-    probes: Callable[[Settings | None], Iterable[Probe]] = getattr(module, "probes", lambda _: ())
-    for probe in probes(subject.target.settings[subject.role] if subject.role else None):
-        if asked.setdefault(probe.name, probe) != probe:
-            raise UsageError(
-                f"{Path(str(module.__file__)).name}: another module has a different probe {probe.name!r}",
-                hint="give the probe a name of its own",
-            )
-
-
-def said(error: BaseException) -> tuple[str, str | None]:
-    """The sentence and the hint of whatever ended a test."""
-    if isinstance(error, Finding | HostError):
-        return error.message, error.hint
-    if isinstance(error, pytest.skip.Exception):
-        return str(error.msg), None
-    first, *rest = str(error).strip().splitlines() or [""]
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}:{place.lineno}"
-    if isinstance(error, AssertionError) and first:
-        if not first.startswith("assert "):
-            return first, None
-        # pytest explains a bare assert in the lines below it: where each value comes from.
-        explained = ", ".join([first, *(line.strip(" +") for line in rest if line.strip(" +"))])
-        return f"{explained[:LONGEST]} ({where})", None
-    return (
-        f"{type(error).__name__}: {first} ({where})",
-        "the check itself is at fault, or met what it does not know",
-    )
-
-
-def _verdict(report: pytest.TestReport, error: BaseException | None) -> Verdict:
-    if isinstance(error, Concern):
-        return "warn"
-    if report.skipped:
-        return "skip"
-    return "pass" if report.passed else "fail"
+def _hint_of(item: pytest.Item, subject: Subject) -> str | None:
+    """The hint of a test's mark."""
+    mark = item.get_closest_marker("hint")
+    return str(mark.args[0]).replace("{instance}", subject.instance or "") if mark and mark.args else None

@@ -6,108 +6,150 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from provision.connection import Connection
+from provision.connection.login import Login
 from provision.data import data
-from provision.errors import HostError, UnreachableError, UsageError
-from provision.facts import PROBES
-from provision.probe import Probe
+from provision.errors import UnreachableError, UsageError
 from provision.role import Role
 from provision.roles import all_roles
-from provision.run.fleet import each
-from provision.run.gather import gather
-from provision.run.host import Doing, OnEvent, Target, facts_of
-from provision.verify.evidence import Answered, Ask, Evidence
+from provision.run.fleet import FORKS, each
+from provision.run.host import Doing, OnEvent, Target
+from provision.verify import fixtures
+from provision.verify.backend import Backend, VerifyHost, host_of
+from provision.verify.modules import modules_of
 from provision.verify.outcome import HostResult, VerifyResult
-from provision.verify.plugin import Plugin
+from provision.verify.plugin import Running, Selection
+from provision.verify.subjects import subject_of, title_of
 
 SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
-TIMEOUT = 900.0
-"""Seconds for all probes of a host: importing tensorrt_llm alone can take minutes where disks are slow."""
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpu-provision" / "verify"
+"""Where the checks that failed are remembered, for ``--lf``."""
 
 
-@contextlib.contextmanager
-def asking(
-    targets: Sequence[Target], forks: int, on_event: OnEvent, refresh: Callable[[], None]
-) -> Iterator[Ask]:
-    """Asks these hosts over our connections, which are closed at the end.
+@dataclass(frozen=True)
+class Choice:
+    """Which checks are made, and what is written about them.
 
-    :param forks: hosts that are asked at the same time.
-    :param on_event: is told when a host is asked, and when it has answered.
-    :param refresh: is called at least every second meanwhile.
+    :ivar suites: folders and files with tests.
+    :ivar expression: selects tests as pytest's ``-k`` does: by names of files, tests, hosts, instances.
+    :ivar quick: without the tests that start containers.
+    :ivar last_failed: only the tests that failed the last time, if any did.
+    :ivar first: end at the first check that fails.
+    :ivar junit: a file for the outcome in JUnit's XML.
     """
-    connections = {target.name: Connection(target.login) for target in targets}
 
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> Mapping[str, Answered]:
-        def answered(name: str) -> Answered:
-            on_event(name, Doing("answering"))
-            found = _answer(connections[name], probes[name], stay=name in more)
-            failed = "unreachable" if isinstance(found.error, UnreachableError) else "failed"
-            on_event(name, Doing(failed if found.error else "ok"))
-            return found
+    suites: tuple[Path, ...] = (SUITE,)
+    expression: str = ""
+    quick: bool = False
+    last_failed: bool = False
+    first: bool = False
+    junit: Path | None = None
 
-        return each({name: name for name in probes}, answered, forks, refresh)
+    def arguments(self) -> list[str]:
+        """What pytest is told."""
+        options = {
+            "-k": self.expression,
+            "-m": "not containers" if self.quick else "",
+            "--junit-xml": str(self.junit.absolute()) if self.junit else "",
+        }
+        return [
+            *("--capture=no", "--tb=line", "--color=no", "-o", "junit_family=xunit2"),
+            *(word for option, value in options.items() if value for word in (option, value)),
+            *(("--lf",) if self.last_failed else ()),
+            *(("-x",) if self.first else ()),
+            *map(str, self.suites),
+        ]
 
-    try:
-        yield ask
-    finally:
-        for connection in connections.values():
-            connection.close()
+
+@dataclass(frozen=True)
+class View:
+    """Who is told how it goes.
+
+    :ivar on_event: is told when a host is asked, and how that ended.
+    :ivar refresh: is called at least every second meanwhile.
+    """
+
+    on_event: OnEvent = lambda *_: None
+    refresh: Callable[[], None] = lambda: None
 
 
 def verify(
     targets: Sequence[Target],
-    ask: Ask,
+    choice: Choice = Choice(),
     *,
-    expression: str = "",
-    junit: Path | None = None,
     roles: Sequence[Role] = (),
-    suites: Sequence[Path] = (SUITE,),
+    forks: int = FORKS,
+    view: View = View(),
+    connect: Callable[[Login], Connection] = Connection,
 ) -> VerifyResult:
-    """Run the suite on what ``ask`` finds out.
+    """Run the suite against hosts, over connections that are closed at the end.
 
-    :param expression: selects tests as pytest's ``-k`` does: by names of files, tests, hosts, instances.
-    :param junit: a file for the outcome in JUnit's XML.
     :param roles: all roles that tests can be for; none: those of the product.
-    :param suites: folders and files with tests.
+    :param forks: hosts that are asked at the same time.
     :raises UsageError: if a file of the suite cannot be read, or no test is selected.
     """
+    junit = choice.junit
     if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
         raise UsageError(
             f"{junit} cannot be written: it is a folder, or its folder does not exist", hint="--junit FILE"
         )
     began = time.monotonic()
-    plugin = Plugin(targets, ask, roles or all_roles())
-    words = io.StringIO()
-    with contextlib.redirect_stdout(words):
-        code = run_pytest(suites[0], _arguments(suites, expression, junit), plugin)
-    _refuse(plugin, code, expression, words.getvalue())
-    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(
-            f"no check is selected by -k {expression!r}"
-            if expression
-            else "there is no check for these hosts",
-            hint="-k looks at the names of files, checks, hosts and instances: -k 'triton and not gpu-02'",
+    with _hosts(targets, roles or all_roles(), connect) as hosts:
+        selection = Selection(targets, roles or all_roles())
+
+        def fetch(asked: Sequence[Backend]) -> None:
+            each({b.get_pytest_id(): b for b in asked}, lambda b: _ask(b, view.on_event), forks, view.refresh)
+
+        def done(name: str) -> None:
+            view.on_event(name, Doing(_result(name, hosts[name], running).status))
+            view.refresh()
+
+        running = Running(hosts, fetch, done)
+        code = _run(choice, selection, running)
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+            raise _nothing(choice)
+        return VerifyResult(
+            tuple(_result(name, hosts[name], running) for name in _selected(selection, hosts)),
+            seconds=time.monotonic() - began,
+            rounds=running.rehearsals.rounds,
+            live=running.alone(),
+            stopped=choice.first and code == pytest.ExitCode.TESTS_FAILED,
         )
-    hosts = tuple(_result(target.name, plugin) for target in targets if target.name in plugin.answered)
-    return VerifyResult(hosts, seconds=time.monotonic() - began)
 
 
-def run_pytest(folder: Path, arguments: Sequence[str], plugin: object) -> int:
+def listed(targets: Sequence[Target], choice: Choice, roles: Sequence[Role] = ()) -> dict[str, list[str]]:
+    """The selected checks in their order, each with the hosts that it is for; no host is asked.
+
+    :raises UsageError: as :func:`verify` does.
+    """
+    selection = Selection(targets, roles or all_roles())
+    code = _run(choice, selection, more=("--collect-only",))
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise _nothing(choice)
+    found: dict[str, list[str]] = {}
+    for item in selection.items:
+        if subject := subject_of(item):
+            found.setdefault(title_of(item), []).append(subject.target.name)
+    return found
+
+
+def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int:
     """Run pytest in this process; no configuration file and no installed plugin changes the outcome.
 
     :raises KeyboardInterrupt: if somebody pressed Ctrl-C.
     """
     interrupts = _Interrupts()
-    alone = ("--disable-plugin-autoload", "-p", "no:cacheprovider", "--import-mode=importlib")
+    alone = ("--disable-plugin-autoload", "-o", f"cache_dir={CACHE}", "--import-mode=importlib")
     code = pytest.main(
-        [*alone, "-c", os.devnull, f"--rootdir={folder}", *arguments], plugins=[plugin, interrupts]
+        [*alone, "-c", os.devnull, f"--rootdir={folder}", *arguments], plugins=[*plugins, interrupts]
     )
     if interrupts.seen:
         raise KeyboardInterrupt
@@ -124,52 +166,66 @@ class _Interrupts:
         self.seen = self.seen or excinfo.type is KeyboardInterrupt
 
 
-def _arguments(suites: Sequence[Path], expression: str, junit: Path | None) -> list[str]:
-    return [
-        *("--capture=no", "--tb=line", "--color=no"),
-        *(("-o", "junit_family=xunit2", f"--junit-xml={junit.absolute()}") if junit else ()),
-        *(("-k", expression) if expression else ()),
-        *map(str, suites),
-    ]
+@contextlib.contextmanager
+def _hosts(
+    targets: Iterable[Target], roles: Iterable[Role], connect: Callable[[Login], Connection]
+) -> Iterator[Mapping[str, VerifyHost]]:
+    modules = modules_of(roles)
+    connections = {target.name: connect(target.login) for target in targets}
+    try:
+        yield {name: host_of(connection, modules) for name, connection in connections.items()}
+    finally:
+        for connection in connections.values():
+            connection.close()
 
 
-def _refuse(plugin: Plugin, code: int, expression: str, words: str) -> None:
-    """Raise UsageError if the suite could not run."""
-    if plugin.defect:
-        raise plugin.defect
-    if plugin.broken:
-        raise UsageError(f"the suite cannot be read: {plugin.broken[0]}", hint="mend or remove the file")
-    if code == pytest.ExitCode.USAGE_ERROR and expression:
-        raise UsageError(f"-k {expression!r} is not an expression", hint="-k 'triton and not canary'")
+def _ask(backend: Backend, on_event: OnEvent) -> None:
+    """One round of one host."""
+    name = backend.get_pytest_id()
+    on_event(name, Doing("answering"))
+    backend.memory.fetch(backend.connection)
+    if lost := backend.memory.lost:
+        on_event(name, Doing("unreachable" if isinstance(lost, UnreachableError) else "failed"))
+
+
+def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[str] = ()) -> int:
+    """Run pytest; what keeps the suite from running is a UsageError."""
+    words = io.StringIO()
+    with contextlib.redirect_stdout(words):
+        code = run_pytest(choice.suites[0], [*choice.arguments(), *more], fixtures, selection, *plugins)
+    if selection.refused:
+        raise selection.refused
+    if selection.broken:
+        raise UsageError(f"the suite cannot be read: {selection.broken[0]}", hint="mend or remove the file")
+    if code == pytest.ExitCode.USAGE_ERROR and choice.expression:
+        raise UsageError(f"-k {choice.expression!r} is not an expression", hint="-k 'triton and not canary'")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        last = words.strip().rpartition("\n")[2]
+        last = words.getvalue().strip().rpartition("\n")[2]
         raise UsageError(f"the suite could not run: {last}")
+    return code
 
 
-def _result(host: str, plugin: Plugin) -> HostResult:
-    found = plugin.answered[host]
-    return HostResult(
-        host,
-        checks=() if found.error else tuple(plugin.checks[host]),
-        error=found.error or plugin.lost.get(host),
-        seconds=found.seconds,
-        connects=found.connection.connects if found.connection else 0,
-        execs=found.connection.execs if found.connection else 0,
+def _nothing(choice: Choice) -> UsageError:
+    chosen = f"no check is selected by -k {choice.expression!r}" if choice.expression else ""
+    return UsageError(
+        chosen or "there is no check for these hosts",
+        hint="-k looks at the names of files, checks, hosts and instances: -k 'triton and not gpu-02'",
     )
 
 
-def _answer(connection: Connection, probes: Sequence[Probe], *, stay: bool) -> Answered:
-    """Ask one host everything, with one exec. What goes wrong is this host's answer and nobody else's.
+def _selected(selection: Selection, hosts: Iterable[str]) -> list[str]:
+    """The hosts that a selected test is about, in the order of the inventory."""
+    concerned = {subject.target.name for item in selection.items if (subject := subject_of(item))}
+    return [name for name in hosts if name in concerned]
 
-    :param stay: keep the connection open afterwards.
-    """
-    began = time.monotonic()
-    try:
-        answers = gather(connection, (*PROBES, *probes), timeout=TIMEOUT)
-        evidence = Evidence(facts_of(connection.login.host, answers), answers)
-        return Answered(evidence, connection=connection, seconds=time.monotonic() - began)
-    except HostError as error:
-        return Answered(error=error, connection=connection, seconds=time.monotonic() - began)
-    finally:
-        if not stay:
-            connection.close()
+
+def _result(name: str, host: VerifyHost, running: Running) -> HostResult:
+    connection = host.backend.connection
+    return HostResult(
+        name,
+        checks=tuple(running.checks[name]),
+        error=host.backend.memory.lost or running.errors.get(name),
+        seconds=host.backend.memory.seconds,
+        connects=connection.connects,
+        execs=connection.execs,
+    )

@@ -1,0 +1,85 @@
+"""What became of a test, in a sentence for people."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+from pathlib import Path
+
+import pytest
+
+from provision.causes.known_messages import cause
+from provision.errors import HostError
+from provision.finding import Concern, Finding
+from provision.probe import Output
+from provision.verify.outcome import Verdict
+
+LONGEST = 300
+"""Characters of an assertion that are shown."""
+
+
+def said(error: BaseException, last: Output | None = None, hint: str | None = None) -> tuple[str, str | None]:
+    """The sentence and the hint of whatever ended a test.
+
+    A hint is the finding's own, or else that of the test's mark, or else that of a known message in what its
+    last command printed.
+
+    :param last: the answer to the test's last command.
+    :param hint: that of the test's mark.
+    """
+    if isinstance(error, Finding | HostError):
+        return error.message, error.hint or hint
+    if isinstance(error, pytest.skip.Exception):
+        return str(error.msg), None
+    known = cause(last) if last and not last.ok and last.err else None
+    why = f": {known[0]}" if known and known[0] else ""
+    advice = hint or (known[1] if known else None)
+    if isinstance(error, AssertionError):
+        return _assertion(error) + why, advice
+    if isinstance(error, pytest.fail.Exception):
+        return str(error.msg) + why, advice
+    first = str(error).strip().partition("\n")[0]
+    return (
+        f"{type(error).__name__}: {first} ({_place(error)})",
+        advice or "the check itself is at fault, or met what it does not know",
+    )
+
+
+def verdict_of(report: pytest.TestReport, error: BaseException | None) -> Verdict:
+    """The verdict of a check."""
+    if isinstance(error, Concern):
+        return "warn"
+    if report.skipped:
+        return "skip"
+    return "pass" if report.passed else "fail"
+
+
+def _assertion(error: AssertionError) -> str:
+    """The text that a test gave to its assertion, or the assertion with what pytest says of its values."""
+    first, *rest = str(error).strip().splitlines() or [""]
+    if first and not first.startswith("assert "):
+        return first
+    source = _source(error)
+    lines = [first.removeprefix("assert "), *(line.strip(" +") for line in rest)]
+    # What pytest says of where a value comes from is in the source, and says how testinfra is made.
+    values = [line for line in lines if not re.match(r"(where|and) +\S.* = ", line)]
+    if ".mode" in source:
+        values = [re.sub(r"\b\d+\b", lambda number: f"0o{int(number[0]):o}", value) for value in values]
+    told = ", ".join(value for value in values if value not in ("", "False", "not True") and value != source)
+    return (
+        f"{source or 'an assertion'} is not true{f': {told}' if told else ''}"[:LONGEST]
+        + f" ({_place(error)})"
+    )
+
+
+def _source(error: BaseException) -> str:
+    """The line of the assertion, without the word assert and the text behind it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+    return line.removeprefix("assert ").strip() if line.startswith("assert ") else ""
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
