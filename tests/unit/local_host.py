@@ -42,7 +42,7 @@ class LocalHost(Connection):
         script: str,
         *,
         timeout: float,
-        on_line: Callable[[bytes], None] | None = None,
+        on_line: Callable[[bytes], None] | None = None,  # noqa: ARG002
         stdin: bytes = b"",
         what: str = "a script",
     ) -> Output:

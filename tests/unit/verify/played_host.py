@@ -1,4 +1,4 @@
-"""A host that is played for the checks: it answers what testinfra's modules and ours ask, and nothing else."""
+"""A host that is played for the checks: it answers what testinfra's modules and ours ask, no more."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Played:
 
         :raises AssertionError: if the host does not know it.
         """
-        for pattern, found in reversed(self.answers.items()):
+        for pattern, found in reversed(list(self.answers.items())):
             if re.search(pattern, line):
                 return found(line) if callable(found) else found
         fact = next((probe.name for probe in PROBES if line.endswith(probe.script)), None)
@@ -110,7 +110,7 @@ class Played:
             "test -d /run/systemd/system/": "",
         }
         if line.startswith("command -v "):
-            return said(f"/usr/bin/{line.split()[-1]}\n")
+            return said(f"/usr/bin/{line.rsplit(maxsplit=1)[-1]}\n")
         return said(fixed[line]) if line in fixed else None
 
     def _package(self, line: str) -> Output | None:
