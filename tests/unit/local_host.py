@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from provision.connection import Connection, DeadlineError
 from provision.connection.login import Login
 from provision.errors import UnreachableError
 from provision.probe import Output
+
+
+def _end(session: int) -> None:
+    """Kill everything that was started in a session: timeout(1) makes groups of its own."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                os.kill(pid, signal.SIGKILL)
 
 
 class LocalHost(Connection):
@@ -62,7 +73,7 @@ class LocalHost(Connection):
         try:
             out, err = process.communicate(stdin, timeout=self.patience or timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process.pid)
             out, err = process.communicate()
             raise DeadlineError(
                 self.login.host, f"{what} did not end in time", partial=Output(124, out, err)
