@@ -204,7 +204,7 @@ class Running:
         told, advised = (text and text.replace("{host}", subject.target.name) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None
-            report.user_properties = [*report.user_properties, ("warning", told)]
+            item.user_properties.append(("warning", told))
         elif isinstance(error, Missing) and (first := self._first(subject, error.base, item)):
             message, hint = f"for the same cause as {first!r}", None
             report.outcome, report.longrepr = "skipped", (str(item.path), 0, message)

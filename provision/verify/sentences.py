@@ -15,6 +15,9 @@ from provision.finding import Concern, Finding
 from provision.probe import Output
 from provision.verify.outcome import Verdict
 
+FIXTURES = ("host", "facts", "settings", "target", "instance", "instance_name")
+"""What a test may ask for, beside pytest's own and those of its folder."""
+
 LONGEST = 300
 """Characters of an assertion that are shown."""
 
@@ -39,6 +42,8 @@ def said(error: BaseException, last: Output | None = None, hint: str | None = No
         return _assertion(error) + why, advice
     if isinstance(error, pytest.fail.Exception):
         return str(error.msg) + why, advice
+    if isinstance(error, pytest.FixtureLookupError):
+        return f"there is no fixture {error.argname!r}", f"ours are {', '.join(FIXTURES)}"
     first = str(error).strip().partition("\n")[0]
     return (
         f"{type(error).__name__}: {first} ({_place(error)})",

@@ -1,71 +1,16 @@
-"""Plain testinfra tests against shells of this machine: answered in a few execs, with the outcomes that they have."""
+"""Plain testinfra tests against shells of this machine: a few execs, and the outcomes that they have."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 from provision.connection.login import Login
 from provision.probe import Output
 from provision.run.host import Target
-from provision.verify.outcome import Check, VerifyResult
 from provision.verify.suite import Choice, verify
 from tests.unit.local_host import LocalHost
-
-
-@dataclass
-class Tried:
-    """A suite that ran, and the hosts that it ran against.
-
-    :ivar checks: those of the first host, by name.
-    """
-
-    result: VerifyResult
-    hosts: list[LocalHost]
-    checks: dict[str, Check] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.checks = {check.name: check for check in self.result.hosts[0].checks}
-
-    def verdicts(self) -> dict[str, str]:
-        return {name: check.verdict for name, check in self.checks.items()}
-
-
-Try = Callable[..., Tried]
-
-
-@pytest.fixture
-def attempt(tmp_path: Path) -> Iterator[Try]:
-    """Runs tests given as text, in a file each, against hosts that are this machine."""
-    before = set(sys.modules)
-
-    def tried(
-        *texts: str, names: tuple[str, ...] = ("h1",), made: Callable[[LocalHost], None] | None = None
-    ) -> Tried:
-        folder = tmp_path / "suite"
-        folder.mkdir()
-        for number, text in enumerate(texts):
-            (folder / f"test_{number}.py").write_text(f"import time, pytest\nT = {str(tmp_path)!r}\n{text}")
-        hosts: list[LocalHost] = []
-
-        def connect(login: Login) -> LocalHost:
-            hosts.append(LocalHost(login))
-            if made:
-                made(hosts[-1])
-            return hosts[-1]
-
-        targets = [Target(name, Login(name, "127.0.0.1", 22, "root"), {}) for name in names]
-        return Tried(verify(targets, Choice(suites=(folder,)), connect=connect), hosts)
-
-    yield tried
-    for name in set(sys.modules) - before:
-        if name.startswith("test_"):
-            del sys.modules[name]
+from tests.unit.verify.conftest import Try
 
 
 def test_what_many_tests_ask_is_asked_once_and_together(attempt: Try) -> None:
