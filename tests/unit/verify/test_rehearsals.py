@@ -258,7 +258,7 @@ def test_a_command_that_hangs_costs_its_own_tests_and_no_others(attempt: Try, tm
 class Garbles(LocalHost):
     """A host whose answers to many questions at once cannot be read."""
 
-    def run(self, script: str, **kwargs: object) -> Output:  # type: ignore[override]
+    def run(self, script: str, **kwargs: object) -> Output:
         answer = super().run(script, **kwargs)  # type: ignore[arg-type]
         return Output(0, b"garbage") if "gather_mark=" in script else answer
 
