@@ -145,11 +145,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class RenderedFile:
-    """A file as it is written where there is none; ``mode`` has four octal digits."""
+    """A file as it is written where there is none; ``mode`` has four octal digits.
+
+    :ivar origin: the address from which the host fetches it; its content is not known here then.
+    """
 
     path: str
     content: bytes
     mode: str
+    origin: str = ""
 
 
 class Resource(ABC, Generic[State]):

@@ -105,6 +105,14 @@ KNOWN_MESSAGES = (
         "release the hold if the package may change, or choose a version that agrees with it",
     ),
     Message(
+        r"the host could not fetch the key",
+        "the host must reach this address, on a mirror too; or give repo: uri, key, fingerprint",
+    ),
+    Message(
+        r"the key of \S+ has fingerprint|something else than an ASCII-armoured key|no whole OpenPGP key",
+        "the file must be the publisher's: check the mirror; for a new key give repo: uri, key, fingerprint",
+    ),
+    Message(
         r"SHA1 is not considered secure|Policy rejected",
         "the system rejects this old kind of signature: use a repository that is signed with a newer one",
     ),

@@ -266,11 +266,14 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
 
     for target in arguments.targets(options)[0]:
         for file in rendered(target, assumed(system)):
-            if out:
+            if file.origin:
+                place = f"{target.name}:{file.path}"
+                terminal.log(f"not rendered: {place}, which the host fetches from {file.origin}")
+            elif out:
                 arguments.write_below(Path(out, target.name), file)
-                continue
-            text = file.content.decode("utf-8", "replace")
-            terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
+            else:
+                text = file.content.decode("utf-8", "replace")
+                terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
     if out:
         terminal.log(f"written below {out}")
 

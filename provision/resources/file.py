@@ -112,7 +112,7 @@ def content_of(path: str, state: FileState | Missing) -> bytes | None:
     return state.content
 
 
-def _same(path: str, state: FileState | Missing) -> str:
+def as_seen(path: str, state: FileState | Missing) -> str:
     """Sh text that succeeds if ``path`` is as it was seen: absent, or with the content that was read."""
     if isinstance(state, Missing):
         return f"[ ! -e {quote(path)} ]"
@@ -185,8 +185,42 @@ class PathResource(OfPaths[FileState | Missing]):
         return ABSENT
 
 
+class RegularFile(PathResource):
+    """What all kinds share that are a regular file with a mode and an owner."""
+
+    mode: str
+    owner: str
+    group: str
+
+    @abstractmethod
+    def fault(self, content: bytes | None) -> str:
+        """What is wrong with its content on the host; empty if it is right."""
+
+    @abstractmethod
+    def write(self, state: FileState | Missing, action: str, reason: str) -> Change:
+        """The change that makes it right."""
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Write the file if content, mode or owner differ.
+
+        :raises Refusal: if something else than a file has its place.
+        """
+        if isinstance(state, Missing):
+            return self.write(state, "create", "it does not exist")
+        if state.type == DANGLING:
+            return self.write(ABSENT, "create", "the link there points to nothing")
+        if state.type != "file":
+            raise _in_the_way(self.path, state)
+        wrong = [fault] if (fault := self.fault(state.content)) else []
+        if state.mode != self.mode:
+            wrong.append(f"mode is {state.mode}, wanted {self.mode}")
+        if (state.owner, state.group) != (self.owner, self.group):
+            wrong.append(f"owner is {state.owner}:{state.group}, wanted {self.owner}:{self.group}")
+        return self.write(state, "update", "; ".join(wrong)) if wrong else None
+
+
 @dataclass(frozen=True)
-class File(PathResource):
+class File(RegularFile):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
     A symbolic link is followed: what it points to is replaced and the link stays.
@@ -208,27 +242,10 @@ class File(PathResource):
             return cls(path, content)
         return cls(path, content, mode=state.mode, owner=state.owner, group=state.group)
 
-    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
-        """Write the file if content, mode or owner differ.
+    def fault(self, content: bytes | None) -> str:
+        return "" if content == self.content else "its content differs"
 
-        :raises Refusal: if something else than a file has its place.
-        """
-        if isinstance(state, Missing):
-            return self._write(state, "create", "it does not exist")
-        if state.type == DANGLING:
-            return self._write(ABSENT, "create", "the link there points to nothing")
-        if state.type != "file":
-            raise _in_the_way(self.path, state)
-        wrong = []
-        if state.content != self.content:
-            wrong.append("its content differs")
-        if state.mode != self.mode:
-            wrong.append(f"mode is {state.mode}, wanted {self.mode}")
-        if (state.owner, state.group) != (self.owner, self.group):
-            wrong.append(f"owner is {state.owner}:{state.group}, wanted {self.owner}:{self.group}")
-        return self._write(state, "update", "; ".join(wrong)) if wrong else None
-
-    def _write(self, state: FileState | Missing, action: str, reason: str) -> Change:
+    def write(self, state: FileState | Missing, action: str, reason: str) -> Change:
         size = f"{len(self.content)} bytes, {self.mode} {self.owner}:{self.group}"
         return Change(
             resource=self.id,
@@ -237,7 +254,7 @@ class File(PathResource):
             reason=reason,
             sign="+" if action == "create" else "~",
             diff=self._diff(None if isinstance(state, Missing) else state.content),
-            guard=_same(self.path, state),
+            guard=as_seen(self.path, state),
             done=f"holds {quote(self.path)} {checksum(self.content)}"
             f" && owned {quote(self.path)} {quote(f'{self.mode} {self.owner}:{self.group}')}",
             script=f"write_file {words(self.path, self.mode, f'{self.owner}:{self.group}')} <<'END'\n"

@@ -71,7 +71,7 @@ def root(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Ro
     return root
 
 
-def source(key: SigningKey) -> list[File]:
+def source(key: SigningKey) -> tuple[AnyResource, ...]:
     repo = Repo(uri=f"file://{SHARED}/apt", key=key.armoured, fingerprint=key.fingerprint)
     return package_source(repo, H100)
 

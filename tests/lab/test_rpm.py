@@ -19,8 +19,12 @@ from provision.causes.known_messages import hint_for
 from provision.errors import RefusedError
 from provision.plan.plan import Plan
 from provision.resource import AnyResource, Permission
-from provision.resources.file import File
-from provision.resources.packages.repository import Repo, package_resource, package_source
+from provision.resources.packages.repository import (
+    Repo,
+    RepoWithFetchedKey,
+    package_resource,
+    package_source,
+)
 from provision.resources.packages.rpm import RpmPackages
 from provision.resources.packages.sets import MajorVersion, Package
 from tests.lab.throwaway import SHARED, Root, failure
@@ -166,7 +170,7 @@ def root(repository: Path, tmp_path: Path) -> Root:
     return root
 
 
-def source(key: SigningKey) -> list[File]:
+def source(key: SigningKey) -> tuple[AnyResource, ...]:
     repo = Repo(uri=f"file://{SHARED}/rpm", key=key.armoured, fingerprint=key.fingerprint)
     return package_source(repo, ROCKY)
 
@@ -300,6 +304,40 @@ def test_what_another_key_has_signed_is_refused(root: Root, keys: Keys, what: st
     ), said
     assert "nvidia-tool-1.1" not in installed(root)
     assert not locks(root)
+
+
+def fetched(expected: SigningKey, *versions: str) -> list[AnyResource]:
+    """The tool from the repository, whose key is fetched and must be this one."""
+    repo = RepoWithFetchedKey(
+        uri=f"file://{SHARED}/rpm",
+        signed="packages",
+        key_address=f"file://{SHARED}/KEY.pub",
+        fingerprint=expected.fingerprint,
+    )
+    packages = tuple(Package("nvidia-tool", version) for version in versions)
+    return [*package_source(repo, ROCKY), RpmPackages("tool", packages)]
+
+
+def test_a_key_is_fetched_and_packages_are_checked_with_it(root: Root, keys: Keys) -> None:
+    key, stranger = keys
+    (root.shared / "KEY.pub").write_text(key.armoured)
+    planned = root.converge(*fetched(key, "1.1"))
+    assert planned.changes[0].action == "create"
+    assert "nvidia-tool-1.1" in installed(root)
+    sign(next((root.shared / "rpm/noarch").glob("nvidia-tool-1.2-*")), stranger)
+    index(root.shared / "rpm", key)
+    said = failure(root.apply(root.plan(*fetched(key, "1.2"))))
+    assert "the repository is signed by another key" in str(hint_for(said)), said
+    assert "nvidia-tool-1.1" in installed(root)
+
+
+def test_dnf_never_sees_another_key_than_the_expected_one(root: Root, keys: Keys) -> None:
+    key, stranger = keys
+    (root.shared / "KEY.pub").write_text(stranger.armoured)
+    said = failure(root.apply(root.plan(*fetched(key, "1.1"))))
+    assert f"has fingerprint {stranger.fingerprint}, expected {key.fingerprint}" in said
+    assert not root.must("ls /etc/pki/rpm-gpg 2>/dev/null || true")
+    assert not root.must("ls /etc/yum.repos.d")
 
 
 def test_a_repository_that_is_gone(root: Root, keys: Keys) -> None:

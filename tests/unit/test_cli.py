@@ -97,6 +97,24 @@ def test_bad_input_is_one_line_with_a_hint(tmp_path: Path, name: str) -> None:
     assert len(lines) <= 2, lines
 
 
+@pytest.mark.parametrize("system", ["rhel:8", "rhel:9", "rocky:9", "almalinux:9"])
+def test_render_names_what_the_host_fetches(tmp_path: Path, system: str) -> None:
+    fleet = tmp_path / "hosts.yml"
+    fleet.write_text("all: {hosts: {gpu-01: {driver: {branch: 580}, toolkit: {}, docker: {}}}}\n")
+    argv = [sys.executable, str(ROOT / "tasks.py"), "render", "--inventory", str(fleet), "--hosts", "all"]
+    argv += ["--system", system, "--out", str(tmp_path / "files")]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    told = [line.rpartition(" ")[2] for line in done.stderr.splitlines() if "the host fetches" in line]
+    cuda = "https://developer.download.nvidia.com/compute/cuda/repos"
+    assert told == [
+        f"{cuda}/rhel{system[-1]}/x86_64/D42D0685.pub",
+        "https://download.docker.com/linux/rhel/gpg",
+    ]
+    written = [file.name for file in (tmp_path / "files/gpu-01/etc/pki/rpm-gpg").iterdir()]
+    assert written == ["provision-C95B321B61E88C1809C4F759DDCAE044F796ECB0"]
+    assert len(list((tmp_path / "files/gpu-01/etc/yum.repos.d").iterdir())) == 3
+
+
 def test_a_template_that_lacks_a_variable_is_named(tmp_path: Path) -> None:
     from provision import render
     from provision.errors import RenderError

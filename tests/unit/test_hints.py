@@ -48,6 +48,11 @@ SAMPLES = {
     "E: Release file for https://x/InRelease is expired (invalid since 3d 2h).": "clock",
     "E: The repository 'https://x Release' does not have a Release file.": "check uri and suite",
     "E: Failed to fetch https://x/a.deb  404  Not Found [IP: 10.0.0.1 80]": "check uri and suite",
+    "curl: (7) Failed to connect: Connection refused\n"
+    "the host could not fetch the key 610C from https://x/D42D0685.pub": "give repo: uri, key",
+    "the key of https://x/gpg has fingerprint AB, expected 060A": "check the mirror",
+    "there is something else than an ASCII-armoured key in https://x/gpg": "check the mirror",
+    "there is no whole OpenPGP key in https://x/gpg": "check the mirror",
     "Curl error (7): Couldn't connect to server for https://x/repodata/repomd.xml": "cannot reach",
     "Curl error (6): Couldn't resolve host name for https://x/repodata/repomd.xml": "cannot reach",
     "E: You don't have enough free space in /var/cache/apt/archives/.": "disk is full",

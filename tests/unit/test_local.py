@@ -63,3 +63,10 @@ def test_the_files_of_a_host() -> None:
 def test_a_system_that_a_role_refuses() -> None:
     with pytest.raises(RefusedError, match="gpu-01: no driver packages known for debian 11"):
         list(rendered(target("driver"), assumed("debian:11")))
+
+
+def test_a_file_that_the_host_fetches_is_told_without_content() -> None:
+    files = [file for file in rendered(target("docker"), assumed("rhel:9")) if file.origin]
+    assert [(file.origin, file.content) for file in files] == [
+        ("https://download.docker.com/linux/rhel/gpg", b"")
+    ]

@@ -14,11 +14,12 @@ from provision.facts import Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
 from provision.render import template_path
-from provision.resource import Planned
+from provision.resource import AnyResource, Planned
 from provision.resources.file import File
+from provision.resources.packages.fetched_key import FetchedKey
 from provision.resources.packages.openpgp import fingerprints
 from provision.resources.packages.other_sources import OtherSources, SourceFile
-from provision.resources.packages.repository import Repo
+from provision.resources.packages.repository import Repo, package_source
 from provision.resources.packages.sets import Package
 from provision.roles import all_roles
 from provision.roles.docker import role as docker
@@ -30,6 +31,7 @@ ROLES = {role.name: role for role in all_roles()}
 CUDA = "https://developer.download.nvidia.com/compute/cuda/repos"
 NVIDIA, TRIXIE = "EB693B3035CD5710E231E123A4B469963BF863CC", "02182E60104FCDC26EAE1B8597A5D4CB8793F200"
 TOOLKIT = "https://nvidia.github.io/libnvidia-container/stable"
+KEYS = "/etc/pki/rpm-gpg"
 BASE = "https://mirror.example.org/all"
 SIGNED = {"base": BASE, "key": KEY, "fingerprint": FINGERPRINT}
 
@@ -60,21 +62,51 @@ def test_the_drivers_repository(system: str, kind: str, address: str, fingerprin
     assert (repo.uri, repo.suite, repo.fingerprint) == (address, "/", fingerprint)
 
 
-@pytest.mark.parametrize("system", ["rhel:8", "rhel:9", "rocky:8", "rocky:9", "almalinux:9"])
-def test_a_key_that_is_not_here_is_asked_for(system: str) -> None:
-    facts = machine(system)
-    folder = f"rhel{facts.major}"
-    with pytest.raises(Refusal, match="the key of NVIDIA's repository") as caught:
-        cuda.cuda_repository(facts, None)
-    assert f"{CUDA}/{folder}/x86_64/" in str(caught.value.hint)
-    with pytest.raises(Refusal, match="the key of Docker's repository"):
-        docker.source_of(settings("docker"), facts)
-    variables = {"mirror": SIGNED}
+RHEL = ["rhel:8", "rhel:9", "rocky:8", "rocky:9.6", "almalinux:9"]
+
+
+def key_files(role: str, system: str, variables: Mapping[str, Any] | None = None) -> list[AnyResource]:
+    """The files of keys that a role with nothing but these settings declares."""
+    declared = ROLES[role].resources(settings(role, variables), machine(system))
+    return [r for r in declared if isinstance(r, File | FetchedKey) and r.path.startswith(KEYS)]
+
+
+@pytest.mark.parametrize("system", RHEL)
+def test_the_keys_for_dnf_are_fetched_by_their_fingerprints(system: str) -> None:
+    major = machine(system).major
+    nvidia, engine = "610C7B14E068A878070DA4E99CD0A493D42D0685", "060A61C51B558A7F742B77AAC52FEB6B621E9F35"
+    assert key_files("driver", system) == [
+        FetchedKey(f"{KEYS}/provision-{nvidia}", f"{CUDA}/rhel{major}/x86_64/D42D0685.pub", nvidia)
+    ]
+    assert key_files("docker", system) == [
+        FetchedKey(f"{KEYS}/provision-{engine}", "https://download.docker.com/linux/rhel/gpg", engine)
+    ]
+
+
+def test_packages_are_checked_with_a_fetched_key() -> None:
+    facts = machine("rhel:9")
+    for repo in (cuda.cuda_repository(facts, None), docker.source_of(settings("docker"), facts)):
+        key, source = package_source(repo, facts)
+        assert source.content.decode().endswith(f"\ngpgcheck=1\nrepo_gpgcheck=0\ngpgkey=file://{key.path}\n")
+
+
+def test_a_plain_copy_serves_the_keys_for_dnf_too() -> None:
+    plain = {"mirror": {"base": BASE}}
+    found = [*key_files("driver", "rhel:9", plain), *key_files("docker", "rhel:9", plain)]
+    assert [key.address for key in found if isinstance(key, FetchedKey)] == [
+        f"{BASE}/developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64/D42D0685.pub",
+        f"{BASE}/download.docker.com/linux/rhel/gpg",
+    ]
+
+
+@pytest.mark.parametrize("system", RHEL)
+def test_the_key_of_a_mirror_that_signs_anew_is_written(system: str) -> None:
+    facts, variables = machine(system), {"mirror": SIGNED}
+    ours = [File(f"{KEYS}/provision-{FINGERPRINT}", f"{KEY.strip()}\n".encode())]
+    assert key_files("driver", system, variables) == key_files("docker", system, variables) == ours
     repo = cuda.cuda_repository(facts, settings("driver", variables).mirror)
-    assert (repo.uri, repo.fingerprint) == (
-        f"{BASE}/developer.download.nvidia.com/compute/cuda/repos/{folder}/x86_64/",
-        FINGERPRINT,
-    )
+    assert repo.signed == "both"
+    assert repo.uri == f"{BASE}/developer.download.nvidia.com/compute/cuda/repos/rhel{facts.major}/x86_64/"
     engine = docker.source_of(settings("docker", variables), facts)
     assert engine.uri == f"{BASE}/download.docker.com/linux/rhel/{facts.major}/x86_64/stable"
 
@@ -171,19 +203,19 @@ def test_the_toolkit_is_not_older_than_its_last_known_hole() -> None:
     assert package.is_newer_than("1.17.8-1")
 
 
-def test_ten_lines_are_a_whole_inventory() -> None:
-    """With nothing but defaults, the driver, the toolkit and the engine have their sources."""
-    facts = machine("debian:12")
+@pytest.mark.parametrize("system", ["debian:12", "ubuntu:24.04", *RHEL])
+def test_ten_lines_are_a_whole_inventory(system: str) -> None:
+    """With nothing but defaults, driver and toolkit have their sources, and on RHEL the engine, too."""
     found = [
-        resource.path
-        for role in (ROLES[name] for name in ("driver", "toolkit"))
-        for resource in role.resources(settings(role.name), facts)
-        if isinstance(resource, File) and resource.path.endswith(".sources")
+        resource.path.rpartition("/")[2]
+        for name in ("driver", "toolkit", "docker")
+        for resource in ROLES[name].resources(settings(name), machine(system))
+        if isinstance(resource, File) and resource.path.endswith((".sources", ".repo"))
     ]
-    assert found == [
-        "/etc/apt/sources.list.d/provision-developer-download-nvidia-com-compute-cuda-repos-debian12-x86-64.sources",
-        "/etc/apt/sources.list.d/provision-nvidia-github-io-libnvidia-container-stable-deb-amd64.sources",
-    ]
+    begins = ["provision-developer-download-nvidia-com-", "provision-nvidia-github-io-"]
+    begins += ["provision-download-docker-com-"] if system in RHEL else []
+    assert len(found) == len(begins)
+    assert all(name.startswith(begin) for name, begin in zip(found, begins, strict=True)), found
 
 
 def test_another_mirror_takes_the_place_of_the_one_before() -> None:

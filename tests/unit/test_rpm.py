@@ -12,6 +12,7 @@ import pytest
 from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import Change, Permission, Planned
+from provision.resources.file import File
 from provision.resources.packages.repository import package_resource, package_source, require_family
 from provision.resources.packages.rpm import PLUGIN, Installed, RpmPackages, RpmState, streams
 from provision.resources.packages.sets import MajorVersion, Package, Simulation
@@ -267,6 +268,7 @@ def test_streams_of_modules() -> None:
 
 def test_a_repository_for_dnf() -> None:
     key, source = package_source(repo(), ROCKY)
+    assert isinstance(key, File)
     name = "provision-packages-example-org-nvidia"
     assert (key.path, key.content.decode().strip()) == (
         f"/etc/pki/rpm-gpg/provision-{FINGERPRINT}",

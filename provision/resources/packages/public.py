@@ -12,6 +12,7 @@ from provision.resources.packages.repository import (
     FINGERPRINT_EXAMPLE,
     KEY_EXAMPLE,
     Repo,
+    RepoWithFetchedKey,
     check_address,
     check_key,
 )
@@ -70,3 +71,21 @@ def public_repository(
         key=(mirror and mirror.key) or template_path(key).read_text("ascii"),
         fingerprint=(mirror and mirror.fingerprint) or fingerprint,
     )
+
+
+def public_rpm_repository(
+    address: str, key: str, fingerprint: str, mirror: Mirror | None
+) -> Repo | RepoWithFetchedKey:
+    """The repository for dnf at ``address``, from the site's mirror where there is one.
+
+    A mirror that re-signs its copies signs packages and metadata. Of the publishers' signatures those of the
+    packages count, as in the source files that they offer.
+
+    :param key: address of the file with its publisher's key, which is not part of this program.
+    :param fingerprint: of that key.
+    """
+    uri = mirror.address(address) if mirror else address
+    if mirror and mirror.key and mirror.fingerprint:
+        return Repo(uri=uri, key=mirror.key, fingerprint=mirror.fingerprint)
+    key_address = mirror.address(key) if mirror else key
+    return RepoWithFetchedKey(uri=uri, signed="packages", key_address=key_address, fingerprint=fingerprint)

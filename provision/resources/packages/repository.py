@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import Url
@@ -13,6 +14,7 @@ from provision.facts import SUPPORTED, Facts, Family
 from provision.resource import AnyResource, Signal
 from provision.resources.file import File
 from provision.resources.packages.deb import APT, Packages
+from provision.resources.packages.fetched_key import FetchedKey
 from provision.resources.packages.openpgp import fingerprints
 from provision.resources.packages.other_sources import APT_SOURCES, DNF_SOURCES, OtherSources
 from provision.resources.packages.rpm import DNF, RpmPackages
@@ -26,8 +28,8 @@ KEY_EXAMPLE = "-----BEGIN PGP PUBLIC KEY BLOCK----- …"
 FINGERPRINT_EXAMPLE = "EB693B3035CD5710E231E123A4B469963BF863CC"
 
 
-class Repo(Settings):
-    """A repository of packages, for apt or for dnf, and the key that must have signed it."""
+class SignedRepo(Settings):
+    """A repository of packages, for apt or for dnf, and which key must have signed it."""
 
     uri: str = Field(pattern=ADDRESS, examples=["https://mirror.example.com/packages"])
     """Address of the repository."""
@@ -37,15 +39,12 @@ class Repo(Settings):
     """Components; none for a flat repository."""
     signed: Literal["both", "packages", "metadata"] = "both"
     """What the key has signed in a repository for dnf. For apt it is always the metadata."""
-    key: str = Field(examples=[KEY_EXAMPLE])
-    """The signing key, ASCII-armoured."""
     fingerprint: str = Field(examples=[FINGERPRINT_EXAMPLE])
-    """Fingerprint of that key; blanks are ignored. The key is refused if it has another one."""
+    """Fingerprint of the signing key; blanks are ignored. The key is refused if it has another one."""
 
     @model_validator(mode="after")
-    def _key_is_the_one_expected(self) -> Repo:
+    def _address_can_be_one(self) -> Self:
         check_address(self.uri)
-        check_key(self.key, self.fingerprint)
         if (self.suite == "/") == bool(self.components):
             raise ImpossibleError(
                 f"suite {self.suite} with {len(self.components)} components",
@@ -63,6 +62,35 @@ class Repo(Settings):
     def key_name(self) -> str:
         """A name for the file of its key."""
         return f"provision-{_bare(self.fingerprint)}"
+
+    @abstractmethod
+    def key_at(self, path: str) -> File | FetchedKey:
+        """The file of its key."""
+
+
+class Repo(SignedRepo):
+    """A repository of packages, for apt or for dnf, and the key that must have signed it."""
+
+    key: str = Field(examples=[KEY_EXAMPLE])
+    """The signing key, ASCII-armoured."""
+
+    @model_validator(mode="after")
+    def _key_is_the_one_expected(self) -> Self:
+        check_key(self.key, self.fingerprint)
+        return self
+
+    def key_at(self, path: str) -> File:
+        return File(path, f"{self.key.strip()}\n".encode())
+
+
+class RepoWithFetchedKey(SignedRepo):
+    """A public repository whose key the host fetches from its publisher, or from the site's mirror."""
+
+    key_address: str = Field(pattern=ADDRESS)
+    """Address of the file with the key."""
+
+    def key_at(self, path: str) -> FetchedKey:
+        return FetchedKey(path, self.key_address, _bare(self.fingerprint))
 
 
 def check_address(address: str) -> None:
@@ -103,19 +131,16 @@ def _bare(fingerprint: str) -> str:
     return re.sub(r"\s", "", fingerprint).upper()
 
 
-def package_source(repo: Repo, facts: Facts) -> list[File]:
+def package_source(repo: SignedRepo, facts: Facts) -> tuple[File | FetchedKey, File]:
     """The files that make the host's package manager use ``repo``, and trust its key there and only there.
 
     :raises Refusal: where the host's kind of package manager has no such repository.
     """
     key, source, lines = _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
-    return [
-        File(key, f"{repo.key.strip()}\n".encode()),
-        File(source, "".join(f"{line}\n" for line in lines).encode()),
-    ]
+    return repo.key_at(key), File(source, "".join(f"{line}\n" for line in lines).encode())
 
 
-def repository(repo: Repo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:
+def repository(repo: SignedRepo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:
     """``repo`` for the host's package manager, in place of what others have written for the same repository.
 
     Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
@@ -131,7 +156,7 @@ def repository(repo: Repo, facts: Facts, moved: tuple[str, ...] = ()) -> list[An
     return [others, *files]
 
 
-def _apt_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
+def _apt_source(repo: SignedRepo, facts: Facts) -> tuple[str, str, list[str]]:
     """Where apt has the key and the source, and the lines of the source, which bind it to that key."""
     key = f"/etc/apt/keyrings/{repo.key_name}.asc"
     lines = [
@@ -145,7 +170,7 @@ def _apt_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
     return key, f"{APT_SOURCES}/{repo.slug}.sources", lines
 
 
-def _dnf_source(repo: Repo, facts: Facts) -> tuple[str, str, list[str]]:
+def _dnf_source(repo: SignedRepo, facts: Facts) -> tuple[str, str, list[str]]:
     """As :func:`_apt_source`, for dnf."""
     if repo.suite != "/":
         raise Refusal(

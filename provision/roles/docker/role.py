@@ -13,8 +13,14 @@ from provision.facts import Facts
 from provision.probe import words
 from provision.resource import AnyResource, Handler
 from provision.resources.gpus_in_containers import GpusInContainers
-from provision.resources.packages.public import Mirror, public_repository
-from provision.resources.packages.repository import Repo, package_resource, repository, require_family
+from provision.resources.packages.public import Mirror, public_repository, public_rpm_repository
+from provision.resources.packages.repository import (
+    Repo,
+    SignedRepo,
+    package_resource,
+    repository,
+    require_family,
+)
 from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
@@ -31,6 +37,9 @@ PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:
 REPOSITORIES = "https://download.docker.com/linux"
 KEY = ("docker/docker_ce.asc", "9DC858229FC7DD38854AE2D88D81803C0EBFCD88")
 """Docker's repositories, and the key of those for apt, as a template with its fingerprint."""
+
+KEY_FOR_DNF = (f"{REPOSITORIES}/rhel/gpg", "060A61C51B558A7F742B77AAC52FEB6B621E9F35")
+"""Address and fingerprint of the key of the repositories for dnf ("Install Docker Engine on RHEL")."""
 
 DOCKERS = ("docker-ce", "docker-ce-cli", "containerd.io")
 """The engine in Docker's repository, the same for apt and dnf ("Install Docker Engine")."""
@@ -127,23 +136,15 @@ def _from_docker(settings: DockerSettings, facts: Facts) -> bool:
     return by_choice or (settings.source == "auto" and facts.family == "rhel")
 
 
-def source_of(settings: DockerSettings, facts: Facts) -> Repo:
-    """The repository of ``source: docker``: the site's, its copy of Docker's own, or that.
-
-    :raises Refusal: where its key is not known here.
-    """
+def source_of(settings: DockerSettings, facts: Facts) -> SignedRepo:
+    """The repository of ``source: docker``: the site's, its copy of Docker's own, or that."""
     if settings.repo:
         return settings.repo
     if facts.family == "debian":
         address, suite = f"{REPOSITORIES}/{facts.os}", facts.codename
         return public_repository(address, *KEY, settings.mirror, suite=suite, components=("stable",))
     address = f"{REPOSITORIES}/rhel/{facts.major}/{facts.machine}/stable"
-    if settings.mirror is None or settings.mirror.key is None:
-        raise Refusal(
-            f"the key of Docker's repository for {facts.system} is not part of this program",
-            hint=f"docker.repo: uri ({address}), key and fingerprint; or key and fingerprint of your mirror",
-        )
-    return public_repository(address, *KEY, settings.mirror)
+    return public_rpm_repository(address, *KEY_FOR_DNF, settings.mirror)
 
 
 def _source(settings: DockerSettings, facts: Facts) -> list[AnyResource]:

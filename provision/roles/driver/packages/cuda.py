@@ -6,8 +6,8 @@ import re
 
 from provision.errors import Refusal
 from provision.facts import Facts
-from provision.resources.packages.public import Mirror, public_repository
-from provision.resources.packages.repository import Repo
+from provision.resources.packages.public import Mirror, public_repository, public_rpm_repository
+from provision.resources.packages.repository import SignedRepo
 
 REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos"
 """NVIDIA Driver Installation Guide, "Network Repository"."""
@@ -16,11 +16,15 @@ KEY = ("driver/cuda.asc", "EB693B3035CD5710E231E123A4B469963BF863CC")
 KEY_OF_DEBIAN_13 = ("driver/cuda_debian13.asc", "02182E60104FCDC26EAE1B8597A5D4CB8793F200")
 """Keys of the repositories for apt, as templates with their fingerprints (extrepo-offline-data 1.0.7)."""
 
+KEY_FOR_DNF = ("D42D0685.pub", "610C7B14E068A878070DA4E99CD0A493D42D0685")
+"""Key of the repositories for RHEL 8 and 9: its file beside the packages, and its fingerprint
+(github.com/NVIDIA/cuda-repo-management, "Verify repository")."""
 
-def cuda_repository(facts: Facts, mirror: Mirror | None) -> Repo:
+
+def cuda_repository(facts: Facts, mirror: Mirror | None) -> SignedRepo:
     """NVIDIA's repository for a host, or the site's copy of it.
 
-    :raises Refusal: where NVIDIA has none for it, or its key is not known here.
+    :raises Refusal: where NVIDIA has none for it.
     """
     folder = _folder(facts)
     if mirror is None and facts.os == "debian" and facts.machine != "x86_64":
@@ -30,11 +34,9 @@ def cuda_repository(facts: Facts, mirror: Mirror | None) -> Repo:
         )
     machine = "sbsa" if facts.machine == "aarch64" else facts.machine
     address = f"{REPOSITORIES}/{folder}/{machine}/"
-    if facts.family == "rhel" and (mirror is None or mirror.key is None):
-        raise Refusal(
-            f"the key of NVIDIA's repository for {facts.system} is not part of this program",
-            hint=f"driver.repo: uri ({address}), key and fingerprint; or key and fingerprint of your mirror",
-        )
+    if facts.family == "rhel":
+        file, fingerprint = KEY_FOR_DNF
+        return public_rpm_repository(address, f"{address}{file}", fingerprint, mirror)
     return public_repository(address, *(KEY_OF_DEBIAN_13 if folder == "debian13" else KEY), mirror)
 
 
