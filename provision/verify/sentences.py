@@ -64,7 +64,8 @@ def _assertion(error: AssertionError) -> str:
     """The text that a test gave to its assertion, or the assertion with what pytest says of its values."""
     first, *rest = str(error).strip().splitlines() or [""]
     if first and not first.startswith("assert "):
-        return first
+        # testinfra shows its object for the command that failed; what that printed is told beside it.
+        return first.partition(" for CommandResult(")[0]
     source = _source(error)
     lines = [first.removeprefix("assert "), *(line.strip(" +") for line in rest)]
     # What pytest says of where a value comes from is in the source, and says how testinfra is made.

@@ -1,0 +1,80 @@
+"""The same plain testinfra tests over our connections and over testinfra's own backends: the same outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.verify import SUITE, ours, stock, write_ssh_config
+from lab.lab import Lab
+from provision.inventory import sources
+from provision.run.fleet import logins
+from tests.lab.cli import INVENTORY
+from tests.lab.test_provision import converged, host, shell
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+__all__ = ["converged"]
+
+NAME = "gpu-01"
+"""A host whose sudo asks for no password: testinfra's backends cannot give one."""
+
+FAULTS = (
+    "systemctl stop docker.socket docker.service; systemctl mask docker.service; chmod 600 /etc/docker/daemon.json",
+    "mv /etc/os-release /etc/os-release.kept; cp /etc/os-release.kept /etc/os-release",
+    "sysctl -q -w net.ipv4.ip_forward=0; chmod 700 /etc/docker",
+)
+MENDED = (
+    "sysctl -q -w net.ipv4.ip_forward=1; chmod 755 /etc/docker",
+    "mv /etc/os-release.kept /etc/os-release",
+    "chmod 644 /etc/docker/daemon.json; systemctl unmask docker.service; systemctl start docker.socket docker.service",
+)
+WORDS = {"pass": "PASSED", "fail": "FAILED", "skip": "SKIPPED"}
+
+
+@pytest.fixture(params=["healthy", "broken"])
+def state(request: pytest.FixtureRequest, converged: Lab) -> Iterator[str]:
+    """A host as provisioning leaves it, and one with several faults."""
+    machine = host(converged, NAME)
+    if request.param == "broken":
+        for line in FAULTS:
+            shell(machine, line)
+    yield request.param
+    if request.param == "broken":
+        for line in MENDED:
+            shell(machine, line)
+
+
+def test_outcomes_are_those_of_the_other_backends(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVISION_LAB", "test")
+    config = write_ssh_config(tmp_path, logins(sources.load([INVENTORY]).select(NAME)))
+    document = ours(NAME, SUITE, inventory=INVENTORY)
+    checks = document["hosts"][NAME]["checks"]
+    found = {check["name"]: WORDS[check["verdict"]] for check in checks}
+    assert (state == "healthy") == (set(found.values()) == {"PASSED"})
+    for backend in ("paramiko", "ssh") if state == "broken" else ("paramiko",):
+        there = stock(backend, NAME, config)
+        assert len(there) == len(found) > 50
+        assert {in_words(name): word for name, word in there.items()} == found, backend
+
+
+def test_rounds_and_execs_are_few(converged: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVISION_LAB", "test")
+    document = ours("gpu-nodes", SUITE, inventory=INVENTORY)
+    assert document["summary"]["rounds"] <= 9
+    assert document["summary"]["live"] == []
+    for machine in converged.hosts:
+        found = document["hosts"][machine.name]
+        assert (found["connects"], found["execs"]) == (1, document["summary"]["rounds"])
+
+
+def in_words(name: str) -> str:
+    """A check's name from pytest's: ``test_file[ssh://gpu-01-/etc-1]`` is ``file [/etc-1]``."""
+    function, _, rest = name.partition("[")
+    own = rest.removesuffix("]").partition(NAME)[2].removeprefix("-")
+    words = function.removeprefix("test_").replace("_", " ")
+    return f"{words} [{own}]" if own else words
