@@ -1,7 +1,8 @@
 """The same plain testinfra tests over our connections and over testinfra's own backends.
 
-All ways run in turn, in rounds, so that the machine's noise hits all of them; the ratio of the medians is what
-counts. testinfra's ``ssh://`` runs as shipped, which is one login a command, and ``paramiko://`` keeps its session.
+All ways run in turn, in rounds, so that the machine's noise hits all of them; the ratio of the medians is
+what counts. testinfra's ``ssh://`` runs as shipped, which is one login a command; ``paramiko://`` keeps its
+session.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
 
 @contextlib.contextmanager
 def no_sudo_passwords(hosts: Sequence[Login]) -> Iterator[None]:
-    """Lab hosts whose sudo asks for a password ask for none meanwhile: testinfra's backends cannot give one."""
+    """Lab hosts ask for no sudo password meanwhile: testinfra's backends cannot give one."""
     file, lab = "/etc/sudoers.d/zz-bench", Lab.named()
     asking = [lab.host(login.host) for login in hosts if login.become_password is not None]
     for host, login in zip(

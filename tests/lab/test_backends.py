@@ -1,4 +1,4 @@
-"""The same plain testinfra tests over our connections and over testinfra's own backends: the same outcomes."""
+"""Plain testinfra tests have the same outcomes over our connections and over testinfra's own backends."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ NAME = "gpu-01"
 """A host whose sudo asks for no password: testinfra's backends cannot give one."""
 
 FAULTS = (
-    "systemctl stop docker.socket docker.service; systemctl mask docker.service; chmod 600 /etc/docker/daemon.json",
+    "systemctl stop docker.socket docker.service; systemctl mask docker.service",
+    "chmod 600 /etc/docker/daemon.json",
     "mv /etc/os-release /etc/os-release.kept; cp /etc/os-release.kept /etc/os-release",
     "sysctl -q -w net.ipv4.ip_forward=0; chmod 700 /etc/docker",
 )
 MENDED = (
     "sysctl -q -w net.ipv4.ip_forward=1; chmod 755 /etc/docker",
     "mv /etc/os-release.kept /etc/os-release",
-    "chmod 644 /etc/docker/daemon.json; systemctl unmask docker.service; systemctl start docker.socket docker.service",
+    "chmod 644 /etc/docker/daemon.json",
+    "systemctl unmask docker.service; systemctl start docker.socket docker.service",
 )
 WORDS = {"pass": "PASSED", "fail": "FAILED", "skip": "SKIPPED"}
 
