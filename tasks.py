@@ -88,10 +88,20 @@ def demo(c: Context) -> None:
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
         "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
+        "campaign": "one campaign as a whole, of which other runs take a sample: verify",
+        "seed": "which sample of the campaigns is taken",
         "k": "only tests whose name matches, as pytest's -k",
     }
 )
-def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, k: str = "") -> None:
+def test(
+    c: Context,
+    unit: bool = False,
+    lab: bool = False,
+    slow: bool = False,
+    campaign: str = "",
+    seed: str = "",
+    k: str = "",
+) -> None:
     """Run the tests. Lab hosts need root on Debian; their tests are skipped elsewhere.
 
     inv test --unit -k inventory
@@ -101,6 +111,10 @@ def test(c: Context, unit: bool = False, lab: bool = False, slow: bool = False, 
 
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
+    if campaign:
+        chosen = ["-m", "campaign", f"--campaign={campaign}"]
+    if seed:
+        chosen += [f"--seed={seed}"]
     _install_developers_tools()
     pytest = [sys.executable, "-m", "pytest", *paths, *chosen]
     with terminal.error_boundary():

@@ -1,15 +1,43 @@
-"""Options of all tests."""
+"""Options of all tests, and campaigns: many cases of which most runs take a sample."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--update-golden`` writes the golden files anew."""
+    """``--update-golden`` writes the golden files anew; a campaign runs as a whole, or a sample of it."""
     parser.addoption(
         "--update-golden", action="store_true", help="write golden files anew; look at the difference in git"
     )
+    parser.addoption("--campaign", default="", help="run all cases of this campaign, and nothing else")
+    parser.addoption("--seed", default="1", help="chooses the samples of campaigns")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of no campaign, or of another one.
+
+    :raises pytest.UsageError: if no test is of the campaign.
+    """
+    name = config.getoption("--campaign")
+    if not name:
+        return
+    chosen = [item for item in items if any(mark.args == (name,) for mark in item.iter_markers("campaign"))]
+    if not chosen:
+        raise pytest.UsageError(f"there is no campaign {name!r}")
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def cases(config: pytest.Config, campaign: str, all_cases: Mapping[str, object], size: int) -> Sequence[str]:
+    """The names of a campaign's cases that this run takes: all, or a sample that the seed chooses."""
+    if config.getoption("--campaign") == campaign:
+        return list(all_cases)
+    chosen = set(random.Random(str(config.getoption("--seed"))).sample(sorted(all_cases), size))
+    return [name for name in all_cases if name in chosen]
 
 
 @pytest.fixture
