@@ -228,4 +228,5 @@ def _result(name: str, host: VerifyHost, running: Running) -> HostResult:
         seconds=host.backend.memory.seconds,
         connects=connection.connects,
         execs=connection.execs,
+        address=connection.login.address,
     )
