@@ -30,7 +30,9 @@ from provision.verify.subjects import subject_of, title_of
 SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpu-provision" / "verify"
+
+_HOME = os.path.expanduser("~/.cache")  # noqa: PTH111  # Path's raises where there is no home
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or _HOME, "gpu-provision", "verify")
 """Where the checks that failed are remembered, for ``--lf``."""
 
 
