@@ -11,7 +11,7 @@ from provision.cli.options import HELP, Options, task
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     check="only plan; exit code 3 if changes are pending",
     diff="show what changes inside files",
     yes="do not ask before applying",
@@ -57,7 +57,7 @@ def provision(
         question = f"Apply this to {report.counted(len(pending), 'host')}?"
         if check:
             all_hosts.planned()
-        elif asked and not terminal.confirmed(question):
+        elif asked and not terminal.confirmed(question, "--yes"):
             terminal.log("nothing was changed")
             raise SystemExit(3)
         else:
@@ -72,7 +72,7 @@ def provision(
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     out="save the plan, secrets included, for provision --plan",
 )
 def plan(options: Options, *, out: str = "") -> None:
@@ -100,7 +100,7 @@ def plan(options: Options, *, out: str = "") -> None:
 
 
 @task(
-    "hosts inventory roles forks enroll ask_become_pass json",
+    "hosts inventory roles forks enroll accept_new ask_become_pass json",
     k="only checks whose name matches: 'triton and not gpu-02'",
     junit="write a JUnit report here",
 )
@@ -133,7 +133,7 @@ def verify(options: Options, *, k: str = "", junit: str = "") -> None:
     raise SystemExit(found.exit_code)
 
 
-@task("hosts inventory forks enroll json")
+@task("hosts inventory forks enroll accept_new json")
 def facts(options: Options) -> None:
     """Show what hosts are: system, kernel, GPUs on the bus.
 
@@ -145,8 +145,7 @@ def facts(options: Options) -> None:
     from provision.run.fleet import gather_facts, logins
 
     ways = logins(arguments.select(options))
-    if options.enroll:
-        arguments.enroll_hosts(ways)
+    arguments.enroll_hosts(options, ways)
     found, errors = gather_facts(ways, options.forks)
     if options.json:
         document = {name: asdict(value) for name, value in found.items()}
