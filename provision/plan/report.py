@@ -6,18 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from provision.inventory.folding import folded
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import SPOOL
 from provision.resource import Change
 
 SCHEMA = 1
-
-
-def folded(names: Sequence[str], most: int = 8) -> str:
-    """Host names in one line, the long list cut with its count."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} … ({len(names)} hosts)"
 
 
 def by_text(texts: Mapping[str, str]) -> list[str]:

@@ -886,14 +886,14 @@ def test_document() -> None:
 
 def test_text_folds_equal_hosts_and_has_a_sentence_for_each_failure() -> None:
     text = fleet().text()
-    assert re.search(r"^gpu-01, gpu-02: ok: \d+ checks passed$", text, re.MULTILINE)
+    assert re.search(r"^gpu-\[01-02\]: \d+ passed$", text, re.MULTILINE)
     assert re.search(
-        rf"^  FAIL triton llm: canary .*: the server's process sees 0 GPUs and not {UUID}$",
+        rf"^FAIL triton llm: canary .*: gpu-03\n  the server's process sees 0 GPUs and not {UUID}$",
         text,
         re.MULTILINE,
     )
-    assert "gpu-04: unreachable: no answer within 10 s\n  hint: is it on?" in text
-    assert re.search(r"^6 hosts in .*: 3 ok, 2 failed, 1 unreachable$", text, re.MULTILINE)
+    assert "UNREACHABLE gpu-04\n  no answer within 10 s\n  hint: is it on?" in text
+    assert re.search(r"^6 hosts in .*: 3 ok, 2 failed, 1 unreachable; 0 execs$", text, re.MULTILINE)
     assert "Traceback" not in text
 
 
