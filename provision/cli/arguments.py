@@ -114,8 +114,7 @@ def reachable(options: Options, *, bare: bool = False) -> list[Target]:
     if options.ask_become_pass:
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
-    if options.enroll:
-        enroll_hosts([target.login for target in found])
+    enroll_hosts(options, [target.login for target in found])
     _require_known(named, [target.login for target in found])
     return found
 
@@ -131,25 +130,29 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
         raise InventoryError(
             f"the SSH host key of {names} is not known",
             where=hosts[unknown[0]].where(),
-            hint="--enroll shows such keys and records them; or give host_key: in the inventory",
+            hint="--enroll shows such keys and asks; or give host_key: in the inventory",
         )
 
 
 def enroll_hosts(
+    options: Options,
     logins: Sequence[Login],
-    ask: Callable[[str], bool] = terminal.confirmed,
+    ask: Callable[[str, str], bool] = terminal.confirmed,
     fetch: Callable[[Login], HostKey] = fetch_host_key,
 ) -> None:
-    """Show the keys of unknown hosts, and record them if somebody agrees.
+    """Show the keys of unknown hosts, and record them if that is wanted and somebody agrees.
 
     :raises UsageError: if nobody does, or they cannot be written.
     """
+    if not (options.enroll or options.accept_new):
+        return
     keys = new_keys(logins, terminal.log, fetch)
     for login, key in keys:
         terminal.log(f"{login.host}: {key.kind} {key.fingerprint}")
-    if keys and not ask(
+    question = (
         "Trust this key from now on?" if len(keys) == 1 else f"Trust these {len(keys)} keys from now on?"
-    ):
+    )
+    if keys and not options.accept_new and not ask(question, "--accept-new"):
         raise UsageError("the keys were not recorded", hint="compare them on the hosts' consoles first")
     record(keys)
 

@@ -14,9 +14,10 @@ from invoke.tasks import Task
 Function = Callable[..., None]
 
 HELP = {
+    "accept_new": "record the keys of unknown hosts without asking",
     "allow_branch_change": "allow another driver branch than the installed one",
     "ask_become_pass": "ask for sudo's password",
-    "enroll": "show the keys of unknown hosts, and record them",
+    "enroll": "show the keys of unknown hosts, ask, and record them",
     "forks": "hosts at the same time (50)",
     "hosts": "pattern: group, host, a:b, a:&b, a:!b, web*, ~regex",
     "inventory": "file, folder or script; or $PROVISION_INVENTORY",
@@ -37,6 +38,7 @@ class Options:
     reboot: bool = False
     allow_branch_change: bool = False
     enroll: bool = False
+    accept_new: bool = False
     ask_become_pass: bool = False
     json: bool = False
 
@@ -58,11 +60,17 @@ def task(shared: str, **own: str) -> Callable[[Function], Task[Function]]:
 
     def made(function: Function) -> Task[Function]:
         @functools.wraps(function)
-        def run(_: Context, **values: Any) -> None:
+        def run(context: Context, **values: Any) -> None:
             from provision.cli.terminal import error_boundary
+            from provision.errors import UsageError
 
             options = Options(**{name: values.pop(name) for name in names})
             with error_boundary():
+                if context.config.run.dry:
+                    raise UsageError(
+                        "invoke's --dry is not for these tasks, which run no commands of this machine",
+                        hint="provision --check only plans",
+                    )
                 function(options, **values)
 
         # Invoke reads from the signature which options there are, and drops its first parameter, the context.

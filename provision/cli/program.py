@@ -116,7 +116,7 @@ class Program(InvokeProgram):
         text = terminal.named(inspect.getdoc(self.collection[name]) or "")
         print(f"Usage: {self.binary} {name} [OPTIONS]\n\n{text}\n")
         if options := self.parser.contexts[name].help_tuples():
-            print("Options:\n")
+            print("Options:")
             self.print_columns(options)
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ from provision.cli.options import HELP, Options, task
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     check="only plan; exit code 3 if changes are pending",
     diff="show what changes inside files",
     yes="do not ask before applying",
@@ -57,7 +57,7 @@ def provision(
         question = f"Apply this to {report.counted(len(pending), 'host')}?"
         if check:
             all_hosts.planned()
-        elif asked and not terminal.confirmed(question):
+        elif asked and not terminal.confirmed(question, "--yes"):
             terminal.log("nothing was changed")
             raise SystemExit(3)
         else:
@@ -72,7 +72,7 @@ def provision(
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change enroll ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     out="save the plan, secrets included, for provision --plan",
 )
 def plan(options: Options, *, out: str = "") -> None:
@@ -100,9 +100,13 @@ def plan(options: Options, *, out: str = "") -> None:
 
 
 @task(
+<<<<<<< HEAD
     "hosts inventory roles forks enroll ask_become_pass json",
     tests="your own tests instead of ours: DIR,FILE.py",
     quick="start no containers: seconds instead of minutes",
+=======
+    "hosts inventory roles forks enroll accept_new ask_become_pass json",
+>>>>>>> main
     k="only checks whose name matches: 'triton and not gpu-02'",
     lf="only the checks that failed the last time",
     x="end at the first check that fails",
@@ -161,7 +165,7 @@ def verify(
     raise SystemExit(found.exit_code)
 
 
-@task("hosts inventory forks enroll json")
+@task("hosts inventory forks enroll accept_new json")
 def facts(options: Options) -> None:
     """Show what hosts are: system, kernel, GPUs on the bus.
 
@@ -173,8 +177,7 @@ def facts(options: Options) -> None:
     from provision.run.fleet import gather_facts, logins
 
     ways = logins(arguments.select(options))
-    if options.enroll:
-        arguments.enroll_hosts(ways)
+    arguments.enroll_hosts(options, ways)
     found, errors = gather_facts(ways, options.forks)
     if options.json:
         document = {name: asdict(value) for name, value in found.items()}

@@ -126,9 +126,16 @@ def working() -> Iterator[Callable[[str], None]]:
         yield say
 
 
-def confirmed(question: str) -> bool:
-    """Ask a yes-or-no question where somebody can answer; elsewhere the answer is yes."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
+def confirmed(question: str, instead: str) -> bool:
+    """Ask whether something may be written. All that writes on hosts or records their keys asks here.
+
+    :param instead: the option that says yes where nobody can be asked.
+    :raises UsageError: where nobody can be asked.
+    """
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{question} Nobody can be asked here, so nothing was changed",
+            hint=f"{instead} says yes; a terminal asks",
+        )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in ("y", "yes")

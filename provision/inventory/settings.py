@@ -100,6 +100,23 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
         raise _error(_problems(model, where, {key: value}, error)) from None
 
 
+def refuse_misspelt(host: Host, models: Mapping[str, type[BaseModel]]) -> None:
+    """Refuse a variable that is a role's settings under a name that is almost the role's.
+
+    :param models: the settings of all roles, by name.
+    :raises SettingsError: naming the role that was meant.
+    """
+    for name in host.vars:
+        value = host.settings(name)
+        for meant in () if name in models else difflib.get_close_matches(name, models, 1, 0.8):
+            if isinstance(value, Mapping) and value.keys() <= models[meant].model_fields.keys():
+                raise SettingsError(
+                    f"no role is called {name}: did you mean {meant}?",
+                    where=host.where(name),
+                    hint=f"{meant}: … holds the settings of the role {meant}; no role reads {name}",
+                )
+
+
 def _error(problems: Sequence[_Problem]) -> SettingsError:
     """Join problems, one a line; a hint stands behind its problem where there are several."""
     ordered = sorted(

@@ -15,7 +15,7 @@ from provision.connection.login import Login
 from provision.errors import HostError, InventoryError, UnreachableError, UsageError
 from provision.facts import VIRTUALIZATION, Facts
 from provision.inventory import Host
-from provision.inventory.settings import read
+from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.role import Role
@@ -100,7 +100,9 @@ def targets(
     config = ssh_config()
     found: list[Target] = []
     without: list[Host] = []
+    models = {role.name: role.settings for role in roles}
     for host in hosts:
+        refuse_misspelt(host, models)
         settings = {
             role: read(role.settings, host, role.name, role.shared)
             for role in roles

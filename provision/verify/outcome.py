@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -180,9 +181,8 @@ def _errors(hosts: Iterable[HostResult]) -> Iterator[str]:
 
 def _anonymous(text: str, host: HostResult) -> str:
     """``text`` without the host's own name and address, by which equal errors of two hosts differ."""
-    for own in (host.address, host.host):
-        text = text.replace(own, HOST) if own else text
-    return text
+    own = "|".join(re.escape(name) for name in (host.address, host.host) if name)
+    return re.sub(rf"(?<!\w)(?:{own})(?!\w)", HOST, text)
 
 
 def _one(texts: Sequence[str], hosts: Sequence[str]) -> str:

@@ -105,7 +105,11 @@ def test_an_unknown_host_key_is_refused_and_enrolled_once_shown(lab: Lab, tmp_pa
     assert refused.code == 1
     assert "is not known: ssh-ed25519 SHA256:" in refused.err
     assert "--enroll" in refused.err
-    enrolled = inv("facts", "--hosts", "gpu-01", "--enroll", inventory=source)
+    unasked = inv("facts", "--hosts", "gpu-01", "--enroll", inventory=source)
+    assert unasked.code == 2
+    assert "Nobody can be asked here, so nothing was changed" in unasked.err
+    assert not known.exists()
+    enrolled = inv("facts", "--hosts", "gpu-01", "--accept-new", inventory=source)
     assert enrolled.code == 0, str(enrolled)
     assert "gpu-01: ssh-ed25519 SHA256:" in enrolled.err
     assert inv("facts", "--hosts", "gpu-01", inventory=source).code == 0

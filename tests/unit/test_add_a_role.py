@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ClusterShell.NodeSet import NodeSet
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -131,7 +132,9 @@ def test_check_roles_holds_it_to_the_tests_of_ours(site: Path) -> None:
     before = command(site, "check-roles")
     assert (before.returncode, "there is no golden file" in before.stdout) == (3, True), before.stdout
     assert command(site, "check-roles", "--update-golden").returncode == 0
-    assert all(f"{system}" in golden.read_text("utf-8") for system in SYSTEMS)
+    heads = [line for line in golden.read_text("utf-8").splitlines() if line[:1].strip()]
+    planned = [system for head in heads for system in NodeSet(head.partition(": ")[0])]
+    assert set(SYSTEMS) <= set(planned)
     after = command(site, "check-roles")
     assert after.returncode == 0, after.stdout
     golden.write_text("another plan\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.cli.arguments import enroll_hosts
+from provision.cli.options import Options
 from provision.connection import knows
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
@@ -15,6 +16,9 @@ from provision.errors import UnreachableError, UsageError
 
 KEY = HostKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F")
 OTHER = HostKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIMeM8Y5TBNmT5iUTVTRkqAoQT9OTRzYxfNpPH1QvQYkq")
+
+
+ENROLL = Options(enroll=True)
 
 
 @dataclass
@@ -28,7 +32,8 @@ class Operator:
     questions: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
 
-    def ask(self, question: str) -> bool:
+    def ask(self, question: str, instead: str) -> bool:
+        assert instead == "--accept-new"
         self.questions.append(question)
         return self.answer
 
@@ -38,8 +43,8 @@ class Operator:
             raise UnreachableError("off", "no route to host")
         return KEY
 
-    def enroll(self, *logins: Login) -> None:
-        enroll_hosts(logins, self.ask, self.fetch)
+    def enroll(self, *logins: Login, options: Options = ENROLL) -> None:
+        enroll_hosts(options, logins, self.ask, self.fetch)
 
 
 def login(file: Path, name: str = "h1", port: int = 22) -> Login:
@@ -76,6 +81,20 @@ def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:
         operator.enroll(login(tmp_path / "known_hosts"))
     assert caught.value.hint == "compare them on the hosts' consoles first"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_are_only_looked_at_where_that_is_wanted(tmp_path: Path) -> None:
+    operator = Operator()
+    operator.enroll(login(tmp_path / "known_hosts"), options=Options())
+    assert (operator.fetched, operator.questions, list(tmp_path.iterdir())) == ([], [], [])
+
+
+def test_new_keys_are_recorded_unasked_where_an_option_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    operator = Operator(answer=False)
+    operator.enroll(login(file), options=Options(accept_new=True))
+    assert operator.questions == []
+    assert file.read_text() == f"h1.example.org {KEY.kind} {KEY.base64}\n"
 
 
 def test_a_known_host_is_left_alone_even_where_it_shows_another_key(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from provision.errors import SettingsError
 from provision.inventory import Host
 from provision.inventory.build import Builder
 from provision.inventory.document import parse
-from provision.inventory.settings import read
+from provision.inventory.settings import read, refuse_misspelt
 from provision.inventory.sources import load
+from provision.roles import all_roles
 from provision.roles.docker import role as docker
 from provision.roles.driver import role as driver
 from provision.roles.toolkit import role as toolkit
@@ -193,3 +194,34 @@ def test_the_example_fleet_is_valid(role: Any) -> None:
     for host in load([EXAMPLE]).hosts.values():
         assert role.name in host.vars
         read(role.settings, host, role.name)
+
+
+def host_with(text: str) -> Host:
+    """A host with these variables."""
+    builder = Builder()
+    builder.add_document(parse(f"all: {{hosts: {{n1: {{{text}}}}}}}", "inv.yml"))
+    (host,) = builder.build().select("all")
+    return host
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("dokcer: {}", "docker"),
+        ("tritn: {instances: {}}", "triton"),
+        ("drivers: {branch: 580}", "driver"),
+        ("tool-kit: {version: 1.20.0-1}", "toolkit"),
+    ],
+)
+def test_a_role_under_almost_its_name_is_refused(text: str, meant: str) -> None:
+    host = host_with(text)
+    with pytest.raises(SettingsError, match=f"did you mean {meant}"):
+        refuse_misspelt(host, {role.name: role.settings for role in all_roles()})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["docker: {}", "dockers: [a]", "tritons: {count: 3}", "drivers: {nvidia: 1}", "chrony: {}", "driver_: x"],
+)
+def test_other_variables_are_none_of_our_business(text: str) -> None:
+    refuse_misspelt(host_with(text), {role.name: role.settings for role in all_roles()})

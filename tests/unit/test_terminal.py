@@ -35,7 +35,7 @@ def at_a_terminal(program: str, terminal: int) -> subprocess.Popen[str]:
 
 def test_only_a_yes_is_a_yes() -> None:
     answers = {"y": True, "yes": True, " YES ": True, "": False, "n": False, "yep": False, "x": False}
-    asking = f"for _ in range({len(answers)}): print(terminal.confirmed('Go?'), flush=True)"
+    asking = f"for _ in range({len(answers)}): print(terminal.confirmed('Go?', '--yes'), flush=True)"
     ours, theirs = pty.openpty()
     with at_a_terminal(asking, theirs) as program:
         os.close(theirs)
@@ -49,11 +49,26 @@ def test_only_a_yes_is_a_yes() -> None:
 
 def test_the_end_of_the_input_is_no_yes() -> None:
     ours, theirs = pty.openpty()
-    with at_a_terminal("print(terminal.confirmed('Go?'))", theirs) as program:
+    with at_a_terminal("print(terminal.confirmed('Go?', '--yes'))", theirs) as program:
         os.close(theirs)
         os.write(ours, b"\x04")
         assert program.communicate()[0] == "False\n"
     os.close(ours)
+
+
+@pytest.mark.parametrize("stdin", ["/dev/null", None])
+def test_where_nobody_can_be_asked_nothing_is_agreed_to(stdin: str | None) -> None:
+    program = f"{PROGRAM}\nwith terminal.error_boundary():\n    terminal.confirmed('Go?', '--yes')\n"
+    argv = [sys.executable, "-c", program]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *argv]
+    with Path(stdin or "/dev/null").open() as given:
+        ran = subprocess.run(
+            argv if stdin else closed, cwd=ROOT, stdin=given, capture_output=True, text=True, check=False
+        )
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        "error: Go? Nobody can be asked here, so nothing was changed\nhint: --yes says yes; a terminal asks\n"
+    )
 
 
 def test_hints_name_the_program_that_runs(tmp_path: Path) -> None:
