@@ -1,6 +1,16 @@
 # shellcheck shell=sh
-# needs: driver/kernels.sh driver/initramfs.sh driver/library.sh shell/nvidia_smi.sh shell/dnf_state.sh
+# needs: driver/kernels.sh driver/initramfs.sh driver/library.sh driver/nodes.sh shell/nvidia_smi.sh shell/dnf_state.sh
+# needs: shell/facts.sh
 # What verification asks of the driver.
+
+# driver_state: NVIDIA's devices on the PCI bus, version and origin of the loaded module, and device nodes that are
+# missing: a word and its text in every line. Nothing here starts a program that makes nodes.
+driver_state() {
+  nvidia_devices | sed 's/^/pci /'
+  sed 's/^/module /' /sys/module/nvidia/version
+  sed -n 's/^NVRM version: */kind /p' /proc/driver/nvidia/version
+  if [ -e /proc/driver/nvidia/version ]; then missing_nodes | sed 's/^/node /'; fi
+} 2>/dev/null
 
 # driver_libraries: the files behind the library's links.
 driver_libraries() {
