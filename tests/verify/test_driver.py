@@ -78,7 +78,8 @@ def test_gpus_are_on_the_bus(host: Host) -> None:
     assert host.nvidia.addresses
 
 
-def test_packages_are_installed(host: Host, packages: Packages) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("packages")
+def test_packages_are_installed(host: Host) -> None:
     if lost := host.nvidia.lost_files:
         more = f" and {len(lost) - 1} more" if lost[1:] else ""
         raise Missing(
@@ -95,12 +96,8 @@ def test_no_driver_is_beside_that_of_packages(host: Host) -> None:
     )
 
 
-def test_files_are_as_provisioned(
-    host: Host,
-    settings: DriverSettings,
-    facts: Facts,
-    chosen: DriverPackages,  # noqa: ARG001
-) -> None:
+@pytest.mark.usefixtures("chosen")
+def test_files_are_as_provisioned(host: Host, settings: DriverSettings, facts: Facts) -> None:
     require_files(host, settings, facts)
 
 

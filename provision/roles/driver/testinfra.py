@@ -47,7 +47,7 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         return Output(result.rc, result.stdout_bytes, result.stderr_bytes)
 
     def _probe(self, probe: Probe, seconds: float = 40) -> Output:
-        return self._ask(probe.script, *probe.shell, seconds=seconds)
+        return self._ask(probe.script, probe.shell[0], seconds)
 
     # ── before nvidia-smi ────────────────────────────────────────────────────────────────────────────────
 
@@ -174,7 +174,9 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
             found[f"{name.partition('.so.')[0]} in {folder}"] = path.partition(".so.")[2]
         if not libraries:
             found["libnvidia-ml.so.1"] = ""
-        return found | {"nvidia-smi": card.driver for card in cards(self._probe(GPUS))}
+        for card in cards(self._probe(GPUS)):
+            found["nvidia-smi"] = card.driver
+        return found
 
     def require_one_version(self, more: Mapping[str, str] = {}) -> None:
         """See that all parts that run are of one version, and that those of ``more`` are too.
@@ -208,10 +210,14 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
     # ── apt ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def candidate(self, package: str) -> str:
-        """The version that apt would install now; empty if it has none."""
-        found = re.search(
-            r"^  Candidate: (\S+)", self.run("apt-cache policy %s", package).stdout, re.MULTILINE
-        )
+        """The version that apt would install now; empty if it has none.
+
+        :raises Missing: if apt cannot read its sources.
+        """
+        answer = self.run("apt-cache policy %s", package)
+        if errors := re.findall(r"^E: (.*)", answer.stderr, re.MULTILINE):
+            raise Missing("apt sources", f"apt cannot read its sources: {errors[0]}", AGAIN)
+        found = re.search(r"^  Candidate: (\S+)", answer.stdout, re.MULTILINE)
         return found[1] if found and found[1] != "(none)" else ""
 
     @property
