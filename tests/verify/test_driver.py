@@ -167,6 +167,7 @@ def test_module_is_signed_where_that_is_needed(host: Host, facts: Facts) -> None
         warn("Secure Boot is on, and the module that is loaded is not signed: validation is off in shim")
 
 
+@pytest.mark.usefixtures("chosen")
 @pytest.mark.hint(f"{AGAIN}, then reboot the host")
 def test_version_is_the_one_requested(host: Host, settings: DriverSettings) -> None:
     host.nvidia.require_one_version()

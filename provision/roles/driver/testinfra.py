@@ -103,8 +103,9 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
     @property
     def flavour(self) -> str:
         """Of the module that is loaded: ``open`` or ``proprietary``."""
-        kind = self._state.get("kind", []) if self.module_version else []
-        return "open" if any("Open Kernel Module" in line for line in kind) else "proprietary"
+        if self.module_version and (kind := self._state.get("kind")):
+            return "open" if "Open Kernel Module" in kind[0] else "proprietary"
+        raise Missing("driver version", "no version can be read of /proc/driver/nvidia", AGAIN)
 
     @property
     def signer(self) -> str:
