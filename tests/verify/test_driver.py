@@ -96,7 +96,7 @@ def test_no_driver_is_beside_that_of_packages(host: Host) -> None:
     )
 
 
-@pytest.mark.usefixtures("chosen")
+@pytest.mark.usefixtures("held")
 def test_files_are_as_provisioned(host: Host, settings: DriverSettings, facts: Facts) -> None:
     require_files(host, settings, facts)
 
@@ -191,6 +191,7 @@ def test_packages_are_held(settings: DriverSettings, packages: Packages, held: l
     assert not loose, f"the next upgrade of the system may move {', '.join(loose)}: not held"
 
 
+@pytest.mark.usefixtures("held")
 @pytest.mark.hint("on the host: apt-cache policy; a file in /etc/apt stands against provision-driver")
 def test_branch_is_pinned(host: Host, settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> None:
     """What apt makes of all its files, ours among them."""
@@ -260,7 +261,8 @@ def test_fabric_manager_is_where_the_switches_are(
 def require_unit(host: Host, name: str) -> None:
     """See that a unit runs as its files say, and does so after a reboot too."""
     service = host.service(name)
-    assert service.is_running, f"{name} does not run"
+    if not service.is_running:
+        raise Missing(name, f"{name} does not run")
     assert service.is_enabled, f"{name} is not enabled, so it does not run after a reboot"
     assert service.systemd_properties["NeedDaemonReload"] == "no", (
         f"systemd runs {name} as its files were before they changed"

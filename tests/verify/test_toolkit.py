@@ -10,6 +10,7 @@ from testinfra.host import Host
 from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.packages.installed import Installed, require
+from provision.resources.packages.repository import package_source
 from provision.resources.packages.sets import Package
 from provision.roles.toolkit import cdi
 from provision.roles.toolkit.config import CONFIG_TOML, differing
@@ -25,12 +26,12 @@ from provision.roles.toolkit.role import (
     resources,
     source_of,
 )
-from provision.run.host import Target
-from provision.verify import Missing, fail, skip, warn
+from provision.verify import Missing, Target, fail, skip, warn
 from provision.verify.written import differing as differing_files
 
 ROLE = "toolkit"
 AGAIN = "inv provision --hosts {host} --roles toolkit"
+PERSISTENCE = "nvidia-persistenced.service"
 RESTART = f"on the host: systemctl restart {cdi.UNIT}"
 
 Packages = Mapping[str, Installed]
@@ -78,7 +79,11 @@ def test_files_of_its_packages_are_as_they_came(host: Host) -> None:
 
 
 def test_files_are_as_provisioned(host: Host, settings: ToolkitSettings, facts: Facts) -> None:
-    if wrong := differing_files(host, resources(settings, facts)):
+    try:
+        wrong = differing_files(host, resources(settings, facts))
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
+    if wrong:
         fail("; ".join(wrong), AGAIN)
 
 
@@ -99,9 +104,14 @@ def test_packages_are_held(packages: Packages, settings: ToolkitSettings) -> Non
 
 @pytest.mark.hint(AGAIN)
 def test_sources_do_not_contradict(host: Host, settings: ToolkitSettings, facts: Facts) -> None:
-    ours = source_of(settings, facts).uri.rstrip("/")
-    others = host.container_toolkit.apt_sources - {ours}
-    strangers = sorted(u for u in others if any(f"/{part}/" in f"{u}/" for part in OLD_REPOSITORIES))
+    own = [file.path for file in package_source(source_of(settings, facts), facts)]
+    strangers = [
+        f"{entry.uri} in {file.path}"
+        for file in host.container_toolkit.sources(facts.family or "debian")
+        if file.path not in own
+        for entry in file.entries
+        if any(f"/{part}/" in f"{entry.uri}/" for part in OLD_REPOSITORIES)
+    ]
     assert not strangers, f"the toolkit's packages have another source: {strangers[0]}"
 
 
@@ -157,11 +167,13 @@ def test_cdi_spec_is_of_this_driver(host: Host, specs: cdi.CdiState) -> None:
 
 
 def require_what_it_names(host: Host, spec: cdi.Spec) -> None:
-    """See that a spec is not stale because something else is wrong: files that are gone, two versions."""
+    """See that a spec is not stale because something else is wrong: what it names is gone, two versions."""
+    sockets = [] if host.service(PERSISTENCE).is_running else [p for p in spec.gone if "persistenced" in p]
     for base, lost in (
         ("toolkit packages", host.container_toolkit.damaged_files),
         ("driver packages", host.nvidia.lost_files),
         ("device nodes", host.nvidia.missing_nodes),
+        (PERSISTENCE, sockets),
     ):
         if gone := [path for path in spec.gone if path in lost]:
             raise Missing(base, f"{gone[0]}, which {spec.path} names, is gone", AGAIN)

@@ -9,12 +9,15 @@ from testinfra.modules.base import InstanceModule
 
 from provision.causes.known_messages import cause
 from provision.errors import Refusal
+from provision.facts import Family
 from provision.finding import Missing
 from provision.probe import Output, words
+from provision.resources.file import parse_contents
 from provision.resources.packages.installed import INSTALLED, Installed, installed
+from provision.resources.packages.other_sources import SOURCES, SourceFile
 from provision.roles.toolkit import cdi
 from provision.roles.toolkit.config import CONFIG_TOML, read
-from provision.roles.toolkit.role import PACKAGES
+from provision.roles.toolkit.role import OLD_REPOSITORIES, PACKAGES
 from provision.shell import assembled
 
 AGAIN = "inv provision --hosts {host} --roles toolkit"
@@ -72,13 +75,15 @@ class ContainerToolkit(InstanceModule):  # type: ignore[misc]  # testinfra has n
         assert self._host.nvidia.module_version
         return cdi.parse(self._ask(cdi.QUESTION.script, *cdi.QUESTION.shell))
 
-    @property
-    def apt_sources(self) -> set[str]:
-        """The addresses of all repositories that apt knows; none on a host without apt.
+    def sources(self, family: Family) -> list[SourceFile]:
+        """The files of sources that name a repository of its packages.
 
         :raises Missing: if apt cannot read its sources.
         """
-        answer = self._ask("! command -v apt-get >/dev/null || apt-get indextargets --format '$(REPO_URI)'")
-        if errors := re.findall(r"^E: (.*)", answer.err, re.MULTILINE):
-            raise Missing("apt sources", f"apt cannot read its sources: {errors[0]}", AGAIN)
-        return {line.rstrip("/") for line in answer.out.splitlines()}
+        if family == "debian":
+            answer = self._ask("apt-get indextargets >/dev/null")
+            if errors := re.findall(r"^E: (.*)", answer.err, re.MULTILINE):
+                raise Missing("apt sources", f"apt cannot read its sources: {errors[0]}", AGAIN)
+        texts = [f"/{part}" for part in OLD_REPOSITORIES]
+        found = self._ask(words("other_sources", family, "", *texts), SOURCES)
+        return [SourceFile(path, text) for path, text in sorted(parse_contents(found.stdout).items())]

@@ -14,19 +14,15 @@ from provision.roles.toolkit.config import CONFIG_TOML
 from provision.roles.toolkit.role import PACKAGES, ToolkitSettings
 from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
-from tests.unit.examples import REPO, repo
+from tests.unit.examples import repo
 from tests.unit.verify import healthy_driver as nvidia
 from tests.unit.verify.healthy_driver import UUID, VERSION, capture, driver, files_of
 from tests.unit.verify.played_host import Played, There, look, said, verdicts
 
 INSTALLED = r"\ninstalled_packages nvidia-container-toolkit [^\n]*$"
 DAMAGED = r"\ndamaged_files [^\n]*$"
-CTK, CONFIG, CDI, SOURCES = (
-    r"^timeout .* nvidia-ctk",
-    r"cat /etc/nvidia-container",
-    r"\ncdi_state$",
-    r"apt-get indextargets",
-)
+CTK, CONFIG, CDI = r"^timeout .* nvidia-ctk", r"cat /etc/nvidia-container", r"\ncdi_state$"
+SOURCES, FOUND = r"^apt-get indextargets", r"\nother_sources [^\n]*$"
 TOML = "".join(capture("docker/B2_versions.txt").partition("#accept")[1:])
 LIBRARY = f"/usr/lib/x86_64-linux-gnu/libcuda.so.{VERSION}"
 
@@ -54,7 +50,8 @@ HEALTHY = nvidia.HEALTHY.with_(
         CTK: said("NVIDIA Container Toolkit CLI version 1.20.0\ncommit: 5505e2f\n"),
         CONFIG: said(TOML),
         CDI: said(cdi(GENERATED)),
-        SOURCES: said(f"{REPO['uri']}/\n"),
+        SOURCES: said(),
+        FOUND: said(),
     },
     files={CONFIG_TOML: There(TOML), "/sbin/ldconfig": There(mode=0o755), **files_of(toolkit())},
 )
@@ -80,6 +77,7 @@ UBUNTUS = '[nvidia-container-cli]\nldconfig = "@/sbin/ldconfig.real"\n'
 STRANGER = "https://x.example.org/libnvidia-container/stable/deb"
 COPY = "/var/run/cdi/copy.yaml"
 UVM = "/dev/nvidia-uvm"
+SOCKET = "/run/nvidia-persistenced/socket"
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "two versions": (
@@ -135,9 +133,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "apt cannot read its sources: Conflicting values set for option",
     ),
     "a second repository": (
-        {SOURCES: said(f"{REPO['uri']}/\n{STRANGER}/\n")},
+        {FOUND: said(f"==> /etc/apt/sources.list.d/a.list <==\ndeb {STRANGER}/ /\n")},
         "toolkit: sources do not contradict",
-        f"another source: {STRANGER}",
+        f"another source: {STRANGER}/ in /etc/apt/sources.list.d/a.list",
     ),
     "config.toml changed by hand": (
         {CONFIG: said(TOML.replace('"auto"', '"legacy"'))},
@@ -190,6 +188,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "driver: all parts are of one version",
         r"the loaded module 570\.211\.01",
+    ),
+    "no persistence daemon": (
+        {
+            CDI: said(cdi(GENERATED, more=f"gone {SOCKET}\n").replace("/usr/bin/nvidia-debugdump", SOCKET)),
+            r"^systemctl is-active nvidia-persistenced": said("inactive\n", 3),
+        },
+        "driver: persistence mode is on",
+        "nvidia-persistenced.service does not run",
     ),
     "module not loaded": ({nvidia.STATE: nvidia.state("")}, "driver: kernel module is loaded", "not loaded"),
     "two CDI specs in one folder": (
