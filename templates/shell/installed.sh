@@ -28,7 +28,7 @@ lost_files() {
   else
     list='rpm -ql' names=$(rpm -qa "$@")
   fi 2>/dev/null
-  # shellcheck disable=SC2086  # names are words
+  # shellcheck disable=SC2046,SC2086  # names are words
   $list $(echo "$names" | grep -v container) 2>/dev/null | grep -E '^(/usr)?/(lib|lib64|bin|sbin)/' |
     while read -r path; do [ -e "$path" ] || [ -L "$path" ] || echo "$path"; done
 }

@@ -118,15 +118,7 @@ def test_all_parts_are_of_one_version(host: Host, packages: Packages, chosen: Dr
 
 
 def test_every_gpu_on_the_bus_answers(host: Host) -> None:
-    there, answer = set(host.nvidia.addresses), {card.address for card in host.nvidia.gpus}
-    if silent := sorted(there - answer):
-        fail(
-            f"{len(there)} GPUs are on the PCI bus and {len(there & answer)} answer: "
-            f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not",
-            "on the host: dmesg | grep -i -e xid -e nvrm; a GPU that has fallen off the bus needs a reboot",
-        )
-    if unknown := sorted(answer - there):
-        fail(f"nvidia-smi shows {', '.join(unknown)}, which the PCI bus does not", "reboot the host")
+    host.nvidia.require_every_gpu()
 
 
 # ── the module ───────────────────────────────────────────────────────────────────────────────────────────

@@ -178,6 +178,8 @@ def require_what_it_names(host: Host, spec: cdi.Spec) -> None:
         if gone := [path for path in spec.gone if path in lost]:
             raise Missing(base, f"{gone[0]}, which {spec.path} names, is gone", AGAIN)
     host.nvidia.require_one_version()
+    if not spec.gone:
+        host.nvidia.require_every_gpu()
 
 
 def test_no_other_cdi_spec_contradicts(specs: cdi.CdiState) -> None:

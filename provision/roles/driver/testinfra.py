@@ -133,6 +133,23 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         base = next((base for pattern, base in BASES if re.search(pattern, said)), "nvidia-smi")
         raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint and hint.replace("HOST", "{host}"))
 
+    def require_every_gpu(self) -> None:
+        """See that every GPU on the bus is one that nvidia-smi shows.
+
+        :raises Missing: if one is not.
+        """
+        there, answer = set(self.addresses), {card.address for card in self.gpus}
+        if silent := sorted(there - answer):
+            verbs = ("is", "does") if len(silent) == 1 else ("are", "do")
+            raise Missing(
+                "every GPU",
+                f"GPU {', '.join(silent)} {verbs[0]} on the PCI bus and {verbs[1]} not answer",
+                "on the host: dmesg | grep -i -e xid -e nvrm; one that fell off the bus takes a reboot",
+            )
+        if unknown := sorted(answer - there):
+            message = f"nvidia-smi shows {', '.join(unknown)}, which the PCI bus does not"
+            raise Missing("every GPU", message, "reboot the host")
+
     @property
     def health(self) -> list[Reading]:
         """What nvidia-smi tells of the GPUs that somebody should know."""

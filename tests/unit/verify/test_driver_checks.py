@@ -300,7 +300,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
             "files": files_of(driver(), FACTS | {"pci": TWO}),
         },
         "every gpu on the bus answers",
-        "^2 GPUs are on the PCI bus and 1 answer: 0000:3b:00.0 does not$",
+        "^GPU 0000:3b:00.0 is on the PCI bus and does not answer$",
     ),
     "no GPU at all": (
         {"facts": {"pci": ""}, "answers": {STATE: state("", pci="")}},

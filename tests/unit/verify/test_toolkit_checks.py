@@ -189,6 +189,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "driver: all parts are of one version",
         r"the loaded module 570\.211\.01",
     ),
+    "a GPU does not answer": (
+        {
+            CDI: said(cdi(GENERATED).replace("minor 0\n", "")),
+            nvidia.SMI: nvidia.gpus(nvidia.row() | {"pci.bus_id": "00000000:3B:00.0"}),
+        },
+        "driver: every gpu on the bus answers",
+        "GPU 0000:00:06.0 is on the PCI bus and does not answer",
+    ),
     "no persistence daemon": (
         {
             CDI: said(cdi(GENERATED, more=f"gone {SOCKET}\n").replace("/usr/bin/nvidia-debugdump", SOCKET)),
