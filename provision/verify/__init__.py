@@ -19,8 +19,9 @@ from typing import NoReturn
 import pytest
 
 from provision.finding import Concern, Finding, Missing, fail, warn
+from provision.run.host import Target
 
-__all__ = ["Concern", "Finding", "Missing", "fail", "skip", "warn"]
+__all__ = ["Concern", "Finding", "Missing", "Target", "fail", "skip", "warn"]
 
 
 def skip(reason: str) -> NoReturn:

@@ -13,7 +13,6 @@ from provision.roles.driver.initramfs import Initramfs
 from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS
-from tests.verify.test_driver import VERIFY
 
 OLD, NEW = "6.1.0-9-amd64", "6.1.0-32-amd64"
 BLACKLIST = "/etc/modprobe.d/provision-nouveau.conf"
@@ -127,5 +126,5 @@ def test_what_is_in_an_image_is_verified(root: FakeRoot, program: str) -> None:
         root.write(f"/boot/initrd.img-{release}", f"init\n{text}")
     root.write(f"/boot/initramfs-{OLD}.img", "unreadable")
     root.program(program, 'grep -q -v unreadable "$1" && cat "$1"')
-    probe = Probe("", f"images_without {BLACKLIST.lstrip('/')}", VERIFY)
+    probe = Probe("", f"images_without {BLACKLIST.lstrip('/')}", ("driver/verify.sh",))
     assert root.sh(script_of(probe)).out.split() == [f"{root.folder}/boot/initrd.img-{NEW}"]

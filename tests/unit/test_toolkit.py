@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from provision.facts import Facts
-from provision.probe import words
 from provision.resource import Handler
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
@@ -21,10 +19,7 @@ from provision.roles import all_roles
 from provision.roles.toolkit.cdi import REFRESH, CdiSpecs
 from provision.roles.toolkit.config import ConfigToml
 from provision.roles.toolkit.role import HOOK_RUNS, LDCONFIG, MODE, NO_CGROUPS, PACKAGES, ROLE, declared
-from provision.shell import assembled
 from tests.unit.examples import H100, REPO, settings_of, with_gpus
-from tests.unit.fake_root import FakeRoot
-from tests.unit.sandbox import SHELLS
 
 UBUNTU = replace(H100, os="ubuntu", version="24.04", codename="noble")
 ROCKY = replace(H100, os="rocky", version="9.4", codename="", architecture="")
@@ -140,17 +135,3 @@ def test_every_role_replaces_other_sources_of_its_repository(role: str, changes:
     source = f"file:/etc/apt/sources.list.d/{slug}.sources"
     assert ids.index(f"other-sources:{slug}") < ids.index(source)
     assert source.removeprefix("file:") in next(r for r in resources if r.id == f"other-sources:{slug}").own  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_what_verify_asks(shell: str, tmp_path: Path) -> None:
-    root = FakeRoot(tmp_path, shell)
-    head = assembled("toolkit/verify.sh")
-    there = root.write("/programs/ldconfig.real")
-    there.chmod(0o755)
-    config = root.write("/config.toml", f'[nvidia-container-cli]\nldconfig = "@{there}"\n')
-    assert root.sh(head + words("ldconfigs", str(config))).out.split()[-1] == str(there)
-    root.program("dpkg-query", "echo installed a 1 hold; exit 1")
-    answer = root.sh(f"{head}toolkit_packages a b")
-    assert (answer.exit_code, answer.out) == (0, "installed a 1 hold\n")
-    assert root.calls[-1].endswith(" a b")

@@ -264,183 +264,13 @@ def test_healthy_host_passes_every_check() -> None:
     assert result.status == "ok"
 
 
-def second_gpu() -> Facts:
-    return Facts(**{**FACTS.__dict__, "gpus": (*FACTS.gpus, Gpu("0000:3b:00.0", 0x2330))})
-
-
 Broken = tuple[dict[str, Output], dict[str, str]]
 """What the host answers instead, and the failing checks, each with a pattern of its message."""
 
 NO_LIBRARY = capture("docker/H3_fault_no_lib.txt").splitlines()
-MISMATCH = said(capture("docker/H7a_mismatch.txt").partition("$ nvidia-smi\n")[2].partition("rc=")[0], 18)
 SEED = capture("docker/A2_seed_repro.txt")
 
 BROKEN: dict[str, Callable[[], Broken]] = {
-    "driver does not answer": lambda: (
-        {"gpus": said(capture("docker/H1_fault_no_nodes.txt").splitlines()[1], 9)},
-        {
-            "every gpu on the bus answers": "kernel module nvidia is not loaded",
-            "persistence mode is on": "kernel module nvidia is not loaded",
-            "plain container sees all gpus": "no GPU on the host",
-            "canary answers from the assigned gpus": "no GPU on the host",
-            "container sees the assigned gpus": "no GPU on the host",
-            "metrics show the assigned gpus": "no GPU on the host",
-        },
-    ),
-    "nvidia-smi hangs": lambda: (
-        {"gpus": said("", 124)},
-        {
-            "every gpu on the bus answers": "did not answer in time",
-            "persistence mode is on": "did not answer in time",
-            "plain container sees all gpus": "did not answer in time",
-            "canary answers from the assigned gpus": "did not answer in time",
-            "container sees the assigned gpus": "did not answer in time",
-            "metrics show the assigned gpus": "did not answer in time",
-        },
-    ),
-    "library of another version": lambda: (
-        {"driver libraries": said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.261.03\n")},
-        {"all parts are of one version": r"loaded module 580\.159\.04.*libnvidia-ml .*535\.261\.03"},
-    ),
-    "module not loaded": lambda: (
-        {"module version": said("", 1), "driver version": said("", 1)},
-        {
-            "kernel module is loaded": "not loaded",
-            "all parts are of one version": "no version can be read of the loaded module, /proc/driver",
-        },
-    ),
-    "another branch": lambda: (
-        {"module version": said("570.1\n")},
-        {
-            "all parts are of one version": "different versions",
-            "version is the one requested": "driver 570.1 is loaded and branch 580 is requested",
-        },
-    ),
-    "package of another version": lambda: (
-        {"driver packages": driver_packages(nvidia_driver_cuda="580.95.05-1")},
-        {"all parts are of one version": r"package nvidia-driver-cuda 580\.95\.05"},
-    ),
-    "driver not held": lambda: (
-        {"driver packages": said(driver_packages().out.replace(" hold", " install", 1))},
-        {"packages are held": "may move nvidia-driver-cuda: not held"},
-    ),
-    "driver half there": lambda: (
-        {"driver packages": said("installed nvidia-driver-cuda 580.159.04-1 hold\n")},
-        {"packages are held": "not installed: nvidia-kernel-open-dkms"},
-    ),
-    "no pin": lambda: (
-        {"driver pins": said("")},
-        {"branch is pinned": r"apt is pinned to nothing, wanted 580\.\*"},
-    ),
-    "pin of another branch": lambda: (
-        {"driver pins": said("pin 570.*\n")},
-        {"branch is pinned": r"apt is pinned to 570\.\*, wanted 580\.\*"},
-    ),
-    "unattended upgrades move the driver": lambda: (
-        {"driver pins": said("pin 580.*\nalone nvidia-\n")},
-        {"branch is pinned": r"unattended-upgrades may move libnvidia-\*"},
-    ),
-    "proprietary modules": lambda: (
-        {"driver version": said("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  x\n")},
-        {"modules are of the flavour": "the proprietary modules are loaded, wanted open modules"},
-    ),
-    "newest kernel without a module": lambda: (
-        {"driver-modules": said("6.18.44 580.159.04 yes nvidia/580.159.04\n6.19.1 - no\n")},
-        {"modules are there for the kernels": r"kernel 6\.19\.1 has no module of the driver"},
-    ),
-    "kernels cannot be told": lambda: (
-        {"driver-modules": said("")},
-        {"modules are there for the kernels": "the kernels of the host cannot be told"},
-    ),
-    "nouveau": lambda: ({"loaded modules": said("nouveau\n")}, {"nouveau is not loaded": "nouveau"}),
-    "persistence off": lambda: (
-        {"gpus": gpus(row() | {"persistence_mode": "Disabled"})},
-        {"persistence mode is on": "off for GPU 0"},
-    ),
-    "no uvm node": lambda: (
-        {"device nodes": said("/dev/nvidia0\n/dev/nvidiactl\n")},
-        {"device nodes are there": "/dev/nvidia-uvm"},
-    ),
-    "no nvidia0 node": lambda: (
-        {"device nodes": said("/dev/nvidia-uvm\n/dev/nvidiactl\n")},
-        {"device nodes are there": "there: 0"},
-    ),
-    "memory errors": lambda: (
-        {"gpu health": health(ecc__errors__uncorrected__volatile__total="3")},
-        {"gpus are healthy": "GPU 0: 3 uncorrected memory errors"},
-    ),
-    "row remapping failed": lambda: (
-        {"gpu health": health(remapped_rows__failure="Yes")},
-        {"gpus are healthy": "remapping a row"},
-    ),
-    "half the lanes": lambda: (
-        {"gpu health": health(pcie__link__width__current="8")},
-        {"gpus are healthy": "8 of 16 lanes"},
-    ),
-    "power brake": lambda: (
-        {"gpu health": health(clocks_event_reasons__active="0x0000000000000084")},
-        {"gpus are healthy": "power brake"},
-    ),
-    "GPU requires reset": lambda: (
-        {"gpu health": health(temperature__gpu="[GPU requires reset]")},
-        {"gpus are healthy": "GPU requires reset"},
-    ),
-    "toolkit of two versions": lambda: (
-        {"toolkit packages": said(healthy()["toolkit packages"].out.replace("1.20.0-1", "1.19.0-1", 1))},
-        {"packages are of one version": "libnvidia-container-tools 1.19.0-1"},
-    ),
-    "toolkit half there": lambda: (
-        {"toolkit packages": said("installed libnvidia-container1 1.20.0-1 hold\n")},
-        {"packages are of one version": "not installed: nvidia-container-toolkit,"},
-    ),
-    "toolkit not held": lambda: (
-        {"toolkit packages": said(healthy()["toolkit packages"].out.replace(" hold", " install", 1))},
-        {"packages are held": "may move libnvidia-container-tools: not held"},
-    ),
-    "sources with two keys": lambda: (
-        {"toolkit sources": said("E: Conflicting values set for option Signed-By regarding source x /\n")},
-        {"sources do not contradict": "apt cannot read its sources: Conflicting values set for option"},
-    ),
-    "a second repository": lambda: (
-        {"toolkit sources": said(f"{REPO['uri']}/\nhttps://x.example.org/libnvidia-container/stable/deb/\n")},
-        {"sources do not contradict": "another source: https://x.example.org/libnvidia-container"},
-    ),
-    "config.toml changed by hand": lambda: (
-        {"config.toml": said(healthy()["config.toml"].out.replace('"auto"', '"legacy"'))},
-        {"config is as declared": "another nvidia-container-runtime.mode than is declared"},
-    ),
-    "config.toml for rootless engines": lambda: (
-        {"config.toml": said("[nvidia-container-cli]\nno-cgroups = true\n")},
-        {"containers get access to devices": "no-cgroups is true, so containers see the GPUs"},
-    ),
-    "config.toml is none": lambda: (
-        {"config.toml": said("[nvidia-container-cli\n")},
-        {
-            "config is as declared": "config.toml:1: not TOML",
-            "containers get access to devices": "not TOML",
-            "ldconfig is there": "not TOML",
-        },
-    ),
-    "config.toml of another distribution": lambda: (
-        {"config.toml": said('[nvidia-container-cli]\nldconfig = "@/sbin/ldconfig.real"\n')},
-        {
-            "config is as declared": "another nvidia-container-cli.ldconfig",
-            "ldconfig is there": "names /sbin/ldconfig.real, which the host does not have",
-        },
-    ),
-    "CDI spec of an older driver": lambda: (
-        {"cdi": cdi_answer("590.48.01")},
-        {"cdi spec is of this driver": "stale: it is of driver 580.159.04 and 590.48.01 is loaded"},
-    ),
-    "no CDI spec": lambda: (
-        {"cdi": said("driver 580.159.04\n")},
-        {"cdi spec is of this driver": "there is no CDI spec"},
-    ),
-    "two CDI specs in one folder": lambda: (
-        {"cdi": cdi_answer("580.159.04", "/var/run/cdi/nvidia.yaml", "/var/run/cdi/copy.yaml")},
-        {"no other cdi spec contradicts": "/var/run/cdi/copy.yaml names the same devices"},
-    ),
-    "no nvidia-ctk": lambda: ({"nvidia-ctk": missing("nvidia-ctk")}, {"nvidia ctk answers": "not installed"}),
     "dockerd down": lambda: (
         {
             "docker info": Output(
@@ -587,113 +417,11 @@ def test_broken_host_fails_the_checks_that_it_should(name: str) -> None:
     assert hints == failures.keys()
 
 
-SWITCHED = replace(FACTS, nvswitches=4)
-FABRIC = {
-    "driver packages": driver_packages(nvidia_fabricmanager="580.159.04-1"),
-    "fabric": said("active\n0, Completed, Success\n"),
-}
-
-
-def test_a_host_with_switches_is_healthy_with_its_fabric_manager() -> None:
-    assert found(verdicts(FABRIC, facts=SWITCHED), "fail") == {}
-
-
-@pytest.mark.parametrize(
-    ("changed", "check", "says"),
-    [
-        (
-            {"driver packages": driver_packages()},
-            "fabric manager is where the switches are",
-            "CUDA error 802",
-        ),
-        ({"fabric": said("failed\n")}, "fabric manager is where the switches are", "service is failed"),
-        (
-            {"fabric": said("active\n0, In Progress, N/A\n")},
-            "fabric manager is where the switches are",
-            "GPU 0 has not joined the fabric",
-        ),
-        (
-            {"driver packages": driver_packages(nvidia_fabricmanager="580.95.05-1")},
-            "all parts are of one version",
-            r"package nvidia-fabricmanager 580\.95\.05",
-        ),
-        (
-            {"driver packages": driver_packages("installed nvidia-fabricmanager 580.159.04-1 install")},
-            "packages are held",
-            "may move nvidia-fabricmanager",
-        ),
-    ],
-)
-def test_a_host_with_switches_needs_its_fabric_manager(
-    changed: dict[str, Output], check: str, says: str
-) -> None:
-    failures = found(verdicts(FABRIC | changed, facts=SWITCHED), "fail")
-    assert re.search(says, failures[check])
-
-
-def test_a_fabric_manager_without_switches_is_a_concern() -> None:
-    result = verdicts({"driver packages": FABRIC["driver packages"]})
-    assert found(result, "fail") == {}
-    assert "no NVSwitch" in found(result, "warn")["fabric manager is where the switches are"]
-
-
 def test_a_container_that_will_lose_its_gpus_is_a_concern() -> None:
     result = verdicts({"gpus in containers": said("0a0a lost yes /legacy image:1\n")})
     assert found(result, "fail") == {}
     said_of_it = found(result, "warn")["running containers keep their gpus"]
     assert said_of_it == "loses its GPUs when systemd reloads its units: container legacy (image:1)"
-
-
-@pytest.mark.parametrize(("signer", "verdict"), [("Canonical\n", "pass"), ("", "warn")])
-def test_secure_boot_and_who_signed_the_module(signer: str, verdict: str) -> None:
-    result = verdicts({"module signer": said(signer)}, facts=replace(FACTS, secure_boot=True))
-    assert "module is signed where that is needed" in found(result, verdict)
-
-
-def test_an_initramfs_without_the_blacklist_is_a_concern() -> None:
-    result = verdicts({"initramfs contents": said("/boot/initrd.img-6.1.0-9-amd64\n")})
-    assert found(result, "warn")["nouveau is kept out at boot"].startswith(
-        "/boot/initrd.img-6.1.0-9-amd64 without /etc/modprobe.d/provision-nouveau.conf"
-    )
-
-
-def test_version_mismatch_is_named() -> None:
-    failures = found(verdicts({"gpus": MISMATCH}), "fail")
-    assert "of different versions" in failures["every gpu on the bus answers"]
-
-
-def test_silent_gpu_is_named() -> None:
-    failures = found(verdicts(facts=second_gpu()), "fail")
-    assert failures["every gpu on the bus answers"] == (
-        "2 GPUs are on the PCI bus and 1 answer: 0000:3b:00.0 does not"
-    )
-    assert "device nodes are there" in failures
-
-
-def test_no_gpu_on_a_driver_host_is_a_failure() -> None:
-    failures = found(verdicts(facts=Facts(**{**FACTS.__dict__, "gpus": ()})), "fail")
-    assert "no NVIDIA GPU" in failures["gpus are on the bus"]
-
-
-def test_values_that_a_gpu_does_not_have_are_no_finding() -> None:
-    nothing = {field.replace(".", "__"): "[N/A]" for field in FIELDS if field != "index"}
-    assert found(verdicts({"gpu health": health(**nothing)}), "fail") == {}
-
-
-def test_busy_gpu_at_its_power_limit_is_healthy() -> None:
-    reasons = capture("nvidia-smi/busy_query.csv").splitlines()[1].split(", ")[4]
-    assert reasons == "0x0000000000000004"
-    assert found(verdicts({"gpu health": health(clocks_event_reasons__active=reasons)}), "fail") == {}
-
-
-def test_aggregate_errors_and_heat_are_warnings() -> None:
-    result = verdicts(
-        {"gpu health": health(ecc__errors__uncorrected__aggregate__total="1", temperature__gpu="91")}
-    )
-    assert found(result, "warn") == {
-        "gpus are healthy": "GPU 0: 1 uncorrected memory errors in its life; GPU 0: it is 91 °C hot"
-    }
-    assert result.status == "ok"
 
 
 def test_server_without_gpu_metrics_is_a_warning() -> None:
@@ -835,29 +563,6 @@ def test_expression_selects_hosts_and_checks(expression: str, hosts: set[str], c
     result = fleet(expression)
     assert {host.host for host in result.hosts} == hosts
     assert result.exit_code == code
-
-
-def test_expression_limits_what_is_asked() -> None:
-    asked: list[str] = []
-
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
-        asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
-
-    verify([target()], ask, expression="toolkit")
-    assert asked == ["toolkit packages", "toolkit sources", "nvidia-ctk", "config.toml", "ldconfig", "cdi"]
-
-
-def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
-    asked: list[str] = []
-
-    def ask(probes: Mapping[str, Sequence[Probe]], more: frozenset[str]) -> dict[str, Answered]:
-        asked.extend(probe.name for probe in probes["gpu-01"])
-        return {"gpu-01": Answered(Evidence(FACTS, healthy()))}
-
-    verify([target()], ask)
-    assert asked.index("device nodes") == 0
-    assert sorted(asked) == sorted(set(asked))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,19 @@ class KernelModules:
     built: tuple[str, ...] = ()
 
 
+def parse(answer: Output) -> tuple[KernelModules, ...]:
+    """Read the answer to :data:`QUESTION`: the running kernel, then the newest if that is another one.
+
+    :raises ValueError: if the answer is not about one or two kernels.
+    """
+    rows = [line.split(" ") for line in answer.out.splitlines()]
+    if len(rows) not in (1, 2) or any(len(row) < 3 for row in rows):
+        raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
+    return tuple(
+        KernelModules(row[0], row[1].removeprefix("-"), row[2] == "yes", tuple(row[3:])) for row in rows
+    )
+
+
 @dataclass(frozen=True)
 class DriverModules(Single[tuple[KernelModules, ...]]):
     """The running and the newest installed kernel both have the driver's module.
@@ -56,16 +69,7 @@ class DriverModules(Single[tuple[KernelModules, ...]]):
         return QUESTION
 
     def read(self, answer: Output) -> tuple[KernelModules, ...]:
-        """The running kernel, then the newest if that is another one.
-
-        :raises ValueError: if the answer is not about one or two kernels.
-        """
-        rows = [line.split(" ") for line in answer.out.splitlines()]
-        if len(rows) not in (1, 2) or any(len(row) < 3 for row in rows):
-            raise ValueError(f"not a line for one or two kernels: {answer.err.strip()}")
-        return tuple(
-            KernelModules(row[0], row[1].removeprefix("-"), row[2] == "yes", tuple(row[3:])) for row in rows
-        )
+        return parse(answer)
 
     def bare(self) -> tuple[KernelModules, ...]:
         return (KernelModules(self.running, ""),)

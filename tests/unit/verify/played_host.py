@@ -98,7 +98,13 @@ class Played:
         fact = next((probe.name for probe in PROBES if line.endswith(probe.script)), None)
         if fact is not None:
             return said(self.facts.get(fact, ""))
-        known = self._system(line) or self._package(line) or self._unit(line) or self._file(line)
+        known = (
+            self._system(line)
+            or self._package(line)
+            or self._unit(line)
+            or self._path_states(line)
+            or self._file(line)
+        )
         assert known is not None, f"the played host has no answer to: {line}"
         return known
 
@@ -146,7 +152,8 @@ class Played:
         there = self.files.get(words[-1].rstrip("/") or "/") if words else None
         if words[:1] == ["test"] and len(words) == 3:
             kinds = {"-e": there, "-f": there and not there.folder, "-d": there and there.folder}
-            return said(code=int(not kinds.get(words[1]))) if words[1] in (*kinds, "-L", "-x") else None
+            kinds["-x"] = there and bool(there.mode & 0o111)
+            return said(code=int(not kinds.get(words[1]))) if words[1] in (*kinds, "-L") else None
         if words[:2] == ["cat", "--"]:
             return said(there.text) if there else said(code=1, err=f"cat: {words[-1]}: No such file\n")
         if words[:1] == ["stat"] and words[1].startswith("-Lc"):
@@ -155,6 +162,22 @@ class Played:
             told = {"%a": f"{there.mode:o}", "%U": there.user, "%G": there.group}
             return said(f"{told[words[2]]}\n")
         return None
+
+    def _path_states(self, line: str) -> Output | None:
+        """What the function ``path_states`` prints of files."""
+        asked = re.search(r"^path_states (.*)\Z", line, re.MULTILINE)
+        if not asked:
+            return None
+        paths = shlex.split(asked[1])
+        found = {path: there for path in paths if (there := self.files.get(path))}
+        texts = {path: t.text.encode() if isinstance(t.text, str) else t.text for path, t in found.items()}
+        lines = ["".join("r" if path in found else "a" for path in paths)]
+        lines += [
+            f"regular file|{there.mode:o}|{there.user}|{there.group}|{len(texts[path])}"
+            for path, there in found.items()
+        ]
+        contents = b"\n".join(b"==> %s <==\n%s" % (path.encode(), text) for path, text in texts.items())
+        return said("".join(f"{line}\n" for line in lines).encode() + contents)
 
 
 class PlayedHost(Connection):

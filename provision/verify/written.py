@@ -1,0 +1,33 @@
+"""Files as provisioning writes them, compared with those of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from testinfra.host import Host
+
+from provision.probe import Output
+from provision.resource import AnyResource
+from provision.resource import Missing as Unknown
+from provision.resources.file import File, parse_paths, read_paths
+from provision.shell import assembled
+
+
+def differing(host: Host, declared: Iterable[AnyResource]) -> list[str]:
+    """What is wrong with each file that a role writes and nobody else, in words."""
+    files = {file.path: file for file in declared if type(file) is File}
+    probe = read_paths("files", list(files))
+    result = host.run(f"{assembled(*probe.shell)}{probe.script}", own=False)
+    found = parse_paths(list(files), Output(result.rc, result.stdout_bytes, result.stderr_bytes))
+    wrong = []
+    for path, file in files.items():
+        now = found[path]
+        if isinstance(now, Unknown):
+            wrong.append(f"{path} is not there")
+        elif now.content != file.content:
+            wrong.append(f"{path} is not as provision wrote it")
+        elif (now.mode, now.owner, now.group) != (file.mode, file.owner, file.group):
+            wrong.append(
+                f"{path} is {now.mode} {now.owner}:{now.group}, wanted {file.mode} {file.owner}:{file.group}"
+            )
+    return wrong
