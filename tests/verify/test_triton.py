@@ -205,7 +205,8 @@ def test_ports_are_on_the_configured_address_only(
     others = {place for place in published | listening if place[1] in instance.ports.values()} - places
     if others and not there.is_unspecified:
         message = f"reachable on {places_of(others)} and not on {instance.address} alone"
-        raise Missing(f"ports of {server.unit}", message, f"{AGAIN}; Triton has no authentication")
+        hint = f"Triton has no authentication; {AGAIN}; on the host: systemctl cat {server.unit}"
+        raise Missing(f"ports of {server.unit}", message, hint)
     if missing:
         message = f"{server.container} does not publish {places_of(missing)}"
         raise Missing(f"ports of {server.unit}", message, AGAIN)
@@ -258,7 +259,7 @@ def test_server_is_of_the_version_of_its_tag(server: Triton, instance: Instance)
 def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
     answer = server.nvidia_smi
     found = uuids(answer.out)
-    if not found and instance.gpus != "none":
+    if not answer.ok and instance.gpus != "none":
         host.docker_engine.require_sight(server.container)
         host.docker_engine.require_runtime("nvidia")
         assert host.nvidia.gpus
@@ -319,7 +320,8 @@ def require_gpus(host: Host, server: Triton, instance: Instance, found: list[str
         raise Missing(
             gpus_of(server),
             f"{where} sees {len(found)} GPUs and not {', '.join(missing)}",
-            "restart the unit; keep mode = auto in /etc/nvidia-container-runtime/config.toml",
+            f"on the host: systemctl cat {server.unit}, then restart it;"
+            " keep mode = auto in /etc/nvidia-container-runtime/config.toml",
         )
     if more := sorted(set(found) - set(wanted)):
         raise Missing(

@@ -135,8 +135,10 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         found = self._in_force
         if "younger" not in found:
             return None
-        text = "".join(found.get("reloaded", ()))
-        document = json.loads(json.loads(f'"{text}"')) if text else {}
+        try:
+            document = json.loads(json.loads(f'"{"".join(found.get("reloaded", ()))}"'))
+        except ValueError:
+            return {}
         return document if isinstance(document, dict) else {}
 
     @property

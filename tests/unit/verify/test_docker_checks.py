@@ -52,7 +52,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_engine_passes_every_check() -> None:
     result = checked(serving(settings()))
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 11
+    assert len(result.checks) == 12
 
 
 def flags(text: str) -> Output:
@@ -212,6 +212,16 @@ WARNINGS: dict[str, tuple[Played, str, str]] = {
         "running containers keep their gpus",
         r"loses its GPUs when systemd reloads its units: container legacy \(image:1\)$",
     ),
+    "a drop-in that is not loaded": (
+        broken(units={"docker.service": Unit(properties={"NeedDaemonReload": "yes"})}),
+        "unit is loaded as it is",
+        r"has not loaded the files of docker\.service",
+    ),
+    "a reload that cannot be read": (
+        broken({FORCE: said('command dockerd\nyounger\nreloaded {\\x1b"\n')}),
+        LOADED,
+        "its journal has no reload since",
+    ),
     "written and not read": (
         broken({FORCE: said("command dockerd\nyounger\n")}),
         LOADED,
@@ -235,6 +245,7 @@ def test_concern_is_a_warning(name: str) -> None:
         ({FORCE: reloaded(bip="172.31.0.1/24")}, {JSON: document(bip="172.31.0.1/24")}),
         ({FORCE: reloaded(debug=False)}, {JSON: document(insecure_registries=["a:1"])}),
         ({FORCE: said("command dockerd\nyounger\n")}, {JSON: document(log_level="warn")}),
+        ({FORCE: reloaded(ipv6=True)}, {JSON: document(ipv6=True, userland_proxy=False, dns=["192.0.2.1"])}),
         ({}, {JSON: document(bip="172.31.0.1/24", debug=False)}),
     ],
 )

@@ -73,7 +73,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(serving(settings()), settings())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 32
+    assert len(result.checks) == 33
     assert connection.execs <= 8
 
 
@@ -267,6 +267,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         broken({INSIDE: said(f"GPU 0: X (UUID: {OTHER})\n"), INFERENCE: inference(OTHER)}),
         SEES,
         f"triton-llm sees 1 GPUs and not {UUID}",
+    ),
+    "container that was given none": (
+        broken({INSIDE: said(capture("docker/D6_env_none.txt")), INFERENCE: inference()}),
+        SEES,
+        f"triton-llm sees 0 GPUs and not {UUID}",
     ),
     "container without nvidia-smi": (broken({INSIDE: said(code=127)}), SEES, "was started without a GPU"),
     "container lost its devices": (
