@@ -1,17 +1,9 @@
 # shellcheck shell=sh
 # needs: triton/http.sh
-# What verification asks of Triton's units and servers.
+# What verification asks of Triton's servers.
 
 # Seconds for GPU metrics to rise from 0, which is what they read right after the start.
 metrics_patience=10
-
-# unit_since UNIT: how it is, since when, whether it starts at boot; and since when the host is up.
-unit_since() {
-  systemctl show --property=ActiveState,SubState,Result,NRestarts "$1"
-  systemctl show --property=ExecMainStartTimestampMonotonic "$1"
-  echo "Enabled=$(systemctl is-enabled "$1")"
-  echo "Uptime=$(cat /proc/uptime)"
-}
 
 # risen_metrics ADDRESS PORT TEXT: the metrics, asked again while there are GPUs in them whose memory still reads 0.
 risen_metrics() {

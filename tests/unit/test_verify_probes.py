@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import os
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,18 +16,12 @@ from hypothesis import strategies as st
 
 from provision.causes.known_messages import KNOWN_MESSAGES, cause
 from provision.gpu.nvidia_smi import cards, selected, sysfs_address, uuids
-from provision.probe import Output, Probe
+from provision.probe import Output, Probe, words
 from provision.roles.docker.containers import plain_run, steps
-from provision.roles.docker.role import DockerSettings
 from provision.roles.driver.health import HEALTH, readings
-from provision.roles.driver.role import DriverSettings
-from provision.roles.toolkit.role import ToolkitSettings
 from provision.roles.triton import http
-from provision.roles.triton.listening import listening
-from provision.roles.triton.role import Instance, TritonSettings
-from provision.run.gather import script_of
+from provision.shell import assembled
 from tests.unit.examples import script_of as text_of
-from tests.verify import test_docker, test_driver, test_toolkit, test_triton
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "h100-580"
 UUID = "GPU-00000000-1111-2222-3333-444444444444"
@@ -136,16 +128,20 @@ def test_http_answer_of_anything_is_no_crash(data: bytes) -> None:
     assert http.parse(Output(0, data)).status >= 0
 
 
+def metrics(port: int) -> Output:
+    """The metrics as verification asks for them."""
+    request = words("risen_metrics", *http.request("127.0.0.1", port, "/metrics"))
+    return sh(f"{assembled('triton/verify.sh')}{request}")
+
+
 def test_metrics_are_asked_until_they_rise(port: int) -> None:
-    instance = Instance(image="x:1", metrics_port=port)
-    output = asked(test_triton.metrics_probe("m", instance))
-    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="{UUID}"}} 85520809984' in http.parse(output).text
+    answer = http.parse(metrics(port))
+    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="{UUID}"}} 85520809984' in answer.text
     assert Server.looks == 3
 
 
 def test_metrics_of_a_server_that_is_not_there_end_at_once() -> None:
-    instance = Instance(image="x:1", metrics_port=1)
-    assert http.parse(asked(test_triton.metrics_probe("m", instance))).status == 0
+    assert http.parse(metrics(1)).status == 0
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"outputs": 5}', b'{"outputs": [{}]}', b"null", b"no"])
@@ -238,7 +234,7 @@ def test_steps_inside_a_container(tmp_path: Path) -> None:
     (tmp_path / "docker").chmod(0o755)
     (tmp_path / "python3").write_text('#!/bin/sh\necho "said $2" >&2; exit 1\n')
     (tmp_path / "python3").chmod(0o755)
-    found = steps(sh(plain_run("image:1-trtllm").script, PATH=path))
+    found = steps(sh(plain_run("image:1-trtllm")[0], PATH=path))
     assert list(found) == ["nvml", "gpus", "tensorrt_llm"]
     assert (found["gpus"].exit_code, found["gpus"].out.strip()) == (3, "GPU 0: X (UUID: GPU-1)")
     assert (found["tensorrt_llm"].exit_code, found["tensorrt_llm"].out.strip()) == (
@@ -253,33 +249,34 @@ def test_nvml_step_is_the_failure_that_started_it_all(tmp_path: Path) -> None:
         pytest.skip("this machine has a driver")
     (tmp_path / "docker").write_text('#!/bin/sh\nwhile [ "$1" != sh ]; do shift; done\nexec "$@"\n')
     (tmp_path / "docker").chmod(0o755)
-    found = steps(sh(plain_run("image:1").script, PATH=f"{tmp_path}:/usr/bin:/bin"))
+    found = steps(sh(plain_run("image:1")[0], PATH=f"{tmp_path}:/usr/bin:/bin"))
     assert "libnvidia-ml.so.1: cannot open shared object file" in found["nvml"].out
     assert cause(found["nvml"])[0] == "the container was started without the driver's libraries"
     assert found["gpus"].exit_code == 127
 
 
-# ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── dockerd ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_listening_finds_real_sockets(port: int) -> None:
-    text = Path("/proc/net/tcp").read_bytes()
-    assert (ip_address("127.0.0.1"), port) in listening(Output(0, text))
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("0100007F", "127.0.0.1"),
-        ("00000000", "0.0.0.0"),
-        ("0" * 32, "::"),
-        ("00000000000000000000000001000000", "::1"),
-        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
-    ],
-)
-def test_listening_address(text: str, address: str) -> None:
-    line = f"   0: {text}:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1 0"
-    assert listening(Output(0, line.encode())) == [(ip_address(address), 8000)]
+def test_what_dockerd_has_in_force_is_asked_where_its_file_is_younger(tmp_path: Path) -> None:
+    (tmp_path / "journalctl").write_text(
+        """#!/bin/sh
+echo 'time="x" level=info msg="Reloaded configuration: {\\"bip\\":\\"172.30.0.1/16\\"}"'
+echo 'time="y" level=info msg="Reloaded configuration: {\\"bip\\":\\"172.31.0.1/16\\"}"'
+"""
+    )
+    (tmp_path / "journalctl").chmod(0o755)
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    (tmp_path / "daemon.json").write_text("{}")
+    paths = f"docker_pid={tmp_path}/pid daemon_json={tmp_path}/daemon.json"
+    script = f"{assembled('docker/verify.sh')}{paths}; dockerd_in_force"
+    for age, told in ((1, []), (-1, ["younger", 'reloaded {\\"bip\\":\\"172.31.0.1/16\\"}'])):
+        at = (tmp_path / "pid").stat().st_mtime - age
+        os.utime(tmp_path / "daemon.json", (at, at))
+        command, *rest = sh(script, PATH=f"{tmp_path}:/usr/bin:/bin").out.splitlines()
+        assert command.startswith("command ")
+        assert "python" in command
+        assert rest == told
 
 
 # ── causes ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -323,39 +320,3 @@ def test_causes_are_all_said_for_people() -> None:
     rows = [row for row in KNOWN_MESSAGES if row.cause]
     assert rows
     assert all(row.hint and not row.cause.endswith(".") for row in rows)
-
-
-# ── all probes ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def all_probes() -> list[Any]:
-    anything: Any = None
-    triton = TritonSettings(
-        instances={
-            "a": Instance(image="x/tritonserver:24.07-trtllm-python-py3", env={"A": "$(touch /tmp/pwned)"}),
-            "b.c": Instance(image="x:1", address="::1", http_port=9000, grpc_port=9001, metrics_port=9002),
-        }
-    )
-    return [
-        *test_driver.probes(DriverSettings(source="archive")),
-        *test_toolkit.probes(ToolkitSettings.model_construct(version="1", repo=anything)),
-        *test_docker.probes(DockerSettings()),
-        *test_triton.probes(triton),
-    ]
-
-
-def test_probes_are_one_script_that_sh_and_bash_can_read() -> None:
-    unique = list({probe.name: probe for probe in all_probes()}.values())
-    for probe in unique:
-        for shell in ("dash", "bash"):
-            done = subprocess.run(
-                [shell, "-n"], input=text_of(probe).encode(), capture_output=True, check=False
-            )
-            assert done.returncode == 0, (probe.name, done.stderr)
-    assert script_of(unique, "mark")
-
-
-def test_every_program_that_can_hang_has_a_time_limit() -> None:
-    bare = re.compile(r"(?:^|\$\(|; |&& |\|\| |\n)[ \t]*(nvidia-smi|nvidia-ctk|docker|bash)\b")
-    assert bare.search("x; docker info")
-    assert [probe.name for probe in all_probes() if bare.search(text_of(probe))] == []

@@ -2,121 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
-from provision.causes.known_messages import cause
+import pytest
+from testinfra.host import Host
+
 from provision.errors import Refusal
-from provision.probe import Probe
-from provision.resource import Planned
-from provision.resources.gpus_in_containers import SIGHT, seen
-from provision.roles.docker.containers import INFO, loaded
-from provision.roles.docker.engine import QUESTION
-from provision.roles.docker.role import DockerSettings, daemon_of, engine_of
+from provision.facts import Facts
+from provision.resources.packages.installed import require
+from provision.resources.packages.sets import Package
+from provision.roles.docker.daemon_options import RELOADABLE
+from provision.roles.docker.engine import refuse_other_engines
+from provision.roles.docker.role import DockerSettings, daemon_of, engine_of, packages_of
+from provision.roles.docker.testinfra import AGAIN, PACKAGES
 from provision.roles.docker.text import DAEMON_JSON
-from provision.verify import Evidence, fail, skip, warn
+from provision.verify import fail, skip, warn
 
 ROLE = "docker"
-
-
-def probes(settings: DockerSettings) -> list[Probe]:
-    """What the running engine has loaded; files on disk may say something else."""
-    return [
-        INFO,
-        Probe("docker unit", "systemctl is-active docker.service; systemctl is-enabled docker.service"),
-        Probe("nvidia runtime", "command -v nvidia-container-runtime"),
-        Probe("daemon.json", f"cat {DAEMON_JSON}"),
-        QUESTION,
-        SIGHT,
-    ]
-
-
-def info(evidence: Evidence) -> dict[str, Any]:
-    """What the engine says of itself; without an answer, the check is skipped, as another one fails."""
-    found = loaded(evidence[INFO.name])
-    if found is None:
-        skip("dockerd does not answer")
-    return found
-
-
-def test_engine_answers(evidence: Evidence) -> None:
-    if loaded(evidence[INFO.name]) is None:
-        why, hint = cause(evidence[INFO.name])
-        fail(f"dockerd does not answer: {why}", hint or "on the host: journalctl -u docker.service -n 50")
-
-
-def test_engine_is_the_one_of_the_settings(evidence: Evidence, settings: DockerSettings) -> None:
-    """No snap, no rootless engine, no podman in its place, and no other engine than the declared one."""
-    try:
-        engine = engine_of(settings, evidence.facts)
-        engine.change(engine.read(evidence[QUESTION.name]), Planned())
-    except Refusal as refusal:
-        fail(refusal.message, refusal.hint)
-
-
-def test_engine_starts_at_boot(evidence: Evidence) -> None:
-    active, enabled, *_ = [*evidence["docker unit"].out.split(), "unknown", "unknown"]
-    if active != "active" or enabled not in ("enabled", "alias", "static", "indirect"):
-        fail(
-            f"docker.service is {active} and {enabled}",
-            "on the host: systemctl enable --now docker.service; journalctl -u docker.service -n 50",
-        )
-
-
-def test_default_runtime_is_loaded(evidence: Evidence, settings: DockerSettings) -> None:
-    found = info(evidence).get("DefaultRuntime")
-    if found != settings.default_runtime:
-        fail(
-            f"dockerd runs containers with {found} by default, not with {settings.default_runtime}"
-            + ("" if found == on_disk(evidence) else f"; daemon.json says {on_disk(evidence) or 'nothing'}"),
-            "inv provision --hosts HOST --roles docker"
-            if on_disk(evidence) != settings.default_runtime
-            else "on the host: systemctl reload docker.service",
-        )
-
-
-def test_nvidia_runtime_is_registered(evidence: Evidence) -> None:
-    runtimes = info(evidence).get("Runtimes") or {}
-    if "nvidia" not in runtimes:
-        fail(
-            f"dockerd knows no runtime nvidia, only {', '.join(sorted(runtimes)) or 'none'}",
-            "inv provision --hosts HOST --roles docker",
-        )
-
-
-def test_nvidia_runtime_is_installed(evidence: Evidence) -> None:
-    if not evidence["nvidia runtime"].ok:
-        fail(
-            "nvidia-container-runtime is not installed, so that no container starts with the runtime nvidia",
-            "inv provision --hosts HOST --roles toolkit",
-        )
-
-
-def test_loaded_configuration_is_the_one_on_disk(evidence: Evidence, settings: DockerSettings) -> None:
-    """Keys that need a restart can stand in daemon.json for long before one comes."""
-    found, document = info(evidence), daemon_json(evidence)
-    for key, name in TOLD.items():
-        if key in document and key != "default-runtime" and found.get(name) != document[key]:
-            fail(
-                f"dockerd runs with {key} {found.get(name)!r}, and daemon.json says {document[key]!r}",
-                "on the host: systemctl restart docker.service, which stops containers without live-restore",
-            )
-    missing = [key for key in daemon_of(settings).declared if key not in document]
-    if missing:
-        fail(f"daemon.json lacks {', '.join(missing)}", "inv provision --hosts HOST --roles docker")
-
-
-def test_running_containers_keep_their_gpus(evidence: Evidence) -> None:
-    """Those of the legacy hook lose them at the next daemon-reload, which any package may bring."""
-    containers = seen(evidence[SIGHT.name])
-    if blind := [str(container) for container in containers if container.blind]:
-        fail(f"no longer sees its GPUs: {', '.join(blind)}", "re-create it, with --runtime=nvidia")
-    if fragile := [str(container) for container in containers if container.fragile]:
-        warn(
-            f"loses its GPUs when systemd reloads its units: {', '.join(fragile)}",
-            "re-create it with --runtime=nvidia, which does not use the legacy hook",
-        )
-
 
 TOLD = {
     "debug": "Debug",
@@ -126,17 +29,125 @@ TOLD = {
 }
 """Keys of daemon.json whose values ``docker info`` tells as they are written, and by which names."""
 
+REWRITTEN = frozenset({"data-root", "http-proxy", "https-proxy"})
+"""Keys that dockerd tells otherwise than they are written: links are followed, passwords are hidden."""
 
-def daemon_json(evidence: Evidence) -> dict[str, Any]:
-    """The document on disk; empty if it cannot be read."""
+RESTART = "on the host: systemctl restart docker.service, which stops containers without live-restore"
+
+
+def test_engine_answers(host: Host) -> None:
+    assert host.docker_engine.info
+
+
+def test_engine_is_the_one_of_the_settings(host: Host, settings: DockerSettings, facts: Facts) -> None:
+    """No snap, no rootless engine, no podman in its place, and no other engine than the declared one."""
     try:
-        document = json.loads(evidence["daemon.json"].out)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+        refuse_other_engines(host.docker_engine.here, engine_of(settings, facts).declared)
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
 
 
-def on_disk(evidence: Evidence) -> str | None:
-    """The default runtime in daemon.json, or None if it names none or cannot be read."""
-    name = daemon_json(evidence).get("default-runtime")
-    return None if name is None else str(name)
+@pytest.mark.hint("on the host: systemctl unmask docker.service; systemctl enable docker.service")
+def test_engine_starts_at_boot(host: Host) -> None:
+    state = host.docker_engine.unit.get("UnitFileState")
+    assert state in ("enabled", "alias", "static", "indirect"), f"docker.service is {state}"
+
+
+@pytest.mark.hint("on the host: systemctl daemon-reload; what it changes comes with the next restart")
+def test_unit_is_loaded_as_it_is(host: Host) -> None:
+    if host.docker_engine.unit.get("NeedDaemonReload") == "yes":
+        warn("systemd has not loaded the files of docker.service as they are now")
+
+
+def test_default_runtime_is_loaded(host: Host, settings: DockerSettings) -> None:
+    host.docker_engine.require_default_runtime(settings.default_runtime)
+
+
+def test_nvidia_runtime_is_there(host: Host) -> None:
+    host.docker_engine.require_runtime("nvidia")
+
+
+def test_daemon_json_is_as_declared(host: Host, settings: DockerSettings) -> None:
+    host.docker_engine.require_on_disk(daemon_of(settings).declared)
+
+
+@pytest.mark.hint(f"on the host: chown root:root {DAEMON_JSON}; chmod 0644 {DAEMON_JSON}")
+def test_only_root_can_change_daemon_json(host: Host) -> None:
+    file = host.file(DAEMON_JSON)
+    if file.exists:
+        assert file.user == "root", f"{DAEMON_JSON} belongs to {file.user}"
+        assert not file.mode & 0o022, f"{DAEMON_JSON} has mode {file.mode:04o}"
+
+
+def test_loaded_configuration_is_the_one_on_disk(host: Host, settings: DockerSettings) -> None:
+    """Keys that need a restart can stand in daemon.json for long before one comes."""
+    engine = host.docker_engine
+    info = engine.info
+    engine.require_on_disk(daemon_of(settings).declared)
+    other = re.search(r" --config-file[ =](\S+)", engine.started_with)
+    if other and other[1] != DAEMON_JSON:
+        fail(f"dockerd was started with {other[1]} in the place of {DAEMON_JSON}", RESTART)
+    document = engine.daemon_json
+    for key, name in TOLD.items():
+        if key in document and key != "default-runtime" and info.get(name) != document[key]:
+            fail(
+                f"dockerd runs with {key} {info.get(name)!r}, and daemon.json says {document[key]!r}", RESTART
+            )
+    untold(document, engine.reloaded)
+
+
+def untold(document: dict[str, Any], reloaded: dict[str, Any] | None) -> None:
+    """What ``docker info`` does not tell, where daemon.json was written after dockerd had started."""
+    if reloaded is None or not document.keys() - TOLD:
+        return
+    if not reloaded:
+        if document.get("log-level") in ("warn", "error", "fatal"):
+            skip("daemon.json was written after dockerd had started, which logs no reload at this log level")
+        warn(
+            "daemon.json was written after dockerd had started, and its journal has no reload since",
+            "on the host: systemctl reload docker.service; keys that it does not take over need a restart",
+        )
+    plain = {key: value for key, value in document.items() if isinstance(value, str | bool | int)}
+    plain = {key: plain[key] for key in plain.keys() - RELOADABLE - REWRITTEN}
+    # What is false or empty is not told.
+    if owed := sorted(
+        key for key, value in plain.items() if (reloaded.get(key) or False) != (value or False)
+    ):
+        fail(f"dockerd runs with another {', '.join(owed)} than daemon.json says", RESTART)
+
+
+@pytest.fixture
+def wanted(settings: DockerSettings, facts: Facts) -> dict[str, str | None]:
+    """The packages of the settings, and the version of each or None."""
+    try:
+        found = packages_of(settings, facts)
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
+    return found or skip("docker.source is none: the engine that is there is left alone")
+
+
+def test_packages_are_those_of_the_settings(
+    host: Host, settings: DockerSettings, wanted: dict[str, str | None]
+) -> None:
+    there = host.docker_engine.packages(*wanted)
+    require(PACKAGES, there, wanted, AGAIN)
+    for name, version in wanted.items():
+        if not Package(name, version).accepts(there[name].version):
+            fail(f"{name} {there[name].version} is installed and {version} is requested", AGAIN)
+    loose = [name for name in wanted if settings.hold and not there[name].held]
+    if loose:
+        fail(f"the next upgrade of the system may move {', '.join(loose)}: not held", AGAIN)
+
+
+def test_files_of_its_packages_are_as_they_came(host: Host, wanted: dict[str, str | None]) -> None:
+    host.docker_engine.require_whole(*wanted)
+
+
+def test_running_containers_keep_their_gpus(host: Host) -> None:
+    """Those of the legacy hook lose them at the next daemon-reload, which any package may bring."""
+    host.docker_engine.require_sight()
+    if fragile := [str(found) for found in host.docker_engine.containers_with_gpus if found.fragile]:
+        warn(
+            f"loses its GPUs when systemd reloads its units: {', '.join(fragile)}",
+            "re-create it with --runtime=nvidia, which does not use the legacy hook",
+        )

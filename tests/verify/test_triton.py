@@ -1,149 +1,333 @@
-"""Triton: containers of its image see the GPUs, and every instance serves its models on its GPUs."""
+"""Triton: every instance serves its models on its GPUs, and containers of its image see the GPUs."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from provision.causes.known_messages import cause, cause_inside
+import pytest
+from testinfra.host import Host
+
+from provision.causes import known_messages
 from provision.facts import Facts
-from provision.gpu.nvidia_smi import GPUS, Card, cards, selected, uuids
+from provision.gpu.nvidia_smi import selected, uuids
 from provision.gpu.triton_releases import has_known_rce, release_of, server_version
-from provision.probe import Output, Probe, words
-from provision.roles.docker.containers import INFO, loaded, none_run, plain_run, steps
+from provision.probe import Output
+from provision.resources.file import File
 from provision.roles.triton import http
-from provision.roles.triton.listening import SOCKETS, listening
-from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings, container_of, unit_of
+from provision.roles.triton.role import (
+    CANARY_MODEL,
+    Instance,
+    TritonSettings,
+    environment_file,
+    models_of,
+    resources,
+    unit_file,
+    unit_of,
+)
+from provision.roles.triton.testinfra import AGAIN, Address, Triton
+from provision.roles.triton.unit import command_of
 from provision.run.host import Target
-from provision.verify import Evidence, fail, skip, warn
+from provision.verify import Missing, fail, skip, warn
+from provision.verify.written import differing
 
 ROLE = "triton"
 
-SHELL = "triton/verify.sh"
+TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=")
+"""Options whose effect checks of their own tell."""
+
+JOURNAL = "on the host: journalctl -u docker.service -n 50"
+
 YOUNG = 120.0
 """A unit that restarted within so many seconds may be about to do so again."""
 
 
-def probes(settings: TritonSettings) -> Iterator[Probe]:
-    """What all instances share, each image once, and each instance."""
-    if not settings.servers:
-        return
-    yield GPUS
-    yield INFO
-    for name, instance in settings.servers.items():
-        yield from instance_probes(name, instance)
-    yield SOCKETS
-    for image in dict.fromkeys(instance.image for instance in settings.servers.values()):
-        yield plain_run(image)
-        yield none_run(image)
+@pytest.fixture
+def declared(host: Host, settings: TritonSettings, facts: Facts) -> dict[str, File]:
+    """The files that the role writes on this host, which has GPUs if an instance wants some."""
+    if not facts.gpus and any(instance.gpus != "none" for instance in settings.servers.values()):
+        assert host.nvidia.gpus
+    return {file.path: file for file in resources(settings, facts) if isinstance(file, File)}
 
 
-def instance_probes(name: str, instance: Instance) -> Iterator[Probe]:
-    """Unit, container, and the HTTP API of one instance."""
-    container, address, port = container_of(name), instance.address, instance.http_port
-    yield Probe(f"{name} unit", words("unit_since", unit_of(name)), (SHELL,))
-    yield Probe(
-        f"{name} ports",
-        f"timeout 30 docker inspect --format '{{{{json .NetworkSettings.Ports}}}}' {container}",
-    )
-    yield Probe(f"{name} gpus", f"timeout -k 5 60 docker exec {container} nvidia-smi -L")
-    yield http.probe(f"{name} ready", address, port, "/v2/health/ready")
-    yield http.probe(f"{name} server", address, port, "/v2")
-    yield http.probe(f"{name} index", address, port, "/v2/repository/index", {})
-    if instance.canary:
-        yield http.probe(f"{name} inference", address, port, http.CANARY_PATH, http.canary_request())
-    if instance.gpus != "none":
-        yield metrics_probe(f"{name} metrics", instance)
+def require_files(host: Host, settings: TritonSettings, declared: Mapping[str, File]) -> None:
+    """See that the files that instances share are as provisioning wrote them."""
+    own = {path(name) for name in settings.servers for path in (unit_file, environment_file)}
+    if wrong := differing(host, [file for path, file in declared.items() if path not in own]):
+        raise Missing("files of triton", "; ".join(wrong), AGAIN)
 
 
-def metrics_probe(name: str, instance: Instance) -> Probe:
-    """The metrics, asked again while there are GPUs in them whose memory still reads 0."""
-    asked = http.request(instance.address, instance.metrics_port, "/metrics")
-    return Probe(name, words("risen_metrics", *asked), (SHELL,))
+def require_own_files(host: Host, declared: Mapping[str, File], name: str) -> None:
+    """See that those of an instance are."""
+    for path in (unit_file(name), environment_file(name)):
+        if wrong := differing(host, [declared[path]]):
+            raise Missing(path, wrong[0], AGAIN)
 
 
-# ── the image ────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture
+def server(host: Host, settings: TritonSettings, declared: dict[str, File], instance_name: str) -> Triton:
+    """The instance on its host; one that does not run may lack its files."""
+    found: Triton = host.triton(instance_name)
+    if not found.is_running:
+        require_files(host, settings, declared)
+        require_own_files(host, declared, instance_name)
+    return found
 
 
-def plain_step(evidence: Evidence, instance: Instance, target: Target, facts: Facts, name: str) -> Output:
-    """A step in a container started without ``--gpus``; skipped where it is to find nothing."""
-    if instance.gpus == "none":
-        skip("this instance uses no GPU")
-    if not facts.gpus:
-        skip("no NVIDIA GPU is on the PCI bus")
-    runtime = wanted_runtime(target) or (loaded(evidence[INFO.name]) or {}).get("DefaultRuntime")
-    if runtime != "nvidia":
-        skip(f"the default runtime is {runtime}, so that only containers started with --gpus get any")
-    answer = evidence[plain_run(instance.image).name]
-    found = steps(answer)
-    if not found:
-        why, hint = cause(answer)
-        fail(f"docker run --rm {instance.image} does not start a container: {why}", hint)
-    if name not in found:
-        why, hint = cause(answer)
-        fail(f"docker run --rm {instance.image} ended before its step {name}: {why}", hint or "dmesg | tail")
-    return found[name]
+@pytest.fixture
+def wanted(host: Host, declared: dict[str, File], instance_name: str) -> list[str]:
+    """The command of the unit, whose files are on the host as provisioning wrote them."""
+    require_own_files(host, declared, instance_name)
+    return command_of(declared[unit_file(instance_name)].content.decode())
 
 
-def wanted_runtime(target: Target) -> str | None:
-    """The default runtime in the settings of the role docker, if the host has that role."""
-    found = (settings for role, settings in target.settings.items() if role.name == "docker")
-    return getattr(next(found, None), "default_runtime", None)
+def cause(answer: Output, *, inside: bool = False) -> tuple[str, str | None]:
+    """Why a command failed, and what to do."""
+    why, hint = (known_messages.cause_inside if inside else known_messages.cause)(answer)
+    return why, hint and hint.replace("HOST", "{host}")
 
 
-def test_plain_container_has_nvml(
-    evidence: Evidence, instance: Instance, target: Target, facts: Facts
-) -> None:
-    step = plain_step(evidence, instance, target, facts, "nvml")
-    if step.exit_code == 127:
-        skip("the image has no python3")
-    if not step.ok:
-        why, hint = cause(step)
-        fail(f"NVML does not start in docker run --rm {instance.image}: {why}", hint)
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_plain_container_imports_tensorrt_llm(
-    evidence: Evidence, instance: Instance, target: Target, facts: Facts
-) -> None:
-    if "trtllm" not in instance.image:
-        skip("the image is not a TensorRT-LLM one")
-    step = plain_step(evidence, instance, target, facts, "tensorrt_llm")
-    if not step.ok:
-        why, hint = cause(step)
-        fail(f"import tensorrt_llm fails in docker run --rm {instance.image}: {why}", hint)
+def test_files_are_as_provisioned(host: Host, settings: TritonSettings, declared: dict[str, File]) -> None:
+    require_files(host, settings, declared)
 
 
-def test_plain_container_sees_all_gpus(
-    evidence: Evidence, instance: Instance, target: Target, facts: Facts
-) -> None:
-    step = plain_step(evidence, instance, target, facts, "gpus")
-    there = [card.uuid for card in host_cards(evidence)]
-    found = uuids(step.out)
-    if not found:
-        why, hint = cause_inside(step)
-        fail(f"docker run --rm {instance.image} nvidia-smi -L shows no GPU: {why}", hint)
-    if set(found) != set(there):
+@pytest.mark.hint(AGAIN)
+def test_no_other_instance_is_there(host: Host, settings: TritonSettings) -> None:
+    others = sorted(set(host.triton.get_units()) - {unit_of(name) for name in settings.servers})
+    assert not others, f"{', '.join(others)} is of an earlier run, and the settings no longer name it"
+
+
+@pytest.mark.usefixtures("wanted")
+def test_unit_is_the_one_of_the_settings(server: Triton, instance_name: str) -> None:
+    """On disk, and as systemd has loaded it."""
+    found, path = server.properties, unit_file(instance_name)
+    if found.get("FragmentPath") != path:
         fail(
-            f"a container sees {len(found)} of the {len(there)} GPUs of the host",
-            "look for NVIDIA_VISIBLE_DEVICES in the image: docker image inspect",
+            f"systemd runs {server.unit} from {found.get('FragmentPath') or 'no file'}, not from {path}",
+            AGAIN,
+        )
+    if found.get("NeedDaemonReload") == "yes":
+        fail(
+            f"systemd has not loaded the files of {server.unit} as they are now",
+            f"on the host: systemctl daemon-reload; systemctl restart {server.unit}",
         )
 
 
-def test_container_with_none_sees_no_gpu(
-    evidence: Evidence, instance: Instance, target: Target, facts: Facts
+@pytest.mark.hint(AGAIN)
+def test_model_repository_is_there(host: Host, instance_name: str, instance: Instance) -> None:
+    folder = models_of(instance_name, instance)
+    assert host.file(folder).is_directory, f"{folder} is not a folder"
+
+
+# ── the unit ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_unit_is_active(server: Triton) -> None:
+    assert server.running
+
+
+@pytest.mark.hint("on the host: systemctl enable triton@{instance}.service")
+def test_unit_starts_at_boot(host: Host, server: Triton, instance_name: str) -> None:
+    path, state = unit_file(instance_name), server.properties.get("UnitFileState")
+    if not host.file(path).exists:
+        raise Missing(path, f"{path} is not there", AGAIN)
+    assert server.is_enabled, f"{server.unit} is {state}"
+
+
+@pytest.mark.hint("on the host: journalctl -u triton@{instance}.service -n 100")
+def test_unit_does_not_restart(server: Triton) -> None:
+    restarts, age = int(server.running.get("NRestarts") or 0), server.seconds_running
+    again = restarts and age is not None and age < YOUNG
+    assert not again, f"{server.unit} was restarted {restarts}×, the last time {age:.0f} s ago"
+
+
+# ── the container ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_image_is_on_the_host(host: Host, instance: Instance) -> None:
+    assert host.docker_engine.image_id(instance.image)
+
+
+def test_what_runs_is_what_the_settings_say(
+    host: Host, server: Triton, instance: Instance, wanted: list[str]
 ) -> None:
-    plain_step(evidence, instance, target, facts, "gpus")
-    answer = evidence[none_run(instance.image).name]
-    if not answer.ok:
-        why, hint = cause(answer)
-        fail(f"docker run --env=NVIDIA_VISIBLE_DEVICES=none {instance.image} does not start: {why}", hint)
-    if uuids(answer.out) or "device node" in answer.out:
+    """The command of the unit's process, the environment of its container, and its image."""
+    require_current(host, server, wanted)
+    restart = f"on the host: systemctl restart {server.unit}"
+    environment = server.inspected["Config"]["Env"] or []
+    if other := [key for key, value in instance.env.items() if f"{key}={value}" not in environment]:
+        fail(f"{server.container} has another {', '.join(other)} than the settings say", restart)
+    if server.inspected["Image"] != host.docker_engine.image_id(instance.image):
+        fail(f"{server.container} runs an older image than {instance.image} names now", restart)
+    if others := [word for word in server.command if word not in wanted and not word.startswith(TOLD)]:
+        files = ", ".join(overrides(host, server))
+        warn(
+            f"{files} starts {server.unit} with {' '.join(others)}",
+            f"on the host: systemctl cat {server.unit}",
+        )
+
+
+def overrides(host: Host, server: Triton) -> list[str]:
+    """The drop-ins that change the unit's command; local changes have their place there."""
+    paths = server.properties.get("DropInPaths", "").split()
+    return [path for path in paths if host.file(path).contains("^ExecStart=.")]
+
+
+def require_current(host: Host, server: Triton, wanted: list[str]) -> None:
+    """See that the unit's process was started with the command that is in its file, or in a drop-in."""
+    runs = server.command
+    if runs != wanted and not overrides(host, server):
+        others, lacks = (
+            " ".join(word for word in one if word not in other) or "other words"
+            for one, other in ((runs, wanted), (wanted, runs))
+        )
+        raise Missing(
+            f"command of {server.unit}",
+            f"{server.unit} runs with {others} and not with {lacks}",
+            f"on the host: systemctl restart {server.unit}",
+        )
+
+
+def test_ports_are_on_the_configured_address_only(
+    host: Host, server: Triton, instance: Instance, wanted: list[str]
+) -> None:
+    there = ipaddress.ip_address(instance.address)
+    published = {place for places in server.published.values() for place in places}
+    places = {(there, port) for port in instance.ports.values()}
+    missing = sorted(places - published)
+    if missing:
+        require_current(host, server, wanted)
+    listening = {place for place in map(listener, host.socket.get_listening_sockets()) if place}
+    others = {place for place in published | listening if place[1] in instance.ports.values()} - places
+    if others and not there.is_unspecified:
+        message = f"reachable on {places_of(others)} and not on {instance.address} alone"
+        hint = f"Triton has no authentication; {AGAIN}; on the host: systemctl cat {server.unit}"
+        raise Missing(f"ports of {server.unit}", message, hint)
+    if missing:
+        message = f"{server.container} does not publish {places_of(missing)}"
+        raise Missing(f"ports of {server.unit}", message, AGAIN)
+    if there.is_unspecified:
+        skip(f"published on {instance.address}, which is every address")
+
+
+def places_of(places: Iterable[tuple[Address, int]]) -> str:
+    """Addresses and ports in a row."""
+    return ", ".join(sorted(f"{address}:{port}" for address, port in places))
+
+
+def listener(socket: str) -> tuple[Address, int] | None:
+    """Address and port of a listening TCP socket as testinfra writes it; IPv4 in IPv6 as IPv4."""
+    found = re.fullmatch(r"tcp://\[?([^%\]]*?)\]?(?:%.*)?:(\d+)", socket)
+    if not found:
+        return None
+    address = ipaddress.ip_address(found[1])
+    return getattr(address, "ipv4_mapped", None) or address, int(found[2])
+
+
+# ── the server ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models_are_ready(server: Triton, instance: Instance) -> None:
+    wanted = [*instance.expect, *([CANARY_MODEL] if instance.canary else [])]
+    if not wanted:
+        skip("no model is expected: neither expect nor canary is set")
+    server.require_models(*wanted)
+
+
+def test_server_is_ready(server: Triton, instance: Instance) -> None:
+    if not server.is_ready:
+        server.require_models(*instance.expect, *([CANARY_MODEL] if instance.canary else []))
         fail(
-            "a container with NVIDIA_VISIBLE_DEVICES=none sees GPUs",
-            "look for NVIDIA_VISIBLE_DEVICES and mode in /etc/nvidia-container-runtime/config.toml",
+            "the server answers, and is not ready: a model that is not expected did not load",
+            f"on the host: journalctl -u {server.unit} -n 50",
+        )
+
+
+@pytest.mark.hint("another server has the port, or the tag was pushed anew: docker image inspect")
+def test_server_is_of_the_version_of_its_tag(server: Triton, instance: Instance) -> None:
+    wanted = server_version(instance.image)
+    if wanted is None:
+        skip(f"the version behind {instance.image} is not known")
+    version = server.version
+    assert version == wanted, f"the server is version {version}, and {instance.image} holds {wanted}"
+
+
+def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+    answer = server.nvidia_smi
+    found = uuids(answer.out)
+    if not answer.ok and instance.gpus != "none":
+        host.docker_engine.require_sight(server.container)
+        host.docker_engine.require_runtime("nvidia")
+        assert host.nvidia.gpus
+        why, hint = cause(answer, inside=True)
+        raise Missing(gpus_of(server), f"nvidia-smi in {server.container} shows no GPU: {why}", hint)
+    require_gpus(host, server, instance, found, server.container)
+
+
+def test_canary_answers_from_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+    if not instance.canary:
+        skip("canary is false")
+    answer = server.infer(CANARY_MODEL, http.canary_request())
+    try:
+        found = http.outputs(answer)
+    except ValueError as error:
+        fail(str(error) if answer.status else answer.text, f"on the host: journalctl -u {server.unit} -n 50")
+    if found.get("TEXT") != [http.CANARY_TEXT]:
+        fail(f"the canary was asked {http.CANARY_TEXT!r} and answers {found.get('TEXT')}", "restart the unit")
+    require_gpus(
+        host, server, instance, [str(uuid) for uuid in found.get("GPUS", [])], "the server's process"
+    )
+
+
+def test_metrics_show_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+    if instance.gpus == "none":
+        skip("this instance uses no GPU")
+    if any(re.match(r"--allow-(gpu-)?metrics=(false|0)$", arg, re.IGNORECASE) for arg in instance.args):
+        skip("GPU metrics are turned off in args")
+    found = dict(
+        re.findall(r'^nv_gpu_memory_total_bytes\{gpu_uuid="([^"]+)"\} (\S+)$', server.metrics, re.MULTILINE)
+    )
+    if not found:
+        warn(
+            "the server reports no GPU metrics: its CUDA sees no GPU, or DCGM does not work in its container",
+            f"on the host: journalctl -u {server.unit} | grep -i -e cuda -e dcgm",
+        )
+    if zero := [uuid for uuid, value in found.items() if float(value) == 0]:
+        fail(f"the server reports no memory for {', '.join(zero)}", "nvidia-smi -q -i UUID; restart the unit")
+    require_gpus(host, server, instance, list(found), "the server's metrics")
+
+
+def gpus_of(server: Triton) -> str:
+    """The base of all checks that compare GPUs."""
+    return f"GPUs of {server.unit}"
+
+
+def require_gpus(host: Host, server: Triton, instance: Instance, found: list[str], where: str) -> None:
+    """See that exactly the GPUs of the settings are seen."""
+    if isinstance(instance.gpus, list) and any(str(name).startswith("MIG-") for name in instance.gpus):
+        skip("MIG devices are assigned, and are not compared")
+    wanted, unknown = selected(instance.gpus, host.nvidia.gpus if instance.gpus != "none" else [])
+    if unknown:
+        message = f"GPU {', '.join(unknown)} of the settings is not on this host"
+        raise Missing(gpus_of(server), message, "compare with nvidia-smi -L")
+    if set(wanted) != set(found) and instance.gpus != "none":
+        host.docker_engine.require_sight(server.container)
+    if missing := sorted(set(wanted) - set(found)):
+        raise Missing(
+            gpus_of(server),
+            f"{where} sees {len(found)} GPUs and not {', '.join(missing)}",
+            f"on the host: systemctl cat {server.unit}, then restart it;"
+            " keep mode = auto in /etc/nvidia-container-runtime/config.toml",
+        )
+    if more := sorted(set(found) - set(wanted)):
+        raise Missing(
+            gpus_of(server),
+            f"{where} sees {', '.join(more)}, which is not assigned to it",
+            "look at env: and mounts: of the instance",
         )
 
 
@@ -156,216 +340,76 @@ def test_image_is_safe_where_it_is_reachable(instance: Instance) -> None:
         )
 
 
-# ── the unit ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── containers of its image ──────────────────────────────────────────────────────────────────────────────
 
 
-def unit(evidence: Evidence, name: str) -> dict[str, str]:
-    """Properties of the instance's unit."""
-    lines = evidence[f"{name} unit"].out.splitlines()
-    return {key: value for key, _, value in (line.partition("=") for line in lines)}
-
-
-def running(evidence: Evidence, name: str) -> dict[str, str]:
-    """Properties of the unit; skipped if it does not run, which is a failure of its own."""
-    found = unit(evidence, name)
-    if found.get("ActiveState") != "active":
-        skip(f"{unit_of(name)} is {found.get('ActiveState') or 'unknown'}")
-    return found
-
-
-def test_unit_is_active(evidence: Evidence, instance_name: str) -> None:
-    found = unit(evidence, instance_name)
-    state = found.get("ActiveState") or "unknown"
-    if state != "active":
-        why = f" ({found['Result']})" if found.get("Result", "success") != "success" else ""
-        fail(
-            f"{unit_of(instance_name)} is {state}{why}",
-            f"on the host: journalctl -u {unit_of(instance_name)} -n 50",
-        )
-
-
-def test_unit_starts_at_boot(evidence: Evidence, instance_name: str) -> None:
-    enabled = unit(evidence, instance_name).get("Enabled") or "unknown"
-    if enabled != "enabled":
-        fail(
-            f"{unit_of(instance_name)} is {enabled}",
-            f"on the host: systemctl enable {unit_of(instance_name)}",
-        )
-
-
-def test_unit_does_not_restart(evidence: Evidence, instance_name: str) -> None:
-    found = running(evidence, instance_name)
-    restarts = int(found.get("NRestarts") or 0)
-    age = running_for(found)
-    if restarts and age is not None and age < YOUNG:
-        fail(
-            f"{unit_of(instance_name)} was restarted {restarts}×, the last time {age:.0f} s ago",
-            f"on the host: journalctl -u {unit_of(instance_name)} -n 100",
-        )
-
-
-def running_for(found: dict[str, str]) -> float | None:
-    """Seconds since the unit's process was started, or None if that is not known."""
-    try:
-        return float(found["Uptime"].split()[0]) - int(found["ExecMainStartTimestampMonotonic"]) / 1e6
-    except (LookupError, ValueError):
-        return None
-
-
-# ── the server ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def ask(evidence: Evidence, name: str, what: str) -> http.Answer:
-    """The answer of the server; without one, the check fails."""
-    running(evidence, name)
-    answer = http.parse(evidence[f"{name} {what}"])
-    if answer.status != 200:
-        said = answer.text[:300] or f"status {answer.status}"
-        fail(f"{what}: the server says: {said}", f"on the host: journalctl -u {unit_of(name)} -n 50")
-    return answer
-
-
-def parsed(answer: http.Answer) -> Any:
-    """The JSON of an answer; if it is none, the check fails."""
-    try:
-        return answer.json()
-    except ValueError:
-        fail(f"what listens on the port does not speak as Triton does: {answer.text[:100]}")
-
-
-def test_server_is_ready(evidence: Evidence, instance_name: str) -> None:
-    ask(evidence, instance_name, "ready")
-
-
-def test_server_is_of_the_version_of_its_tag(
-    evidence: Evidence, instance_name: str, instance: Instance
-) -> None:
-    wanted = server_version(instance.image)
-    if wanted is None:
-        skip(f"the version behind {instance.image} is not known")
-    found = parsed(ask(evidence, instance_name, "server"))
-    version = found.get("version") if isinstance(found, dict) else None
-    if version != wanted:
-        fail(
-            f"the server is version {version}, and {instance.image} holds {wanted}",
-            "another server has the port, or the tag was pushed anew: docker image inspect",
-        )
-
-
-def test_models_are_ready(evidence: Evidence, instance_name: str, instance: Instance) -> None:
-    wanted = [*instance.expect, *([CANARY_MODEL] if instance.canary else [])]
-    if not wanted:
-        skip("no model is expected: neither expect nor canary is set")
-    index = parsed(ask(evidence, instance_name, "index"))
-    rows = [row for row in index if isinstance(row, dict)] if isinstance(index, list) else []
-    ready = {row.get("name") for row in rows if row.get("state") == "READY"}
-    reasons = {row.get("name"): row.get("reason") or row.get("state") for row in rows}
-    if missing := [name for name in wanted if name not in ready]:
-        fail(
-            "; ".join(
-                f"model {name} is not ready: {reasons.get(name, 'not in the repository')}" for name in missing
-            ),
-            f"look at the model repository and at the server's log: journalctl -u {unit_of(instance_name)}",
-        )
-
-
-def test_canary_answers_from_the_assigned_gpus(
-    evidence: Evidence, instance_name: str, instance: Instance
-) -> None:
-    if not instance.canary:
-        skip("canary is false")
-    answer = ask(evidence, instance_name, "inference")
-    try:
-        found = http.outputs(answer)
-    except ValueError as error:
-        fail(str(error))
-    if found.get("TEXT") != [http.CANARY_TEXT]:
-        fail(f"the canary was asked {http.CANARY_TEXT!r} and answers {found.get('TEXT')}", "restart the unit")
-    same_gpus(evidence, instance, [str(uuid) for uuid in found.get("GPUS", [])], "the server's process")
-
-
-def test_container_sees_the_assigned_gpus(evidence: Evidence, instance_name: str, instance: Instance) -> None:
-    running(evidence, instance_name)
-    answer = evidence[f"{instance_name} gpus"]
-    found = uuids(answer.out)
-    if not found and instance.gpus != "none":
-        why, hint = cause_inside(answer)
-        fail(f"nvidia-smi in {container_of(instance_name)} shows no GPU: {why}", hint)
-    same_gpus(evidence, instance, found, container_of(instance_name))
-
-
-def same_gpus(evidence: Evidence, instance: Instance, found: list[str], where: str) -> None:
-    """Fail unless exactly the GPUs of the settings are seen."""
-    if isinstance(instance.gpus, list) and any(str(name).startswith("MIG-") for name in instance.gpus):
-        skip("MIG devices are assigned, and are not compared")
-    there = host_cards(evidence) if instance.gpus != "none" else []
-    wanted, unknown = selected(instance.gpus, there)
-    if unknown:
-        fail(f"GPU {', '.join(unknown)} of the settings is not on this host", "compare with nvidia-smi -L")
-    if missing := sorted(set(wanted) - set(found)):
-        fail(
-            f"{where} sees {len(found)} GPUs and not {', '.join(missing)}",
-            "restart the unit; keep mode = auto in /etc/nvidia-container-runtime/config.toml",
-        )
-    if more := sorted(set(found) - set(wanted)):
-        fail(
-            f"{where} sees {', '.join(more)}, which is not assigned to it",
-            "look at env: and mounts: of the instance",
-        )
-
-
-def host_cards(evidence: Evidence) -> list[Card]:
-    """The GPUs of the host; without any, the check fails."""
-    found = cards(evidence[GPUS.name])
-    if not found:
-        why, hint = cause(evidence[GPUS.name])
-        fail(f"nvidia-smi shows no GPU on the host: {why}", hint)
-    return found
-
-
-def test_metrics_show_the_assigned_gpus(evidence: Evidence, instance_name: str, instance: Instance) -> None:
+@pytest.fixture
+def image(host: Host, instance: Instance, target: Target) -> str:
+    """The image; skipped where a container of it started without ``--gpus`` is to find nothing."""
     if instance.gpus == "none":
         skip("this instance uses no GPU")
-    if any(re.match(r"--allow-(gpu-)?metrics=(false|0)$", arg, re.IGNORECASE) for arg in instance.args):
-        skip("GPU metrics are turned off in args")
-    text = ask(evidence, instance_name, "metrics").text
-    found = dict(re.findall(r'^nv_gpu_memory_total_bytes\{gpu_uuid="([^"]+)"\} (\S+)$', text, re.MULTILINE))
+    found = (settings for role, settings in target.settings.items() if role.name == "docker")
+    runtime = getattr(next(found, None), "default_runtime", None) or host.docker_engine.default_runtime
+    if runtime != "nvidia":
+        skip(f"the default runtime is {runtime}, so that only containers started with --gpus get any")
+    return instance.image
+
+
+def nvml(host: Host, image: str) -> Output:
+    """How NVML starts in a plain container, which needs the driver's library."""
+    step: Output = host.docker_engine.plain_container(image, "nvml")
+    if not step.ok and step.exit_code != 127:
+        why, hint = cause(step)
+        raise Missing(f"NVML in {image}", f"NVML does not start in docker run --rm {image}: {why}", hint)
+    return step
+
+
+@pytest.mark.containers
+def test_plain_container_has_nvml(host: Host, image: str) -> None:
+    if nvml(host, image).exit_code == 127:
+        skip("the image has no python3")
+
+
+@pytest.mark.containers
+def test_plain_container_imports_tensorrt_llm(host: Host, image: str) -> None:
+    if "trtllm" not in image:
+        skip("the image is not a TensorRT-LLM one")
+    assert nvml(host, image)
+    step = host.docker_engine.plain_container(image, "tensorrt_llm")
+    if not step.ok:
+        why, hint = cause(step)
+        message = f"import tensorrt_llm fails in docker run --rm {image}: {why}"
+        again = f"on the host: docker run --rm {image} python3 -c 'import tensorrt_llm'"
+        raise Missing(f"tensorrt_llm in {image}", message, hint or again)
+
+
+@pytest.mark.containers
+def test_plain_container_sees_all_gpus(host: Host, image: str) -> None:
+    step = host.docker_engine.plain_container(image, "gpus")
+    there, found = host.nvidia.gpus, uuids(step.out)
     if not found:
-        warn(
-            "the server reports no GPU metrics: its CUDA sees no GPU, or DCGM does not work in its container",
-            f"on the host: journalctl -u {unit_of(instance_name)} | grep -i -e cuda -e dcgm",
-        )
-    if zero := [uuid for uuid, value in found.items() if float(value) == 0]:
-        fail(f"the server reports no memory for {', '.join(zero)}", "nvidia-smi -q -i UUID; restart the unit")
-    same_gpus(evidence, instance, list(found), "the server's metrics")
-
-
-def test_ports_are_on_the_configured_address_only(
-    evidence: Evidence, instance_name: str, instance: Instance
-) -> None:
-    running(evidence, instance_name)
-    wanted = ipaddress.ip_address(instance.address)
-    if wanted.is_unspecified:
-        skip(f"published on {instance.address}, which is every address")
-    places = [*published(evidence, instance_name), *listening(evidence[SOCKETS.name])]
-    ports = set(instance.ports.values())
-    wrong = {f"{address}:{port}" for address, port in places if port in ports and address != wanted}
-    if wrong:
-        fail(
-            f"reachable on {', '.join(sorted(wrong))} and not on {instance.address} alone",
-            "inv provision --hosts HOST --roles triton; Triton has no authentication",
+        assert nvml(host, image)
+        why, hint = cause(step, inside=True)
+        message = f"docker run --rm {image} nvidia-smi -L shows no GPU: {why}"
+        raise Missing(f"GPUs in {image}", message, hint)
+    if set(found) != {card.uuid for card in there}:
+        raise Missing(
+            f"GPUs in {image}",
+            f"a container sees {len(found)} of the {len(there)} GPUs of the host",
+            "look for NVIDIA_VISIBLE_DEVICES in the image: docker image inspect",
         )
 
 
-def published(
-    evidence: Evidence, name: str
-) -> list[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]]:
-    """Address and port of everything that Docker publishes of the container; fails without an answer."""
-    answer = evidence[f"{name} ports"]
-    try:
-        found = json.loads(answer.out) or {}
-    except ValueError:
+@pytest.mark.containers
+def test_container_with_none_sees_no_gpu(host: Host, image: str) -> None:
+    assert host.docker_engine.plain_container(image, "gpus")
+    answer = host.docker_engine.container_without_gpus(image)
+    if not answer.ok:
         why, hint = cause(answer)
-        fail(f"docker does not know {container_of(name)}: {why}", hint)
-    places = [place for bindings in found.values() for place in bindings or ()]
-    return [(ipaddress.ip_address(place["HostIp"] or "0.0.0.0"), int(place["HostPort"])) for place in places]
+        fail(f"docker run --env=NVIDIA_VISIBLE_DEVICES=none {image} does not start: {why}", hint or JOURNAL)
+    if uuids(answer.out) or "device node" in answer.out:
+        raise Missing(
+            f"no GPUs in {image}",
+            "a container with NVIDIA_VISIBLE_DEVICES=none sees GPUs",
+            "look for NVIDIA_VISIBLE_DEVICES and mode in /etc/nvidia-container-runtime/config.toml",
+        )

@@ -1,4 +1,4 @@
-"""What Docker is asked by several test modules, and how its answers read. Pure."""
+"""Containers that verification starts, and how dockerd's answers read. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from provision.probe import Output, Probe, words
+from provision.probe import Output, words
 from provision.shell import constant, text_of
 
-INFO = Probe("docker info", "timeout -k 5 30 docker info --format '{{json .}}'")
+INFO = "timeout -k 5 30 docker info --format '{{json .}}'"
 
 INSIDE = "docker/inside.sh"
 
@@ -31,29 +31,27 @@ def loaded(answer: Output) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("ServerVersion") else None
 
 
-def plain_run(image: str) -> Probe:
-    """Run a container of ``image`` as anybody would, without ``--gpus``, and try out what it got.
+def plain_run(image: str) -> tuple[str, int]:
+    """What runs a container of ``image`` as anybody would, without ``--gpus``, and tries out what it got; and
+    the seconds that it may take.
 
     ``--init`` makes it end with its client when that is out of time; ``--pull=never`` because verification
     downloads nothing.
     """
     if "trtllm" in image:
-        script = _run(150 + IMPORT_TIMEOUT, image, "try_gpus; try_tensorrt_llm")
-    else:
-        script = _run(150, image, "try_gpus")
-    return Probe(f"docker run {image}", script)
+        return _run(150 + IMPORT_TIMEOUT, image, "try_gpus; try_tensorrt_llm")
+    return _run(150, image, "try_gpus")
 
 
-def none_run(image: str) -> Probe:
-    """Run a container of ``image`` that is to see no GPU."""
-    script = _run(90, image, "list_gpus; exit 0", "--env=NVIDIA_VISIBLE_DEVICES=none")
-    return Probe(f"docker run {image} without GPUs", script)
+def none_run(image: str) -> tuple[str, int]:
+    """The same for a container of ``image`` that is to see no GPU."""
+    return _run(90, image, "list_gpus; exit 0", "--env=NVIDIA_VISIBLE_DEVICES=none")
 
 
-def _run(limit: int, image: str, call: str, *options: str) -> str:
+def _run(limit: int, image: str, call: str, *options: str) -> tuple[str, int]:
     inside = f"{text_of(INSIDE)}{call}"
     command = words("docker", "run", "--rm", "--init", "--pull=never", *options, image, "sh", "-c", inside)
-    return f"timeout -k 20 {limit} {command}"
+    return f"timeout -k 20 {limit} {command}", limit + 30
 
 
 def steps(answer: Output) -> dict[str, Output]:

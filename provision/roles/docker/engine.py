@@ -65,19 +65,7 @@ class Engine(Single[EngineState]):
         return QUESTION
 
     def read(self, answer: Output) -> EngineState:
-        found = by_word(answer.out)
-        running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
-        packages = [value.split(" ") for value in found.get("package", ())]
-        context = re.search(r'^"currentContext": *"([^"]*)"$', answer.out, re.MULTILINE)
-        return EngineState(
-            packages={name: version for name, version, status in packages if status == "installed"},
-            programs=tuple(found.get("dockerd", ())),
-            runs="/run" in running,
-            rootless=tuple(folder for folder in running if folder != "/run"),
-            snap="".join(found.get("snap", ())[:1]),
-            podman="".join(found.get("podman", ())[:1]),
-            context=context[1] if context and context[1] != "default" else "",
-        )
+        return engine_here(answer)
 
     def bare(self) -> EngineState:
         return EngineState({}, asked=False)
@@ -87,26 +75,8 @@ class Engine(Single[EngineState]):
 
         :raises Refusal: if the role would work past the engine that is in use here.
         """
-        _refuse_look_alikes(state)
-        others = {name: version for name, version in state.packages.items() if name not in self.declared}
-        if not self.declared:
-            if state.asked and not state.packages and not state.programs:
-                raise Refusal(
-                    "there is no Docker Engine here, and docker.source is none",
-                    hint="docker.source: archive or docker installs one",
-                )
-        elif others:
-            name, version = next(iter(others.items()))
-            raise Refusal(
-                f"{name} {version} is installed here, and the settings want {', '.join(self.declared)}:"
-                " to replace it would stop its containers",
-                hint="docker.source: none leaves it alone and configures it; or remove it by hand",
-            )
-        elif state.programs and not state.packages:
-            raise Refusal(
-                f"there is a {state.programs[0]} that no known package brought",
-                hint="docker.source: none leaves it alone and configures it; or remove it by hand",
-            )
+        refuse_look_alikes(state)
+        refuse_other_engines(state, self.declared)
         return None
 
     def notes(self, state: EngineState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
@@ -117,7 +87,54 @@ class Engine(Single[EngineState]):
         ]
 
 
-def _refuse_look_alikes(found: EngineState) -> None:
+def engine_here(answer: Output) -> EngineState:
+    """Read the answer to :data:`QUESTION`."""
+    found = by_word(answer.out)
+    running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
+    packages = [value.split(" ") for value in found.get("package", ())]
+    context = re.search(r'^"currentContext": *"([^"]*)"$', answer.out, re.MULTILINE)
+    return EngineState(
+        packages={name: version for name, version, status in packages if status == "installed"},
+        programs=tuple(found.get("dockerd", ())),
+        runs="/run" in running,
+        rootless=tuple(folder for folder in running if folder != "/run"),
+        snap="".join(found.get("snap", ())[:1]),
+        podman="".join(found.get("podman", ())[:1]),
+        context=context[1] if context and context[1] != "default" else "",
+    )
+
+
+def refuse_other_engines(state: EngineState, declared: Sequence[str]) -> None:
+    """See that a host has no other engine than one of these packages, where there are any.
+
+    :raises Refusal: if it does.
+    """
+    others = {name: version for name, version in state.packages.items() if name not in declared}
+    if not declared:
+        if state.asked and not state.packages and not state.programs:
+            raise Refusal(
+                "there is no Docker Engine here, and docker.source is none",
+                hint="docker.source: archive or docker installs one",
+            )
+    elif others:
+        name, version = next(iter(others.items()))
+        raise Refusal(
+            f"{name} {version} is installed here, and the settings want {', '.join(declared)}:"
+            " to replace it would stop its containers",
+            hint="docker.source: none leaves it alone and configures it; or remove it by hand",
+        )
+    elif state.programs and not state.packages:
+        raise Refusal(
+            f"there is a {state.programs[0]} that no known package brought",
+            hint="docker.source: none leaves it alone and configures it; or remove it by hand",
+        )
+
+
+def refuse_look_alikes(found: EngineState) -> None:
+    """See that nothing else is in the place of a host's Docker Engine.
+
+    :raises Refusal: if something is.
+    """
     if found.snap:
         raise Refusal(
             f"Docker is installed as a snap ({found.snap}), which reads another daemon.json"

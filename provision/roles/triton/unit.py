@@ -1,0 +1,29 @@
+"""The command of a unit that provisioning wrote, read back from its text. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"|(\S+)', re.DOTALL)
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))|([$%])\3", re.DOTALL)
+_LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
+
+
+def command_of(unit: str) -> list[str]:
+    """The words of its ``ExecStart=``, as the process gets them."""
+    joined = unit.encode().replace(b"\\\n", b" ")
+    line = re.search(rb"^ExecStart=(.*)$", joined, re.MULTILINE)
+    found = _WORD.findall(line[1]) if line else []
+    return [_plain(quoted or bare).decode() for quoted, bare in found]
+
+
+def _plain(word: bytes) -> bytes:
+    """A word without its escapes."""
+
+    def meant(escape: re.Match[bytes]) -> bytes:
+        code, letter, doubled = escape.groups()
+        if code:
+            return bytes.fromhex(code.decode())
+        return doubled or _LETTERS.get(letter, letter)
+
+    return _ESCAPE.sub(meant, word)

@@ -1,0 +1,467 @@
+"""The checks of Triton on a played host: a healthy one, and one with a single thing wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from provision.probe import Output
+from provision.roles.triton.role import CANARY_MODEL, GATE, environment_file
+from provision.roles.triton.unit import command_of
+from provision.verify.outcome import HostResult
+from provision.verify.suite import Choice
+from tests.unit.verify.healthy_driver import SMI, STATE, UUID, capture, files_of, gpus, row, state
+from tests.unit.verify.healthy_triton import (
+    COMMAND,
+    IMAGE_ID,
+    INDEX,
+    INFERENCE,
+    INFO,
+    INSIDE,
+    INSPECT,
+    METRICS,
+    NONE,
+    OTHERS,
+    PLAIN,
+    READY,
+    SERVER,
+    SHOW,
+    SIGHT,
+    SOCKETS,
+    UNIT,
+    container,
+    docker_info,
+    http,
+    inference,
+    listens,
+    plain,
+    serving,
+    settings,
+    text_of,
+    unit,
+)
+from tests.unit.verify.played_host import Answer, Played, There, look, said, verdicts
+
+OTHER = "GPU-99999999-1111-2222-3333-444444444444"
+REFUSED = Output(
+    1, b"", b"http: connect: Connection refused\nhttp: line 1: /dev/tcp/127.0.0.1/8000: Connection refused"
+)
+NO_LIBRARY = capture("docker/H3_fault_no_lib.txt").splitlines()
+SEED = capture("docker/A2_seed_repro.txt")
+NO_PROGRAM = "timeout: failed to run command 'nvidia-smi': No such file or directory"
+HANGS = said("", 124)
+BLIND = "0a0a lost no /triton-llm image:1\n"
+DROPIN = "/etc/systemd/system/triton@llm.service.d/x.conf"
+
+
+def checked(played: Played, docker: Mapping[str, Any] = {}, **instance: Any) -> HostResult:
+    """What becomes of Docker and Triton; what the driver's own checks would say counts as told there."""
+    return look(played, settings(docker, **instance))[0]
+
+
+def broken(answers: Mapping[str, Answer] = {}, **more: Any) -> Played:
+    return serving(settings()).with_(answers, **more)
+
+
+def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
+    return {check.name: check.message for check in verdicts(result, verdict).values()}
+
+
+def test_healthy_host_passes_every_check_in_few_execs() -> None:
+    result, connection = look(serving(settings()), settings())
+    assert [check for check in result.checks if check.verdict != "pass"] == []
+    assert len(result.checks) == 33
+    assert connection.execs <= 8
+
+
+def test_containers_are_started_once_for_each_image() -> None:
+    _, connection = look(serving(settings()), settings())
+    assert sum("docker run" in line for line in connection.asked) == 2
+
+
+def test_a_quick_look_starts_no_container() -> None:
+    result, connection = look(serving(settings()), settings(), Choice(quick=True))
+    assert result.status == "ok"
+    assert not any("docker run" in line for line in connection.asked)
+
+
+def stopped(**changed: str) -> dict[str, Answer]:
+    return {SHOW: unit(ActiveState="failed", Result="exit-code", **changed), INSPECT: said("[]", 1)}
+
+
+HEALTHY = serving(settings())
+CMDLINE = "".join(f"{word}\0" for word in command_of(text_of(HEALTHY.files[UNIT])))
+ACTIVE, RUNS, PORTS = (
+    "unit is active",
+    "what runs is what the settings say",
+    "ports are on the configured address only",
+)
+THE_UNIT, MODELS, CANARY = (
+    "unit is the one of the settings",
+    "models are ready",
+    "canary answers from the assigned gpus",
+)
+SEES, SHOWS, PLAIN_SEES = (
+    "container sees the assigned gpus",
+    "metrics show the assigned gpus",
+    "plain container sees all gpus",
+)
+NVML, IMPORTS, WITH_NONE = (
+    "plain container has nvml",
+    "plain container imports tensorrt llm",
+    "container with none sees no gpu",
+)
+
+FAULTS: dict[str, tuple[Played, str, str]] = {
+    # What the instance stands on.
+    "module not loaded": (broken({STATE: state("")}), SEES, "kernel module nvidia is not loaded"),
+    "no GPU on the bus": (broken({STATE: state(pci="")}), SEES, "no NVIDIA GPU is on the PCI bus"),
+    "nvidia-smi hangs": (broken({SMI: HANGS}), SEES, "nvidia-smi shows no GPU: it did not answer in time"),
+    "no library on the host": (
+        broken({SMI: said("\n".join(NO_LIBRARY[:2]), 12), PLAIN: said(NO_LIBRARY[3], 125)}),
+        SEES,
+        r"the host has no libnvidia-ml\.so\.1",
+    ),
+    "no image": (
+        broken({IMAGE_ID: said(code=1, err="Error: No such image: x\n")}),
+        "image is on the host",
+        "the image is not on the host",
+    ),
+    # Files and the unit.
+    "gate is gone": (broken(files={GATE: None}), "files are as provisioned", f"{GATE} is not there"),
+    "gate is gone and the unit down": (
+        broken(stopped(), files={GATE: None}),
+        "files are as provisioned",
+        f"{GATE} is not there",
+    ),
+    "canary changed": (
+        broken(files={f"/usr/local/share/provision/triton/{CANARY_MODEL}/1/model.py": There("x")}),
+        "files are as provisioned",
+        r"model\.py is not as provision wrote it",
+    ),
+    "another instance": (
+        broken({OTHERS: said(f"{UNIT}\n/etc/systemd/system/triton@old.service\n")}),
+        "no other instance is there",
+        r"triton@old\.service is of an earlier run",
+    ),
+    "unit changed by hand": (
+        broken(files={UNIT: There("[Unit]\n")}),
+        THE_UNIT,
+        "is not as provision wrote it",
+    ),
+    "unit gone": (
+        broken(
+            {SHOW: unit(LoadState="not-found", ActiveState="inactive", UnitFileState="")}, files={UNIT: None}
+        ),
+        THE_UNIT,
+        f"{UNIT} is not there",
+    ),
+    "environment readable for all": (
+        broken(files={environment_file("llm"): There(text_of(HEALTHY.files[environment_file("llm")]))}),
+        THE_UNIT,
+        r"/etc/triton/llm\.env is 0644 root:root, wanted 0600 root:root",
+    ),
+    "unit not loaded": (
+        broken({SHOW: unit(NeedDaemonReload="yes")}),
+        THE_UNIT,
+        "systemd has not loaded the files",
+    ),
+    "another unit file": (
+        broken({SHOW: unit(FragmentPath="/run/systemd/system/triton@llm.service")}),
+        THE_UNIT,
+        "from /run/systemd/system/triton@llm.service",
+    ),
+    "models folder gone": (
+        broken(files={"/srv/triton/llm/models": None}),
+        "model repository is there",
+        "/srv/triton/llm/models is not a folder",
+    ),
+    "unit failed": (broken(stopped()), ACTIVE, r"triton@llm\.service is failed \(exit-code\)"),
+    "unit restarts": (
+        broken({SHOW: unit(NRestarts="4")}, files={"/proc/uptime": There("70.5 1.0\n")}),
+        "unit does not restart",
+        r"restarted 4×, the last time 12 s ago",
+    ),
+    "unit not enabled": (
+        broken({SHOW: unit(UnitFileState="disabled")}),
+        "unit starts at boot",
+        "is disabled",
+    ),
+    # What runs.
+    "not restarted since": (
+        broken({COMMAND: said(CMDLINE.replace("--shm-size=1g", "--shm-size=2g"))}),
+        RUNS,
+        "runs with --shm-size=2g and not with --shm-size=1g",
+    ),
+    "image pulled anew": (broken({INSPECT: container("sha256:old")}), RUNS, "runs an older image than"),
+    "no container": (
+        broken({INSPECT: said("[]", 1, "Error: No such object")}),
+        RUNS,
+        "docker does not know triton-llm",
+    ),
+    "published to the world": (
+        broken({INSPECT: container(more={"9/tcp": [{"HostIp": "", "HostPort": "8000"}]})}),
+        PORTS,
+        r"reachable on 0\.0\.0\.0:8000 and not on 127\.0\.0\.1 alone",
+    ),
+    "published elsewhere": (
+        broken({INSPECT: container(address="127.0.0.2")}),
+        PORTS,
+        r"reachable on 127\.0\.0\.2:8000, .* and not on 127\.0\.0\.1 alone",
+    ),
+    "not published": (
+        broken({INSPECT: container(more={"8000/tcp": None})}),
+        PORTS,
+        r"does not publish 127\.0\.0\.1:8000$",
+    ),
+    "somebody else listens": (
+        broken({SOCKETS: said("Netid State\n" + listens("[::]:8001", "127.0.0.1:8000"))}),
+        PORTS,
+        "reachable on :::8001",
+    ),
+    # The server.
+    "nobody listens": (broken({SERVER: REFUSED}), MODELS, "the server says: connection refused"),
+    "hangs": (broken({SERVER: HANGS}), MODELS, "the server says: no answer within 15 s"),
+    "another server": (broken({SERVER: http("<html>")}), MODELS, "does not speak as Triton does: <html>"),
+    "a model that nobody expects": (
+        broken({READY: http("", "400 Bad Request")}),
+        "server is ready",
+        "is not ready",
+    ),
+    "expected model fails": (
+        broken(
+            {
+                READY: http("", "400 Bad Request"),
+                INDEX: http('[{"name": "gpu_probe", "reason": "no memory"}]'),
+            }
+        ),
+        MODELS,
+        "model gpu_probe is not ready: no memory",
+    ),
+    "empty repository": (
+        broken({INDEX: http("[]")}),
+        MODELS,
+        f"gpu_probe is not ready: not in the repository; model {CANARY_MODEL}",
+    ),
+    "another version": (
+        broken({SERVER: http('{"name":"triton","version":"2.47.0"}')}),
+        "server is of the version of its tag",
+        r"version 2\.47\.0, and .*holds 2\.48\.0",
+    ),
+    "canary dies": (broken({INFERENCE: HANGS}), CANARY, "no answer within 15 s"),
+    "canary answers something else": (
+        broken({INFERENCE: http('{"outputs": [{"name": "TEXT", "data": ["no"]}]}')}),
+        CANARY,
+        r"and answers \['no'\]",
+    ),
+    "canary on the CPU": (broken({INFERENCE: inference()}), CANARY, f"sees 0 GPUs and not {UUID}"),
+    "canary on another GPU": (
+        broken({INFERENCE: inference(UUID, OTHER)}),
+        CANARY,
+        f"sees {OTHER}, which is not assigned",
+    ),
+    "container on another GPU": (
+        broken({INSIDE: said(f"GPU 0: X (UUID: {OTHER})\n"), INFERENCE: inference(OTHER)}),
+        SEES,
+        f"triton-llm sees 1 GPUs and not {UUID}",
+    ),
+    "container that was given none": (
+        broken({INSIDE: said(capture("docker/D6_env_none.txt")), INFERENCE: inference()}),
+        SEES,
+        f"triton-llm sees 0 GPUs and not {UUID}",
+    ),
+    "container without nvidia-smi": (broken({INSIDE: said(code=127)}), SEES, "was started without a GPU"),
+    "container lost its devices": (
+        broken(
+            {
+                SIGHT: said(BLIND),
+                INSIDE: said("Failed to initialize NVML: Unknown Error\n", 255),
+                INFERENCE: inference(),
+            }
+        ),
+        "running containers keep their gpus",
+        r"no longer sees its GPUs: container triton-llm \(image:1\)",
+    ),
+    "metrics stay at 0": (
+        broken({METRICS: http(capture("triton/triton_host_metrics_at_ready.txt"))}),
+        SHOWS,
+        f"no memory for {UUID}",
+    ),
+    # Containers of its image.
+    "toolkit gone": (
+        broken(
+            {
+                "^command -v nvidia-container-runtime$": said(code=127),
+                PLAIN: said(capture("docker/H6_fault_no_runtime.txt"), 127),
+            }
+        ),
+        "nvidia runtime is there",
+        "nvidia-container-runtime is not installed",
+    ),
+    "container does not start": (
+        broken({PLAIN: said(capture("docker/A4_runtime_nvidia_missing.txt"), 125)}),
+        NVML,
+        "does not start a container: dockerd does not know the runtime nvidia",
+    ),
+    "the error that started it all": (
+        broken({PLAIN: plain(nvml=SEED, smi=NO_PROGRAM, llm=SEED)}),
+        NVML,
+        "without the driver's libraries",
+    ),
+    "import fails": (
+        broken({PLAIN: plain(llm="ImportError: x")}),
+        IMPORTS,
+        "import tensorrt_llm fails .*ImportError: x",
+    ),
+    "killed while it imports": (
+        broken({PLAIN: said("".join(plain().out.partition("== tensorrt_llm")[:1]), 137)}),
+        IMPORTS,
+        "before its step tensorrt_llm: it was killed",
+    ),
+    "plain container without GPUs": (broken({PLAIN: plain(smi=NO_PROGRAM)}), PLAIN_SEES, "without a GPU"),
+    "image sees a GPU with none": (
+        broken({NONE: said(capture("nvidia-smi/smi_L.txt"))}),
+        WITH_NONE,
+        "sees GPUs",
+    ),
+    "no container with none": (
+        broken({NONE: said("docker: x", 125)}),
+        WITH_NONE,
+        "does not start: exit 125: docker: x",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_told_once_with_its_cause(name: str) -> None:
+    played, check, words = FAULTS[name]
+    result = checked(played)
+    failures = messages(result)
+    assert list(failures) == [check]
+    assert re.search(words, failures[check]), failures[check]
+    assert all(found.hint for found in verdicts(result, "fail").values())
+    assert all("\n" not in message for message in failures.values())
+    assert messages(result, "warn") == {}
+    assert all(messages(result, "skip").values())
+
+
+@pytest.mark.parametrize("expression", ["canary", "container and sees", "metrics", "none", "nvml"])
+def test_what_a_check_stands_on_is_told_by_it_where_it_is_alone(expression: str) -> None:
+    result = look(broken({SMI: HANGS, INFERENCE: inference()}), settings(), Choice(expression=expression))[0]
+    assert next(iter(messages(result).values())) == "nvidia-smi shows no GPU: it did not answer in time"
+
+
+WARNINGS: dict[str, tuple[Played, dict[str, Any], str, str]] = {
+    "no GPU metrics": (
+        broken({METRICS: http("nv_cpu_utilization 0\n")}),
+        {},
+        SHOWS,
+        "reports no GPU metrics",
+    ),
+    "known RCE where others reach it": (
+        serving(settings(address="192.0.2.1")).with_(
+            {INSPECT: container(address="192.0.2.1"), SOCKETS: said("Netid State\n")}
+        ),
+        {"address": "192.0.2.1"},
+        "image is safe where it is reachable",
+        "CVE-2025-23319",
+    ),
+    "a drop-in changes the command": (
+        broken(
+            {
+                SHOW: unit(DropInPaths=DROPIN),
+                COMMAND: said(CMDLINE.replace("--shm-size=1g", "--shm-size=2g")),
+                f"^grep .* {DROPIN}$": said(),
+            }
+        ),
+        {},
+        RUNS,
+        f"{DROPIN} starts triton@llm.service with --shm-size=2g",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_concern_is_a_warning(name: str) -> None:
+    played, instance, check, words = WARNINGS[name]
+    result = checked(played, **instance)
+    assert messages(result) == {}
+    assert list(messages(result, "warn")) == [check]
+    assert re.search(words, messages(result, "warn")[check])
+
+
+@pytest.mark.parametrize(
+    ("instance", "changed", "skipped"),
+    [
+        ({"image": "registry.example/own:1"}, {}, {"server is of the version of its tag", IMPORTS}),
+        ({"canary": False, "expect": []}, {}, {MODELS, CANARY}),
+        ({"args": ["--allow-gpu-metrics=false"]}, {}, {SHOWS}),
+        (
+            {"gpus": "none"},
+            {INSIDE: said("", 127), INFERENCE: inference()},
+            {SHOWS, NVML, PLAIN_SEES, WITH_NONE, IMPORTS},
+        ),
+        ({"gpus": ["MIG-0"]}, {}, {CANARY, SEES, SHOWS}),
+        ({"gpus": [0]}, {}, set()),
+        ({"gpus": [UUID]}, {}, set()),
+        ({"address": "0.0.0.0"}, {INSPECT: container(address="0.0.0.0")}, {PORTS}),
+        ({"env": {"A": "$x\ny"}}, {INSPECT: container(env=("A=$x\ny",))}, set()),
+    ],
+)  # fmt: skip
+def test_what_does_not_apply_is_skipped_with_a_reason(
+    instance: dict[str, Any], changed: dict[str, Answer], skipped: set[str]
+) -> None:
+    result = checked(serving(settings(**instance)).with_(changed), **instance)
+    assert messages(result) == {}
+    assert messages(result, "skip").keys() == skipped
+    assert all(messages(result, "skip").values())
+
+
+def test_an_image_without_python_tells_nothing_of_nvml() -> None:
+    without = plain().out.replace("== nvml\n\n== exit 0", "== nvml\npython3: not found\n== exit 127")
+    assert messages(checked(broken({PLAIN: said(without)})), "skip") == {NVML: "the image has no python3"}
+
+
+def test_an_environment_that_the_container_has_otherwise() -> None:
+    wanted = {"env": {"A": "1", "B": "2"}}
+    played = serving(settings(**wanted)).with_({INSPECT: container(env=("A=1", "B=3"))})
+    assert messages(checked(played, **wanted)) == {RUNS: "triton-llm has another B than the settings say"}
+
+
+def test_a_plain_container_sees_all_gpus_whatever_the_instance_has() -> None:
+    both = gpus(row(), row() | {"index": "1", "uuid": OTHER})
+    result = checked(serving(settings(gpus=[0])).with_({SMI: both}), gpus=[0])
+    assert messages(result) == {PLAIN_SEES: "a container sees 1 of the 2 GPUs of the host"}
+
+
+def test_selection_that_is_not_there_fails() -> None:
+    result = checked(serving(settings(gpus=[7])), gpus=[7])
+    assert messages(result) == {SEES: "GPU 7 of the settings is not on this host"}
+
+
+def test_default_runtime_runc_expects_nothing_of_plain_containers() -> None:
+    docker = {"default_runtime": "runc"}
+    document = {
+        "/etc/docker/daemon.json": There(
+            '{"default-runtime": "runc", "runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}'
+        )
+    }
+    result = checked(broken({INFO: docker_info(DefaultRuntime="runc")}, files=document), docker)
+    assert messages(result) == {}
+    assert "default runtime is runc" in messages(result, "skip")[NVML]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plain"],
+        ["it's", 'a "b"', "100%", "$HOME", "back\\slash"],
+        ["line\nbreak", "tab\there", "zwölf 🚀", "\x01"],
+    ],
+)
+def test_the_command_of_a_unit_is_read_back_as_it_was_written(words: list[str]) -> None:
+    unit_text = text_of(files_of(settings(args=words))[UNIT])
+    assert command_of(unit_text)[-len(words) :] == words
