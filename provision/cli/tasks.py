@@ -100,13 +100,9 @@ def plan(options: Options, *, out: str = "") -> None:
 
 
 @task(
-<<<<<<< HEAD
-    "hosts inventory roles forks enroll ask_become_pass json",
+    "hosts inventory roles forks enroll accept_new ask_become_pass json",
     tests="your own tests instead of ours: DIR,FILE.py",
     quick="start no containers: seconds instead of minutes",
-=======
-    "hosts inventory roles forks enroll accept_new ask_become_pass json",
->>>>>>> main
     k="only checks whose name matches: 'triton and not gpu-02'",
     lf="only the checks that failed the last time",
     x="end at the first check that fails",
