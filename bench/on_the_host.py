@@ -1,4 +1,4 @@
-"""What a run with nothing to do costs the host itself: the CPU time of everything in a lab host's control group.
+"""What a run with nothing to do costs the host itself: CPU time of all that is in a lab host's control group.
 
 Daemons count too, such as sshd, systemd, journald and dockerd. Four ways take turns, in rounds:
 
