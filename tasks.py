@@ -123,7 +123,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure nothing to do: against plain Fabric and pyinfra, and on a lab host itself.
+    """Measure nothing to do: against peers, and a host's CPU time.
 
     inv bench
     """

@@ -25,7 +25,6 @@ GATHER = "shell/gather.sh"
 
 T = TypeVar("T")
 
-
 Answers = dict[str, Output]
 """Outputs by the names of their probes."""
 
@@ -132,9 +131,11 @@ class _Gathering:
         return ProbeError(self.connection.login.host, f"{message}: {why}: {said}")
 
     def unfinished(self, error: UnfinishedError) -> ProbeError:
-        """The probe that was running; after the last one, that one."""
+        """The probe that was running; after the last one, that one; the error itself if there was none."""
         host, ended = self.connection.login.host, error.partial.stderr.count(self.mark.encode())
-        name = (self.probes[ended:] or self.probes[-1:])[0].name
+        if not self.probes:
+            return ProbeError(host, error.message, hint=error.hint)
+        name = self.probes[min(ended, len(self.probes) - 1)].name
         if isinstance(error, DeadlineError):
             hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
             return ProbeError(host, f"probe {name} did not end within {self.timeout:g} s", hint=hint)

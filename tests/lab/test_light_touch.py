@@ -22,7 +22,7 @@ __all__ = ["converged"]
 pytestmark = pytest.mark.lab
 
 NAME = "gpu-01"
-MOST = 90
+MOST = 60
 """Processes and threads that such a run may start, the login and sudo among them."""
 
 ROUNDS = 5

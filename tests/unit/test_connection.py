@@ -224,6 +224,17 @@ def test_a_conversation_that_ends_after_its_first_part_is_an_error(server: Sshd,
         gather_both(connection, first, lambda _: (None, [Probe("later", "true")]), timeout=2)
 
 
+def test_a_conversation_without_second_probes_that_is_cut_is_an_error(server: Sshd) -> None:
+    killer = Probe("killer", "(sleep 0.5; kill -9 $$) >/dev/null 2>&1 & :", in_place=True)
+
+    def then(_: Answers) -> tuple[None, list[Probe]]:
+        time.sleep(1)
+        return None, []
+
+    with Connection(server.login()) as connection, pytest.raises(ProbeError, match="killed on the host"):
+        gather_both(connection, [killer], then)
+
+
 def test_an_error_between_the_parts_of_a_conversation_reaches_the_caller(connection: Connection) -> None:
     def then(output: Output) -> str:
         raise RuntimeError(output.out)
