@@ -123,15 +123,17 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure nothing to do against plain Fabric and pyinfra.
+    """Measure nothing to do: against peers, and a host's CPU time.
 
     inv bench
     """
-    from bench import nothing_to_do, pyinfra
+    from bench import nothing_to_do, on_the_host, pyinfra
+    from lab.lab import Lab
     from provision.cli import terminal
 
+    out = terminal.write_data
     with terminal.error_boundary():
-        raise SystemExit(nothing_to_do.run(terminal.write_data) or pyinfra.run(terminal.write_data))
+        raise SystemExit(nothing_to_do.run(out) or on_the_host.run(out, Lab.named()) or pyinfra.run(out))
 
 
 def _run(program: str, *arguments: str) -> int:
