@@ -137,17 +137,18 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure against plain Fabric, pyinfra and testinfra's own backends.
+    """Measure against plain Fabric, pyinfra and testinfra's backends, and a host's CPU time.
 
     inv bench
     """
-    from bench import nothing_to_do, pyinfra, verify
+    from bench import nothing_to_do, on_the_host, pyinfra, verify
+    from lab.lab import Lab
     from provision.cli import terminal
 
+    out = terminal.write_data
     with terminal.error_boundary():
-        raise SystemExit(
-            max(measure.run(terminal.write_data) for measure in (nothing_to_do, pyinfra, verify))
-        )
+        on_the_host.run(out, Lab.named())
+        raise SystemExit(max(measure.run(out) for measure in (nothing_to_do, pyinfra, verify)))
 
 
 def _run(program: str, *arguments: str) -> int:

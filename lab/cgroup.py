@@ -81,6 +81,11 @@ class Cgroup:
             found += map(int, (self.path / "cgroup.procs").read_text(encoding="ascii").split())
         return sorted(set(found))
 
+    def cpu_seconds(self) -> float:
+        """CPU time that its processes, and those below it, have used since it was created."""
+        stat = dict(line.split() for line in (self.path / "cpu.stat").read_text("ascii").splitlines())
+        return int(stat["usage_usec"]) / 1e6
+
     def spawn(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         """Start a program in the group, detached from us; its output is appended to ``log``."""
         self.create()

@@ -9,7 +9,8 @@ What is set here, and why:
 - `session.py`: AES-GCM comes first, at half the CPU of paramiko's default. Every wait is bounded, where
   paramiko waits an hour for a channel (fabric issue 2197). Logins that sshd drops before its banner, because
   too many come at once (MaxStartups), are tried again.
-- `frames.py`, `execution.py`: a script is one exec and one sudo, whatever the login shell prints.
+- `frames.py`, `execution.py`: a script is one exec and one sudo, whatever the login shell prints; so are two
+  of which the second depends on the first.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Connection:
         on_line: Callable[[bytes], None] | None = None,
         stdin: bytes = b"",
         what: str = "a script",
+        then: Callable[[Output], str] | None = None,
     ) -> Output:
         """Run POSIX sh text on the host with one exec, through one sudo where the login says so.
 
@@ -113,6 +115,8 @@ class Connection:
         :param timeout: seconds it may take; then the host ends it.
         :param on_line: called with each line of standard output as it comes, without its newline.
         :param what: names the script in errors.
+        :param then: makes a second script of what the first one printed, which leaves its shell as it is. The
+            same shell runs it, so there is one sudo for both; then its output alone is returned.
         :raises UnreachableError: where the session cannot be opened, or is lost.
         :raises DeadlineError: where the script takes longer than ``timeout``.
         :raises UnfinishedError: where its shell was killed.
@@ -120,7 +124,7 @@ class Connection:
         """
         self.open()
         self.execs += 1
-        execution = Execution(self.login, timeout, what, on_line)
+        execution = Execution(self.login, timeout, what, on_line, then)
         return execution.run(self._sessions[-1].transport, script, stdin)
 
 

@@ -57,9 +57,15 @@ class Execution:
     """One command on its channel: everything is sent and received by the thread that waits for it."""
 
     def __init__(
-        self, login: Login, timeout: float, what: str, on_line: Callable[[bytes], None] | None
+        self,
+        login: Login,
+        timeout: float,
+        what: str,
+        on_line: Callable[[bytes], None] | None,
+        then: Callable[[Output], str] | None = None,
     ) -> None:
         self.login, self.timeout, self.what, self.on_line = login, timeout, what, on_line
+        self.then = then
         self.frame = Frame()
         self.stdout, self.stderr = Unframed(self.frame), Unframed(self.frame)
         self.line = b""
@@ -82,8 +88,9 @@ class Execution:
             self.pending = memoryview(self.frame.answer_to_prompt(self.login.become_password))
             self.held = self.frame.after_prompt() + payload
         else:
-            self.pending, self.closing = memoryview(payload), True
-        channel = self._channel(transport)
+            self.pending, self.closing = memoryview(payload), self.then is None
+        first = len(payload) if self.then else 0
+        channel = self._channel(transport, self.frame.command(self.login, self.timeout, first))
         try:
             self._converse(channel)
             return self._answer(channel, transport)
@@ -92,7 +99,7 @@ class Execution:
         finally:
             channel.close()
 
-    def _channel(self, transport: paramiko.Transport) -> paramiko.Channel:
+    def _channel(self, transport: paramiko.Transport, command: str) -> paramiko.Channel:
         """Open a channel and start the command.
 
         paramiko's exec_command waits for sshd's confirmation without limit; we wait for the answer itself. A
@@ -113,7 +120,7 @@ class Execution:
         message.add_int(channel.remote_chanid)
         message.add_string("exec")
         message.add_boolean(True)
-        message.add_string(self.frame.command(self.login, self.timeout))
+        message.add_string(command)
         transport._send_user_message(message)  # type: ignore[attr-defined]
         return channel
 
@@ -148,6 +155,7 @@ class Execution:
         if busy:
             self.heard = self.alive = time.monotonic()
             self._let_in()
+            self._go_on()
         return busy
 
     def _deliver(self, data: bytes) -> None:
@@ -160,9 +168,16 @@ class Execution:
     def _let_in(self) -> None:
         """Send the script once sudo has started the loader; send no more where sudo asks a second time."""
         if self.held and self.stdout.marked:
-            self.pending, self.held, self.closing = memoryview(self.held), b"", True
+            self.pending, self.held, self.closing = memoryview(self.held), b"", self.then is None
         elif self.held and self.stderr.noise.count(self.frame.prompt) > 1:
             self.held, self.closing = b"", True
+
+    def _go_on(self) -> None:
+        """Send the second script of a conversation once the first one has ended."""
+        if self.then is not None and self.stdout.has_part and self.stderr.has_part:
+            then, self.then = self.then, None
+            first = Output(0, self.stdout.take_part(), self.stderr.take_part())
+            self.pending, self.closing = memoryview(self.frame.script(then(first))), True
 
     def _send(self, channel: paramiko.Channel) -> bool:
         """Send what the window allows. A command may end without reading: then the rest is dropped."""

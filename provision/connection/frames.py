@@ -4,6 +4,9 @@ sshd hands the command to the user's login shell, whose rc files may print anyth
 command is therefore one `exec` that csh and fish read as sh does. It starts a small loader, which marks both
 streams, reads the script from stdin to its very end, and only then evaluates it: no program in the script can
 eat from it, its size has no limit, and a script that was cut off on the way is not run at all.
+
+In a conversation the loader reads as many bytes as the first script has, and evaluates it. Then it marks both
+streams once more, and reads the second script to the end of stdin.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ KILL_AFTER = 5
 """Seconds between the host's SIGTERM and SIGKILL to a script that is out of time."""
 
 _FUNCTIONS = "; ".join(line for line in assembled(_SESSION).splitlines() if line and not line.startswith("#"))
-_LOAD = 'read_script "$1"; forget_rc_files; set_environment; shift; eval "unset script; $script"'
+_FIRST = 'read_script "$1" head -c "$2"; eval "unset script; $script" </dev/null; mark_streams "$1"; '
+_LAST = 'read_script "$1" cat; shift $#; exec </dev/null; eval "unset script; $script"'
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,17 @@ class Frame:
         """What sudo prints when it wants a password; never part of the command line."""
         return f"{self.token[:8]}%{self.token[8:]}".encode()
 
-    def command(self, login: Login, timeout: float) -> str:
-        """Return the command line for sshd: the loader as the user to become, for ``timeout`` s at most."""
+    def command(self, login: Login, timeout: float, first: int = 0) -> str:
+        """Return the command line for sshd: the loader as the user to become, for ``timeout`` s at most.
+
+        :param first: bytes of the first script of a conversation, as it is sent.
+        """
         asks = login.needs_sudo and login.become_password is not None
         skip = 'skip_unread "$1"; ' if asks else ""
-        loader = f'{_FUNCTIONS}; mark_streams "$1"; {skip}{_LOAD}'
+        loader = f'{_FUNCTIONS}; mark_streams "$1"; {skip}settle; {_FIRST if first else ""}{_LAST}'
         limit = str(max(1, math.ceil(timeout)))
         argv = ["timeout", "-k", str(KILL_AFTER), limit, "/bin/sh", "-c", loader, "provision", self.token]
+        argv += [str(first)] if first else []
         if login.needs_sudo:
             # sudo reads one line from stdin; with -n it fails at once where it would have to ask
             prompt = ["-S", "-p", self.prompt.decode().replace("%", "%%")] if asks else ["-n"]
@@ -102,3 +110,14 @@ class Unframed:
     def data(self) -> bytes:
         """Everything after the mark so far."""
         return b"".join(self.chunks)
+
+    @property
+    def has_part(self) -> bool:
+        """Whether what came so far holds the mark once more, which ends the output of a first script."""
+        return self.mark in self.data
+
+    def take_part(self) -> bytes:
+        """Return what came before that mark, and keep what came after it."""
+        part, _, rest = self.data.partition(self.mark)
+        self.chunks = [rest]
+        return part

@@ -31,9 +31,14 @@ class Told:
 
 
 class OfDockerd(Resource[State]):
-    """What all kinds share whose state dockerd tells in one answer."""
+    """What all kinds share whose state dockerd tells in one answer.
+
+    :cvar read_from: a file that dockerd reads when it starts, if the answer tells what it has read of it.
+        dockerd is not asked where it started after the last change of that file.
+    """
 
     kind: ClassVar[str] = "dockerd"
+    read_from: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -51,7 +56,10 @@ class OfDockerd(Resource[State]):
     @classmethod
     def probe(cls, resources: Sequence[Self]) -> Probe:
         """Ask dockerd for everything at once."""
-        return Probe("dockerd", words("ask_dockerd", *_places(resources)), (DOCKERD,), in_place=True)
+        *places, last = _places(resources)
+        file = next((r.read_from for r in resources if r.read_from), "")
+        ask = ("ask_dockerd_of", file, last) if file else ("ask_dockerd", *places, last)
+        return Probe("dockerd", words(*ask, *(places if file else ())), (DOCKERD,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, State]:
@@ -63,7 +71,8 @@ class OfDockerd(Resource[State]):
 
 
 def _places(resources: Iterable[OfDockerd[Any]]) -> list[str]:
-    return list(dict.fromkeys(r.place for r in resources))
+    """What to ask for, once each; what need not be asked comes last, so that its answer may be missing."""
+    return list(dict.fromkeys(r.place for r in sorted(resources, key=lambda r: bool(r.read_from))))
 
 
 def all_told(text: str) -> list[Told]:

@@ -4,13 +4,17 @@ On the host each probe prints straight to the streams of the exec. After each on
 word that no output holds because it is made at random for every script; so sections may hold any bytes, and
 a host writes nothing to disk. Beyond what the probes themselves start, it forks once for each probe, and not
 at all for those that run in place.
+
+Probes that depend on the answers to others have no exec of their own: login shell and sudo cost a host as
+much as a dozen probes.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from provision.connection import Connection, DeadlineError, UnfinishedError
 from provision.errors import ProbeError
@@ -18,6 +22,11 @@ from provision.probe import Output, Probe, quote
 from provision.shell import assembled
 
 GATHER = "shell/gather.sh"
+
+T = TypeVar("T")
+
+Answers = dict[str, Output]
+"""Outputs by the names of their probes."""
 
 
 def new_mark() -> str:
@@ -42,7 +51,7 @@ def script_of(probes: Sequence[Probe], mark: str) -> str:
     return f"{assembled(GATHER, *files)}gather_mark={quote(mark)}\n{asked}"
 
 
-def parse(answer: Output, probes: Sequence[Probe], mark: str) -> dict[str, Output]:
+def parse(answer: Output, probes: Sequence[Probe], mark: str) -> Answers:
     """Return the output of each probe by name, from what the script of the same probes and mark printed.
 
     :raises ValueError: where ``answer`` is not that.
@@ -56,7 +65,7 @@ def parse(answer: Output, probes: Sequence[Probe], mark: str) -> dict[str, Outpu
     return answered(answer, probes, mark)
 
 
-def answered(answer: Output, probes: Sequence[Probe], mark: str) -> dict[str, Output]:
+def answered(answer: Output, probes: Sequence[Probe], mark: str) -> Answers:
     """Return the output of each probe that had ended, by name, where the script may have been cut."""
     told, errors, _ = _sections(answer, mark)
     # The last one may have ended on one stream only.
@@ -73,7 +82,7 @@ def _sections(answer: Output, mark: str) -> tuple[list[tuple[bytes, int]], list[
     return [(out, int(code)) for out, code in zip(told[::2], told[1::2], strict=True)], errors, rest
 
 
-def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60) -> dict[str, Output]:
+def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60) -> Answers:
     """Ask a host all ``probes`` with one exec and return their outputs by name.
 
     :param timeout: seconds for all of them together.
@@ -82,17 +91,72 @@ def gather(connection: Connection, probes: Sequence[Probe], timeout: float = 60)
     """
     if not probes:
         return {}
-    host, mark = connection.login.host, new_mark()
-    try:
-        output = connection.run(script_of(probes, mark), timeout=timeout, what=f"{len(probes)} probes")
-        return parse(output, probes, mark)
-    except UnfinishedError as error:
-        name = probes[min(error.partial.stderr.count(mark.encode()), len(probes) - 1)].name
+    gathering = _Gathering(connection, probes, timeout)
+    return gathering.read(gathering.run())
+
+
+def gather_both(
+    connection: Connection,
+    probes: Sequence[Probe],
+    then: Callable[[Answers], tuple[T, Sequence[Probe]]],
+    timeout: float = 60,
+) -> tuple[T, Answers]:
+    """Ask a host all ``probes``, and with the same exec those that depend on their outputs.
+
+    :param then: makes the second probes of the outputs of the first, and what else is to be returned.
+    :param timeout: seconds for all of them together.
+    :raises HostError: as :func:`gather`; and what ``then`` raises.
+    """
+    gathering = _Gathering(connection, probes, timeout)
+    made: list[T] = []
+
+    def second(output: Output) -> str:
+        value, gathering.probes = then(gathering.read(output))
+        made.append(value)
+        return gathering.script()
+
+    output = gathering.run(second)
+    answers = gathering.read(output)
+    if not made:
+        raise gathering.unreadable(output, "it ends after the last of them")
+    return made[0], answers
+
+
+class _Gathering:
+    """One exec, and the probes that the host is answering."""
+
+    def __init__(self, connection: Connection, probes: Sequence[Probe], timeout: float) -> None:
+        self.connection, self.probes, self.timeout = connection, probes, timeout
+        self.mark = new_mark()
+
+    def script(self) -> str:
+        return script_of(self.probes, self.mark)
+
+    def run(self, then: Callable[[Output], str] | None = None) -> Output:
+        what = f"{len(self.probes)} probes"
+        try:
+            return self.connection.run(self.script(), timeout=self.timeout, what=what, then=then)
+        except UnfinishedError as error:
+            raise self.unfinished(error) from None
+
+    def read(self, output: Output) -> Answers:
+        try:
+            return parse(output, self.probes, self.mark)
+        except ValueError as error:
+            raise self.unreadable(output, str(error)) from None
+
+    def unreadable(self, output: Output, why: str) -> ProbeError:
+        said = output.err.strip().rpartition("\n")[2]
+        message = f"the answer to {len(self.probes)} probes cannot be read (exit code {output.exit_code})"
+        return ProbeError(self.connection.login.host, f"{message}: {why}: {said}")
+
+    def unfinished(self, error: UnfinishedError) -> ProbeError:
+        """The probe that was running; after the last one, that one; the error itself if there was none."""
+        host, ended = self.connection.login.host, error.partial.stderr.count(self.mark.encode())
+        if not self.probes:
+            return ProbeError(host, error.message, hint=error.hint)
+        name = self.probes[min(ended, len(self.probes) - 1)].name
         if isinstance(error, DeadlineError):
             hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
-            raise ProbeError(host, f"probe {name} did not end within {timeout:g} s", hint=hint) from None
-        raise ProbeError(host, f"{error.message}, in probe {name}", hint=error.hint) from None
-    except ValueError as error:
-        said = output.err.strip().rpartition("\n")[2]
-        message = f"the answer to {len(probes)} probes cannot be read (exit code {output.exit_code}): {error}"
-        raise ProbeError(host, f"{message}: {said}") from None
+            return ProbeError(host, f"probe {name} did not end within {self.timeout:g} s", hint=hint)
+        return ProbeError(host, f"{error.message}, in probe {name}", hint=error.hint)

@@ -21,7 +21,7 @@ from provision.probe import Output, Probe
 from provision.resource import Change
 from provision.role import Role, Settings
 from provision.run.apply import BusyError, LostRunError, apply, attach
-from provision.run.gather import gather
+from provision.run.gather import Answers, gather, gather_both
 
 PREVIEW = 300.0
 """Seconds for the host's own tools to say what they would do."""
@@ -88,8 +88,11 @@ def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     :param more: questions behind facts that no role needs.
     :raises HostError: if it cannot be reached, or is not a system that we can read.
     """
-    answers = gather(connection, (*PROBES, *more, ACTIVE))
-    return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
+    return _told(connection.login.host, gather(connection, (*PROBES, *more, ACTIVE)))
+
+
+def _told(host: str, answers: Answers) -> tuple[Facts, str]:
+    return facts_of(host, answers), answers[ACTIVE.name].out.strip()
 
 
 def survey(
@@ -98,24 +101,35 @@ def survey(
     on_event: OnEvent,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Survey:
-    """Ask a host for its facts and its state, and plan it: two execs, and nothing is changed.
+    """Ask a host for its facts and its state, and plan it: one exec, and nothing is changed.
 
-    A run that is under way there is followed to its end first.
+    A run that is under way there is followed to its end first; then its state is asked for again.
 
     :raises HostError: if the host cannot be reached, read or planned.
     """
-    facts, run = ask_facts(connection)
-    if run:
-        on_event(target.name, f"run {run} is under way here; attached to it")
-        attach(connection, run, lambda event: on_event(target.name, event), sleep)
-    declared = declare(target.name, target.settings, facts)
+
+    def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
+        facts, run = _told(target.name, answers)
+        declared = declare(target.name, target.settings, facts)
+        return (facts, run, declared), () if run else planning.probes(declared)
+
+    (facts, run, declared), answers = gather_both(connection, (*PROBES, ACTIVE), then)
+    if not run:
+        return Survey(facts, declared, _plan(connection, declared, answers, target.granted))
+    on_event(target.name, f"run {run} is under way here; attached to it")
+    attach(connection, run, lambda event: on_event(target.name, event), sleep)
     return Survey(facts, declared, replan(connection, declared, target.granted))
 
 
 def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[str, ...]) -> Plan:
     """Ask for the state of all that is declared, and plan: one exec, and one more for previews."""
+    return _plan(connection, declared, gather(connection, planning.probes(declared)), granted)
+
+
+def _plan(
+    connection: Connection, declared: Sequence[Declared], answers: Answers, granted: tuple[str, ...]
+) -> Plan:
     host = connection.login.host
-    answers = gather(connection, planning.probes(declared))
     plan = planning.plan(host, declared, planning.states(host, declared, answers), granted)
     previews = planning.previews(plan)
     if not previews:

@@ -1,8 +1,6 @@
 # shellcheck shell=sh
+# needs: shell/dockerd.sh
 # The Docker Engine: which one a host has, and what it runs with.
-
-# Written by dockerd when it starts.
-docker_pid=/run/docker.pid
 
 # Docker's client, or a script that runs podman.
 docker_client=/usr/bin/docker

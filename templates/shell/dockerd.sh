@@ -5,6 +5,9 @@
 # Where dockerd listens.
 docker_socket=/run/docker.sock
 
+# Written by dockerd when it starts, after it has read its configuration.
+docker_pid=/run/docker.pid
+
 # Seconds for one answer; a sick dockerd gives none.
 docker_patience=20
 
@@ -28,4 +31,22 @@ ask_dockerd() {
     curl --silent --show-error --http1.0 --max-time "$docker_patience" --unix-socket "$docker_socket" \
       --write-out ' %{http_code}\n' "http://dockerd$path" || return
   done
+}
+
+# started_after FILE: dockerd started after the last change of the file or of its name, by whole seconds. That is the
+# time of the inode, which nobody can set; a link may lead to an old file since a moment ago.
+started_after() {
+  [ ! -L "$1" ] || return
+  # shellcheck disable=SC2046  # two numbers
+  set -- $(stat -c %Z -- "$docker_pid" "$1" 2>/dev/null)
+  [ $# -eq 2 ] && [ "$1" -gt "$2" ]
+}
+
+# ask_dockerd_of FILE PATH OTHER...: asks for the others, and last for the path, which tells what dockerd has read of
+# the file: only where it changed after dockerd started. dockerd runs three programs for /info.
+ask_dockerd_of() {
+  file=$1 last=$2
+  shift 2
+  started_after "$file" || set -- "$@" "$last"
+  [ $# -eq 0 ] || ask_dockerd "$@"
 }

@@ -15,8 +15,11 @@ skip_unread() { while IFS= read -r line; do [ "$line" = "$1" ] && break; done; u
 # refuse_part: ends a session whose script was cut off.
 refuse_part() { echo "the script was cut off on its way here" >&2; exit "$script_cut_off"; }
 
-# read_script TOKEN: sets $script to all of standard input, which must end with the token.
-read_script() { script=$(cat); case $script in *"#$1") ;; *) refuse_part ;; esac; exec </dev/null; cd / || :; umask 022; }
+# read_script TOKEN COMMAND...: sets $script to what the command reads of standard input, which must end with the token.
+read_script() { token=$1; shift; script=$("$@"); case $script in *"#$token") ;; *) refuse_part ;; esac; unset token; }
+
+# settle: where every script runs, and with what.
+settle() { cd / || :; umask 022; forget_rc_files; set_environment; }
 
 # forget_rc_files: unsets what they may set that changes what programs print or load; proxy settings stay.
 forget_rc_files() { unset LANGUAGE BASH_ENV ENV CDPATH TMPDIR POSIXLY_CORRECT GREP_OPTIONS; forget_loaders; }

@@ -192,6 +192,7 @@ class FakeHost(Connection):
         on_line: Callable[[bytes], None] | None = None,
         stdin: bytes = b"",  # noqa: ARG002
         what: str = "a script",  # noqa: ARG002
+        then: Callable[[Output], str] | None = None,
     ) -> Output:
         self.open()
         self.execs += 1
@@ -203,7 +204,8 @@ class FakeHost(Connection):
         if script.startswith(OF_RUNS):
             assert on_line is not None
             return self._watched(script.removeprefix(OF_RUNS), on_line)
-        return self._answers(script)
+        answer = self._answers(script)
+        return self._answers(then(answer)) if then else answer
 
     # --- questions ------------------------------------------------------------------------------------
 

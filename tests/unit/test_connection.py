@@ -31,7 +31,7 @@ from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
 from provision.errors import HostError, ProbeError, UnreachableError
 from provision.probe import Output, Probe
-from provision.run.gather import gather
+from provision.run.gather import Answers, gather, gather_both
 from tests.sshd import PASSWORD, SSHD, Sshd, sshd, system_user
 
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed")
@@ -191,6 +191,59 @@ def test_a_hanging_probe_is_named(server: Sshd, stuck: Probe) -> None:
         assert connection.execs == 1
 
 
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_probe_that_hangs_in_a_conversation_is_named(server: Sshd, where: int) -> None:
+    sets = [[Probe("quick", "echo 1")], [Probe("fast", "echo 2")]]
+    sets[where].append(Probe("stuck", "sleep 30"))
+    with Connection(server.login()) as connection:
+        with pytest.raises(ProbeError, match="probe stuck did not end within 1 s"):
+            gather_both(connection, sets[0], lambda _: (None, sets[1]), timeout=1)
+        assert connection.execs == 1
+
+
+def test_a_conversation_costs_one_exec(server: Sshd) -> None:
+    first = [Probe("a", "printf 'x\\0y'; echo oh >&2; exit 3"), Probe("b", "cat; pwd", in_place=True)]
+    seen = []
+
+    def then(answers: Answers) -> tuple[str, list[Probe]]:
+        seen.append(answers)
+        return "made", [Probe("c", f": {'x' * 3_000_000}; cat; echo {answers['a'].exit_code}; exit 4")]
+
+    with Connection(server.login()) as connection:
+        made, answers = gather_both(connection, first, then)
+        assert gather_both(connection, first, lambda _: (None, [])) == (None, {})
+    assert (connection.connects, connection.execs) == (1, 2)
+    assert seen == [{"a": Output(3, b"x\0y", b"oh\n"), "b": Output(0, b"/\n")}]
+    assert (made, answers) == ("made", {"c": Output(4, b"3\n")})
+
+
+@pytest.mark.parametrize("script", ["exit 0", "if (", "exec 2>&-"])
+def test_a_conversation_that_ends_after_its_first_part_is_an_error(server: Sshd, script: str) -> None:
+    first = [Probe("fine", "echo 1"), Probe("leaver", script, in_place=True)]
+    with Connection(server.login()) as connection, pytest.raises(ProbeError, match="probe leaver"):
+        gather_both(connection, first, lambda _: (None, [Probe("later", "true")]), timeout=2)
+
+
+def test_a_conversation_without_second_probes_that_is_cut_is_an_error(server: Sshd) -> None:
+    killer = Probe("killer", "(sleep 0.5; kill -9 $$) >/dev/null 2>&1 & :", in_place=True)
+
+    def then(_: Answers) -> tuple[None, list[Probe]]:
+        time.sleep(1)
+        return None, []
+
+    with Connection(server.login()) as connection, pytest.raises(ProbeError, match="killed on the host"):
+        gather_both(connection, [killer], then)
+
+
+def test_an_error_between_the_parts_of_a_conversation_reaches_the_caller(connection: Connection) -> None:
+    def then(output: Output) -> str:
+        raise RuntimeError(output.out)
+
+    with pytest.raises(RuntimeError, match="one"):
+        connection.run("echo one", timeout=10, then=then)
+    assert connection.run("echo still", timeout=5).stdout == b"still\n"
+
+
 def test_gathering_costs_one_exec(server: Sshd) -> None:
     probes = [Probe(str(index), f"echo {index}; exit {index}") for index in range(60)]
     with Connection(server.login()) as connection:
@@ -277,9 +330,13 @@ def test_sudo(rule: str, password: str | None, defaults: str) -> None:
             for _ in range(2):
                 output = connection.run("id -u; echo $HOME; cat; echo err >&2; exit 6", timeout=10)
                 assert output == Output(6, b"0\n/root\n", b"err\n")
+            both = connection.run(
+                f"id -u; : '{'x' * 100_000}'", timeout=10, then=lambda one: f"echo {one.out}"
+            )
+            assert both == Output(0, b"0\n")
             big = "x" * 3_000_000
             assert connection.run(f": '{big}'; wc -c", timeout=20, stdin=b"12").stdout.strip() == b"2"
-    assert connection.execs == 3
+    assert connection.execs == 4
 
 
 @needs_sudo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import DOCKERD, OfDockerd, all_told
 from provision.resources.image import Image
 from provision.roles.docker.daemon import DaemonLoaded
+from provision.roles.docker.text import DAEMON_JSON
 from provision.shell import assembled
 from tests.unit.sandbox import SHELLS
 
@@ -132,13 +134,16 @@ def test_absent_and_unknown_images_are_told_apart(answer: Output, state: Missing
 def test_one_question_for_all_that_dockerd_knows() -> None:
     items: list[OfDockerd[Any]] = [LOADED, Image(TAG), Image("other:1"), Image("third:1")]
     assert {item.asked_by() for item in items} == {OfDockerd}
-    assert OfDockerd.probe(items).script.endswith(
-        f" /info /images/{TAG}/json /images/other:1/json /images/third:1/json"
-    )
-    found = OfDockerd.states(items, Output(142, INFO + image_answer([TAG], []) + MISSING))
+    images = f" /images/{TAG}/json /images/other:1/json /images/third:1/json"
+    assert OfDockerd.probe(items).script == f"ask_dockerd_of {DAEMON_JSON} /info{images}"
+    assert OfDockerd.probe(items[1:]).script == f"ask_dockerd{images}"
+    answers = image_answer([TAG], []) + MISSING
+    found = OfDockerd.states(items, Output(0, answers + MISSING + INFO))
     told = {name: state for name, state in found.items() if name.startswith("image:")}
     assert found[LOADED.id] == ("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))
-    assert told == {f"image:{TAG}": True, "image:other:1": ABSENT, "image:third:1": UNKNOWN}
+    assert told == {f"image:{TAG}": True, "image:other:1": ABSENT, "image:third:1": ABSENT}
+    found = OfDockerd.states(items, Output(142, answers))
+    assert found[LOADED.id] is found["image:third:1"] is UNKNOWN
 
 
 def test_a_name_of_an_image_cannot_ask_for_something_else() -> None:
@@ -180,11 +185,13 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         server.shutdown()
 
 
-def asked(shell: str, socket: Path, program: str, *places: str) -> Output:
+def asked(
+    shell: str, socket: Path, program: str, *places: str, question: str = "ask_dockerd", pid: Path | str = ""
+) -> Output:
     """Run the question with only one of the two programs that can ask it."""
     head = f'command() {{ [ "$2" = {program} ]; }}\n'
-    head += f"{assembled(DOCKERD)}docker_socket={socket} docker_patience=1\n"
-    script = head + words("ask_dockerd", *places)
+    head += f"{assembled(DOCKERD)}docker_socket={socket} docker_patience=1 docker_pid={pid}\n"
+    script = head + words(question, *places)
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=False)
     return Output(ran.returncode, ran.stdout, ran.stderr)
 
@@ -209,6 +216,37 @@ def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -
     assert not gone.ok
     assert gone.stderr
     assert [one for one in all_told(gone.out) if one.status] == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_dockerd_is_not_asked_what_it_has_read_at_its_start(
+    shell: str, dockerd: Path, tmp_path: Path
+) -> None:
+    """Times are those of inodes, in whole seconds, and nobody can set them."""
+    file, pid = tmp_path / "daemon.json", tmp_path / "docker.pid"
+
+    def places() -> list[str]:
+        told = all_told(
+            asked(shell, dockerd, "perl", str(file), "/info", "/a", question="ask_dockerd_of", pid=pid).out
+        )
+        return [one.document["asked"] for one in told]
+
+    assert places() == ["/a", "/info"]
+    file.write_text("{}")
+    assert places() == ["/a", "/info"]
+    time.sleep(1.1)
+    pid.write_text("1")
+    assert places() == ["/a"]
+    time.sleep(1.1)
+    os.utime(file, (0, 0))
+    assert places() == ["/a", "/info"]
+    time.sleep(1.1)
+    pid.write_text("2")
+    assert places() == ["/a"]
+    file.rename(tmp_path / "old.json")
+    pid.touch()
+    file.symlink_to("old.json")
+    assert places() == ["/a", "/info"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from provision.probe import words
 from provision.resource import UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import OfDockerd, Told
 from provision.roles.docker.restart import DAEMON
+from provision.roles.docker.text import DAEMON_JSON
 
 Loaded = tuple[str, frozenset[str]]
 """Default runtime and names of all runtimes."""
@@ -18,12 +19,14 @@ Loaded = tuple[str, frozenset[str]]
 class DaemonLoaded(OfDockerd[Loaded | Missing]):
     """The running dockerd knows these runtimes and uses this one by default.
 
-    What is on disk counts for nothing until dockerd has read it, so this asks dockerd.
+    What is on disk counts for nothing until dockerd has read it. So this asks dockerd, where it has not
+    started since the file last changed.
     """
 
     default_runtime: str
     runtimes: tuple[str, ...]
     kind: ClassVar[str] = "daemon-loaded"
+    read_from: ClassVar[str] = DAEMON_JSON
     shell = (DAEMON,)
 
     @property

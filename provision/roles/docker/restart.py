@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
+from provision.resources.dockerd import DOCKERD
 from provision.resources.service import STARTS, Service, UnitState
 from provision.roles.docker.daemon_json import LIVE_RESTORE
 from provision.roles.docker.engine import SHELL
@@ -16,7 +17,7 @@ from provision.shell import constant
 
 DAEMON = "docker/daemon.sh"
 
-PID = constant(SHELL, "docker_pid")
+PID = constant(DOCKERD, "docker_pid")
 """Written by dockerd when it starts."""
 
 DOCKER_RESTART = Permission(
