@@ -18,9 +18,9 @@ from provision.facts import PROBES
 from provision.probe import Probe
 from provision.role import Role
 from provision.roles import all_roles
-from provision.run.fleet import each
 from provision.run.gather import gather
 from provision.run.host import Doing, OnEvent, Target, facts_of
+from provision.run.jobs import each
 from provision.verify.evidence import Answered, Ask, Evidence
 from provision.verify.outcome import HostResult, VerifyResult
 from provision.verify.plugin import Plugin
