@@ -6,7 +6,7 @@
     ├── UsageError                  the command line, a saved plan or this machine is at fault (exit 2)
     │   ├── InventoryError          an inventory source cannot be read or means nothing (exit 2)
     │   ├── SettingsError           a role's settings are refused (exit 2)
-    │   └── RenderError             a template needs a value that nobody gave (exit 2)
+    │   └── RenderError             a template needs a value that nobody gave (in a plan: exit 1)
     ├── Refusal                     settings, facts and state do not go together (becomes RefusedError)
     └── HostError                   one host is at fault; the others go on (exit 1)
         ├── UnreachableError        no session could be opened, or it was lost

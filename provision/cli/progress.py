@@ -90,16 +90,31 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._open = True
-        if self.console.is_terminal:
-            self._live = Live(
-                console=self.console, get_renderable=self.view, transient=True, refresh_per_second=4
-            )
-            self._live.start()
+        self._show()
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open = False
+        self._hide()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the live view away while something else is printed."""
+        live = self._live is not None
+        self._hide()
+        yield
+        if live:
+            self._show()
+
+    def _show(self) -> None:
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console, get_renderable=self.view, transient=True, refresh_per_second=4
+            )
+            self._live.start()
+
+    def _hide(self) -> None:
         if self._live:
             with contextlib.suppress(OSError):
                 self._live.stop()
@@ -111,30 +126,36 @@ class Progress:
         Connections that end with the command are no events.
         """
         with self._lock:
-            if not self._open:
-                return
-            host = self._hosts[name]
-            if isinstance(event, str):
-                self._line(name, event)
-            elif isinstance(event, Doing):
-                self._enter_phase(name, host, event)
-            elif event.kind == "start":
-                host.step, host.number, host.said = event.resource, event.index + 1, ""
-                host.began = self.clock()
-            elif event.kind == "out":
-                host.said = event.output
-            elif event.kind == "say":
-                self._line(name, event.output)
-            elif event.kind != "end":
-                self._end_step(name, host, event)
+            line = self._take(self._hosts[name], event) if self._open else ""
+        if line:
+            self._print(f"{name:<{self._width}} {line}")
+
+    def _take(self, host: _Host, event: Event | Doing | str) -> str:
+        """Take an event; the line about it that stays, above the live view where there is one."""
+        if isinstance(event, str):
+            return event
+        if isinstance(event, Doing):
+            return self._enter_phase(host, event)
+        if event.kind == "start":
+            host.step, host.number, host.said = event.resource, event.index + 1, ""
+            host.began = self.clock()
+        elif event.kind == "out":
+            host.said = event.output
+        elif event.kind == "say":
+            return event.output
+        elif event.kind != "end":
+            return self._end_step(host, event)
+        return ""
 
     def refresh(self) -> None:
         """Say now and then how far all hosts are, where nobody sees the live view."""
         with self._lock:
             now = self.clock()
-            if self._live is None and now - self._told >= HEARTBEAT:
-                self._told = now
-                self._print(self._summary(now) + self._slowest(now))
+            if self._live or now - self._told < HEARTBEAT:
+                return
+            self._told = now
+            line = self._summary(now) + self._slowest(now)
+        self._print(line)
 
     def view(self) -> Text:
         """The live view: a line about all hosts, and one for each that is worked on, the slowest first."""
@@ -152,30 +173,36 @@ class Progress:
             width = self.console.width
             return Text("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
 
-    def _enter_phase(self, name: str, host: _Host, doing: Doing) -> None:
+    def _enter_phase(self, host: _Host, doing: Doing) -> str:
         host.phase, host.total, host.step, host.said = doing.phase, doing.steps, "", ""
         host.began = self.clock()
-        if doing.phase in ENDS and doing.phase != "ok":
-            changes = f": {counted(doing.steps, 'change')}" if doing.steps else ""
-            self._line(name, f"{doing.phase}{changes}")
+        if doing.phase not in ENDS or doing.phase == "ok":
+            return ""
+        return doing.phase + (f": {counted(doing.steps, 'change')}" if doing.steps else "")
 
-    def _end_step(self, name: str, host: _Host, event: Event) -> None:
+    def _end_step(self, host: _Host, event: Event) -> str:
         word = {"ok": "changed", "skip": "unchanged", "fail": "FAILED"}[event.kind]
-        if event.kind == "fail" or len(self._hosts) <= FEW:
-            seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
-            self._line(name, f"{host.place:>7} {word}: {host.step}{seconds}")
+        seconds = f" ({event.milliseconds / 1000:.1f} s)" if event.milliseconds >= 100 else ""
+        line = f"{host.place:>7} {word}: {host.step}{seconds}"
         host.step, host.said, host.began = "", "", self.clock()
+        return line if event.kind == "fail" or len(self._hosts) <= FEW else ""
 
     def _running(self) -> Iterator[tuple[str, _Host]]:
         return ((name, host) for name, host in self._hosts.items() if host.running)
 
     def _summary(self, now: float) -> str:
-        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s``."""
+        """``12 of 50 hosts done, 3 running, 1 failed, 34 waiting; 83 s``.
+
+        Where planned hosts wait for few others, it names these.
+        """
         count = Counter("running" if host.running else host.phase for host in self._hosts.values())
         done = sum(count[word] for word in ENDS)
         parts = [f"{done} of {counted(len(self._hosts), 'host')} done"]
         others = ("running", "failed", "unreachable", "skipped", *IDLE)
         parts += [f"{count[word]} {word}" for word in others if count[word]]
+        running = [name for name, _ in self._running()]
+        if count["planned"] and 0 < len(running) <= FEW:
+            parts[-1] += f", waiting for {' and '.join(running)}"
         return f"{', '.join(parts)}; {now - self._began:.0f} s"
 
     def _slowest(self, now: float) -> str:
@@ -186,11 +213,10 @@ class Progress:
         name, host = slowest
         return f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
 
-    def _line(self, name: str, text: str) -> None:
-        """One line that stays, above the live view where there is one."""
-        self._print(f"{name:<{self._width}} {text}")
-
     def _print(self, text: str) -> None:
-        """What nobody can read, as on a full disk, is no reason to stop."""
+        """Print a line, without the lock: the live view has one too, and takes ours under it.
+
+        What nobody can read, as on a full disk, is no reason to stop.
+        """
         with contextlib.suppress(OSError):
             self.console.print(Text(printable(named(text))), soft_wrap=True)

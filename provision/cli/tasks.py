@@ -5,9 +5,17 @@ Imports are inside the tasks, so that listing tasks does not load SSH.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
 from invoke.collection import Collection
 
 from provision.cli.options import HELP, Options, task
+
+if TYPE_CHECKING:
+    from provision.cli.progress import Progress
+    from provision.plan.plan import Plan
+    from provision.run.fleet import Show
 
 
 @task(
@@ -16,7 +24,7 @@ from provision.cli.options import HELP, Options, task
     diff="show what changes inside files",
     yes="do not ask before applying",
     serial="sizes of batches; the last repeats: 1,10%,50%",
-    max_failed="end after the batch with more failures: 2 or 5%",
+    max_failed="start no other host after more failures: 2 or 5%",
     plan="apply this saved plan, if it still fits the hosts",
 )
 def provision(
@@ -43,26 +51,30 @@ def provision(
     if approved and not options.hosts:
         options = replace(options, hosts=",".join(approved))
     rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
+    run = arguments.run_id()
+    asks = not (yes or check)
+    whole = asks or approved is not None
     with arguments.open_fleet(options, rollout) as (all_hosts, progress):
-        with progress:
-            plans = all_hosts.survey()
-        if approved is not None:
-            all_hosts.restrict_to(approved)
-        pending = {name: found for name, found in plans.items() if found.changes}
-        asked = pending and not (yes or check)
-        if plans and (asked or not options.json):
-            show = terminal.log if options.json else terminal.write_data
-            show(report.plans(plans, diff=diff))
-        run = arguments.run_id()
-        question = f"Apply this to {report.counted(len(pending), 'host')}?"
+        show = _shown(progress, terminal.log if options.json else terminal.write_data, diff=diff)
+        show_early = fleet.unseen if whole or options.json else show
+        if check or whole:
+            with progress:
+                plans = all_hosts.survey(show_early)
+            if approved is not None:
+                all_hosts.restrict_to(approved)
+            pending = {name: found for name, found in plans.items() if found.changes}
+            asked = pending and asks
+            if whole and plans and (asked or not options.json):
+                show(plans)
+            question = f"Apply this to {report.counted(len(pending), 'host')}?"
+            if asked and not terminal.confirmed(question, "--yes"):
+                terminal.log("nothing was changed")
+                raise SystemExit(3)
         if check:
             all_hosts.planned()
-        elif asked and not terminal.confirmed(question, "--yes"):
-            terminal.log("nothing was changed")
-            raise SystemExit(3)
         else:
             with progress:
-                all_hosts.apply(run)
+                all_hosts.apply(run, show_early)
         results = all_hosts.in_order()
     if options.json:
         terminal.write_json(report.document(results, run, diff=diff))
@@ -85,8 +97,9 @@ def plan(options: Options, *, out: str = "") -> None:
     from provision.run import fleet
 
     with arguments.open_fleet(options, fleet.Rollout(options.forks)) as (all_hosts, progress):
+        show = _shown(progress, terminal.write_data, diff=True)
         with progress:
-            plans = all_hosts.survey()
+            plans = all_hosts.survey(fleet.unseen if options.json else show)
         all_hosts.planned()
         results = all_hosts.in_order()
     if out:
@@ -95,8 +108,22 @@ def plan(options: Options, *, out: str = "") -> None:
         terminal.write_json(report.document(results, arguments.run_id(), diff=True))
     else:
         failures = [text for text in map(report.failure, results) if text]
-        terminal.write_data("\n\n".join(([report.plans(plans, diff=True)] if plans else []) + failures))
+        if failures:
+            terminal.write_data(("\n" if plans else "") + "\n\n".join(failures))
     raise SystemExit(fleet.exit_code(results, check=True))
+
+
+def _shown(progress: Progress, write: Callable[[str], None], *, diff: bool) -> Show:
+    """Writes plans, beside the view of the progress."""
+    from provision.plan import report
+
+    plans = report.Plans(diff)
+
+    def show(found: Mapping[str, Plan]) -> None:
+        with progress.aside():
+            write(plans.text(found))
+
+    return show
 
 
 @task(

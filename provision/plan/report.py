@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from provision.inventory.folding import folded
@@ -28,10 +29,33 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+@dataclass
+class Plans:
+    """Plans of a fleet as text, group by group. A plan that was shown before is named, not shown again.
+
+    :ivar diff: whether the changes inside files are shown.
+    """
+
+    diff: bool
+    _shown: dict[str, str] = field(default_factory=dict)
+
+    def text(self, found: Mapping[str, Plan]) -> str:
+        """The plans of one more group; hosts whose plans read the same are shown once."""
+        texts = {name: "\n".join(_lines(plan, diff=self.diff)) for name, plan in found.items()}
+        shown = {name: self._short(text) for name, text in texts.items()}
+        blank = "\n" if self._shown else ""
+        for name, text in texts.items():
+            self._shown.setdefault(text, name)
+        return blank + "\n\n".join(by_text(shown)) + "\n"
+
+    def _short(self, text: str) -> str:
+        head, newline, _ = text.partition("\n")
+        return f"{head}, as shown for {self._shown[text]}" if newline and text in self._shown else text
+
+
 def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
-    """All plans; hosts whose plans read the same are shown once."""
-    texts = {name: "\n".join(_lines(plan, diff=diff)) for name, plan in found.items()}
-    return "\n\n".join(by_text(texts)) + "\n"
+    """All plans of a fleet."""
+    return Plans(diff).text(found)
 
 
 def _lines(plan: Plan, *, diff: bool) -> Iterable[str]:

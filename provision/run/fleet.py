@@ -6,8 +6,8 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
@@ -20,12 +20,19 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.role import Role
 from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
+from provision.run.jobs import Jobs, each
 
 T = TypeVar("T")
-R = TypeVar("R")
+
+Show = Callable[[Mapping[str, Plan]], None]
+"""Receives the plans of hosts that were planned at about the same time."""
 
 FORKS = 50
 """Hosts worked on at the same time, unless the command line says otherwise."""
+
+
+def unseen(_: Mapping[str, Plan]) -> None:
+    """Show no plan."""
 
 
 @dataclass(frozen=True)
@@ -147,27 +154,6 @@ def gather_facts(
     return facts, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
 
 
-def each(
-    items: Mapping[str, T], work: Callable[[T], R], forks: int, refresh: Callable[[], None]
-) -> dict[str, R]:
-    """Do ``work`` for all items, ``forks`` at a time; ``refresh`` is called at least every second meanwhile.
-
-    An interrupt does not wait for work that was begun.
-    """
-    pool = ThreadPoolExecutor(max_workers=max(1, min(forks, len(items) or 1)))
-    try:
-        running = {pool.submit(work, item): name for name, item in items.items()}
-        found: dict[str, R] = {}
-        pending = set(running)
-        while pending:
-            done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-            found |= {running[future]: future.result() for future in done}
-            refresh()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return {name: found[name] for name in items}
-
-
 @dataclass
 class Fleet:
     """All hosts of one command, their connections open from the plan to the proof.
@@ -185,28 +171,28 @@ class Fleet:
     results: dict[str, Result] = field(default_factory=dict)
 
     def __enter__(self) -> Fleet:
+        self.hosts = {target.name: HostRun(target, self.connect(target.login)) for target in self.targets}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close(self.hosts)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind not in (KeyboardInterrupt, BrokenPipeError):  # these end the process: no host is waited for
+            self.close(self.hosts)
 
     def close(self, names: Iterable[str]) -> None:
         """Close the connections of hosts."""
         for name in names:
             self.hosts[name].connection.close()
 
-    def survey(self) -> dict[str, Plan]:
-        """Plan every host. Those that cannot be planned have a result already."""
-        self.hosts = {t.name: HostRun(t, self.connect(t.login)) for t in self.targets}
+    def survey(self, show: Show = unseen) -> dict[str, Plan]:
+        """Plan every host; ``show`` receives the plans as they come.
 
-        def work(host: HostRun) -> Result | None:
-            self.on_event(host.target.name, Doing("planning"))
-            failed = _isolated(host, lambda: host.make_survey(self.on_event))
-            self.on_event(host.target.name, Doing(failed.status if failed else "planned"))
-            return failed
-
-        failed = each(self.hosts, work, self.rollout.forks, self.refresh)
-        self.results = {name: result for name, result in failed.items() if result}
+        Hosts that cannot be planned have a result already.
+        """
+        with self._jobs() as jobs:
+            for name, host in self.hosts.items():
+                jobs.add(name, partial(self._plan, host))
+            for answers in jobs.answers():
+                self._take(answers, show)
         return {name: host.survey.plan for name, host in self.hosts.items() if host.survey}
 
     def restrict_to(self, approved: Mapping[str, Plan]) -> None:
@@ -232,29 +218,73 @@ class Fleet:
                 granted = tuple(sorted({*plan.granted, *approved[name].granted}))
                 host.survey = replace(host.survey, plan=replace(plan, granted=granted))
 
-    def apply(self, run: str) -> None:
-        """Apply all plans, batch by batch, until too many hosts of the batches so far have failed."""
+    def apply(self, run: str, show: Show = unseen) -> None:
+        """Apply all plans, batch by batch; start no host once too many of the batches so far have failed.
 
-        def work(host: HostRun) -> Result:
-            result = _isolated(host, lambda: host.apply(run, self.on_event))
-            self.on_event(host.target.name, Doing(result.status, len(result.changes)))
-            return result
+        A host without a plan is planned when its batch begins, and waits for no other host of the batch.
 
-        tolerated = self.rollout.tolerated(len(self.hosts))
+        :param show: receives the plans that are made here, before they are applied.
+        """
         begun: list[str] = []
         for batch in self.rollout.batches(list(self.hosts)):
             begun += batch
-            results = [self.results[name] for name in begun if name in self.results]
-            failed = sum(result.status in ("failed", "unreachable") for result in results)
-            hosts = {name: self.hosts[name] for name in batch if name not in self.results}
-            if failed > tolerated:
-                for name, host in hosts.items():
-                    pending = host.survey is not None and host.survey.plan.changes
-                    self.results[name] = host.result("skipped" if pending else "ok")
-                    self.on_event(name, Doing(self.results[name].status))
-                continue
-            self.results |= each(hosts, work, self.rollout.forks, self.refresh)
+            self._apply_batch(batch, begun, run, show)
             self.close(batch)
+
+    def _apply_batch(self, batch: Sequence[str], begun: Sequence[str], run: str, show: Show) -> None:
+        with self._jobs() as jobs:
+
+            def start(names: Iterable[str]) -> None:
+                too_many = self._failed(begun) > self.rollout.tolerated(len(self.hosts))
+                for name in names:
+                    host = self.hosts[name]
+                    if too_many:
+                        self._skip(name)
+                    elif host.survey:
+                        jobs.add(name, partial(self._apply, host, run))
+                    else:
+                        jobs.add(name, partial(self._plan, host))
+
+            start(name for name in batch if name not in self.results)
+            for answers in jobs.answers():
+                start(self._take(answers, show))
+
+    def _jobs(self) -> Jobs[Result | None]:
+        return Jobs(self.rollout.forks, self.refresh)
+
+    def _plan(self, host: HostRun) -> Result | None:
+        """Plan a host; its result if that fails."""
+        self.on_event(host.target.name, Doing("planning"))
+        failed = _isolated(host, lambda: host.make_survey(self.on_event))
+        self.on_event(host.target.name, Doing(failed.status if failed else "planned"))
+        return failed
+
+    def _apply(self, host: HostRun, run: str) -> Result:
+        result = _isolated(host, lambda: host.apply(run, self.on_event))
+        self.on_event(host.target.name, Doing(result.status, len(result.changes)))
+        return result
+
+    def _take(self, answers: Mapping[str, Result | None], show: Show) -> Mapping[str, Plan]:
+        """Keep the results; show and return the plans of the hosts that have none."""
+        self.results |= {name: result for name, result in answers.items() if result}
+        plans = {
+            name: host.survey.plan
+            for name, host in self.hosts.items()
+            if name in answers and name not in self.results and host.survey
+        }
+        if plans:
+            show(plans)
+        return plans
+
+    def _failed(self, names: Iterable[str]) -> int:
+        results = [self.results[name] for name in names if name in self.results]
+        return sum(result.status in ("failed", "unreachable") for result in results)
+
+    def _skip(self, name: str) -> None:
+        host = self.hosts[name]
+        converged = host.survey is not None and not host.survey.plan.changes
+        self.results[name] = host.result("ok" if converged else "skipped")
+        self.on_event(name, Doing(self.results[name].status))
 
     def planned(self) -> None:
         """Results of a run that only plans: a host that would change has status changed."""
@@ -272,12 +302,12 @@ def _isolated(host: HostRun, work: Callable[[], T]) -> T | Result:
     """Do ``work`` so that whatever goes wrong is this host's result and nobody else's."""
     try:
         return work()
-    except UsageError:
-        raise  # a template or this machine is at fault, for every host
     except UnreachableError as error:
         return host.result("unreachable", error=error)
     except HostError as error:
         return host.result("failed", error=error)
+    except UsageError as error:  # a template, which may be wrong for some hosts only
+        return host.result("failed", error=HostError(host.target.name, error.message, hint=error.hint))
     except Exception as error:  # noqa: BLE001  # a defect of ours must not end the run of the other hosts
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"unexpected {type(error).__name__}: {error} ({place.filename}:{place.lineno})"

@@ -10,6 +10,7 @@ import base64
 import itertools
 import math
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -124,6 +125,7 @@ class Incidents:
     :ivar after_boot: what is needed after the first reboot, the second, and so on.
     :ivar interrupted: whether a run ends after its first step, because it was interrupted.
     :ivar error: what a command of a run ends with, if it says anything on standard error.
+    :ivar hangs: what its probes wait for before they answer.
     """
 
     cuts: list[int] = field(default_factory=list)
@@ -137,6 +139,7 @@ class Incidents:
     after_boot: list[dict[str, str]] = field(default_factory=list)
     interrupted: bool = False
     error: str = ""
+    hangs: threading.Event | None = None
 
 
 class FakeHost(Connection):
@@ -210,6 +213,8 @@ class FakeHost(Connection):
     # --- questions ------------------------------------------------------------------------------------
 
     def _answers(self, script: str) -> Output:
+        if self.incidents.hangs:
+            assert self.incidents.hangs.wait(30), "nobody ended the probe that hangs"
         lines = script.splitlines()
         asked = [shlex.split(line)[1] for line in lines if line.startswith(("ask ", "ask_in_place "))]
         mark = next(line.partition("=")[2] for line in lines if line.startswith("gather_mark="))

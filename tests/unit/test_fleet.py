@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,7 @@ from provision.plan.saved import load, save
 from provision.plan.script import Event
 from provision.resource import AnyResource, Change
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.fleet import Fleet, Rollout, each, exit_code, gather_facts
+from provision.run.fleet import Fleet, Rollout, exit_code, gather_facts
 from provision.run.host import Doing
 from tests.unit.fake_host import FakeHost, Thing, target_of
 
@@ -105,15 +108,22 @@ def test_exit_codes(results: list[Result], check: bool, code: int) -> None:
     assert exit_code(results, check=check) == code
 
 
-def test_work_is_done_for_all_and_told_in_order() -> None:
-    refreshes: list[int] = []
-    found = each({name: n for n, name in enumerate(NAMES)}, lambda n: n * n, 3, lambda: refreshes.append(1))
-    assert list(found.items()) == [(name, n * n) for n, name in enumerate(NAMES)]
-    assert refreshes
-    assert each({}, str, 0, lambda: None) == {}
-
-
 # --- hosts ----------------------------------------------------------------------------------------
+
+
+HANGING = threading.Event()
+"""What ends the probes that hang."""
+
+
+@pytest.fixture(autouse=True)
+def hanging() -> Iterator[None]:
+    HANGING.clear()
+    yield
+    HANGING.set()
+
+
+def is_phase(event: Event | Doing | str, phase: str) -> bool:
+    return isinstance(event, Doing) and event.phase == phase
 
 
 @dataclass
@@ -121,20 +131,31 @@ class Hosts:
     """Hosts that are played, and a fleet of them.
 
     :ivar told: what was said about them.
+    :ivar ends: the host whose end, whatever it is, ends the probes that hang.
     """
 
     hosts: Sequence[FakeHost]
     things: tuple[AnyResource, ...] = (Thing("a"),)
     told: list[tuple[str, Event | Doing | str]] = field(default_factory=list)
+    ends: str = ""
 
     def fleet(self, rollout: Rollout = Rollout()) -> Fleet:  # noqa: B008  # frozen
         by_name = {host.login.host: host for host in self.hosts}
         return Fleet(
             [target_of(host, *self.things) for host in self.hosts],
             rollout,
-            lambda *event: self.told.append(event),
+            self.tell,
             connect=lambda login: by_name[login.host],
         )
+
+    def tell(self, name: str, event: Event | Doing | str) -> None:
+        self.told.append((name, event))
+        if name == self.ends and isinstance(event, Doing) and event.phase in get_args(Status):
+            HANGING.set()
+
+    def at(self, name: str, phase: str) -> int:
+        """When a host came to a phase, as a number that grows."""
+        return self.told.index((name, next(e for h, e in self.told if h == name and is_phase(e, phase))))
 
     def phases(self, name: str) -> list[str]:
         return [event.phase for host, event in self.told if host == name and isinstance(event, Doing)]
@@ -192,6 +213,7 @@ def test_without_a_run_the_plans_are_the_results() -> None:
         (None, "unreachable", "no route to host"),
         (Thing("a", breaks=Refusal("a cannot be")), "failed", "a cannot be"),
         (Thing("a", breaks=HostError("h1", "disk full")), "failed", "disk full"),
+        (Thing("a", breaks=RenderError("x.j2:1: 'y' is undefined")), "failed", "x.j2:1: 'y' is undefined"),
         (Thing("a", breaks=ZeroDivisionError("by 0")), "failed", "unexpected ZeroDivisionError: by 0 ("),
     ],
 )
@@ -222,18 +244,6 @@ def test_a_host_that_fails_during_its_run_stops_no_other() -> None:
         fleet.survey()
         fleet.apply("r")
     assert statuses(fleet) == {"lost": "failed", "failing": "failed", "good": "changed"}
-
-
-def test_a_fault_of_ours_or_of_a_template_ends_the_run_before_anything_is_changed() -> None:
-    (host,) = in_need("h1")
-    with (
-        Hosts(
-            [host], (Thing("a", breaks=RenderError("templates/x.j2:1: 'y' is undefined")),)
-        ).fleet() as fleet,
-        pytest.raises(RenderError),
-    ):
-        fleet.survey()
-    assert host.runs == []
 
 
 @pytest.mark.parametrize(
@@ -290,6 +300,113 @@ def test_facts_of_those_that_answer_and_errors_of_those_that_do_not() -> None:
     assert {name: found.system for name, found in facts.items()} == {"h1": "debian 12"}
     assert {name: error.message for name, error in errors.items()} == {"h2": "no route to host"}
     assert not hosts["h1"].is_open
+
+
+# --- a host that answers late ---------------------------------------------------------------------
+
+
+def hanging_host(name: str, **wants: str) -> FakeHost:
+    host = FakeHost(wants or {"a": "update"}, name)
+    host.incidents.hangs = HANGING
+    return host
+
+
+def test_plans_are_shown_while_another_host_hangs() -> None:
+    shown: list[list[str]] = []
+
+    def show(plans: Mapping[str, Plan]) -> None:
+        shown.append(list(plans))
+        HANGING.set()
+
+    with Hosts([*in_need("h1"), hanging_host("h2"), *in_need("h3")]).fleet() as fleet:
+        assert list(fleet.survey(show)) == ["h1", "h2", "h3"]
+    assert shown == [["h1", "h3"], ["h2"]]
+
+
+def test_a_host_is_planned_shown_and_changed_while_another_one_hangs() -> None:
+    slow, quick = hanging_host("slow"), *in_need("quick")
+    played = Hosts([slow, quick], ends="quick")
+
+    def show(plans: Mapping[str, Plan]) -> None:
+        for name in plans:
+            played.tell(name, "shown")
+
+    with played.fleet() as fleet:
+        fleet.apply("r", show)
+    assert statuses(fleet) == {"slow": "changed", "quick": "changed"}
+    assert played.at("quick", "changed") < played.at("slow", "planned")
+    for name in ("slow", "quick"):
+        assert played.at(name, "planned") < played.told.index((name, "shown")) < played.at(name, "applying")
+    assert (slow.connects, quick.connects) == (1, 1)
+
+
+def test_a_batch_is_planned_when_its_turn_comes() -> None:
+    hosts = in_need("h1", "h2")
+    played = Hosts(hosts)
+    with played.fleet(Rollout(serial=("1",))) as fleet:
+        fleet.apply("r")
+    assert statuses(fleet) == {"h1": "changed", "h2": "changed"}
+    assert played.at("h1", "changed") < played.at("h2", "planning")
+
+
+def test_a_host_that_fails_late_stops_the_next_batch_and_not_its_own() -> None:
+    late, quick, *others = [hanging_host("late"), *in_need("quick", "h3", "h4")]
+    played = Hosts([late, quick, *others], ends="quick")
+    fleet = played.fleet(Rollout(serial=("2",)))
+    fleet.targets = [
+        target_of(late, Thing("a", breaks=Refusal("no"))),
+        *(target_of(host) for host in (quick, *others)),
+    ]
+    with fleet:
+        fleet.apply("r")
+    assert statuses(fleet) == {"late": "failed", "quick": "changed", "h3": "skipped", "h4": "skipped"}
+    assert [host.connects for host in others] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "status"),
+    [
+        (Rollout(), "changed"),
+        (Rollout(max_failed="1"), "changed"),
+        (Rollout(max_failed="0"), "skipped"),
+        (Rollout(serial=("2",)), "skipped"),
+    ],
+)
+def test_a_host_that_answers_after_too_many_failures_is_not_started(rollout: Rollout, status: str) -> None:
+    late, failing = hanging_host("late"), *in_need("failing")
+    failing.incidents.fails = {"a": ("1", "")}
+    with Hosts([late, failing], ends="failing").fleet(rollout) as fleet:
+        fleet.apply("r")
+    assert statuses(fleet) == {"late": status, "failing": "failed"}
+    assert len(late.runs) == (status == "changed")
+
+
+def test_a_host_that_answers_after_too_many_failures_may_have_nothing_to_do() -> None:
+    late, failing = hanging_host("late", a=""), *in_need("failing")
+    failing.incidents.fails = {"a": ("1", "")}
+    with Hosts([late, failing], ends="failing").fleet(Rollout(max_failed="0")) as fleet:
+        fleet.apply("r")
+    assert statuses(fleet) == {"late": "ok", "failing": "failed"}
+
+
+def test_an_interrupt_does_not_wait_for_a_host_that_hangs_and_starts_none() -> None:
+    slow, quick = hanging_host("slow"), *in_need("quick")
+    played = Hosts([slow, quick])
+    fleet = played.fleet()
+
+    def interrupt() -> None:
+        if "changed" in played.phases("quick"):
+            raise KeyboardInterrupt
+
+    fleet.refresh = interrupt
+    with pytest.raises(KeyboardInterrupt), fleet:
+        fleet.apply("r")
+    assert played.phases("slow") == ["planning"]
+    HANGING.set()
+    while "planned" not in played.phases("slow"):
+        time.sleep(0.01)
+    assert slow.runs == []
+    assert played.phases("slow") == ["planning", "planned"]
 
 
 # --- saved plans ----------------------------------------------------------------------------------

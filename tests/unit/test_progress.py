@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,8 +177,25 @@ def test_hosts_that_wait_are_counted_and_have_no_row() -> None:
     screen = Screen(3)
     screen.all(Doing("planning"))
     screen.all(Doing("planned"), 1)
-    assert screen.shown().splitlines()[0] == "0 of 3 hosts done, 1 running, 2 planned; 0 s"
+    assert (
+        screen.shown().splitlines()[0] == "0 of 3 hosts done, 1 running, 2 planned, waiting for gpu-01; 0 s"
+    )
     assert len(screen.shown().splitlines()) == 2
+
+
+def test_the_hosts_that_planned_ones_wait_for_are_named_where_they_are_few() -> None:
+    screen = Screen(50)
+    screen.all(Doing("planning"))
+    assert "waiting for" not in screen.shown()
+    screen.all(Doing("planned"), FEW + 1)
+    assert "waiting for" not in screen.shown()
+    screen.all(Doing("planned"), 2)
+    screen.seconds = 12
+    assert [line.rstrip() for line in screen.shown().splitlines()] == [
+        "0 of 50 hosts done, 2 running, 48 planned, waiting for gpu-01 and gpu-02; 12 s",
+        "gpu-01    12 s  planning",
+        "gpu-02    12 s  planning",
+    ]
 
 
 def test_a_line_that_comes_late_is_not_that_of_the_next_step() -> None:
@@ -220,3 +239,43 @@ def test_the_live_view_goes_and_the_lines_above_it_stay() -> None:
     written = screen.file.getvalue()
     assert "gpu-01 a remark" in written
     assert "\x1b[?25h" in written, "the cursor is hidden"
+
+
+def test_the_live_view_makes_room_for_what_is_printed_beside_it() -> None:
+    screen = Screen(1)
+    with screen.progress:
+        screen.all(Doing("planning"))
+        screen.all("before")
+        with screen.progress.aside():
+            screen.file.write("THE PLAN\n")
+        screen.all("after")
+    before, _, after = screen.file.getvalue().partition("THE PLAN\n")
+    up = "\x1b[1A\x1b[2K"
+    assert before.endswith(f"\x1b[?25h\r{up}{up}"), "the view of two lines is still there"
+    assert up not in after.partition("gpu-01 after")[0], "the next view goes over the plan"
+    with Screen(1, terminal=False).progress as progress, progress.aside():
+        pass
+
+
+def test_the_live_view_and_lines_above_it_never_wait_for_each_other() -> None:
+    """The view's own thread renders under its lock, while hosts' threads print."""
+    screen = Screen(1)
+
+    def say() -> None:
+        for number in range(300):
+            screen.all(f"line {number}")
+
+    def show() -> None:
+        threads = [threading.Thread(target=say, daemon=True) for _ in range(2)]
+        with screen.progress:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                with screen.progress.aside():
+                    time.sleep(0.001)
+
+    showing = threading.Thread(target=show, daemon=True)
+    showing.start()
+    showing.join(30)
+    assert not showing.is_alive()
+    assert screen.file.getvalue().count("line 299") == 2

@@ -9,7 +9,7 @@ import pytest
 
 from provision.errors import ChangeError, HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.report import document, failure, plans, recap
+from provision.plan.report import Plans, document, failure, plans, recap
 from provision.plan.result import Result
 from provision.resource import Change
 from provision.roles.driver.reboot import REBOOT
@@ -69,6 +69,19 @@ def test_plans_are_shown_once_for_hosts_that_share_one() -> None:
         "    + pull x:1\n"
     )
     assert "+new" not in plans(found, diff=False)
+
+
+def test_a_plan_that_was_shown_is_named_when_another_host_has_it_too() -> None:
+    shown = Plans(diff=False)
+    assert shown.text({"h1": Plan("h1", (PULL,)), "h2": Plan("h2")}) == (
+        "h1: 1 change\n  triton\n    + pull x:1\n\nh2: nothing to do\n"
+    )
+    later = {name: Plan(name, (PULL,)) for name in ("h3", "h4")}
+    assert shown.text({**later, "h5": Plan("h5"), "h6": Plan("h6", (REMOVE,))}) == (
+        "\nh[3-4]: 1 change, as shown for h1\n"
+        "\nh5: nothing to do\n"
+        "\nh6: 1 change\n  triton\n    - remove /b  (an older source)\n"
+    )
 
 
 def test_the_recap_is_in_ansibles_words() -> None:
