@@ -56,7 +56,9 @@ class LocalHost(Connection):
         on_line: Callable[[bytes], None] | None = None,  # noqa: ARG002
         stdin: bytes = b"",
         what: str = "a script",
+        then: Callable[[Output], str] | None = None,
     ) -> Output:
+        assert then is None, "checks have no second script"
         self.open()
         if len(self.scripts) == self.dies:
             raise UnreachableError(self.login.host, f"the connection was lost in {what}")

@@ -206,7 +206,9 @@ class PlayedHost(Connection):
         on_line: Callable[[bytes], None] | None = None,  # noqa: ARG002
         stdin: bytes = b"",  # noqa: ARG002
         what: str = "a script",  # noqa: ARG002
+        then: Callable[[Output], str] | None = None,
     ) -> Output:
+        assert then is None, "checks have no second script"
         self.open()
         self.execs += 1
         found = re.search(r"^gather_mark=(\w+)\n", script, re.MULTILINE)
