@@ -218,7 +218,7 @@ def test_device_nodes_come_at_boot(host: Host, settings: DriverSettings, chosen:
     require_unit(host, "provision-nvidia-nodes.service")
 
 
-@pytest.mark.hint("on the host: systemctl status nvidia-persistenced.service")
+@pytest.mark.hint("on the host: systemctl enable --now nvidia-persistenced.service")
 def test_persistence_mode_is_on(host: Host, settings: DriverSettings) -> None:
     if not settings.persistence:
         skip("driver.persistence is false")
@@ -228,6 +228,7 @@ def test_persistence_mode_is_on(host: Host, settings: DriverSettings) -> None:
     assert not off, f"persistence mode is off for GPU {', '.join(off)}: the driver lets go of it between jobs"
 
 
+@pytest.mark.hint("on the host: systemctl daemon-reload; systemctl enable --now nvidia-fabricmanager.service")
 def test_fabric_manager_is_where_the_switches_are(
     host: Host, settings: DriverSettings, facts: Facts, packages: Packages
 ) -> None:

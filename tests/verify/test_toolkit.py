@@ -70,12 +70,7 @@ def test_packages_are_of_one_version(packages: Packages, settings: ToolkitSettin
 
 @pytest.mark.usefixtures("packages")
 def test_files_of_its_packages_are_as_they_came(host: Host) -> None:
-    if damaged := [f"{path} is {what}" for path, what in host.container_toolkit.damaged_files.items()]:
-        raise Missing(
-            "toolkit packages",
-            "; ".join(damaged[:3]),
-            f"on the host: apt-get install --reinstall, or dnf reinstall, {' '.join(PACKAGES)}",
-        )
+    host.container_toolkit.require_files()
 
 
 def test_files_are_as_provisioned(host: Host, settings: ToolkitSettings, facts: Facts) -> None:
@@ -121,7 +116,11 @@ def test_config_is_as_declared(host: Host, settings: ToolkitSettings, facts: Fac
         wrong = differing(found, declared(settings, facts))
     except Refusal as refusal:
         fail(refusal.message, refusal.hint)
-    others = [key for key in wrong if key != NO_CGROUPS and not (key == LDCONFIG and ldconfig_is_gone(host))]
+    others = [
+        key
+        for key in wrong
+        if key != NO_CGROUPS and not (key == LDCONFIG and host.container_toolkit.lost_ldconfig)
+    ]
     if others:
         fail(f"config.toml has another {', '.join(others)} than is declared", AGAIN)
     file = host.file(CONFIG_TOML)
@@ -139,20 +138,8 @@ def test_containers_get_access_to_devices(host: Host) -> None:
     )
 
 
-@pytest.mark.hint(AGAIN)
 def test_ldconfig_is_there(host: Host) -> None:
-    assert not ldconfig_is_gone(host), f"config.toml names {ldconfig(host)}, which the host does not have"
-
-
-def ldconfig(host: Host) -> str:
-    """The program of the host that config.toml names; empty for one of the container."""
-    named = str(flat(host.container_toolkit.config).get(LDCONFIG, "@/sbin/ldconfig"))
-    return named[1:] if named.startswith("@") else ""
-
-
-def ldconfig_is_gone(host: Host) -> bool:
-    """Whether the host lacks it."""
-    return bool(ldconfig(host)) and not host.file(ldconfig(host)).is_executable
+    host.container_toolkit.require_working()
 
 
 @pytest.mark.usefixtures("packages")

@@ -17,7 +17,8 @@ from provision.resources.packages.installed import INSTALLED, Installed, install
 from provision.resources.packages.other_sources import SOURCES, SourceFile
 from provision.roles.toolkit import cdi
 from provision.roles.toolkit.config import CONFIG_TOML, read
-from provision.roles.toolkit.role import OLD_REPOSITORIES, PACKAGES
+from provision.roles.toolkit.config_keys import flat
+from provision.roles.toolkit.role import LDCONFIG, OLD_REPOSITORIES, PACKAGES
 from provision.shell import assembled
 
 AGAIN = "inv provision --hosts {host} --roles toolkit"
@@ -40,6 +41,15 @@ class ContainerToolkit(InstanceModule):  # type: ignore[misc]  # testinfra has n
         """``missing`` or ``changed`` for each file that is not as its packages brought it."""
         lines = self._ask(words("damaged_files", *PACKAGES), INSTALLED).out.splitlines()
         return {path: what for what, _, path in (line.partition(" ") for line in lines)}
+
+    def require_files(self) -> None:
+        """See that the files of its packages are as they came.
+
+        :raises Missing: if one is not.
+        """
+        if damaged := [f"{path} is {what}" for path, what in self.damaged_files.items()]:
+            hint = f"on the host: apt-get install --reinstall, or dnf reinstall, {' '.join(PACKAGES)}"
+            raise Missing("toolkit packages", "; ".join(damaged[:3]), hint)
 
     @property
     def version(self) -> str:
@@ -65,6 +75,22 @@ class ContainerToolkit(InstanceModule):  # type: ignore[misc]  # testinfra has n
             return read(answer.stdout)
         except Refusal as refusal:
             raise Missing("config.toml", refusal.message, refusal.hint) from refusal
+
+    @property
+    def lost_ldconfig(self) -> str:
+        """The program of the host that config.toml names and the host lacks; empty if it is there."""
+        named = str(flat(self.config).get(LDCONFIG, "@/sbin/ldconfig"))
+        lost = named.startswith("@") and not self._host.file(named[1:]).is_executable
+        return named[1:] if lost else ""
+
+    def require_working(self) -> None:
+        """See that nothing of it keeps containers from their GPUs; for checks that start containers in vain.
+
+        :raises Missing: if something does.
+        """
+        self.require_files()
+        if lost := self.lost_ldconfig:
+            raise Missing("ldconfig", f"config.toml names {lost}, which the host does not have", AGAIN)
 
     @property
     def cdi(self) -> cdi.CdiState:

@@ -381,9 +381,11 @@ def test_a_host_with_switches_is_healthy_with_its_fabric_manager() -> None:
     ],
 )
 def test_a_host_with_switches_needs_its_fabric_manager(change: dict[str, Any], check: str, says: str) -> None:
-    failures = messages(checked(SWITCHED.with_(**change)), "fail")
+    result = checked(SWITCHED.with_(**change))
+    failures = messages(result, "fail")
     assert failures.keys() == {check}
     assert re.search(says, failures[check]), failures[check]
+    assert all(failed.hint for failed in verdicts(result, "fail").values())
 
 
 @pytest.mark.parametrize(
