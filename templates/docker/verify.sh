@@ -7,6 +7,7 @@
 dockerd_in_force() {
   read -r pid <"$docker_pid" 2>/dev/null || [ -n "$pid" ] || return
   echo "command $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+  # shellcheck disable=SC3013  # dash, bash and busybox know -nt
   [ "$daemon_json" -nt "$docker_pid" ] || return 0
   echo younger
   timeout 20 journalctl --no-pager -q -o cat -u docker.service --since "@$(stat -c %Y "$docker_pid")" |

@@ -15,6 +15,7 @@ from provision.gpu.nvidia_smi import selected, uuids
 from provision.gpu.triton_releases import has_known_rce, release_of, server_version
 from provision.probe import Output
 from provision.resources.file import File
+from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
 from provision.roles.triton.role import (
     CANARY_MODEL,
@@ -343,38 +344,46 @@ def test_image_is_safe_where_it_is_reachable(instance: Instance) -> None:
 # ── containers of its image ──────────────────────────────────────────────────────────────────────────────
 
 
+def docker_of(target: Target) -> DockerSettings | None:
+    """The settings of the role docker, if the host has that role."""
+    return next((found for found in target.settings.values() if isinstance(found, DockerSettings)), None)
+
+
 @pytest.fixture
 def image(host: Host, instance: Instance, target: Target) -> str:
     """The image; skipped where a container of it started without ``--gpus`` is to find nothing."""
     if instance.gpus == "none":
         skip("this instance uses no GPU")
-    found = (settings for role, settings in target.settings.items() if role.name == "docker")
-    runtime = getattr(next(found, None), "default_runtime", None) or host.docker_engine.default_runtime
+    docker = docker_of(target)
+    runtime = docker.default_runtime if docker else host.docker_engine.default_runtime
     if runtime != "nvidia":
         skip(f"the default runtime is {runtime}, so that only containers started with --gpus get any")
     return instance.image
 
 
-def nvml(host: Host, image: str) -> Output:
+@pytest.fixture
+def nvml(host: Host, target: Target, image: str) -> Output:
     """How NVML starts in a plain container, which needs the driver's library."""
     step: Output = host.docker_engine.plain_container(image, "nvml")
     if not step.ok and step.exit_code != 127:
+        if docker := docker_of(target):
+            host.docker_engine.require_on_disk(daemon_of(docker).declared)
         why, hint = cause(step)
         raise Missing(f"NVML in {image}", f"NVML does not start in docker run --rm {image}: {why}", hint)
     return step
 
 
 @pytest.mark.containers
-def test_plain_container_has_nvml(host: Host, image: str) -> None:
-    if nvml(host, image).exit_code == 127:
+def test_plain_container_has_nvml(nvml: Output) -> None:
+    if nvml.exit_code == 127:
         skip("the image has no python3")
 
 
 @pytest.mark.containers
+@pytest.mark.usefixtures("nvml")
 def test_plain_container_imports_tensorrt_llm(host: Host, image: str) -> None:
     if "trtllm" not in image:
         skip("the image is not a TensorRT-LLM one")
-    assert nvml(host, image)
     step = host.docker_engine.plain_container(image, "tensorrt_llm")
     if not step.ok:
         why, hint = cause(step)
@@ -384,11 +393,11 @@ def test_plain_container_imports_tensorrt_llm(host: Host, image: str) -> None:
 
 
 @pytest.mark.containers
+@pytest.mark.usefixtures("nvml")
 def test_plain_container_sees_all_gpus(host: Host, image: str) -> None:
     step = host.docker_engine.plain_container(image, "gpus")
     there, found = host.nvidia.gpus, uuids(step.out)
     if not found:
-        assert nvml(host, image)
         why, hint = cause(step, inside=True)
         message = f"docker run --rm {image} nvidia-smi -L shows no GPU: {why}"
         raise Missing(f"GPUs in {image}", message, hint)
