@@ -137,7 +137,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure against plain Fabric, pyinfra and testinfra's backends, and a host's CPU time.
+    """Measure against Fabric, pyinfra and testinfra, and a host's CPU time.
 
     inv bench
     """

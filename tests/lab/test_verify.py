@@ -54,6 +54,14 @@ def found(answer: Answer, name: str, *verdicts: str) -> dict[str, str]:
     }
 
 
+def wait_for_serving(machine: LabHost) -> None:
+    """A unit that was started again needs some seconds."""
+    for _ in range(60):
+        if machine.run(["systemctl", "is-active", "--quiet", "triton@main.service"]).returncode == 0:
+            return
+        time.sleep(1)
+
+
 @pytest.fixture(scope="module")
 def serving(lab: Lab) -> Lab:
     """All hosts provisioned."""
@@ -112,11 +120,22 @@ def fault(serving: Lab, name_of_fault: str) -> Iterator[Fault]:
     """A host with one fault, mended afterwards."""
     fault = FAULTS[name_of_fault]
     machine = serving.host(BROKEN)
+    if fault.gpus and fault.gpus.left is not None:
+        machine.remove_gpus(fault.gpus.left)
+    elif fault.gpus:
+        machine.break_gpus(*fault.gpus.faults, fields=fault.gpus.fields)
     shell(machine, fault.breaks)
     try:
         yield fault
     finally:
-        shell(machine, fault.mends)
+        if fault.gpus:
+            machine.break_gpus()
+            machine.remove_gpus(machine.gpu_count)
+        if fault.mends == "provision":
+            assert inv("provision", "--hosts", BROKEN, "--yes").code == 0
+        else:
+            shell(machine, fault.mends)
+        wait_for_serving(machine)
 
 
 @pytest.mark.campaign("verify")
@@ -126,8 +145,6 @@ def test_a_fault_is_named_once(fault: Fault) -> None:
     assert list(verdicts) == [fault.check], f"{verdicts}\n{found(answer, BROKEN, 'skip')}"
     assert re.search(fault.says, verdicts[fault.check])
     assert answer.code == (0 if fault.check in found(answer, BROKEN, "warn") else 3)
-    if fault.settles:
-        time.sleep(fault.settles)
 
 
 @pytest.mark.campaign("verify")

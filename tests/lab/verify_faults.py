@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """What the stand-ins are told.
+
+    :ivar faults: names of faults, as ``LabHost.break_gpus`` takes them.
+    :ivar fields: what nvidia-smi answers for these fields of every GPU.
+    :ivar left: how many GPUs are left on the bus.
+    """
+
+    faults: Sequence[str] = ()
+    fields: Mapping[str, int | str] = field(default_factory=dict)
+    left: int | None = None
 
 
 @dataclass(frozen=True)
@@ -12,15 +31,16 @@ class Fault:
     :ivar breaks: shell text that makes it so on a healthy host.
     :ivar check: the title of the one check that fails or warns.
     :ivar says: a regular expression that its message holds.
-    :ivar mends: shell text that makes it right again.
-    :ivar settles: seconds until the host is healthy after that.
+    :ivar mends: shell text that makes it right again; ``provision``: the next run does.
     """
 
     breaks: str
     check: str
     says: str
     mends: str
-    settles: float = 0.0
+    gpus: Gpus | None = None
 
 
-FAULTS: dict[str, Fault] = {}
+FAULTS = TypeAdapter(dict[str, Fault]).validate_python(
+    yaml.safe_load(Path(__file__).with_suffix(".yml").read_text("utf-8"))
+)
