@@ -13,7 +13,8 @@ class Message:
     """A message that programs print.
 
     :ivar pattern: regular expression that is searched in the output.
-    :ivar hint: what to do; each command that it names exists, on the host or as ``inv COMMAND``.
+    :ivar hint: what to do; each command that it names exists, on the host or as ``inv COMMAND``. ``{host}``
+        stands for the host.
     :ivar cause: why the program failed, in a few words; empty where the message itself says it.
     """
 
@@ -42,7 +43,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"[Dd]river/library version mismatch|DRIVER_LIBRARY_VERSION_MISMATCH",
-        "reboot the host, which loads the module of the installed version; or see inv plan --hosts HOST",
+        "reboot the host, which loads the module of the installed version; or see inv plan --hosts {host}",
         "the loaded kernel module and the driver's libraries are of different versions",
     ),
     Message(
@@ -98,7 +99,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"which the plan did not show",
-        "see the new plan, which shows what would be removed: inv plan --hosts HOST",
+        "see the new plan, which shows what would be removed: inv plan --hosts {host}",
     ),
     Message(
         r"is held (at \S+ )?by ",
@@ -196,13 +197,13 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"(?<!NVML_)ERROR_LIBRARY_NOT_FOUND|couldn't find libnvidia-ml\.so",
-        "provision again: inv provision --hosts HOST --roles driver",
+        "provision again: inv provision --hosts {host} --roles driver",
         "the host has no libnvidia-ml.so.1",
     ),
     Message(
         r"libnvidia-ml\.so\.1: cannot open|NVMLError_LibraryNotFound|NVML Shared Library Not Found",
         "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES: inv "
-        "provision --hosts HOST --roles toolkit,docker",
+        "provision --hosts {host} --roles toolkit,docker",
         "the container was started without the driver's libraries",
     ),
     Message(
@@ -212,12 +213,12 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r'"?nvidia-container-runtime"?: executable file not found',
-        "provision again: inv provision --hosts HOST --roles toolkit,docker",
+        "provision again: inv provision --hosts {host} --roles toolkit,docker",
         "the NVIDIA Container Toolkit is not installed",
     ),
     Message(
         r"unknown or invalid runtime name: nvidia",
-        "reload docker.service, which then reads daemon.json; else inv provision --hosts HOST --roles docker",
+        "reload docker.service, which then reads daemon.json; else inv provision --hosts {host} --roles docker",
         "dockerd does not know the runtime nvidia",
     ),
     Message(
@@ -249,7 +250,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"No such image|Unable to find image",
-        "provision again: inv provision --hosts HOST --roles triton",
+        "provision again: inv provision --hosts {host} --roles triton",
         "the image is not on the host",
     ),
     Message(
@@ -259,12 +260,12 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"nvidia-smi.*(not found|No such file)",
-        "provision again: inv provision --hosts HOST --roles driver",
+        "provision again: inv provision --hosts {host} --roles driver",
         "nvidia-smi is not installed",
     ),
     Message(
         r"failed to run command .*No such file",
-        "provision again: inv provision --hosts HOST",
+        "provision again: inv provision --hosts {host}",
         "it is not installed",
     ),
 )

@@ -358,7 +358,7 @@ def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
         resource=change.resource,
         exit_code=int(failed.status) if failed.status.isdigit() else None,
         stderr=tail,
-        hint=hint_for(tail)
+        hint=(hint_for(tail) or "").replace("{host}", plan.host)
         or (
             "plan again"
             if failed.status == "guard"

@@ -94,7 +94,7 @@ SAMPLES = {
     "Error response from daemon: No such image: tritonserver:24.07-py3": "roles triton",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.": "journalctl -u docker.service",
     "bash: line 1: nvidia-smi: command not found": "roles driver",
-    "timeout: failed to run command 'nvidia-ctk': No such file or directory": "provision --hosts HOST",
+    "timeout: failed to run command 'nvidia-ctk': No such file or directory": "provision --hosts {host}",
 }
 
 

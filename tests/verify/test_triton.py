@@ -85,8 +85,7 @@ def wanted(host: Host, declared: dict[str, File], instance_name: str) -> list[st
 
 def cause(answer: Output, *, inside: bool = False) -> tuple[str, str | None]:
     """Why a command failed, and what to do."""
-    why, hint = (known_messages.cause_inside if inside else known_messages.cause)(answer)
-    return why, hint and hint.replace("HOST", "{host}")
+    return (known_messages.cause_inside if inside else known_messages.cause)(answer)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────

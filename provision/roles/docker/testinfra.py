@@ -117,7 +117,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         answer = self._ask(INFO)
         if found := loaded(answer):
             return found
-        why, hint = _cause(answer)
+        why, hint = cause(answer)
         advice = JOURNAL if answer.exit_code == 124 else hint or JOURNAL
         raise Missing("dockerd", f"dockerd does not answer: {why}", advice)
 
@@ -200,7 +200,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         answer = self.ask(f"docker image inspect --format '{{{{.Id}}}}' {quote(image)}")
         if answer.ok:
             return answer.out.strip()
-        why, hint = _cause(answer)
+        why, hint = cause(answer)
         raise Missing(
             f"image {image}", f"{image}: {why}", hint or "inv provision --hosts {host} --roles triton"
         )
@@ -233,7 +233,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         found = steps(answer)
         if step in found:
             return found[step]
-        why, hint = _cause(answer)
+        why, hint = cause(answer)
         if found:
             fail(f"docker run --rm {image} ended before its step {step}: {why}", hint or "dmesg | tail")
         base = PACKAGES if "docker-init" in f"{answer.out}{answer.err}" else f"containers of {image}"
@@ -251,11 +251,6 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
 
     def __repr__(self) -> str:
         return "<docker_engine>"
-
-
-def _cause(answer: Output) -> tuple[str, str | None]:
-    why, hint = cause(answer)
-    return why, hint and hint.replace("HOST", "{host}")
 
 
 def _differences(document: Mapping[str, Any], declared: Mapping[str, Any], above: str = "") -> Iterator[str]:

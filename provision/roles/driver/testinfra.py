@@ -131,7 +131,7 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         why, hint = cause(answer)
         said = f"{answer.out}\n{answer.err}"
         base = next((base for pattern, base in BASES if re.search(pattern, said)), "nvidia-smi")
-        raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint and hint.replace("HOST", "{host}"))
+        raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint)
 
     def require_every_gpu(self) -> None:
         """See that every GPU on the bus is one that nvidia-smi shows.

@@ -62,7 +62,7 @@ class ContainerToolkit(InstanceModule):  # type: ignore[misc]  # testinfra has n
             return found[1]
         why, hint = cause(answer)
         base = "toolkit packages" if answer.exit_code == 127 else "nvidia-ctk"
-        raise Missing(base, f"nvidia-ctk does not answer: {why}", hint and hint.replace("HOST", "{host}"))
+        raise Missing(base, f"nvidia-ctk does not answer: {why}", hint)
 
     @property
     def config(self) -> dict[str, Any]:

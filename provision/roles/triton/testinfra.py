@@ -121,7 +121,7 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         except (ValueError, LookupError):
             why, hint = cause(answer)
             message = f"docker does not know {self.container}: {why}"
-            advice = hint.replace("HOST", "{host}") if hint else restart
+            advice = hint or restart
             raise Missing(f"container of {self.unit}", message, advice) from None
         if (status := found["State"]["Status"]) != "running":
             raise Missing(f"container of {self.unit}", f"{self.container} is {status}", restart)
