@@ -218,7 +218,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"unknown or invalid runtime name: nvidia",
-        "reload docker.service, which then reads daemon.json; else inv provision --hosts {host} --roles docker",
+        "reload docker.service, which reads daemon.json; else inv provision --hosts {host} --roles docker",
         "dockerd does not know the runtime nvidia",
     ),
     Message(
