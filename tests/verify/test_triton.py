@@ -29,8 +29,7 @@ from provision.roles.triton.role import (
 )
 from provision.roles.triton.testinfra import AGAIN, Address, Triton
 from provision.roles.triton.unit import command_of
-from provision.run.host import Target
-from provision.verify import Missing, fail, skip, warn
+from provision.verify import Missing, Target, fail, skip, warn
 from provision.verify.written import differing
 
 ROLE = "triton"
