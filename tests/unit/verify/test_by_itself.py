@@ -12,6 +12,7 @@ import pytest
 from provision.plan import declared, plan
 from provision.resource import Resource
 from tests.unit.verify import test_driver_checks, test_toolkit_checks, test_triton_checks
+from tests.unit.verify.healthy_triton import settings
 from tests.unit.verify.played_host import look, verdicts
 
 ROOT = Path(__file__).parents[3]
@@ -58,11 +59,11 @@ def no_planner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_verdicts_are_the_same_without_a_planner(no_planner: None) -> None:
-    healthy, _ = look(test_triton_checks.HEALTHY, test_triton_checks.settings())
+    healthy, _ = look(test_triton_checks.HEALTHY, settings())
     assert healthy.status == "ok"
     assert len(verdicts(healthy, "pass")) > 30
     stopped = test_triton_checks.HEALTHY.with_(test_triton_checks.stopped())
-    broken, _ = look(stopped, test_triton_checks.settings())
+    broken, _ = look(stopped, settings())
     assert list(verdicts(broken, "fail")) == ["triton llm: unit is active"]
 
 
