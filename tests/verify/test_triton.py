@@ -260,7 +260,7 @@ def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: 
     found = uuids(answer.out)
     if not answer.ok and instance.gpus != "none":
         host.docker_engine.require_sight(server.container)
-        host.docker_engine.require_runtime("nvidia")
+        host.docker_engine.require_gpus_in_containers()
         assert host.nvidia.gpus
         why, hint = cause(answer, inside=True)
         raise Missing(gpus_of(server), f"nvidia-smi in {server.container} shows no GPU: {why}", hint)
@@ -366,6 +366,7 @@ def nvml(host: Host, target: Target, image: str) -> Output:
     if not step.ok and step.exit_code != 127:
         if docker := docker_of(target):
             host.docker_engine.require_on_disk(daemon_of(docker).declared)
+        host.docker_engine.require_gpus_in_containers()
         why, hint = cause(step)
         raise Missing(f"NVML in {image}", f"NVML does not start in docker run --rm {image}: {why}", hint)
     return step

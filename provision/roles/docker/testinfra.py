@@ -192,6 +192,14 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
                 "inv provision --hosts {host} --roles toolkit",
             )
 
+    def require_gpus_in_containers(self) -> None:
+        """See that nothing keeps containers from their GPUs; for what was started in vain.
+
+        :raises Missing: if something does.
+        """
+        self.require_runtime("nvidia")
+        self._host.container_toolkit.require_working()
+
     def image_id(self, image: str) -> str:
         """The id of what a tag names on the host.
 
@@ -236,6 +244,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         why, hint = cause(answer)
         if found:
             fail(f"docker run --rm {image} ended before its step {step}: {why}", hint or "dmesg | tail")
+        self.require_gpus_in_containers()
         base = PACKAGES if "docker-init" in f"{answer.out}{answer.err}" else f"containers of {image}"
         raise Missing(base, f"docker run --rm {image} does not start a container: {why}", hint or JOURNAL)
 

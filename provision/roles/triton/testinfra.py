@@ -85,7 +85,7 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
     def _require_what_it_starts_with(self, found: Mapping[str, str]) -> None:
         engine = self._host.docker_engine
         if GATE in found.get("ExecStartPre", "") and self._host.nvidia.gpus:
-            engine.require_runtime("nvidia")
+            engine.require_gpus_in_containers()
         if image := re.search(r"(\S+) tritonserver ", found.get("ExecStart", "")):
             engine.image_id(image[1])
 

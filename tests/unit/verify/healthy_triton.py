@@ -27,6 +27,7 @@ DOCUMENT = {
 # The last line of a question, as a regular expression.
 ENGINE, FLAGS, FORCE = r"\ndocker_here$", r"\ndocker_unit_files$", r"\ndockerd_in_force$"
 INFO, IMAGE_ID = r" docker info --format '{{json \.}}'$", r"^timeout -k 5 30 docker image inspect "
+CONFIG = r"\|\| cat /etc/nvidia-container-runtime/config\.toml$"
 PACKAGES, DAMAGED = r"\ninstalled_packages docker[^\n]*$", r"\ndamaged_files [^\n]*$"
 INSPECT = r"^timeout -k 5 30 docker inspect triton-llm$"
 SIGHT, INSIDE, OTHERS = (
@@ -156,6 +157,7 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
             FORCE: said("command /usr/sbin/dockerd -H fd://\n"),
             INFO: docker_info(),
             PACKAGES: docker_packages(),
+            CONFIG: said(),
             DAMAGED: said(),
             SIGHT: said("0a0a kept yes /triton-llm image:1\n"),
             IMAGE_ID: said(f"{ID}\n"),
@@ -178,6 +180,7 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
         files={
             **files,
             JSON: document(),
+            "/sbin/ldconfig": There(mode=0o755),
             "/srv/triton/llm/models": There(folder=True),
             "/proc/uptime": There("4000.12 15000.00\n"),
         },

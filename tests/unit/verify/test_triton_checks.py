@@ -16,6 +16,7 @@ from provision.verify.suite import Choice
 from tests.unit.verify.healthy_driver import SMI, STATE, UUID, capture, files_of, gpus, row, state
 from tests.unit.verify.healthy_triton import (
     COMMAND,
+    CONFIG,
     IMAGE_ID,
     INDEX,
     INFERENCE,
@@ -300,6 +301,26 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         ),
         "nvidia runtime is there",
         "nvidia-container-runtime is not installed",
+    ),
+    "ldconfig of another distribution": (
+        broken(
+            {
+                CONFIG: said('[nvidia-container-cli]\nldconfig = "@/sbin/ldconfig.real"\n'),
+                PLAIN: said("docker: Error response from daemon: OCI runtime create failed", 125),
+            }
+        ),
+        NVML,
+        r"config\.toml names /sbin/ldconfig\.real, which the host does not have",
+    ),
+    "a hook of the toolkit is gone": (
+        broken(
+            {
+                r"\ndamaged_files nvidia[^\n]*$": said("missing /usr/bin/nvidia-cdi-hook\n"),
+                PLAIN: said("docker: Error response from daemon: OCI runtime create failed", 125),
+            }
+        ),
+        NVML,
+        "^/usr/bin/nvidia-cdi-hook is missing$",
     ),
     "container does not start": (
         broken({PLAIN: said(capture("docker/A4_runtime_nvidia_missing.txt"), 125)}),
