@@ -150,7 +150,11 @@ def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int:
     :raises KeyboardInterrupt: if somebody pressed Ctrl-C.
     """
     interrupts = _Interrupts()
-    alone = ("--disable-plugin-autoload", "-o", f"cache_dir={CACHE}", "--import-mode=importlib")
+    alone = (
+        *("--disable-plugin-autoload", "-o", f"cache_dir={CACHE}", "--import-mode=importlib"),
+        # These look for what programs leave behind, by collecting garbage several times.
+        *("-p", "no:unraisableexception", "-p", "no:threadexception"),
+    )
     code = pytest.main(
         [*alone, "-c", os.devnull, f"--rootdir={folder}", *arguments], plugins=[*plugins, interrupts]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.verify import SUITE, ours, stock, write_ssh_config
+from bench.verify import BACKENDS, SUITE, ours, stock, write_ssh_config
 from lab.lab import Lab
 from provision.inventory import sources
 from provision.run.fleet import logins
@@ -49,8 +49,9 @@ def state(request: pytest.FixtureRequest, converged: Lab) -> Iterator[str]:
             shell(machine, line)
 
 
+@pytest.mark.campaign("backends")
 def test_outcomes_are_those_of_the_other_backends(
-    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("PROVISION_LAB", "test")
     config = write_ssh_config(tmp_path, logins(sources.load([INVENTORY]).select(NAME)))
@@ -58,7 +59,8 @@ def test_outcomes_are_those_of_the_other_backends(
     checks = document["hosts"][NAME]["checks"]
     found = {check["name"]: WORDS[check["verdict"]] for check in checks}
     assert (state == "healthy") == (set(found.values()) == {"PASSED"})
-    for backend in ("paramiko", "ssh") if state == "broken" else ("paramiko",):
+    # Over ssh:// each command is a login, so only the campaign has time for it.
+    for backend in BACKENDS if request.config.getoption("--campaign") else ("paramiko",):
         there = stock(backend, NAME, config)
         assert len(there) == len(found) > 50
         assert {in_words(name): word for name, word in there.items()} == found, backend
