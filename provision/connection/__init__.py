@@ -23,13 +23,13 @@ from pathlib import Path
 import fabric
 import paramiko
 
-from provision.connection.execution import DeadlineError, Execution, UnfinishedError
+from provision.connection.execution import DeadlineError, Execution, FloodError, UnfinishedError
 from provision.connection.host_key_check import expected_keys
 from provision.connection.login import Login
 from provision.connection.session import close, opened
 from provision.probe import Output
 
-__all__ = ["Connection", "DeadlineError", "UnfinishedError", "knows", "ssh_config"]
+__all__ = ["Connection", "DeadlineError", "FloodError", "UnfinishedError", "knows", "ssh_config"]
 
 # Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -111,17 +111,23 @@ class Connection:
         The script runs in ``/`` with a fixed PATH, locale and umask; its standard input is ``stdin``.
 
         :param timeout: seconds it may take; then the host ends it.
-        :param on_line: called with each line of standard output as it comes, without its newline.
+        :param on_line: called with each line of standard output as it comes, without its newline; then
+            standard output is not kept.
         :param what: names the script in errors.
         :raises UnreachableError: where the session cannot be opened, or is lost.
         :raises DeadlineError: where the script takes longer than ``timeout``.
+        :raises FloodError: where it prints more than an answer may have.
         :raises UnfinishedError: where its shell was killed.
         :raises HostError: where the host does not start it: no shell, no sudo, a wrong password.
         """
         self.open()
         self.execs += 1
         execution = Execution(self.login, timeout, what, on_line)
-        return execution.run(self._sessions[-1].transport, script, stdin)
+        try:
+            return execution.run(self._sessions[-1].transport, script, stdin)
+        except FloodError:
+            self.close()  # sshd may go on sending, whatever the window allows
+            raise
 
 
 def knows(login: Login) -> bool:
