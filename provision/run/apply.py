@@ -8,13 +8,16 @@ from collections.abc import Callable
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.script import GONE, Event, follow, launch, parse_event
+from provision.plan.script import GONE, SPOOL, Event, follow, launch, parse_event, run_id_of
 
 LONGEST = 4 * 3600.0
 """Seconds after which a run is no longer watched; the host finishes it."""
 
 RECONNECTS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds to wait before each attempt to watch on after a lost connection."""
+
+MOST_EVENTS = 20_000
+"""Events of a run. A step has two, and remarks while it waits."""
 
 
 class BusyError(HostError):
@@ -35,17 +38,30 @@ class LostRunError(HostError):
 class _Spool:
     """The events of one run, however many connections it takes to read them."""
 
-    def __init__(self, host: str, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, host: str, steps: int, on_event: Callable[[Event], None]) -> None:
         self.host = host
+        self.steps = steps
         self.on_event = on_event
         self.offset = 0
         self.events: list[Event] = []
 
     def line(self, line: bytes) -> None:
         text = line.decode("ascii", "backslashreplace")
-        if text.startswith("busy "):
-            raise BusyError(self.host, text.removeprefix("busy "))
-        event = parse_event(text)
+        if text == "busy ":
+            raise BusyError(self.host, "")
+        try:
+            if text.startswith("busy "):
+                raise BusyError(self.host, run_id_of(text.removeprefix("busy ")))
+            event = parse_event(text)
+            if event.index >= self.steps:
+                raise ValueError(f"step {event.index} of {self.steps}")
+            if len(self.events) >= MOST_EVENTS:
+                raise ValueError(f"more than {MOST_EVENTS} events")
+        except ValueError as error:
+            message = f"what the host says of its run makes no sense: {error}"
+            raise HostError(
+                self.host, message, hint=f"see {SPOOL} on the host; a run continues there"
+            ) from None
         self.on_event(event)
         if event.kind != "out":  # which is not in the spool
             self.offset += len(line) + 1  # its newline is not in it
@@ -72,7 +88,8 @@ def apply(
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
-    return _watch(connection, launch(plan, run), run, on_event, sleep)
+    spool = _Spool(connection.login.host, len(plan.changes), on_event)
+    return _watch(connection, launch(plan, run), run, spool, sleep)
 
 
 def attach(
@@ -82,17 +99,18 @@ def attach(
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Event]:
     """Follow a run that somebody else started, from its first event to its end; raises as :func:`apply`."""
-    return _watch(connection, follow(run, 0), run, on_event, sleep)
+    return _watch(
+        connection, follow(run, 0), run, _Spool(connection.login.host, MOST_EVENTS, on_event), sleep
+    )
 
 
 def _watch(
     connection: Connection,
     script: str,
     run: str,
-    on_event: Callable[[Event], None],
+    spool: _Spool,
     sleep: Callable[[float], None],
 ) -> list[Event]:
-    spool = _Spool(connection.login.host, on_event)
     waits = iter(RECONNECTS)
     begun = connection.execs
     while True:

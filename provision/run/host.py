@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,12 @@ from provision.causes.known_messages import hint_for
 from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
-from provision.facts import PROBES, Facts, parse
+from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
-from provision.plan.script import ACTIVE, Event
+from provision.plan.script import ACTIVE, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
@@ -82,6 +83,18 @@ def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
         raise ProbeError(host, str(error)) from error
 
 
+def run_of(host: str, answers: Mapping[str, Output]) -> str:
+    """The id of the run that is under way on a host, or "".
+
+    :raises ProbeError: if it is no id, which no script may hold.
+    """
+    named = answers[ACTIVE.name].out.strip()
+    try:
+        return named and run_id_of(named)
+    except ValueError as error:
+        raise ProbeError(host, str(error), hint=f"see who wrote to {SPOOL}/lock on the host") from error
+
+
 def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     """Facts of the host, and the id of the run that is under way there (or "").
 
@@ -89,7 +102,7 @@ def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     :raises HostError: if it cannot be reached, or is not a system that we can read.
     """
     answers = gather(connection, (*PROBES, *more, ACTIVE))
-    return facts_of(connection.login.host, answers), answers[ACTIVE.name].out.strip()
+    return facts_of(connection.login.host, answers), run_of(connection.login.host, answers)
 
 
 def survey(
@@ -241,9 +254,15 @@ class HostRun:
         """The id of the host's boot, over a fresh connection.
 
         :raises UnreachableError: if it does not answer.
+        :raises HostError: if the answer makes no sense.
         """
         self.connection.close()
-        return self.connection.run("cat /proc/sys/kernel/random/boot_id", timeout=20).out.strip()
+        said = self.connection.run(
+            "cat /proc/sys/kernel/random/boot_id", timeout=20, what="its boot's id"
+        ).out
+        if not re.fullmatch(BOOT_ID, said.strip()):
+            raise ProbeError(self.target.name, f"not the id of a boot: {said[:100]!r}")
+        return said.strip()
 
     def _plan_after_reboot(self, reboot: Change, approved: Plan, on_event: OnEvent) -> None:
         """Wait for the host, and plan it anew: facts may have changed, such as the kernel.
