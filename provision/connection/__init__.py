@@ -14,15 +14,13 @@ What is set here, and why:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import fabric
-import paramiko
 
+from provision.connection.client_config import ssh_config
 from provision.connection.execution import DeadlineError, Execution, FloodError, UnfinishedError
 from provision.connection.host_key_check import expected_keys
 from provision.connection.login import Login
@@ -34,15 +32,6 @@ __all__ = ["Connection", "DeadlineError", "FloodError", "UnfinishedError", "know
 # Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
-
-
-def ssh_config() -> paramiko.SSHConfig:
-    """Return the parsed client configuration: the user's, followed by the system's."""
-    texts = []
-    for file in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            texts.append(file.read_text(errors="surrogateescape"))
-    return paramiko.SSHConfig.from_text("\nHost *\n".join(texts))
 
 
 class Connection:
