@@ -416,7 +416,21 @@ def test_a_changed_host_key_is_loud(server: Sshd, tmp_path: Path) -> None:
 def test_a_revoked_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
     file = known_hosts(server, tmp_path)
     Path(file).write_text(Path(file).read_text() + f"@revoked * {server.host_key}\n")
-    assert "is not known" in str(unreachable(server.login(host_key=(), known_hosts=(file,))))
+    for host_key in ((), (server.host_key,)):
+        error = unreachable(server.login(host_key=host_key, known_hosts=(file,)))
+        assert f"the host key of [127.0.0.1]:{server.port} is revoked: ssh-ed25519 SHA256:" in str(error)
+        assert "give the host a new key" in str(error.hint)
+
+
+@pytest.mark.parametrize("mac", ["hmac-md5", "hmac-md5-96", "hmac-sha1", "hmac-sha1-96"])
+def test_checksums_that_are_broken_are_not_offered(mac: str) -> None:
+    with sshd("Ciphers aes128-ctr", f"MACs {mac}") as old:
+        assert "no algorithm in common" in str(unreachable(old.login()))
+    with (
+        sshd("Ciphers aes128-ctr", f"MACs {mac},hmac-sha2-256") as new,
+        Connection(new.login()) as connection,
+    ):
+        assert connection.is_open
 
 
 def test_enrolling_makes_a_host_known(server: Sshd, tmp_path: Path) -> None:
