@@ -117,8 +117,16 @@ KNOWN_MESSAGES = (
         "the system rejects this old kind of signature: use a repository that is signed with a newer one",
     ),
     Message(
-        r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG|Missing key|Bad GPG signature|GPG check FAILED",
+        r"EXPKEYSIG|KEYEXPIRED|[Kk]ey( \S+)? (is|has) expired|Expired on |REVKEYSIG",
+        "the key is no longer valid: give the publisher's current one in repo: key, fingerprint",
+    ),
+    Message(
+        r"NO_PUBKEY|Missing key|Bad GPG signature|GPG check FAILED",
         "the repository is signed by another key than the one in the settings: check key and fingerprint",
+    ),
+    Message(
+        r"BADSIG",
+        "the repository does not match its signature: try again, or choose another mirror",
     ),
     Message(
         r"Conflicting values set for option Signed-By",
@@ -127,6 +135,10 @@ KNOWN_MESSAGES = (
     Message(
         r"Release file .* (is expired|is not valid yet)",
         "the mirror is no longer updated, or the host's clock is wrong: see timedatectl",
+    ),
+    Message(
+        r"is not signed",
+        "the repository has no signature that the host accepts: check uri and suite in the settings",
     ),
     Message(
         r"Hash Sum mismatch|File has unexpected size|[Cc]hecksum doesn't match",
