@@ -19,6 +19,12 @@ SPOOL = constant(LAUNCH, "spool")
 GONE = int(constant(LAUNCH, "run_is_gone"))
 """Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
 
+NOT_STARTED = int(constant(LAUNCH, "run_not_started"))
+"""Exit code of the script of :func:`launch` where nothing was started."""
+
+LONGEST = int(constant(LAUNCH, "longest_run"))
+"""Seconds after which the host ends a run."""
+
 ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
 
@@ -26,7 +32,7 @@ _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,99}")
 _EVENT = re.compile(
     r"start \d{1,5} [\w+/=]*|skip \d{1,5}|ok \d{1,5} \d{1,9}"
     r"|fail \d{1,5} (\d{1,3}|guard|unproven) \d{1,9}( [\w+/=]*)?"
-    r"|(say|out) [\w+/=]*|end (ok|failed|interrupted|rebooting)",
+    r"|(say|out) [\w+/=]*|end (ok|failed|interrupted|overtaken|rebooting)",
     re.ASCII,
 )
 
@@ -77,7 +83,7 @@ class Event:
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
     :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
-        ``interrupted`` or ``rebooting``.
+        ``interrupted``, ``overtaken`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
     :ivar output: for ``fail`` the last lines that it printed, for ``out`` the last one; for ``say`` the
         remark.

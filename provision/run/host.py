@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from provision.plan import plan as planning
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
-from provision.plan.script import ACTIVE, SPOOL, Event, run_id_of
+from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
@@ -241,7 +242,7 @@ class HostRun:
             on_event(self.target.name, event)
 
         try:
-            events = apply(self.connection, stage.plan, run, watch, self.sleep)
+            events = apply(self.connection, stage.plan, run, watch, self.sleep, clock=self.clock)
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
@@ -327,7 +328,8 @@ class HostRun:
             raise busy
         assert self.survey is not None
         on_event(self.target.name, f"{busy.message}; attached to it")
-        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event), self.sleep)
+        told = functools.partial(on_event, self.target.name)
+        attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])
@@ -348,7 +350,15 @@ def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
     if failed is None:
         if events and events[-1].status == "interrupted":
             raise HostError(
-                plan.host, f"run {run} was interrupted on the host", hint="run again: the run continues"
+                plan.host,
+                f"run {run} was interrupted on the host",
+                hint=f"by a signal, or after {LONGEST // 3600} hours; run again: the run continues",
+            )
+        if events and events[-1].status == "overtaken":
+            raise HostError(
+                plan.host,
+                f"run {run} did nothing: another run was started before it had begun",
+                hint="run again: it attaches to that run, or plans anew",
             )
         return
     change = plan.changes[failed.index]
