@@ -191,6 +191,10 @@ KNOWN_MESSAGES = (
     # Docker, the NVIDIA Container Toolkit and nvidia-smi, on the host and in containers. Those with a cause
     # were seen on a host with an H100, driver 580.159.04, toolkit 1.20.0 and Docker 26.1.
     Message(
+        r"no progress in \d+ s: the pull of",
+        "the registry or the way to it went silent: run again, which keeps the layers that have arrived",
+    ),
+    Message(
         r"manifest unknown|not found: manifest",
         "the registry does not have this tag: check the image in the settings",
     ),
@@ -216,6 +220,11 @@ KNOWN_MESSAGES = (
         "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES: inv "
         "provision --hosts HOST --roles toolkit,docker",
         "the container was started without the driver's libraries",
+    ),
+    Message(
+        r"nvidia-smi \(process \d+\) has hung in the kernel",
+        "reboot the host, which alone ends such a process; for its cause: dmesg | grep -i -e nvrm -e xid",
+        "an earlier nvidia-smi has hung in the driver",
     ),
     Message(
         r"couldn't communicate with the NVIDIA driver|ERROR_DRIVER_NOT_LOADED",

@@ -222,4 +222,4 @@ def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -
 def test_an_image_is_pulled_once(state: bool | Missing, reason: str | None) -> None:
     change = Image(TAG).change(state, Planned())
     assert (change.reason if change else None) == reason
-    assert change is None or (change.action, change.script) == ("pull", f"docker pull --quiet {TAG}")
+    assert change is None or (change.action, change.script) == ("pull", f"pull_image {TAG}")

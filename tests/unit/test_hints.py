@@ -80,6 +80,7 @@ SAMPLES = {
     "E: Version '580.999-1' for 'nvidia-driver-cuda' was not found": "apt-cache policy",
     "E: Unable to locate package nvidia-driver-cuda": "repository",
     "Error response from daemon: manifest for x:1 not found: manifest unknown: manifest unknown": "tag",
+    "no progress in 300 s: the pull of x:1 was ended": "went silent",
     "http: server gave HTTP response to HTTPS client": "insecure-registries",
     "error setting rlimit type 8: operation not permitted": "ulimits",
     'could not select device driver "" with capabilities: [[gpu]]': "restart docker.service",
@@ -96,6 +97,7 @@ SAMPLES = {
     "No devices were found": "dmesg",
     "Error response from daemon: No such image: tritonserver:24.07-py3": "roles triton",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.": "journalctl -u docker.service",
+    "nvidia-smi (process 7) has hung in the kernel, so no other is started": "reboot the host",
     "bash: line 1: nvidia-smi: command not found": "roles driver",
     "timeout: failed to run command 'nvidia-ctk': No such file or directory": "provision --hosts HOST",
 }
