@@ -65,8 +65,8 @@ follow() {
   tries=0
   while [ ! -s pid ] && [ ! -s events ] && [ "$tries" -lt 1000 ]; do sleep 0.1; tries=$((tries + 1)); done
   [ "$tries" -lt 1000 ] || echo "its script did not begin" >&2
-  # A child of this shell would stay as a zombie.
-  waiter=$( (await_end "$1" >/dev/null 2>&1 & echo $!) )
+  # A child of this shell would stay as a zombie; and one that held a stream open would be waited for.
+  waiter=$( ( (exec >/dev/null 2>&1; await_end "$1") & echo $! ) )
   last_words "$waiter" &
   tail -c "+$2" -s 0.1 --pid="$waiter" -f events
   kill $! 2>/dev/null

@@ -280,10 +280,20 @@ def test_a_lock_that_no_process_holds_is_taken_over_at_once(box: Sandbox, left: 
 SLOW = Plan("h", (step("until [ -e /run/go ]; do sleep 0.05; done; touch /run/slow", "[ -e /run/slow ]"),))
 
 
+def test_events_are_told_while_the_run_works(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, RUN)}) >/run/followed 2>&1 &
+n=0; until grep -q start /run/followed || [ $n -ge 200 ]; do sleep 0.05; n=$((n + 1)); done
+cat /run/followed
+: >/run/go
+wait"""
+    assert box.sh(script).out == "start 0 c3RlcA==\n"
+    assert kinds(box.events()) == ["ok 0", "end ok"]
+
+
 def test_a_run_that_was_killed_holds_nothing_though_another_process_has_its_pid(box: Sandbox) -> None:
     script = f"""({launch(SLOW, "first")}) >/run/first 2>/run/said &
 follower=$!
-until [ -s /run/provision/first/pid ]; do sleep 0.05; done
+until [ -s /run/provision/first/events ]; do sleep 0.05; done
 kill -KILL "$(cat /run/provision/first/pid)"
 wait $follower
 echo $$ >/run/provision/first/pid
