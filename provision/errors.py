@@ -19,6 +19,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LONGEST = 2000
+"""Characters of a sentence about a host; it may quote what the host said."""
+
+
+def visible(text: str) -> str:
+    """``text`` in one line that steers no terminal: what is not printed becomes an escape, line ends too."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class ProvisionError(Exception):
     """A failure that an operator can read: what is wrong, where, and what to try.
@@ -73,13 +83,13 @@ class Refusal(ProvisionError):  # noqa: N818  # a refusal is a decision, not an 
 
 
 class HostError(ProvisionError):
-    """One host is at fault.
+    """One host is at fault. Its message is one line, whatever it quotes.
 
     :param host: the inventory name of the host.
     """
 
     def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(visible(message[:LONGEST]), hint=hint and visible(hint[:LONGEST]))
         self.host = host
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,12 @@ SUPPORTED = "supported: Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL, Rocky an
 
 Family = Literal["debian", "rhel"]
 """Whose packages a system has: apt's or dnf's."""
+
+BOOT_ID = r"[0-9a-f][0-9a-f-]{0,35}"
+"""Pattern of what changes with every boot."""
+
+WORD = r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}"
+"""Pattern of names and versions of systems and kernels: they become parts of commands and addresses."""
 
 FACTS = "shell/facts.sh"
 
@@ -114,18 +121,18 @@ def parse(answers: Mapping[str, Output]) -> Facts:
     :raises ValueError: if the system cannot be told.
     """
     release = _os_release(answers["os-release"].out)
-    devices = [line.split() for line in answers["pci"].out.splitlines()]
+    devices = [_device(line) for line in answers["pci"].out.splitlines()]
     lines = answers["system"].out.split("\n")
     if len(lines) < 4 or "ID" not in release:
         raise ValueError("no /etc/os-release or no uname: not a Linux system that we know")
     return Facts(
-        os=release["ID"],
-        version=release.get("VERSION_ID", ""),
-        codename=release.get("VERSION_CODENAME", ""),
-        kernel=lines[0],
-        machine=lines[1],
-        architecture=lines[2],
-        boot_id=lines[3],
+        os=_told("ID of os-release", release["ID"]),
+        version=_told("VERSION_ID of os-release", release.get("VERSION_ID", ""), f"({WORD})?"),
+        codename=_told("VERSION_CODENAME of os-release", release.get("VERSION_CODENAME", ""), f"({WORD})?"),
+        kernel=_told("the kernel's release", lines[0]),
+        machine=_told("the machine", lines[1]),
+        architecture=_told("dpkg's architecture", lines[2], f"({WORD})?"),
+        boot_id=_told("the boot's id", lines[3], BOOT_ID),
         virtualization=answers["virtualization"].out.strip() or "none" if "virtualization" in answers else "",
         secure_boot=answers["secure-boot"].out.strip() == "1",
         gpus=tuple(
@@ -136,6 +143,19 @@ def parse(answers: Mapping[str, Output]) -> Facts:
         nvswitches=sum(klass.startswith(BRIDGE_CLASS) for _, klass, _ in devices),
         nvlink5=answers["nvlink5"].out.strip() == "yes",
     )
+
+
+def _told(what: str, text: str, pattern: str = WORD) -> str:
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"{what} makes no sense: {text[:100]!r}")
+    return text
+
+
+def _device(line: str) -> tuple[str, str, str]:
+    address, klass, device = _told(
+        "a PCI device", line, r"[0-9a-fA-F:.]+ 0x[0-9a-f]+ 0x[0-9a-f]{1,4}"
+    ).split()
+    return address, klass, device
 
 
 def _os_release(text: str) -> dict[str, str]:

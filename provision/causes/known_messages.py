@@ -118,8 +118,16 @@ KNOWN_MESSAGES = (
         "the system rejects this old kind of signature: use a repository that is signed with a newer one",
     ),
     Message(
-        r"NO_PUBKEY|is not signed|BADSIG|EXPKEYSIG|Missing key|Bad GPG signature|GPG check FAILED",
+        r"EXPKEYSIG|KEYEXPIRED|[Kk]ey( \S+)? (is|has) expired|Expired on |REVKEYSIG",
+        "the key is no longer valid: give the publisher's current one in repo: key, fingerprint",
+    ),
+    Message(
+        r"NO_PUBKEY|Missing key|Bad GPG signature|GPG check FAILED",
         "the repository is signed by another key than the one in the settings: check key and fingerprint",
+    ),
+    Message(
+        r"BADSIG",
+        "the repository does not match its signature: try again, or choose another mirror",
     ),
     Message(
         r"Conflicting values set for option Signed-By",
@@ -128,6 +136,10 @@ KNOWN_MESSAGES = (
     Message(
         r"Release file .* (is expired|is not valid yet)",
         "the mirror is no longer updated, or the host's clock is wrong: see timedatectl",
+    ),
+    Message(
+        r"is not signed",
+        "the repository has no signature that the host accepts: check uri and suite in the settings",
     ),
     Message(
         r"Hash Sum mismatch|File has unexpected size|[Cc]hecksum doesn't match",
@@ -180,6 +192,10 @@ KNOWN_MESSAGES = (
     # Docker, the NVIDIA Container Toolkit and nvidia-smi, on the host and in containers. Those with a cause
     # were seen on a host with an H100, driver 580.159.04, toolkit 1.20.0 and Docker 26.1.
     Message(
+        r"no progress in \d+ s: the pull of",
+        "the registry or the way to it went silent: run again, which keeps the layers that have arrived",
+    ),
+    Message(
         r"manifest unknown|not found: manifest",
         "the registry does not have this tag: check the image in the settings",
     ),
@@ -205,6 +221,11 @@ KNOWN_MESSAGES = (
         "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES: inv "
         "provision --hosts {host} --roles toolkit,docker",
         "the container was started without the driver's libraries",
+    ),
+    Message(
+        r"nvidia-smi \(process \d+\) has hung in the kernel",
+        "reboot the host, which alone ends such a process; for its cause: dmesg | grep -i -e nvrm -e xid",
+        "an earlier nvidia-smi has hung in the driver",
     ),
     Message(
         r"couldn't communicate with the NVIDIA driver|ERROR_DRIVER_NOT_LOADED",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
 from pathlib import Path
+from tempfile import mkstemp
 
 from provision.cli import terminal
 from provision.cli.options import Options
@@ -114,8 +115,11 @@ def reachable(options: Options, *, bare: bool = False) -> list[Target]:
     if options.ask_become_pass:
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
-    enroll_hosts(options, [target.login for target in found])
-    _require_known(named, [target.login for target in found])
+    ways = [target.login for target in found]
+    if options.enroll or options.accept_new:
+        enroll_hosts(options, ways)  # what it leaves out fails in the run, and no other host
+    else:
+        _require_known(named, ways)
     return found
 
 
@@ -188,16 +192,32 @@ def saved_plans(path: str) -> dict[str, Plan] | None:
 def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
     """Write plans to a file that only its owner can read: they may hold secrets.
 
+    An older file is replaced as a whole, or stays.
+
     :raises UsageError: if it cannot be written.
     """
+    file = Path(path).resolve()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(saved.save(list(plans.values())))
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{path}: not a regular file", hint="name another file: --out FILE")
+        _replace(file, saved.save(list(plans.values())).encode())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
     terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, beside the older one, which stays if that fails."""
+    descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as beside:
+            beside.write(content)
+            beside.flush()
+            os.fsync(descriptor)
+        Path(name).rename(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def write_below(folder: Path, file: RenderedFile) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from provision.cli.terminal import named, printable
+from provision.cli.terminal import named
+from provision.errors import visible
 from provision.plan.report import counted
 from provision.plan.result import Status
 from provision.plan.script import Event
@@ -137,10 +138,10 @@ class Progress:
         if isinstance(event, Doing):
             return self._enter_phase(host, event)
         if event.kind == "start":
-            host.step, host.number, host.said = event.resource, event.index + 1, ""
+            host.step, host.number, host.said = visible(event.resource), event.index + 1, ""
             host.began = self.clock()
         elif event.kind == "out":
-            host.said = event.output
+            host.said = visible(event.output)
         elif event.kind == "say":
             return event.output
         elif event.kind != "end":
@@ -167,7 +168,7 @@ class Progress:
             lines = [self._summary(now)]
             for name, host in shown:
                 took = f"{now - host.began:5.0f} s"
-                lines.append(f"{name:<{self._width}} {took}  {host.doing:<{wide}}  {printable(host.said)}")
+                lines.append(f"{name:<{self._width}} {took}  {host.doing:<{wide}}  {host.said}")
             if len(running) > len(shown):
                 lines.append(f"and {len(running) - len(shown)} more")
             width = self.console.width
@@ -219,4 +220,4 @@ class Progress:
         What nobody can read, as on a full disk, is no reason to stop.
         """
         with contextlib.suppress(OSError):
-            self.console.print(Text(printable(named(text))), soft_wrap=True)
+            self.console.print(Text(visible(named(text))), soft_wrap=True)

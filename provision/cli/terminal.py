@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from provision.cli import program_name
-from provision.errors import ProvisionError, UsageError
+from provision.errors import ProvisionError, UsageError, visible
 
 STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -28,8 +28,8 @@ def named(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` without what would steer the terminal: control and formatting characters become escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    """``text``, of several lines of ours, without what would steer the terminal."""
+    return re.sub(r"[^\n\t]+", lambda part: visible(part[0]), text)
 
 
 def write_data(text: str) -> None:
@@ -46,8 +46,15 @@ def write_data(text: str) -> None:
 
 
 def write_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document to standard output."""
-    _write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Print one JSON document to standard output. JSON's own escapes stand for what is not printed."""
+    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+    _write("".join(f"{_escaped(line)}\n" for line in lines))
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def _write(text: str) -> None:

@@ -15,35 +15,24 @@ What is set here, and why:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import fabric
-import paramiko
 
-from provision.connection.execution import DeadlineError, Execution, UnfinishedError
+from provision.connection.client_config import ssh_config
+from provision.connection.execution import DeadlineError, Execution, FloodError, UnfinishedError
 from provision.connection.host_key_check import expected_keys
 from provision.connection.login import Login
 from provision.connection.session import close, opened
 from provision.probe import Output
 
-__all__ = ["Connection", "DeadlineError", "UnfinishedError", "knows", "ssh_config"]
+__all__ = ["Connection", "DeadlineError", "FloodError", "UnfinishedError", "knows", "ssh_config"]
 
 # Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
-
-
-def ssh_config() -> paramiko.SSHConfig:
-    """Return the parsed client configuration: the user's, followed by the system's."""
-    texts = []
-    for file in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            texts.append(file.read_text(errors="surrogateescape"))
-    return paramiko.SSHConfig.from_text("\nHost *\n".join(texts))
 
 
 class Connection:
@@ -113,19 +102,25 @@ class Connection:
         The script runs in ``/`` with a fixed PATH, locale and umask; its standard input is ``stdin``.
 
         :param timeout: seconds it may take; then the host ends it.
-        :param on_line: called with each line of standard output as it comes, without its newline.
+        :param on_line: called with each line of standard output as it comes, without its newline; then
+            standard output is not kept.
         :param what: names the script in errors.
         :param then: makes a second script of what the first one printed, which leaves its shell as it is. The
             same shell runs it, so there is one sudo for both; then its output alone is returned.
         :raises UnreachableError: where the session cannot be opened, or is lost.
         :raises DeadlineError: where the script takes longer than ``timeout``.
+        :raises FloodError: where it prints more than an answer may have.
         :raises UnfinishedError: where its shell was killed.
         :raises HostError: where the host does not start it: no shell, no sudo, a wrong password.
         """
         self.open()
         self.execs += 1
         execution = Execution(self.login, timeout, what, on_line, then)
-        return execution.run(self._sessions[-1].transport, script, stdin)
+        try:
+            return execution.run(self._sessions[-1].transport, script, stdin)
+        except FloodError:
+            self.close()  # sshd may go on sending, whatever the window allows
+            raise
 
 
 def knows(login: Login) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from provision.connection import knows
+from provision.connection.host_key_check import refuse_revoked
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
 from provision.errors import HostError, UsageError
+
+AT_ONCE = 50
+"""Hosts whose keys are fetched at the same time."""
 
 
 def new_keys(
@@ -19,17 +24,28 @@ def new_keys(
 ) -> list[tuple[Login, HostKey]]:
     """The keys of all unknown hosts; a known host is left alone even where it shows another key.
 
-    Hosts that do not answer are reported through ``say`` and left out: the run itself fails on them.
+    Hosts that do not answer, or show a revoked key, are reported through ``say`` and left out: the run itself
+    fails on them.
     """
-    found = []
-    for login in logins:
-        if knows(login):
-            continue
+
+    def ask(login: Login) -> HostKey | HostError:
         try:
-            found.append((login, fetch(login)))
+            key = fetch(login)
+            refuse_revoked(login, key)
         except HostError as error:
-            say(f"{error}")
-    return found
+            return error
+        return key
+
+    unknown = [login for login in logins if not knows(login)]
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        answers = list(pool.map(ask, unknown))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for hosts
+    for answer in answers:
+        if isinstance(answer, HostError):
+            say(f"{answer}")
+    return [(login, key) for login, key in zip(unknown, answers, strict=True) if isinstance(key, HostKey)]
 
 
 def record(keys: Iterable[tuple[Login, HostKey]]) -> None:
@@ -41,7 +57,9 @@ def record(keys: Iterable[tuple[Login, HostKey]]) -> None:
         path = Path(login.known_hosts[0]).expanduser()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{login.known_as} {key.kind} {key.base64}\n")
+            with path.open("a+b") as file:
+                file.seek(0)
+                glue = b"" if file.read()[-1:] in (b"", b"\n") else b"\n"
+                file.write(glue + f"{login.known_as} {key.kind} {key.base64}\n".encode())
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}", hint="name another UserKnownHostsFile") from error

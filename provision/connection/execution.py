@@ -9,7 +9,7 @@ from collections.abc import Callable
 import paramiko
 import paramiko.common
 
-from provision.connection.frames import KILL_AFTER, Frame, Unframed
+from provision.connection.frames import KILL_AFTER, NOISE, Frame, Unframed
 from provision.connection.login import Login
 from provision.connection.session import PATIENCE, reason
 from provision.connection.sudo import refusal
@@ -25,6 +25,10 @@ SIGN_OF_LIFE = 30.0
 """Seconds that sshd has to answer when a silent session is asked whether it is still there."""
 CHUNK = 1 << 15
 """Bytes sent at once; sshd takes packets of 32 KiB."""
+LARGEST_ANSWER = 8 << 20
+"""Bytes that a command may print on both streams together."""
+LONGEST_LINE = 1 << 16
+"""Bytes of a line that is passed on as it comes."""
 
 
 class UnfinishedError(HostError):
@@ -40,6 +44,10 @@ class UnfinishedError(HostError):
 
 class DeadlineError(UnfinishedError):
     """A command did not end in the time it was given."""
+
+
+class FloodError(UnfinishedError):
+    """A command printed more than :data:`LARGEST_ANSWER`, or a line longer than :data:`LONGEST_LINE`."""
 
 
 class _Wake(threading.Event):
@@ -80,7 +88,7 @@ class Execution:
         """Start the command on a new channel, and read it to its end.
 
         :raises UnreachableError: where the session is lost.
-        :raises UnfinishedError: where the script does not end in its time, or never began.
+        :raises UnfinishedError: where the script does not end in its time, prints too much, or was killed.
         """
         payload = self.frame.script(script, stdin)
         if self.asks:
@@ -110,7 +118,7 @@ class Execution:
         except paramiko.ChannelException as error:
             hint = "is MaxSessions in its sshd_config 0, or the account limited to other uses?"
             raise HostError(self.login.host, f"sshd refused a session: {reason(error)}", hint=hint) from None
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001  # of any kind, if what the host sent makes no sense
             raise self._lost(reason(error)) from None
         channel.in_buffer.set_event(self.wake)
         channel.in_stderr_buffer.set_event(self.wake)
@@ -130,40 +138,53 @@ class Execution:
             self.wake.forget()
             busy = self._receive(channel)
             busy |= self._send(channel)
+            now = time.monotonic()
+            self._check_time(now)
             if busy:
                 continue
             if channel.closed or channel.eof_received:
                 channel.status_event.wait(GRACE)
-                self._receive(channel)  # what came between the look above and the end
+                while self._receive(channel):  # what came between the look above and the end
+                    self._check_time(time.monotonic())
                 return
-            now = time.monotonic()
             if channel.exit_status_ready() and now - self.heard > QUIET:
                 return
-            self._check_time(now)
             self._check_life(channel, now)
             blocked = self.pending and not channel.send_ready()
             self.wake.wait(0.01 if blocked else 0.5)
 
     def _receive(self, channel: paramiko.Channel) -> bool:
+        """Take what is there, a part of it at a time; whether there was any."""
         busy = False
-        while channel.recv_ready():
+        if channel.recv_ready():
             self._deliver(self.stdout.feed(channel.recv(1 << 20)))
             busy = True
-        while channel.recv_stderr_ready():
-            self.stderr.feed(channel.recv_stderr(1 << 20))
+        if channel.recv_stderr_ready():
+            self.stderr.keep(self.stderr.feed(channel.recv_stderr(1 << 20)))
             busy = True
         if busy:
             self.heard = self.alive = time.monotonic()
+            self._check_size()
             self._let_in()
             self._go_on()
         return busy
 
     def _deliver(self, data: bytes) -> None:
-        """Pass on the lines that ``data`` completes; what is begun waits for its end."""
-        if self.on_line is not None:
-            *lines, self.line = (self.line + data).split(b"\n")
-            for line in lines:
-                self.on_line(line)
+        """Keep ``data``, or pass on the lines that it completes; what is begun waits for its end."""
+        if self.on_line is None:
+            self.stdout.keep(data)
+            return
+        *lines, self.line = (self.line + data).split(b"\n")
+        for line in lines:
+            self.on_line(line)
+        if len(self.line) > LONGEST_LINE:
+            raise self._flooded(f"a line of more than {LONGEST_LINE >> 10} KiB")
+
+    def _check_size(self) -> None:
+        if self.stdout.size + self.stderr.size > LARGEST_ANSWER:
+            raise self._flooded(f"more than {LARGEST_ANSWER >> 20} MiB")
+        if not self.stdout.marked and self.stdout.size + self.stderr.size > NOISE:
+            raise self._not_started(f"more than {NOISE >> 10} KiB were printed before the command started")
 
     def _let_in(self) -> None:
         """Send the script once sudo has started the loader; send no more where sudo asks a second time."""
@@ -244,6 +265,11 @@ class Execution:
         message = f"{self.what}: killed on the host after {passed:.0f} s"
         hint = "out of memory, or killed by hand? see `journalctl -k` on the host"
         return UnfinishedError(self.login.host, message, partial=partial, hint=hint)
+
+    def _flooded(self, much: str) -> FloodError:
+        partial = Output(137, b"", self.stderr.data)
+        hint = "run it by hand on the host: something there prints without end"
+        return FloodError(self.login.host, f"{self.what} printed {much}", partial=partial, hint=hint)
 
     def _late(self, passed: float) -> DeadlineError:
         partial = Output(124, self.stdout.data, self.stderr.data)

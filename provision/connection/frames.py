@@ -25,6 +25,9 @@ LOCALE = constant("shell/environment.sh", "session_locale")
 KILL_AFTER = 5
 """Seconds between the host's SIGTERM and SIGKILL to a script that is out of time."""
 
+NOISE = 1 << 16
+"""Bytes that a login shell may print before it starts the command."""
+
 _FUNCTIONS = "; ".join(line for line in assembled(_SESSION).splitlines() if line and not line.startswith("#"))
 _FIRST = 'read_script "$1" head -c "$2"; eval "unset script; $script" </dev/null; mark_streams "$1"; '
 _LAST = 'read_script "$1" cat; shift $#; exec </dev/null; eval "unset script; $script"'
@@ -86,38 +89,44 @@ class Frame:
 
 
 class Unframed:
-    """One stream of an exec: drops what comes before the mark, keeps everything after it."""
+    """One stream of an exec: drops what comes before the mark, keeps what comes after it.
+
+    :ivar noise: what came before the mark, :data:`NOISE` bytes at most.
+    :ivar size: bytes that came so far, noise included.
+    """
 
     def __init__(self, frame: Frame) -> None:
         self.mark = frame.mark
         self.noise = b""
         self.marked = False
-        self.chunks: list[bytes] = []
+        self.size = 0
+        self._kept = bytearray()
 
     def feed(self, data: bytes) -> bytes:
         """Take in ``data``; return the part of it that belongs to the script."""
-        if not self.marked:
-            self.noise += data
-            before, mark, data = self.noise.partition(self.mark)
-            if not mark:
-                return b""
-            self.noise, self.marked = before, True
-        if data:
-            self.chunks.append(data)
+        self.size += len(data)
+        if self.marked:
+            return data
+        before, mark, data = (self.noise + data).partition(self.mark)
+        self.noise, self.marked = before if mark else before[:NOISE], bool(mark)
         return data
+
+    def keep(self, data: bytes) -> None:
+        """Keep what :meth:`feed` returned."""
+        self._kept += data
 
     @property
     def data(self) -> bytes:
-        """Everything after the mark so far."""
-        return b"".join(self.chunks)
+        """Everything that was kept of what came after the mark."""
+        return bytes(self._kept)
 
     @property
     def has_part(self) -> bool:
         """Whether what came so far holds the mark once more, which ends the output of a first script."""
-        return self.mark in self.data
+        return self.mark in self._kept
 
     def take_part(self) -> bytes:
         """Return what came before that mark, and keep what came after it."""
-        part, _, rest = self.data.partition(self.mark)
-        self.chunks = [rest]
+        part, _, rest = bytes(self._kept).partition(self.mark)
+        self._kept = bytearray(rest)
         return part

@@ -44,16 +44,31 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def expected_keys(login: Login) -> tuple[HostKey, ...]:
     """Return the keys that the host may show: the inventory's, else those of the known_hosts files."""
-    if login.host_key:
-        try:
-            return tuple(HostKey.of(text) for text in login.host_key)
-        except ValueError as error:
-            raise UnreachableError(login.host, f"host_key in the inventory: {error}") from None
     known = _known_hosts(login.known_hosts)
-    keys = known.keys_of(login.known_as)
+    keys = _of_inventory(login) or known.keys_of(login.known_as)
     if not keys and login.port != DEFAULT_PORT and not login.host_key_alias:
         keys = known.keys_of(login.address.lower())  # as ssh(1) does for ports that have no entry
     return tuple(key for key in keys if key not in known.revoked)
+
+
+def _of_inventory(login: Login) -> tuple[HostKey, ...]:
+    try:
+        return tuple(HostKey.of(text) for text in login.host_key)
+    except ValueError as error:
+        raise UnreachableError(login.host, f"host_key in the inventory: {error}") from None
+
+
+def refuse_revoked(login: Login, shown: HostKey) -> None:
+    """Refuse a key that a known_hosts file revokes, whoever else trusts it.
+
+    :raises UnreachableError: naming it.
+    """
+    if shown in _known_hosts(login.known_hosts).revoked:
+        raise UnreachableError(
+            login.host,
+            f"the host key of {login.known_as} is revoked: {shown.kind} {shown.fingerprint}",
+            hint="give the host a new key; a line with @revoked in a known_hosts file names this one",
+        )
 
 
 class Pinned(paramiko.MissingHostKeyPolicy):
@@ -65,6 +80,7 @@ class Pinned(paramiko.MissingHostKeyPolicy):
 
     def missing_host_key(self, _client: object, _hostname: str, key: paramiko.PKey) -> None:
         shown = HostKey(key.get_name(), key.get_base64())
+        refuse_revoked(self.login, shown)
         if shown in self.expected:
             return
         host, name = self.login.host, self.login.known_as

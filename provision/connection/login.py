@@ -31,7 +31,8 @@ class Login:
     :ivar address: DNS name or IP address that the socket is opened to.
     :ivar key_files: private keys named by the inventory (then exactly one) or ``ssh_config``; empty means
         the user's default keys and agent.
-    :ivar host_key: the host's public keys, ``TYPE BASE64``; where given, known_hosts files are not asked.
+    :ivar host_key: the host's public keys, ``TYPE BASE64``; where given, known_hosts files are asked for
+        revoked keys only.
     :ivar host_key_alias: the name to look for in known_hosts files instead of the address.
     :ivar jump: the hosts to go through, first hop first.
     :ivar connect_timeout: seconds for each of: the TCP connect, the banner, the login.
@@ -77,7 +78,7 @@ class Login:
         given = _Given(name, vars)
         given.refuse_what_we_do_not_do()
         address = given.text("ansible_host", "ansible_ssh_host") or name
-        options = _Options(name, _arguments(given), ssh_config.lookup(address))
+        options = _Options(name, _arguments(given), _looked_up(name, ssh_config, address))
         login = _direct(address, given, options)
         return replace(login, jump=_jump(login, options, ssh_config))
 
@@ -312,6 +313,15 @@ def _check_option(host: str, name: str, key: str, value: str) -> None:
         raise InventoryError(f"{host}: {name}: the option {key!r} has no value")
 
 
+def _looked_up(host: str, ssh_config: paramiko.SSHConfig, name: str) -> Mapping[str, object]:
+    try:
+        found: Mapping[str, object] = ssh_config.lookup(name)
+    except Exception as error:  # noqa: BLE001  # paramiko has no kind of its own for values that make no sense
+        said = f"{host}: ssh_config cannot be applied to {name}: {error or type(error).__name__}"
+        raise InventoryError(said, hint=f"see what OpenSSH makes of it: ssh -G {name}") from None
+    return found
+
+
 def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tuple[Login, ...]:
     """Return the hops in front of ``login``, first hop first, each with its own ``ssh_config`` options."""
     host = login.host
@@ -320,7 +330,7 @@ def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tu
     seen = {(login.address, login.port)}
     while specs:
         user, name, port = _split(host, specs.pop())
-        options = _Options(host, {}, ssh_config.lookup(name))
+        options = _Options(host, {}, _looked_up(host, ssh_config, name))
         hop = _direct(name, _Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
@@ -342,7 +352,11 @@ def _hops(host: str, options: _Options) -> list[str]:
 
 def _hop_of_command(host: str, command: str) -> str:
     """Return the jump host of ``ssh -W %h:%p [-q] [-p N] [-l U] HOST``, as used before ProxyJump."""
-    words = iter(shlex.split(command))
+    try:
+        words = iter(shlex.split(command))
+    except ValueError as error:
+        hint = "use ProxyJump (ansible_ssh_common_args: -J HOST)"
+        raise InventoryError(f"{host}: ProxyCommand {command}: {error}", hint=hint) from None
     found = {"": "", "W": "", "p": "", "l": ""}
     usable = next(words, "").rpartition("/")[2] == "ssh"
     for word in words:

@@ -12,15 +12,22 @@ from typing import Any
 
 import fabric
 import paramiko
+from paramiko.packet import Packetizer
 
 from provision.connection.dial import dial
 from provision.connection.host_key_check import Pinned, expected_keys
 from provision.connection.identities import Offer
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
-from provision.errors import UnreachableError
+from provision.errors import HostError, UnreachableError
 
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+MACS = tuple(f"hmac-sha2-{bits}{kind}" for kind in ("-etm@openssh.com", "") for bits in (256, 512))
+"""Checksums of packets, for ciphers that have none of their own."""
+LARGEST_PACKET = 1 << 18
+"""Bytes of a packet that sshd may send (OpenSSH, packet.h: PACKET_MAX_SIZE)."""
+LONGEST_BANNER = 1 << 16
+"""Bytes before the handshake, the lines in front of the banner included."""
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Host key algorithms of a key type, where they have other names than the type (RFC 8332)."""
 ATTEMPTS = 6
@@ -39,10 +46,18 @@ def opened(login: Login, gateways: Sequence[fabric.Connection]) -> fabric.Connec
         started = time.monotonic()
         try:
             session.open()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except HostError:
+            close(session)
+            raise
+        except Exception as error:  # noqa: BLE001  # of any kind, if what the host sent makes no sense
             transport = session.client.get_transport()
             close(session)
-            if transport.remote_version or time.monotonic() - started > login.connect_timeout / 2:
+            if (
+                transport is None
+                or transport.remote_version
+                or _is_no_ssh(error)
+                or time.monotonic() - started > login.connect_timeout / 2
+            ):
                 raise _handshake_error(login, transport, error) from None
         except BaseException:
             close(session)
@@ -83,6 +98,29 @@ def _session(login: Login, expected: Sequence[HostKey], sock: Any) -> fabric.Con
     return session
 
 
+NO_BANNER = f"no SSH banner in {LONGEST_BANNER >> 10} KiB"
+
+
+class _Packets(Packetizer):
+    """Packets that are no larger than sshd sends them; paramiko would read up to 4 GiB into memory."""
+
+    before_handshake = 0
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > LARGEST_PACKET:
+            raise paramiko.SSHException(f"the host sent a packet of {n} bytes")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """Part of a line before the handshake; paramiko would wait for the end of the line without limit."""
+        data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
+        self.before_handshake += len(data)
+        if self.before_handshake > LONGEST_BANNER:
+            raise paramiko.SSHException(NO_BANNER)
+        return data
+
+
 class _Transport(paramiko.Transport):
     """A transport that looks up once a second, not ten times: 100 idle sessions cost 6 % of a core there."""
 
@@ -92,10 +130,10 @@ class _Transport(paramiko.Transport):
 def _transport(
     login: Login, expected: Sequence[HostKey], sock: Any, disabled_algorithms: Any = None
 ) -> paramiko.Transport:
-    transport = _Transport(sock, disabled_algorithms=disabled_algorithms)
+    transport = _Transport(sock, disabled_algorithms=disabled_algorithms, packetizer_class=_Packets)
     transport.banner_timeout = transport.handshake_timeout = login.connect_timeout
     options = transport.get_security_options()
-    options.ciphers = CIPHERS
+    options.ciphers, options.digests = CIPHERS, MACS
     kinds = {kind for key in expected for kind in SIGNATURES.get(key.kind, (key.kind,))}
     options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in kinds))
     return transport
@@ -139,7 +177,7 @@ def _socket(login: Login, gateways: Sequence[fabric.Connection]) -> Any:
         message = f"{where} does not answer within {login.connect_timeout:g} s"
         hint = "is it up, and does a firewall drop packets?"
         raise UnreachableError(login.host, message, hint=hint) from None
-    except (paramiko.SSHException, OSError, EOFError, UnicodeError) as error:
+    except Exception as error:  # noqa: BLE001  # a jump host may send anything
         via = f" through {login.jump[-1].address}" if login.jump else ""
         message = f"{where} cannot be connected to{via}: {reason(error)}"
         hint = "is sshd running there, and is the port right?"
@@ -155,12 +193,22 @@ def reason(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
+def _is_no_ssh(error: BaseException) -> bool:
+    """Whether paramiko read lines, and none of them was a banner."""
+    return any(
+        said in str(error) for said in (NO_BANNER, "Indecipherable protocol version", "codec can't decode")
+    )
+
+
 def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseException) -> UnreachableError:
     """Return what paramiko's error means to an operator."""
     where = f"{login.address} port {login.port}"
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         hint = "the host's sshd is very old, or its sshd_config allows too little"
         return UnreachableError(login.host, f"{where}: no algorithm in common: {error}", hint=hint)
+    if _is_no_ssh(error):
+        message = f"{where} sends something else than an SSH banner"
+        return UnreachableError(login.host, message, hint="is that sshd, and is the port right?")
     if not transport.remote_version:
         message = f"{where} is connected but shows no SSH banner within {login.connect_timeout:g} s"
         return UnreachableError(login.host, message, hint="is that sshd, and is the host overloaded?")
@@ -187,6 +235,6 @@ def fetch_host_key(login: Login) -> HostKey:
         try:
             transport.start_client(timeout=login.connect_timeout)
             key = transport.get_remote_server_key()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001  # of any kind, if what the host sent makes no sense
             raise _handshake_error(login, transport, error) from None
     return HostKey(key.get_name(), key.get_base64())

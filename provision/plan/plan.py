@@ -75,9 +75,8 @@ def states(host: str, declared: Sequence[Declared], answers: Mapping[str, Output
             found.update(kind.states(members, answer))
         except (ValueError, KeyError) as error:
             tail = answer.err.strip().splitlines()[-3:]
-            raise ProbeError(
-                host, f"cannot read the state of {kind.kind}: {error}" + "".join(f"\n  {t}" for t in tail)
-            ) from error
+            said = f": {'; '.join(tail)}" if tail else ""
+            raise ProbeError(host, f"cannot read the state of {kind.kind}: {error}{said}") from error
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from provision.errors import visible
 from provision.inventory.folding import folded
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
@@ -60,7 +61,7 @@ def plans(found: Mapping[str, Plan], *, diff: bool) -> str:
 
 def _lines(plan: Plan, *, diff: bool) -> Iterable[str]:
     yield counted(len(plan.changes), "change") if plan.changes else "nothing to do"
-    yield from (f"  note: {note}" for note in plan.notes)
+    yield from (f"  note: {visible(note)}" for note in plan.notes)
     yield from _changes(plan, diff=diff)
 
 
@@ -70,11 +71,11 @@ def _changes(plan: Plan, *, diff: bool) -> Iterable[str]:
         if change.role != role:
             role = change.role
             yield f"  {role}"
-        why = f"  ({change.reason})" if change.reason else ""
-        yield f"    {change.sign} {change.summary}{why}"
+        why = f"  ({visible(change.reason)})" if change.reason else ""
+        yield f"    {change.sign} {visible(change.summary)}{why}"
         if change.needs and plan.lacks(change):
             yield f"        not allowed yet: {change.needs.how}"
-        yield from (f"        ! {line}" for line in change.impact)
+        yield from (f"        ! {visible(line)}" for line in change.impact)
         if change.simulation:
             yield from (f"        | {line}" for line in change.simulation.rstrip("\n").split("\n"))
         if diff and change.diff:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,32 @@ SPOOL = constant(LAUNCH, "spool")
 GONE = int(constant(LAUNCH, "run_is_gone"))
 """Exit code of the script of :func:`follow` where the run is unknown to the host, as after a reboot."""
 
+NOT_STARTED = int(constant(LAUNCH, "run_not_started"))
+"""Exit code of the script of :func:`launch` where nothing was started."""
+
+LONGEST = int(constant(LAUNCH, "longest_run"))
+"""Seconds after which the host ends a run."""
+
 ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
+
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,99}")
+_EVENT = re.compile(
+    r"start \d{1,5} [\w+/=]*|skip \d{1,5}|ok \d{1,5} \d{1,9}"
+    r"|fail \d{1,5} (\d{1,3}|guard|unproven) \d{1,9}( [\w+/=]*)?"
+    r"|(say|out) [\w+/=]*|end (ok|failed|interrupted|overtaken|rebooting)",
+    re.ASCII,
+)
+
+
+def run_id_of(text: str) -> str:
+    """The id of a run, as a host names it.
+
+    :raises ValueError: if it is none.
+    """
+    if not _ID.fullmatch(text):
+        raise ValueError(f"not the id of a run: {text[:100]!r}")
+    return text
 
 
 def script_of(plan: Plan, run: str) -> str:
@@ -41,12 +66,12 @@ def launch(plan: Plan, run: str) -> str:
     It answers ``busy RUN`` and starts nothing if another run is under way.
     """
     end = f"END-{run}"
-    return f"{assembled(LAUNCH)}launch {run} <<'{end}'\n{script_of(plan, run)}{end}\n"
+    return f"{assembled(LAUNCH)}launch {run_id_of(run)} <<'{end}'\n{script_of(plan, run)}{end}\n"
 
 
 def follow(run: str, offset: int) -> str:
     """Sh text that prints the events of a run from byte ``offset`` until the run is over."""
-    return f"{assembled(LAUNCH)}follow {run} {offset + 1}\n"
+    return f"{assembled(LAUNCH)}follow {run_id_of(run)} {offset + 1}\n"
 
 
 @dataclass(frozen=True)
@@ -58,7 +83,7 @@ class Event:
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
     :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
-        ``interrupted`` or ``rebooting``.
+        ``interrupted``, ``overtaken`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
     :ivar output: for ``fail`` the last lines that it printed, for ``out`` the last one; for ``say`` the
         remark.
@@ -77,6 +102,8 @@ def parse_event(line: str) -> Event:
 
     :raises ValueError: if it is none.
     """
+    if not _EVENT.fullmatch(line):
+        raise ValueError(f"not an event of a run: {line[:100]!r}")
     match line.split(" "):
         case ["start", index, name]:
             return Event("start", int(index), resource=_decode(name))
@@ -92,7 +119,7 @@ def parse_event(line: str) -> Event:
             return Event(kind, output=_decode(text))
         case ["end", status]:
             return Event("end", status=status)
-    raise ValueError(f"not an event of a run: {line!r}")
+    raise AssertionError(line)
 
 
 def _decode(text: str) -> str:

@@ -10,6 +10,8 @@ from provision.probe import quote
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import OfDockerd, Told
 
+PULL = "shell/pull.sh"
+
 _ODD = re.compile(rb"[^A-Za-z0-9/:@._-]")
 """Bytes that no name of an image holds; a path of HTTP holds them only as codes."""
 
@@ -23,6 +25,7 @@ class Image(OfDockerd[bool | Missing]):
 
     ref: str
     kind: ClassVar[str] = "image"
+    shell = (PULL,)
 
     @property
     def id(self) -> str:
@@ -55,8 +58,8 @@ class Image(OfDockerd[bool | Missing]):
             if state is ABSENT
             else "Docker cannot be asked yet (assumed absent)",
             sign="+",
-            done=f"docker image inspect {quote(self.ref)} >/dev/null 2>&1",
-            script=f"docker pull --quiet {quote(self.ref)}",
+            done=f"timeout 60 docker image inspect {quote(self.ref)} >/dev/null 2>&1",
+            script=f"pull_image {quote(self.ref)}",
         )
 
 

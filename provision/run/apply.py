@@ -8,13 +8,30 @@ from collections.abc import Callable
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.script import GONE, Event, follow, launch, parse_event
+from provision.plan.script import (
+    GONE,
+    LONGEST,
+    NOT_STARTED,
+    SPOOL,
+    Event,
+    follow,
+    launch,
+    parse_event,
+    run_id_of,
+)
+from provision.probe import Output
 
-LONGEST = 4 * 3600.0
-"""Seconds after which a run is no longer watched; the host finishes it."""
+PATIENCE = 300.0
+"""Seconds that a run is watched beyond the time in which its host ends it."""
 
 RECONNECTS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds to wait before each attempt to watch on after a lost connection."""
+
+GOOD = 30.0
+"""Seconds after which a connection was a good one, though the run told nothing."""
+
+MOST_EVENTS = 20_000
+"""Events of a run. A step has two, and remarks while it waits."""
 
 
 class BusyError(HostError):
@@ -35,17 +52,32 @@ class LostRunError(HostError):
 class _Spool:
     """The events of one run, however many connections it takes to read them."""
 
-    def __init__(self, host: str, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, host: str, steps: int, on_event: Callable[[Event], None]) -> None:
         self.host = host
+        self.steps = steps
         self.on_event = on_event
         self.offset = 0
+        self.told = 0
         self.events: list[Event] = []
 
     def line(self, line: bytes) -> None:
         text = line.decode("ascii", "backslashreplace")
-        if text.startswith("busy "):
-            raise BusyError(self.host, text.removeprefix("busy "))
-        event = parse_event(text)
+        if text == "busy ":
+            raise BusyError(self.host, "")
+        try:
+            if text.startswith("busy "):
+                raise BusyError(self.host, run_id_of(text.removeprefix("busy ")))
+            event = parse_event(text)
+            if event.index >= self.steps:
+                raise ValueError(f"step {event.index} of {self.steps}")
+            if len(self.events) >= MOST_EVENTS:
+                raise ValueError(f"more than {MOST_EVENTS} events")
+        except ValueError as error:
+            message = f"what the host says of its run makes no sense: {error}"
+            raise HostError(
+                self.host, message, hint=f"see {SPOOL} on the host; a run continues there"
+            ) from None
+        self.told += 1
         self.on_event(event)
         if event.kind != "out":  # which is not in the spool
             self.offset += len(line) + 1  # its newline is not in it
@@ -62,17 +94,21 @@ def apply(
     run: str,
     on_event: Callable[[Event], None],
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Event]:
     """Start ``plan`` on the host as run ``run`` and follow it to its end.
 
-    A lost connection is opened again, after a while, and the run followed on from where it was.
+    A lost connection is opened again, after a while, and the run followed on from where it was. Attempts
+    count from the last connection that told something, or lasted.
 
     :raises BusyError: if another run is under way; nothing was started.
     :raises UnreachableError: if the host cannot be reached any more; a run that was started continues on it.
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
-    return _watch(connection, launch(plan, run), run, on_event, sleep)
+    spool = _Spool(connection.login.host, len(plan.changes), on_event)
+    return _watch(connection, launch(plan, run), run, spool, sleep, clock=clock)
 
 
 def attach(
@@ -80,29 +116,36 @@ def attach(
     run: str,
     on_event: Callable[[Event], None],
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Event]:
     """Follow a run that somebody else started, from its first event to its end; raises as :func:`apply`."""
-    return _watch(connection, follow(run, 0), run, on_event, sleep)
+    spool = _Spool(connection.login.host, MOST_EVENTS, on_event)
+    return _watch(connection, follow(run, 0), run, spool, sleep, clock=clock)
 
 
 def _watch(
     connection: Connection,
     script: str,
     run: str,
-    on_event: Callable[[Event], None],
+    spool: _Spool,
     sleep: Callable[[float], None],
+    *,
+    clock: Callable[[], float],
 ) -> list[Event]:
-    spool = _Spool(connection.login.host, on_event)
     waits = iter(RECONNECTS)
-    begun = connection.execs
+    begun, until = connection.execs, clock() + LONGEST + PATIENCE
     while True:
+        told, since = spool.told, clock()
         try:
-            output = connection.run(script, timeout=LONGEST, on_line=spool.line)
+            output = connection.run(script, timeout=until - since, on_line=spool.line, what=f"run {run}")
         except UnreachableError as error:
+            if spool.told > told or clock() - since > GOOD:
+                waits = iter(RECONNECTS)
             wait = next(waits, None)
             if wait is None and connection.execs == begun:
                 raise  # nothing was started
-            if wait is None:
+            if wait is None or clock() + wait >= until:
                 raise UnreachableError(
                     error.host,
                     f"{error.message}; the run continues on the host",
@@ -113,16 +156,28 @@ def _watch(
         else:
             if spool.ended:
                 return spool.events
-            if output.exit_code == GONE:
-                raise LostRunError(
-                    connection.login.host,
-                    f"the host does not know run {run} any more: it was rebooted",
-                    hint="run again: the run continues where this one was cut",
-                )
-            raise HostError(
-                connection.login.host,
-                f"run {run} ended without a result (exit {output.exit_code}): {output.err.strip()[-300:]}",
-                hint=f"on the host: journalctl -u provision-{run}",
-            )
+            raise _without_result(connection.login.host, run, output)
         if connection.execs > begun:  # otherwise the host has not seen the script
             script = follow(run, spool.offset)
+
+
+def _without_result(host: str, run: str, output: Output) -> HostError:
+    """Why a run that was watched did not tell its end."""
+    said = output.err.strip()[-300:]
+    if output.exit_code == GONE:
+        return LostRunError(
+            host,
+            f"the host does not know run {run} any more: it was rebooted",
+            hint="run again: the run continues where this one was cut",
+        )
+    if output.exit_code == NOT_STARTED:
+        return HostError(
+            host,
+            f"run {run} was not started, nothing was changed: {said}",
+            hint=f"is there space, and may root write, in {SPOOL} on the host?",
+        )
+    return HostError(
+        host,
+        f"run {run} ended without a result (exit {output.exit_code}): {said}",
+        hint=f"on the host: journalctl -u provision-{run}",
+    )

@@ -148,6 +148,8 @@ def gather_facts(
                 return ask_facts(connection, VIRTUALIZATION)[0]
         except HostError as error:
             return error
+        except Exception as error:  # noqa: BLE001  # a defect of ours must not end the command for the other hosts
+            return defect(login.host, error)
 
     answers = each({login.host: login for login in ways}, ask, forks, lambda: None)
     facts = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
@@ -309,11 +311,14 @@ def _isolated(host: HostRun, work: Callable[[], T]) -> T | Result:
     except UsageError as error:  # a template, which may be wrong for some hosts only
         return host.result("failed", error=HostError(host.target.name, error.message, hint=error.hint))
     except Exception as error:  # noqa: BLE001  # a defect of ours must not end the run of the other hosts
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"unexpected {type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-        return host.result(
-            "failed", error=HostError(host.target.name, message, hint="this is a defect: report it")
-        )
+        return host.result("failed", error=defect(host.target.name, error))
+
+
+def defect(host: str, error: Exception) -> HostError:
+    """An error of ours as that of the host where it showed."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"unexpected {type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+    return HostError(host, message, hint="this is a defect: report it")
 
 
 def exit_code(results: Sequence[Result], *, check: bool) -> int:

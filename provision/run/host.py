@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +12,12 @@ from provision.causes.known_messages import hint_for
 from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
-from provision.facts import PROBES, Facts, parse
+from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
-from provision.plan.script import ACTIVE, Event
+from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
@@ -82,6 +84,18 @@ def facts_of(host: str, answers: Mapping[str, Output]) -> Facts:
         raise ProbeError(host, str(error)) from error
 
 
+def run_of(host: str, answers: Mapping[str, Output]) -> str:
+    """The id of the run that is under way on a host, or "".
+
+    :raises ProbeError: if it is no id, which no script may hold.
+    """
+    named = answers[ACTIVE.name].out.strip()
+    try:
+        return named and run_id_of(named)
+    except ValueError as error:
+        raise ProbeError(host, str(error), hint=f"see who wrote to {SPOOL}/lock on the host") from error
+
+
 def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
     """Facts of the host, and the id of the run that is under way there (or "").
 
@@ -92,7 +106,7 @@ def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
 
 
 def _told(host: str, answers: Answers) -> tuple[Facts, str]:
-    return facts_of(host, answers), answers[ACTIVE.name].out.strip()
+    return facts_of(host, answers), run_of(host, answers)
 
 
 def survey(
@@ -242,7 +256,7 @@ class HostRun:
             on_event(self.target.name, event)
 
         try:
-            events = apply(self.connection, stage.plan, run, watch, self.sleep)
+            events = apply(self.connection, stage.plan, run, watch, self.sleep, clock=self.clock)
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:
@@ -255,9 +269,15 @@ class HostRun:
         """The id of the host's boot, over a fresh connection.
 
         :raises UnreachableError: if it does not answer.
+        :raises HostError: if the answer makes no sense.
         """
         self.connection.close()
-        return self.connection.run("cat /proc/sys/kernel/random/boot_id", timeout=20).out.strip()
+        said = self.connection.run(
+            "cat /proc/sys/kernel/random/boot_id", timeout=20, what="its boot's id"
+        ).out
+        if not re.fullmatch(BOOT_ID, said.strip()):
+            raise ProbeError(self.target.name, f"not the id of a boot: {said[:100]!r}")
+        return said.strip()
 
     def _plan_after_reboot(self, reboot: Change, approved: Plan, on_event: OnEvent) -> None:
         """Wait for the host, and plan it anew: facts may have changed, such as the kernel.
@@ -322,7 +342,8 @@ class HostRun:
             raise busy
         assert self.survey is not None
         on_event(self.target.name, f"{busy.message}; attached to it")
-        attach(self.connection, busy.run, lambda event: on_event(self.target.name, event), self.sleep)
+        told = functools.partial(on_event, self.target.name)
+        attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])
@@ -343,7 +364,15 @@ def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
     if failed is None:
         if events and events[-1].status == "interrupted":
             raise HostError(
-                plan.host, f"run {run} was interrupted on the host", hint="run again: the run continues"
+                plan.host,
+                f"run {run} was interrupted on the host",
+                hint=f"by a signal, or after {LONGEST // 3600} hours; run again: the run continues",
+            )
+        if events and events[-1].status == "overtaken":
+            raise HostError(
+                plan.host,
+                f"run {run} did nothing: another run was started before it had begun",
+                hint="run again: it attaches to that run, or plans anew",
             )
         return
     change = plan.changes[failed.index]

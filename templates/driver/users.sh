@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: shell/nvidia_smi.sh
 # Who uses the GPUs, and what speaks for a reboot.
 
 # gpu_users: a line for each process that uses the driver, its own daemons aside, for each other kernel module on top of
@@ -32,7 +33,7 @@ nouveau_idle() {
 boot_state() {
   if [ -d /sys/module/nouveau ]; then echo nouveau; fi
   if [ -e /proc/driver/nvidia/version ]; then
-    timeout 10 nvidia-smi --format=csv,noheader \
+    smi --format=csv,noheader \
       --query-gpu=index,ecc.mode.current,ecc.mode.pending,mig.mode.current,mig.mode.pending
   fi
   :

@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: shell/lock.sh
 # A run on its host: started detached, and followed from wherever somebody is.
 
 # Folder of all runs; root-only, gone with a reboot.
@@ -7,51 +8,74 @@ spool=/run/provision
 # Exit code where the run is unknown to the host.
 run_is_gone=66
 
+# Exit code where the run was not started.
+run_not_started=67
+
 # Spools of earlier runs that stay for reading.
 kept_runs=10
 
+# Bytes in which all events of a run find room.
+events_size=262144
+
+# Seconds after which a run is ended, as by an interrupt.
+longest_run=14400
+
 # launch RUN, its script on standard input: prints "busy OTHER" and starts nothing if another run is under way.
-# The lock of a run whose process is gone is taken over; one whose process has not begun yet, after a minute.
 launch() {
   umask 077
   # From the lock to the start of the script nothing may stop this, neither a lost connection nor an interrupt.
   trap '' HUP INT PIPE
-  mkdir -p "$spool" && cd "$spool" || exit 1
-  if ! mkdir lock 2>/dev/null; then
-    other=$(cat lock/run 2>/dev/null)
-    pid=$(cat "$other/pid" 2>/dev/null)
-    if { [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; } ||
-      { [ -z "$pid" ] && [ -z "$(find lock -mmin +1 -prune)" ]; } ||
-      ! mv -T lock "stale-$1" 2>/dev/null || ! mkdir lock 2>/dev/null; then
-      echo "busy $other"
-      exit 0
-    fi
+  mkdir -p "$spool" && cd "$spool" || exit "$run_not_started"
+  if ! take_lock 1; then
+    [ -f lock ] || exit "$run_not_started"
+    echo "busy $(cat lock)"
+    exit 0
   fi
-  echo "$1" >lock/run
   # shellcheck disable=SC2010,SC2012  # by time, which a glob does not give; we named them all
   ls -1t | grep -v -x lock | tail -n "+$kept_runs" | while IFS= read -r old; do rm -rf -- "$old"; done
-  mkdir "$1" && : >"$1/events" || exit 1
-  cat >"$1/script"
-  if [ -d /run/systemd/system ]; then
-    systemd-run --quiet --collect --unit="provision-$1" --description="provision run $1" \
-      /bin/sh "$spool/$1/script" || { rm -rf lock; exit 1; }
-  else
-    # A child of this shell would stay as a zombie, for which tail waits.
-    (setsid /bin/sh "$spool/$1/script" </dev/null >/dev/null 2>&1 &)
+  if ! put_script "$1" || ! echo "$1" >lock || ! start_script "$1"; then
+    : >lock
+    rm -rf -- "${spool:?}/$1"
+    exit "$run_not_started"
   fi
+  exec 9>&-
   trap - HUP INT PIPE
   follow "$1" 1
+}
+
+# put_script RUN: all of standard input as the script, and room for its events; or nothing is to be started.
+put_script() {
+  mkdir "$1" && cat >"$1/script" && : >"$1/events" && fallocate --keep-size --length "$events_size" "$1/events"
+}
+
+# start_script RUN: which takes the lock over.
+start_script() {
+  if [ -d /run/systemd/system ]; then
+    systemd-run --quiet --collect --unit="provision-$1" --description="provision run $1" \
+      --property=RuntimeMaxSec="$longest_run" /bin/sh "$spool/$1/script" 9>&-
+  else
+    # A child of this shell would stay as a zombie, for which tail waits.
+    (setsid timeout -k 90 "$longest_run" /bin/sh "$spool/$1/script" </dev/null >/dev/null 2>&1 9>&- &)
+  fi
 }
 
 # follow RUN BYTE: prints the events of a run from this byte on, counted from 1, until the run is over.
 follow() {
   cd "$spool/$1" || exit "$run_is_gone"
   tries=0
-  while [ ! -s pid ] && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-  pid=$(cat pid)
-  last_words "$pid" &
-  tail -c "+$2" -s 0.1 --pid="$pid" -f events
+  while [ ! -s pid ] && [ ! -s events ] && [ "$tries" -lt 1000 ]; do sleep 0.1; tries=$((tries + 1)); done
+  [ "$tries" -lt 1000 ] || echo "its script did not begin" >&2
+  # A child of this shell would stay as a zombie; and one that held a stream open would be waited for.
+  waiter=$( ( (exec >/dev/null 2>&1; await_end "$1") & echo $! ) )
+  last_words "$waiter" &
+  tail -c "+$2" -s 0.1 --pid="$waiter" -f events
   kill $! 2>/dev/null
+  grep -q '^end ' events || echo "its script was killed" >&2
+}
+
+# await_end RUN: until the run has given its lock back, or nobody follows it any more.
+await_end() {
+  while kill -0 $$ && lock_is_of "$1" && ! flock -s -w 5 "$run_lock" true; do :; done
 }
 
 # last_words PID: while this process lives, prints the last line of the newest log whenever it is another one.
@@ -69,7 +93,6 @@ last_words() {
 
 # active_run: prints the run that is under way, or nothing.
 active_run() {
-  read -r active 2>/dev/null <"$spool/lock/run" || return 0
-  read -r pid 2>/dev/null <"$spool/$active/pid" && kill -0 "$pid" 2>/dev/null || return 0
-  echo "$active"
+  read -r active 2>/dev/null <"$run_lock" || return 0
+  flock -n -s "$run_lock" true 2>/dev/null || echo "$active"
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/environment.sh shell/files.sh shell/units.sh
+# needs: shell/environment.sh shell/files.sh shell/lock.sh shell/units.sh
 # What every plan's script begins with: how steps run.
 # $run is the folder of this run: root-only, with a log for each step and the events that a controller follows.
 
@@ -29,11 +29,11 @@ nothing_done() { for note in $debts; do rm -f "$owed/$note"; done; }
 step() {
   event start "$1" "$(printf '%s' "$2" | encode)"
   began=$(now)
-  if ("done_$1") </dev/null >/dev/null 2>&1; then
+  if ("done_$1") </dev/null >/dev/null 2>&1 9>&-; then
     event skip "$1"
     return
   fi
-  if ! ("guard_$1") </dev/null >"$run/$1.log" 2>&1; then
+  if ! ("guard_$1") </dev/null >"$run/$1.log" 2>&1 9>&-; then
     event fail "$1" guard 0 "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
@@ -42,7 +42,7 @@ step() {
     [ -e "$owed/$note" ] || debts="$debts $note"
     : >"$owed/$note"
   done
-  ("do_$1") </dev/null >"$run/$1.log" 2>&1
+  ("do_$1") </dev/null >"$run/$1.log" 2>&1 9>&-
   code=$?
   took=$(($(now) - began))
   if [ "$code" -ne 0 ]; then
@@ -50,7 +50,7 @@ step() {
     finish failed
   fi
   for note in $4; do rm -f "$owed/$note"; done
-  if ! ("done_$1") </dev/null >>"$run/$1.log" 2>&1; then
+  if ! ("done_$1") </dev/null >>"$run/$1.log" 2>&1 9>&-; then
     event fail "$1" unproven "$took" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
@@ -62,12 +62,12 @@ step() {
 reboot_step() {
   event start "$1" "$(printf '%s' "$2" | encode)"
   began=$(now)
-  if ("done_$1") </dev/null >/dev/null 2>&1; then
+  if ("done_$1") </dev/null >/dev/null 2>&1 9>&-; then
     event skip "$1"
     return
   fi
   for note in $3; do : >"$owed/$note"; done
-  if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1; then
+  if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1 9>&-; then
     event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
@@ -85,16 +85,27 @@ reboot_soon() {
 booted_since() { [ "$(cat /proc/sys/kernel/random/boot_id)" != "$1" ]; }
 
 finish() {
-  event end "$1"
-  rm -f "$run/script"
-  rm -rf /run/provision/lock
+  give_back "$1"
   trap - EXIT
   exit 0
 }
 
+# give_back STATUS: what the run held, after its last event.
+give_back() {
+  event end "$1"
+  rm -f "$run/script"
+  : >"$run_lock"
+}
+
+# begin: with the lock that was taken for this run; another run may have been started before this script was.
 begin() {
+  if ! take_lock 60 || ! lock_is_of "${run##*/}"; then
+    rm -f "$run/script"
+    event end overtaken
+    exit 1
+  fi
   echo $$ >"$run/pid"
-  trap 'event end interrupted; rm -f "$run/script"; rm -rf /run/provision/lock' EXIT
+  trap 'give_back interrupted' EXIT
   trap 'exit 143' HUP INT TERM
   mkdir -p "$owed"
 }

@@ -186,7 +186,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 
 def running(machine: LabHost) -> bool:
     """Whether a plan is being carried out on the host."""
-    check = 'kill -0 "$(cat /run/provision/"$(cat /run/provision/lock/run)"/pid)"'
+    check = "[ -s /run/provision/lock ] && ! flock -n -s /run/provision/lock true"
     return machine.run(["sh", "-c", check]).returncode == 0
 
 

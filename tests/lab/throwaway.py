@@ -57,7 +57,7 @@ class Root:
         root = Root(folder)
         if (tried := root.sh("true")).exit_code == 77:
             pytest.skip(f"no overlay file systems here: {tried.err.strip()}")
-        root.must(f"mkdir -p {SPOOL} /run/provision/lock /var/lib/provision; rm -f /var/lib/provision/held")
+        root.must(f"mkdir -p {SPOOL} /var/lib/provision; rm -f /var/lib/provision/held")
         return root
 
     @property
@@ -93,7 +93,7 @@ class Root:
 
     def apply(self, planned: Plan, before: str = "") -> list[Event]:
         """Run the script of a plan, ``before`` in front of it, however it ends; its events."""
-        self.must(f"rm -rf {SPOOL}; mkdir -p {SPOOL} /run/provision/lock")
+        self.must(f"rm -rf {SPOOL}; mkdir -p {SPOOL}; echo {RUN} >/run/provision/lock")
         self.sh(before + script_of(planned, RUN))
         return [parse_event(line) for line in self.must(f"cat {SPOOL}/events").splitlines()]
 

@@ -203,7 +203,7 @@ class FakeHost(Connection):
         if self._lost:
             raise UnreachableError(self.login.host, "the session ended")
         if script in (BOOT_ID, UP):
-            return Output(0, f"boot {self.boot}\n".encode() if script == BOOT_ID else b"running\n")
+            return Output(0, f"b00{self.boot}\n".encode() if script == BOOT_ID else b"running\n")
         if script.startswith(OF_RUNS):
             assert on_line is not None
             return self._watched(script.removeprefix(OF_RUNS), on_line)
@@ -231,7 +231,7 @@ class FakeHost(Connection):
             return "".join(f"{note}\n" for note in sorted(self.owed))
         facts = {
             "os-release": "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n",
-            "system": f"6.1.0-{self.boot}-amd64\nx86_64\namd64\nboot {self.boot}\n",
+            "system": f"6.1.0-{self.boot}-amd64\nx86_64\namd64\nb00{self.boot}\n",
             VIRTUALIZATION.name: "kvm\n",
             ACTIVE.name: "" if self._late else self._busy or "",
         }

@@ -112,7 +112,7 @@ class Sandbox:
     def run(self, planned: Plan) -> Output:
         """Run the script of a plan in the foreground, however it ends."""
         self.spool.mkdir(parents=True, exist_ok=True)
-        (self.folder / "run" / "provision" / "lock").mkdir(exist_ok=True)
+        (self.folder / "run" / "provision" / "lock").write_text(f"{RUN}\n")
         script = self.spool / "script"
         script.write_text(script_of(planned, RUN), "utf-8")
         return self.sh(words("/bin/sh", f"/run/provision/{RUN}/script"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from provision.errors import HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.script import Event
+from provision.plan.script import LONGEST, NOT_STARTED, Event
+from provision.probe import Output
 from provision.resource import Change
-from provision.run.apply import LONGEST, RECONNECTS, BusyError, LostRunError, apply, attach
+from provision.run.apply import GOOD, PATIENCE, RECONNECTS, BusyError, LostRunError, apply, attach
 from tests.unit.fake_host import FakeHost
 
 NAMES = ("first", "caf\u00e9 'x'", "third")
@@ -28,16 +30,16 @@ EVENTS = [
 def applied(host: FakeHost) -> tuple[list[Event], list[Event]]:
     """What :func:`apply` returns, and what was told meanwhile."""
     told: list[Event] = []
-    return apply(host, PLAN, "r", told.append, host.clock.sleep), told
+    return apply(host, PLAN, "r", told.append, host.clock.sleep, clock=host.clock), told
 
 
 def test_a_run_is_followed_to_its_end() -> None:
     host = FakeHost()
     assert applied(host) == (EVENTS, EVENTS)
-    assert (host.connects, host.execs, host.timeouts, host.clock.slept) == (1, 1, [LONGEST], [])
+    assert (host.connects, host.execs, host.timeouts, host.clock.slept) == (1, 1, [LONGEST + PATIENCE], [])
 
 
-@pytest.mark.parametrize("cuts", [[lines] for lines in range(7)] + [[2, 0, 1, 3], [0, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("cuts", [[lines] for lines in range(7)] + [[0] * 6])
 def test_after_a_lost_connection_every_event_is_told_once(cuts: list[int]) -> None:
     host = FakeHost()
     host.incidents.cuts = list(cuts)
@@ -45,6 +47,56 @@ def test_after_a_lost_connection_every_event_is_told_once(cuts: list[int]) -> No
     assert len(host.runs) == 1, "the run is not started again"
     assert host.connects == 1 + len(cuts)
     assert host.clock.slept == list(RECONNECTS[: len(cuts)])
+
+
+@pytest.mark.parametrize("cuts", [[1] * 6, [2, 0, 1, 3], [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1]])
+def test_attempts_count_from_the_last_connection_that_told_something(cuts: list[int]) -> None:
+    host = FakeHost()
+    host.incidents.cuts = list(cuts)
+    assert applied(host) == (EVENTS, EVENTS)
+    waits = [RECONNECTS[next(n for n in range(7) if n == at or cuts[at - n])] for at in range(len(cuts))]
+    assert host.clock.slept == waits
+
+
+def test_attempts_count_from_the_last_connection_that_lasted() -> None:
+    """A step may print nothing for long."""
+    host = FakeHost()
+    host.incidents.cuts = [1] + [0] * 12
+    watched = host.run
+
+    def lasting(*arguments: Any, **options: Any) -> Output:
+        host.clock.now += GOOD + 1
+        return watched(*arguments, **options)
+
+    host.run = lasting  # type: ignore[method-assign]
+    assert applied(host) == (EVENTS, EVENTS)
+    assert host.clock.slept == [RECONNECTS[0]] * 13
+
+
+def test_a_host_that_breaks_off_for_ever_is_watched_no_longer_than_a_run_may_take() -> None:
+    host = FakeHost()
+
+    def cut(*_: Any, on_line: Any, **__: Any) -> Output:
+        on_line(b"out eA==")
+        host.clock.now += 60
+        raise UnreachableError("h", "the connection was lost")
+
+    host.run = cut  # type: ignore[method-assign, assignment]
+    with pytest.raises(UnreachableError, match="the run continues on the host"):
+        apply(host, PLAN, "r", lambda _: None, host.clock.sleep, clock=host.clock)
+    assert LONGEST < host.clock.now < LONGEST + 2 * PATIENCE
+
+
+def test_a_run_that_was_not_started_says_why_and_that_nothing_was_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = FakeHost()
+    said = b"mkdir: cannot create directory: No space left on device\n"
+    monkeypatch.setattr(host, "run", lambda *_, **__: Output(NOT_STARTED, b"", said))
+    with pytest.raises(HostError) as caught:
+        applied(host)
+    assert caught.value.message == f"run r was not started, nothing was changed: {said.decode().strip()}"
+    assert "space" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("cut", range(9))
@@ -121,7 +173,7 @@ def test_somebody_elses_run_is_followed_from_its_first_event() -> None:
     host.busy_with("theirs")
     host.incidents.cuts = [1]
     told: list[Event] = []
-    events = attach(host, "theirs", told.append, host.clock.sleep)
+    events = attach(host, "theirs", told.append, host.clock.sleep, clock=host.clock)
     assert (
         events == told == [Event("start", 0, resource="theirs"), Event("ok", 0, milliseconds=1), EVENTS[-1]]
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision.cli.arguments import open_fleet, run_id, save_plans, saved_plans, write_below
+from provision.cli.arguments import open_fleet, reachable, run_id, save_plans, saved_plans, write_below
 from provision.cli.options import Options
-from provision.errors import UsageError
+from provision.errors import InventoryError, UsageError
 from provision.plan.plan import Plan
 from provision.resource import Change, RenderedFile
 from provision.run.fleet import Rollout
@@ -57,6 +59,50 @@ def test_a_file_that_is_no_saved_plan_is_named(tmp_path: Path, content: bytes | 
 def test_a_plan_that_cannot_be_saved_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{tmp_path}/none/plan: No such file or directory"):
         save_plans(str(tmp_path / "none/plan"), PLANS)
+
+
+def test_an_older_plan_stays_where_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full."""
+    path = tmp_path / "plan"
+    save_plans(str(path), PLANS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        with pytest.raises(UsageError, match=f"^{path}: File too large") as caught:
+            save_plans(str(path), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert caught.value.hint == "name another file: --out FILE"
+    assert saved_plans(str(path)) == PLANS
+    assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
+
+
+def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real")
+    save_plans(str(tmp_path / "link"), PLANS)
+    assert (tmp_path / "link").is_symlink()
+    assert saved_plans(str(tmp_path / "real")) == PLANS
+    with pytest.raises(UsageError, match="not a regular file"):
+        save_plans("/dev/null", PLANS)
+
+
+def test_enrolment_leaves_out_a_host_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "hosts.yml"
+    source.write_text(
+        HOST.replace("gpu-02:", "gpu-02: {ansible_host: 127.0.0.1, ansible_port: 1, docker: {}}")
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = Options(hosts="all", inventory=str(source), enroll=True)
+    assert [target.name for target in reachable(options)] == ["gpu-01", "gpu-02"]
+    assert "gpu-02: 127.0.0.1 port 1 cannot be connected to" in capsys.readouterr().err
+    with pytest.raises(InventoryError, match="the SSH host key of gpu-02 is not known"):
+        reachable(replace(options, enroll=False))
 
 
 def test_rendered_files_are_for_their_owner_only(tmp_path: Path) -> None:

@@ -260,4 +260,4 @@ def test_dockerd_is_not_asked_what_it_has_read_at_its_start(
 def test_an_image_is_pulled_once(state: bool | Missing, reason: str | None) -> None:
     change = Image(TAG).change(state, Planned())
     assert (change.reason if change else None) == reason
-    assert change is None or (change.action, change.script) == ("pull", f"docker pull --quiet {TAG}")
+    assert change is None or (change.action, change.script) == ("pull", f"pull_image {TAG}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +74,36 @@ def test_keys_are_added_to_those_that_are_there(tmp_path: Path) -> None:
         "h1.example.org",
         "[h2.example.org]:2222",
     ]
+
+
+@pytest.mark.parametrize("before", ["", "\n", "h0.example.org ssh-ed25519 AAAA", "# caf\u00e9"])
+def test_a_file_without_a_final_newline_keeps_its_last_line(tmp_path: Path, before: str) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(before)
+    Operator().enroll(login(file))
+    assert file.read_text().splitlines() == [*before.splitlines(), f"h1.example.org {KEY.kind} {KEY.base64}"]
+    assert knows(login(file))
+
+
+def test_a_revoked_key_is_not_enrolled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"@revoked * {KEY.kind} {KEY.base64}\n")
+    operator = Operator()
+    operator.enroll(login(file))
+    assert operator.questions == []
+    assert f"h1: the host key of h1.example.org is revoked: {KEY.kind} SHA256:" in capsys.readouterr().err
+
+
+def test_hosts_that_hang_do_not_add_up(tmp_path: Path) -> None:
+    def fetch(_: Login) -> HostKey:
+        time.sleep(0.5)
+        return KEY
+
+    began = time.monotonic()
+    enroll_hosts(
+        ENROLL, [login(tmp_path / "known_hosts", f"h{n}") for n in range(20)], lambda *_: True, fetch
+    )
+    assert time.monotonic() - began < 5
 
 
 def test_without_a_yes_nothing_is_written(tmp_path: Path) -> None:

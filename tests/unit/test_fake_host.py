@@ -47,14 +47,12 @@ def test_a_run_of_which_a_step_fails(tmp_path: Path) -> None:
 
 def test_a_run_that_is_under_way(tmp_path: Path) -> None:
     box = Sandbox.make(tmp_path, SHELLS[0])
-    lock = tmp_path / "run/provision/lock"
-    lock.mkdir(parents=True)
-    (lock / "run").write_text("theirs\n")
     host = FakeHost()
     host.busy_with("theirs")
     lines: list[str] = []
     host.run(launch(Plan("h"), RUN), timeout=1, on_line=lambda line: lines.append(line.decode()))
-    assert box.sh(launch(Plan("h"), RUN)).out.splitlines() == lines == ["busy theirs"]
+    held = "mkdir -p /run/provision; exec 8>/run/provision/lock; echo theirs >&8; flock 8"
+    assert box.sh(f"{held}\n{launch(Plan('h'), RUN)}").out.splitlines() == lines == ["busy theirs"]
 
 
 def test_answers() -> None:

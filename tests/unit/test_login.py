@@ -117,6 +117,7 @@ def test_variables(variables: dict[str, object], field: str, value: object) -> N
         ({"ansible_ssh_common_args": "-J"}, "has no value"),
         ({"ansible_ssh_common_args": "-o 'unclosed"}, "No closing quotation"),
         ({"ansible_ssh_common_args": "-o ProxyCommand='nc %h %p'"}, "ProxyCommand is not supported"),
+        ({"ansible_ssh_common_args": '-o "ProxyCommand=ssh -W %h:%p o\'neill"'}, "No closing quotation"),
         ({"ansible_ssh_common_args": "-J a:b:c:@"}, "is not a jump host"),
         ({"host_key": "nonsense"}, "not a public key line"),
         ({"host_key": 5}, "must be a line or a list"),

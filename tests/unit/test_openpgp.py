@@ -42,6 +42,16 @@ def test_how_the_text_is_laid_out_does_not_matter(keyring: Keyring) -> None:
     assert fingerprints("\n".join(f"  {line}" for line in without_checksum)) == expected
 
 
+def test_a_key_whose_checksum_does_not_match_is_refused(keyring: Keyring) -> None:
+    """gpg writes the checksum; a byte of a subkey or signature leaves the fingerprint as it was."""
+    lines = keyring.export("rsa2048").splitlines()
+    assert any(line.startswith("=") for line in lines)
+    changed = lines[-4]
+    lines[-4] = changed[:10] + ("A" if changed[10] != "A" else "B") + changed[11:]
+    with pytest.raises(ValueError, match="the key block is damaged: its checksum does not match"):
+        fingerprints("\n".join(lines))
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 40, 200])
 def test_a_key_that_is_cut_short_is_refused(keyring: Keyring, cut: int) -> None:
     body = "".join(line for line in keyring.export("rsa2048").splitlines()[2:-1] if not line.startswith("="))

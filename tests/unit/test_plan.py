@@ -165,7 +165,7 @@ def test_an_answer_that_cannot_be_understood_names_host_and_kind() -> None:
     stderr = b"one\ntwo\nthree\nfour\n"
     with pytest.raises(ProbeError) as caught:
         states("h1", [Declared("x", A)], {"thing": Output(1, b"", stderr)})
-    assert str(caught.value) == "h1: cannot read the state of thing: 0 answers\n  two\n  three\n  four"
+    assert str(caught.value) == "h1: cannot read the state of thing: 0 answers: two; three; four"
 
 
 # --- comparing ------------------------------------------------------------------------------------

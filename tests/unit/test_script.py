@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.plan.plan import Plan
-from provision.plan.script import ACTIVE, Event, follow, launch, parse_event, script_of
-from provision.probe import quote
+from provision.plan.script import ACTIVE, NOT_STARTED, Event, follow, launch, parse_event, script_of
+from provision.probe import Output, quote
 from provision.resource import Change, Handler
 from provision.resources.file import Directory, File
 from tests.unit.examples import script_of as script_text
@@ -184,14 +184,14 @@ def test_an_interrupted_run_says_so_and_unlocks_the_host(box: Sandbox, name: str
     finally:
         signal.signal(signal.Signals[f"SIG{name}"], before)
     assert box.events()[-1] == Event("end", status="interrupted")
-    assert not (box.folder / "run/provision/lock").exists()
+    assert (box.folder / "run/provision/lock").read_text() == ""
     assert not (box.spool / "script").exists(), "it may hold secrets"
 
 
 def test_a_finished_run_leaves_its_log_and_neither_lock_nor_script(box: Sandbox, tmp_path: Path) -> None:
     box.apply(box.plan(File(str(tmp_path / "a"), b"x", sensitive=True)))
     assert sorted(path.name for path in box.spool.iterdir()) == ["0.log", "events", "pid"]
-    assert not (tmp_path / "run/provision/lock").exists()
+    assert (tmp_path / "run/provision/lock").read_text() == ""
     for path in box.spool.iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
 
@@ -256,16 +256,122 @@ until grep -q end /run/provision/{RUN}/events || [ $n -ge 100 ]; do sleep 0.05; 
     assert kinds(box.events()) == ["ok 0", "end ok"]
 
 
-@pytest.mark.parametrize(("age", "takes_over"), [(0, False), (120, True)])
-def test_a_lock_without_a_process_is_taken_over_once_it_is_old(
-    box: Sandbox, age: int, takes_over: bool, tmp_path: Path
+LOCKS = {
+    "of a run that died": "echo dead >lock; mkdir dead; echo $$ >dead/pid",
+    "dated in the future": "echo dead >lock; touch -d '+1 day' lock",
+    "without a run": ": >lock",
+    "with no id": "printf '\\0\\377; reboot\\n\\n' >lock",
+    "a folder": "mkdir -p lock/run",
+    "a folder of a run": "mkdir lock; echo dead >lock/run; mkdir dead; echo $$ >dead/pid",
+    "a pipe": "mkfifo lock",
+    "a link to nowhere": "ln -s /nowhere/at/all lock",
+}
+
+
+@pytest.mark.parametrize("left", LOCKS.values(), ids=LOCKS)
+def test_a_lock_that_no_process_holds_is_taken_over_at_once(box: Sandbox, left: str) -> None:
+    began = time.monotonic()
+    output = box.sh(f"mkdir -p /run/provision; cd /run/provision\n{left}\n{launch(Plan('h'), RUN)}")
+    assert (output.out.splitlines(), output.err) == (["end ok"], "")
+    assert time.monotonic() - began < 10
+    assert box.sh(script_text(ACTIVE)) == Output(0)
+
+
+SLOW = Plan("h", (step("until [ -e /run/go ]; do sleep 0.05; done; touch /run/slow", "[ -e /run/slow ]"),))
+
+
+def test_events_are_told_while_the_run_works(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, RUN)}) >/run/followed 2>&1 &
+n=0; until grep -q start /run/followed || [ $n -ge 200 ]; do sleep 0.05; n=$((n + 1)); done
+cat /run/followed
+: >/run/go
+wait"""
+    assert box.sh(script).out == "start 0 c3RlcA==\n"
+    assert kinds(box.events()) == ["ok 0", "end ok"]
+
+
+def test_a_run_that_was_killed_holds_nothing_though_another_process_has_its_pid(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, "first")}) >/run/first 2>/run/said &
+follower=$!
+until [ -s /run/provision/first/events ]; do sleep 0.05; done
+kill -KILL "$(cat /run/provision/first/pid)"
+wait $follower
+echo $$ >/run/provision/first/pid
+({script_text(ACTIVE)})
+({follow("first", 0)})
+: >/run/go
+({launch(Plan("h"), "second")})"""
+    began = time.monotonic()
+    output = box.sh(script)
+    told = [parse_event(line) for line in output.out.splitlines()]
+    assert [event.kind for event in told] == ["start", "end"], (
+        "followed to what it told, and the second one ran"
+    )
+    assert output.err == "its script was killed\n"
+    assert (box.folder / "run/said").read_text() == "its script was killed\n"
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("other_works_on", [False, True])
+def test_a_run_whose_script_begins_late_gives_way_to_one_that_was_started_since(
+    box: Sandbox, other_works_on: bool
 ) -> None:
-    lock = tmp_path / "run/provision/lock"
-    lock.mkdir(parents=True)
-    (lock / "run").write_text("dead\n")
-    os.utime(lock, (time.time() - age,) * 2)
-    lines = launched(box, Plan("h", ()))
-    assert lines == (["end ok"] if takes_over else ["busy dead"])
+    waits = "sh -c 'until [ -s /run/provision/other/pid ]; do sleep 0.05; done; exec \"$@\"' sh"
+    late = launch(Plan("h", (step("touch /run/late"),)), "late").replace("(setsid", f"({waits} setsid")
+    assert waits in late
+    script = f"""({late}) >/run/told 2>&1 &
+late=$!
+until [ -e /run/provision/late/script ] && flock -n /run/provision/lock true; do sleep 0.02; done
+({launch(SLOW, "other")}) >/run/other 2>&1 &
+other=$!
+until [ -s /run/provision/other/pid ]; do sleep 0.02; done
+{"sleep 2; echo lock=$(cat /run/provision/lock)" if other_works_on else "echo lock=other"}
+: >/run/go
+wait $late $other"""
+    output = box.sh(script)
+    assert output == Output(0, b"lock=other\n")
+    assert (box.folder / "run/told").read_text() == "end overtaken\n"
+    assert (box.folder / "run/other").read_text().splitlines()[-1] == "end ok"
+    assert not (box.folder / "run/late").exists()
+    assert not (box.folder / "run/provision/late/script").exists(), "it may hold secrets"
+    assert (box.folder / "run/provision/lock").read_text() == ""
+
+
+def test_a_daemon_that_a_step_starts_does_not_hold_the_lock(box: Sandbox) -> None:
+    daemon = step("setsid sleep 5 >/dev/null 2>&1 & touch /run/started", "[ -e /run/started ]")
+    began = time.monotonic()
+    assert launched(box, Plan("h", (daemon,)))[-1] == "end ok"
+    assert launched(box, Plan("h"), "second") == ["end ok"]
+    assert time.monotonic() - began < 4
+
+
+def test_a_run_is_ended_after_its_time(box: Sandbox) -> None:
+    script = launch(Plan("h", (step("sleep 60"),)), RUN)
+    short = script.replace("longest_run=14400", "longest_run=1")
+    assert short != script
+    lines = box.sh(short).out.splitlines()
+    assert [line for line in lines if not line.startswith("out ")][1:] == ["end interrupted"]
+    assert launched(box, Plan("h"), "second") == ["end ok"]
+
+
+@pytest.mark.parametrize("kilobytes", [4, 64, 256, 280, 320, 360, 600])
+def test_a_run_in_little_space_is_not_started_or_tells_every_event(box: Sandbox, kilobytes: int) -> None:
+    """Whatever the space: no script that is cut short, no event that is lost, no lock that stays."""
+    steps = [step(f"touch /run/mark{n}; : {'x' * 2000}", f"[ -e /run/mark{n} ]") for n in range(20)]
+    script = launch(Plan("h", tuple(steps)), RUN)
+    small = "mkdir -p /run/provision; mount -t tmpfs -o size={}k none /run/provision\n"
+    check = "\ncode=$?; [ -s /run/provision/lock ] && echo held; exit $code"
+    output = box.sh(f"{small.format(kilobytes)}({script})\n{check}")
+    marks = len(list((box.folder / "run").glob("mark*")))
+    if output.exit_code == NOT_STARTED:
+        assert (output.out, marks) == ("", 0)
+        assert "No space left on device" in output.err or "Permission" in output.err
+    else:
+        events = [parse_event(line) for line in output.out.splitlines()]
+        assert kinds(events)[-1] == "end ok"
+        assert (marks, len(events)) == (20, 41)
+    if not 256 < kilobytes < 600:
+        assert (output.exit_code == NOT_STARTED) == (kilobytes <= 256)
 
 
 def test_old_spools_are_removed(box: Sandbox, tmp_path: Path) -> None:
@@ -275,7 +381,7 @@ def test_old_spools_are_removed(box: Sandbox, tmp_path: Path) -> None:
         os.utime(spools / f"2025-{number:02}", (number, number))
     launched(box, Plan("h", ()))
     kept = sorted(path.name for path in spools.iterdir())
-    assert kept == [*(f"2025-{n:02}" for n in range(5, 14)), RUN]
+    assert kept == [*(f"2025-{n:02}" for n in range(5, 14)), RUN, "lock"]
 
 
 # --- the text itself ------------------------------------------------------------------------------

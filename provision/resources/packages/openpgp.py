@@ -56,15 +56,34 @@ def _blocks(text: str) -> Iterator[list[str]]:
 
 
 def _dearmour(block: list[str]) -> bytes:
+    """The data of a block.
+
+    :raises ValueError: if it is damaged; rpm refuses it then, too.
+    """
     # Armour headers end at the first empty line; the line that starts with = is a checksum (RFC 9580, 6.1).
     head = block.index("") if "" in block else 0
     if any(": " not in line for line in block[:head]):
         raise ValueError("the key block is damaged: a line above the empty one is no armour header")
     data = block[head:]
+    sums = [line[1:] for line in data if line.startswith("=")]
     try:
-        return base64.b64decode("".join(line for line in data if not line.startswith("=")), validate=True)
+        body = base64.b64decode("".join(line for line in data if not line.startswith("=")), validate=True)
+        right = all(base64.b64decode(text, validate=True) == _checksum(body) for text in sums)
     except binascii.Error as error:
         raise ValueError(f"the key block is damaged: {error}") from error
+    if not right:
+        raise ValueError("the key block is damaged: its checksum does not match")
+    return body
+
+
+def _checksum(body: bytes) -> bytes:
+    """CRC-24 (RFC 9580, section 6.1.1)."""
+    crc = 0xB704CE
+    for byte in body:
+        crc ^= byte << 16
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x1864CFB if crc & 0x800000 else 0)
+    return crc.to_bytes(3)
 
 
 def _packets(body: bytes) -> Iterator[tuple[int, bytes]]:

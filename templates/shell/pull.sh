@@ -1,0 +1,37 @@
+# shellcheck shell=sh
+# Images from a registry, which may go silent in the middle.
+
+# Seconds in which a pull has to make progress: bytes that arrive, or are unpacked.
+pull_patience=300
+
+# pull_image REF: pulls an image; ends where there is no progress. Docker's client tells of progress on a terminal only,
+# which script(1) is for it; where that is not installed, the time of the whole run is the limit.
+pull_image() {
+  command -v script >/dev/null || { docker pull --quiet "$1"; return; }
+  told=$run/pulling idle=0
+  : >"$told"
+  pulled=$1 SHELL=/bin/sh script -q -e -c 'exec docker pull "$pulled"' /dev/null </dev/null >>"$told" 2>&1 &
+  pull=$!
+  while sleep 2 && kill -0 "$pull" 2>/dev/null; do
+    if [ -s "$told" ]; then
+      idle=0
+      last_lines 1 "$told"
+      : >"$told"
+    elif idle=$((idle + 2)) && [ "$idle" -ge "$pull_patience" ]; then
+      kill "$pull"
+      wait "$pull"
+      fail "no progress in $pull_patience s: the pull of $1 was ended"
+      return 1
+    fi
+  done
+  wait "$pull"
+  code=$?
+  last_lines 5 "$told"
+  rm -f "$told"
+  return "$code"
+}
+
+# last_lines COUNT FILE: of what was written to a terminal, without what steers it.
+last_lines() {
+  tail -c 20000 "$2" | tr '\r' '\n' | sed "s/$(printf '\033')\[[0-9;?]*[A-Za-z]//g" | grep '[^[:space:]]' | tail -n "$1"
+}

@@ -1,0 +1,68 @@
+"""Pulls of images, with a client and a registry that play their parts: bounded by progress, not by time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from provision.plan.plan import STEPS
+from provision.probe import Output
+from provision.resource import ABSENT, Planned
+from provision.resources.image import PULL, Image
+from provision.shell import assembled
+from tests.unit.sandbox import SHELLS, Sandbox
+
+CLIENT = """#!/bin/sh
+[ "$1 $2" = "pull registry.example.org/a:1" ] || exit 9
+[ -t 1 ] || {{ echo "no terminal"; exit 8; }}
+{0}
+"""
+PROGRESS = "printf '\\033[1A\\033[2K\\rab12: Downloading [=>  ] %s MB/9 GB\\033[1B' $n"
+LONG = f"n=0; while [ $n -lt 12 ]; do {PROGRESS}; sleep 0.5; n=$((n + 1)); done; echo; echo Status: got it"
+
+
+@pytest.fixture(params=SHELLS)
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    return Sandbox.make(tmp_path, request.param)
+
+
+def pull(box: Sandbox, client: str) -> Output:
+    """What pulling comes to where Docker's client does this; its patience is 4 seconds."""
+    folder = box.folder / "run/bin"
+    folder.mkdir()
+    (folder / "docker").write_text(CLIENT.format(client))
+    (folder / "docker").chmod(0o755)
+    change = Image("registry.example.org/a:1").change(ABSENT, Planned())
+    assert change is not None
+    head = (
+        f"run=/run/provision/r1; mkdir -p $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH pull_patience=4"
+    )
+    return box.sh(f"{head}\n{change.script}\n")
+
+
+def test_a_pull_that_makes_progress_may_take_longer_than_its_patience(box: Sandbox) -> None:
+    output = pull(box, LONG)
+    assert (output.exit_code, output.err) == (0, "")
+    *progress, last = output.out.splitlines()
+    assert last == "Status: got it"
+    assert progress
+    assert all(line.startswith("ab12: Downloading [=>  ] ") for line in progress)
+    assert output.out.replace("\n", "").isprintable()
+    assert not (box.folder / "run/provision/r1/pulling").exists()
+
+
+@pytest.mark.parametrize("silent", [f"n=1; {PROGRESS}; exec sleep 99", "trap '' TERM HUP; exec sleep 99"])
+def test_a_registry_that_goes_silent_ends_the_pull(box: Sandbox, silent: str) -> None:
+    began = time.monotonic()
+    output = pull(box, silent)
+    ended = "no progress in 4 s: the pull of registry.example.org/a:1 was ended\n"
+    assert (output.exit_code, output.err) == (1, ended)
+    assert time.monotonic() - began < 30
+
+
+def test_a_pull_that_fails_says_why(box: Sandbox) -> None:
+    why = "Error response from daemon: manifest for a:1 not found: manifest unknown"
+    output = pull(box, f"echo '{why}' >&2; exit 1")
+    assert (output.exit_code, output.out) == (1, f"{why}\n")
