@@ -8,15 +8,17 @@ pull_patience=300
 # which script(1) is for it; where that is not installed, the time of the whole run is the limit.
 pull_image() {
   command -v script >/dev/null || { docker pull --quiet "$1"; return; }
-  told=$run/pulling idle=0
+  told=$run/pulling seen=0 idle=0
   : >"$told"
   pulled=$1 SHELL=/bin/sh script -q -e -c 'exec docker pull "$pulled"' /dev/null </dev/null >>"$told" 2>&1 &
   pull=$!
   while sleep 2 && kill -0 "$pull" 2>/dev/null; do
-    if [ -s "$told" ]; then
-      idle=0
+    size=$(wc -c <"$told")
+    if [ "$size" -gt "$seen" ]; then
       last_lines 1 "$told"
-      : >"$told"
+      # What was seen takes no more room in memory.
+      [ "$seen" -eq 0 ] || fallocate --punch-hole --offset 0 --length "$seen" "$told"
+      seen=$size idle=0
     elif idle=$((idle + 2)) && [ "$idle" -ge "$pull_patience" ]; then
       kill "$pull"
       wait "$pull"
@@ -33,5 +35,5 @@ pull_image() {
 
 # last_lines COUNT FILE: of what was written to a terminal, without what steers it.
 last_lines() {
-  tail -c 20000 "$2" | tr '\r' '\n' | sed "s/$(printf '\033')\[[0-9;?]*[A-Za-z]//g" | grep '[^[:space:]]' | tail -n "$1"
+  tail -c 20000 "$2" | tr -d '\0' | tr '\r' '\n' | sed "s/$(printf '\033')\[[0-9;?]*[A-Za-z]//g" | grep '[^[:space:]]' | tail -n "$1"
 }

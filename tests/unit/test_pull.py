@@ -62,6 +62,17 @@ def test_a_registry_that_goes_silent_ends_the_pull(box: Sandbox, silent: str) ->
     assert time.monotonic() - began < 30
 
 
+def test_what_the_client_printed_takes_little_room(box: Sandbox) -> None:
+    """A pull of an hour prints megabytes, and /run is memory."""
+    chatty = (
+        "n=0; while [ $n -lt 6 ]; do head -c 500000 /dev/zero | tr '\\0' x; echo; sleep 1; n=$((n + 1)); done"
+    )
+    watched = f"{chatty}; stat -c %b /run/provision/r1/pulling >/run/blocks; echo done"
+    output = pull(box, watched)
+    assert output.out.splitlines()[-1] == "done"
+    assert int((box.folder / "run/blocks").read_text()) * 512 < 2_600_000
+
+
 def test_a_pull_that_fails_says_why(box: Sandbox) -> None:
     why = "Error response from daemon: manifest for a:1 not found: manifest unknown"
     output = pull(box, f"echo '{why}' >&2; exit 1")
