@@ -22,6 +22,7 @@ from testinfra.modules.base import Module
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.probe import Output, Probe
+from provision.run.fleet import defect
 from provision.shell import assembled
 from provision.verify.batch import Question, ask, ask_alone
 
@@ -75,6 +76,9 @@ class Memory:
             answers = ask(connection, wanted)
         except HostError as error:
             self.lost = error
+            return
+        except Exception as error:  # noqa: BLE001  # a defect of ours must not end the run of the other hosts
+            self.lost = defect(connection.login.host, error)
             return
         finally:
             self.seconds += time.monotonic() - began

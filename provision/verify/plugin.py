@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import HostError, UsageError
+from provision.errors import HostError, UsageError, visible
 from provision.finding import Concern, Missing
 from provision.role import Role
 from provision.run.host import Target
@@ -201,6 +201,7 @@ class Running:
         message, hint = said(error, backend.last, _hint_of(item, subject)) if error else ("", None)
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
             message, hint = f"expected to fail{f': {why}' if why else ''}", None
+        message, hint = visible(message), hint and visible(hint)
         told, advised = (text and text.replace("{host}", subject.target.name) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None
