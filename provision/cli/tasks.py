@@ -169,6 +169,10 @@ def verify(
     roles = arguments.roles_for(options.inventory)
     if list:
         names = suite.listed(arguments.targets(options, bare=bool(tests))[0], choice, roles)
+        if options.json:
+            checks = [{"name": name, "hosts": on} for name, on in names.items()]
+            terminal.write_json({"schema": 1, "checks": checks})
+            return
         terminal.write_data("".join(f"{name} ({counted(len(on), 'host')})\n" for name, on in names.items()))
         return
     targets = arguments.reachable(options, bare=bool(tests))

@@ -95,9 +95,7 @@ def error_boundary() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log(
-            "interrupted: if a run had started on a host, it continues there, and the next run attaches to it"
-        )
+        log("interrupted: what had started on a host goes on there; the next provision attaches to a run")
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         # Threads may wait for hosts for minutes; nothing here needs their end.

@@ -25,6 +25,7 @@ from provision.probe import Output, Probe
 from provision.run.fleet import defect
 from provision.shell import assembled
 from provision.verify.batch import Question, ask, ask_alone
+from provision.verify.changes import changes_something
 
 STALE = 0.2
 """Seconds after which a test that asks the same again is taken to wait for a change."""
@@ -168,6 +169,8 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
         :raises HostError: if the host cannot be reached or the command takes too long.
         """
         line = self.get_command(command, *args)
+        if "\0" in line:
+            raise ValueError("a command cannot hold a NUL character")
         output = self._answer(line, own=own, seconds=seconds)
         self.last = output
         return self.result(
@@ -217,6 +220,8 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
             asker.epoch += 1
             asker.first.clear()
             found = self._of_now(line, own=own, seconds=seconds)
+        if own and changes_something(line):
+            self.stop("it changes the host")
         if own:
             self._compare(found)
             asker.own.append(found)
@@ -261,6 +266,9 @@ class VerifyHost(Host):  # type: ignore[misc]  # testinfra has no type informati
         super().__init__(backend)
         self._own, self._modules = own, modules
         self._reader = VerifyHost(backend, modules, own=False) if own else self
+
+    get_host = Host.get_host
+    get_hosts = Host.get_hosts
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         """Run a command, as testinfra's host does."""

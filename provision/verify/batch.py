@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from provision.connection import Connection, DeadlineError, UnfinishedError
 from provision.probe import Output, Probe, words
-from provision.run.gather import answered, new_mark, parse, script_of
+from provision.run.gather import answered, new_mark, script_of
 
 MOST = 1800.0
 """Seconds that a batch may take: importing tensorrt_llm alone can take minutes where disks are slow."""
 
 BASE = 60.0
 """Seconds for all commands of a batch that have no deadline of their own."""
+
+APART = "shell/apart.sh"
 
 KILL_AFTER = 5.0
 """Seconds between the two signals with which a command is ended."""
@@ -35,10 +37,11 @@ class Question:
     own: bool = False
     seconds: float = 120.0
 
-    @property
-    def script(self) -> str:
-        """What the host runs. A test's own command may end its shell, so it gets one of its own."""
-        return self.limited if self.own else self.line
+    def probe(self, name: str) -> Probe:
+        """The question among others. A test's own command may end its shell, and leave programs behind."""
+        if not self.own:
+            return Probe(name, self.line)
+        return Probe(name, words("apart", f"{self.seconds:g}", self.line), (APART,))
 
     @property
     def limited(self) -> str:
@@ -47,23 +50,23 @@ class Question:
 
 
 def ask(connection: Connection, questions: Sequence[Question]) -> dict[Question, Output]:
-    """Ask a host all questions in one exec. After a command that hangs or ends it, there are no answers.
+    """Ask a host all questions in one exec. After a command that hangs or ends it there are no answers.
+
+    What a command left behind may print after the last answer; it is of no question.
 
     :raises HostError: if the host cannot be reached, or cannot run a script at all.
     """
     inside = sorted(questions, key=lambda question: question.seconds)
-    probes = [Probe(str(place), question.script) for place, question in enumerate(inside)]
+    probes = [question.probe(str(place)) for place, question in enumerate(inside)]
     mark = new_mark()
     seconds = min(MOST, BASE + sum(q.seconds for q in inside if q.own or q.seconds != Question.seconds))
     try:
         output = connection.run(
             script_of(probes, mark), timeout=seconds, what=f"{len(probes)} questions of the checks"
         )
-        answers = parse(output, probes, mark)
     except UnfinishedError as error:
-        answers = answered(error.partial, probes, mark)
-    except ValueError:
-        answers = {}
+        output = error.partial
+    answers = answered(output, probes, mark)
     return {inside[int(name)]: answer for name, answer in answers.items()}
 
 

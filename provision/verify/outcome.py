@@ -134,7 +134,7 @@ class VerifyResult:
 
     def _sum(self) -> Iterator[str]:
         if self.stopped:
-            yield '-x ended the run early: checks are missing, and "ok" means so far'
+            yield 'the run was ended early: checks are missing, and "ok" means so far'
         statuses = ", ".join(f"{count} {status}" for status, count in self._statuses().items() if count)
         rounds = f"{counted(self.rounds, 'round')}, " if self.rounds else ""
         work = rounds + counted(self._execs(), "exec")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from _pytest.unittest import TestCaseFunction
 
 from provision.errors import HostError, UsageError, visible
 from provision.finding import Concern, Missing
@@ -71,6 +72,11 @@ class Selection:
                 hint="remove the line, or select by name: -k",
             )
         role = role_of(metafunc.module, self.roles)
+        if role is None and PER_INSTANCE & set(metafunc.fixturenames):
+            raise UsageError(
+                f"{metafunc.function.__name__} asks for an instance, and its file names no role",
+                hint='write ROLE = "triton" into the file',
+            )
         each = bool(PER_INSTANCE & set(metafunc.fixturenames))
         subjects = [subject for target in self.targets for subject in subjects_of(target, role, each=each)]
         metafunc.parametrize("subject", subjects, ids=[s.id for s in subjects], indirect=True, scope="module")
@@ -83,6 +89,12 @@ class Selection:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Drop what no selected host is concerned by, and put the tests in their order."""
+        if case := next((item for item in items if isinstance(item, TestCaseFunction)), None):
+            self.refused = UsageError(
+                f"{case.nodeid}: a unittest.TestCase cannot be repeated for hosts",
+                hint="write functions, or classes that derive from nothing",
+            )
+            raise pytest.exit.Exception(self.refused.message)
         places = {target.name: place for place, target in enumerate(self.targets)}
 
         def place(item: pytest.Item) -> tuple[bool, int, int]:
@@ -243,8 +255,8 @@ class Running:
 
 
 def is_live(item: pytest.Item) -> bool:
-    """Whether a test asks its host itself, by its mark."""
-    return item.get_closest_marker("live") is not None
+    """Whether a test asks its host itself: by its mark, or as it reports parts of itself while it runs."""
+    return item.get_closest_marker("live") is not None or "subtests" in getattr(item, "fixturenames", ())
 
 
 def _hint_of(item: pytest.Item, subject: Subject) -> str | None:

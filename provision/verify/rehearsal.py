@@ -9,6 +9,7 @@ rehearsed again, until none asks for more. Then pytest runs them as it always do
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -120,14 +121,28 @@ class Rehearsals:
         assert backend is not None
         backend.begin(item.nodeid, Mode.REHEARSAL)
         _renew(item)
-        steps = _Steps()
-        with self._watch.over(backend), warnings.catch_warnings(action="ignore"):
+        steps, properties = _Steps(), len(item.user_properties)
+        with self._watch.over(backend), _as_it_was(), warnings.catch_warnings(action="ignore"):
             if steps.take(lambda: item.ihook.pytest_runtest_setup(item=item)):
                 steps.take(lambda: item.ihook.pytest_runtest_call(item=item))
             steps.take(lambda: item.ihook.pytest_runtest_teardown(item=item, nextitem=following))
         backend.end()
+        del item.user_properties[properties:]
         _forget(item)
         return steps.unknown and item.nodeid not in backend.aloud
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """A test that changes the folder or the environment of this process does so when it runs."""
+    folder, environment = os.getcwd(), dict(os.environ)  # noqa: PTH109  # what chdir takes back
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        if environment != dict(os.environ):
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 class _Steps:

@@ -31,6 +31,12 @@ def said(error: BaseException, last: Output | None = None, hint: str | None = No
     :param last: the answer to the test's last command.
     :param hint: that of the test's mark.
     """
+    message, advice = _said(error, last, hint)
+    # testinfra shows the object of a command that failed; what that printed is told beside it.
+    return re.sub(r"( for)? ?CommandResult\(backend=.*", "", message, flags=re.DOTALL), advice
+
+
+def _said(error: BaseException, last: Output | None, hint: str | None) -> tuple[str, str | None]:
     if isinstance(error, Finding | HostError):
         return error.message, error.hint or hint
     if isinstance(error, pytest.skip.Exception):
@@ -64,8 +70,7 @@ def _assertion(error: AssertionError) -> str:
     """The text that a test gave to its assertion, or the assertion with what pytest says of its values."""
     first, *rest = str(error).strip().splitlines() or [""]
     if first and not first.startswith("assert "):
-        # testinfra shows its object for the command that failed; what that printed is told beside it.
-        return first.partition(" for CommandResult(")[0]
+        return first
     source = _source(error)
     lines = [first.removeprefix("assert "), *(line.strip(" +") for line in rest)]
     # What pytest says of where a value comes from is in the source, and says how testinfra is made.
@@ -81,11 +86,18 @@ def _assertion(error: AssertionError) -> str:
 
 def _source(error: BaseException) -> str:
     """The line of the assertion, without the word assert and the text behind it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frame = _frame(error)
     line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-    return line.removeprefix("assert ").strip() if line.startswith("assert ") else ""
+    return line.partition("assert ")[2].strip()
 
 
 def _place(error: BaseException) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frame = _frame(error)
     return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _frame(error: BaseException) -> traceback.FrameSummary:
+    """The last line of a test's own file, or of whatever it was if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).name.startswith(("test_", "conftest"))]
+    return (own or frames)[-1]

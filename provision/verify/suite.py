@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def verify(
             seconds=time.monotonic() - began,
             rounds=running.rehearsals.rounds,
             live=running.alone(),
-            stopped=choice.first and code == pytest.ExitCode.TESTS_FAILED,
+            stopped=code is None or (choice.first and code == pytest.ExitCode.TESTS_FAILED),
         )
 
 
@@ -144,8 +145,10 @@ def listed(targets: Sequence[Target], choice: Choice, roles: Sequence[Role] = ()
     return found
 
 
-def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int:
+def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int | None:
     """Run pytest in this process; no configuration file and no installed plugin changes the outcome.
+
+    Returns its exit code, or None if a test ended the run with ``pytest.exit``.
 
     :raises KeyboardInterrupt: if somebody pressed Ctrl-C.
     """
@@ -160,17 +163,18 @@ def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int:
     )
     if interrupts.seen:
         raise KeyboardInterrupt
-    return code
+    return None if interrupts.exited else code
 
 
 class _Interrupts:
     """Remembers Ctrl-C. pytest turns it into the exit code that files which cannot be read have, too."""
 
-    seen = False
+    seen = exited = False
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         # Broken files interrupt the session with a subclass of KeyboardInterrupt.
         self.seen = self.seen or excinfo.type is KeyboardInterrupt
+        self.exited = self.exited or issubclass(excinfo.type, pytest.exit.Exception)
 
 
 @contextlib.contextmanager
@@ -195,21 +199,52 @@ def _ask(backend: Backend, on_event: OnEvent) -> None:
         on_event(name, Doing("unreachable" if isinstance(lost, UnreachableError) else "failed"))
 
 
-def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[str] = ()) -> int:
+def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[str] = ()) -> int | None:
     """Run pytest; what keeps the suite from running is a UsageError."""
     words = io.StringIO()
-    with contextlib.redirect_stdout(words):
-        code = run_pytest(choice.suites[0], [*choice.arguments(), *more], fixtures, selection, *plugins)
+    folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in choice.suites))
+    with contextlib.redirect_stdout(words), _nothing_printed(), _importable(folders):
+        code = run_pytest(folders[0], [*choice.arguments(), *more], fixtures, selection, *plugins)
     if selection.refused:
         raise selection.refused
     if selection.broken:
         raise UsageError(f"the suite cannot be read: {selection.broken[0]}", hint="mend or remove the file")
     if code == pytest.ExitCode.USAGE_ERROR and choice.expression:
         raise UsageError(f"-k {choice.expression!r} is not an expression", hint="-k 'triton and not canary'")
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        last = words.getvalue().strip().rpartition("\n")[2]
+    if code not in (
+        None,
+        pytest.ExitCode.OK,
+        pytest.ExitCode.TESTS_FAILED,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
+        last = words.getvalue().strip().rpartition("\n")[2] or "what pytest printed above says why"
         raise UsageError(f"the suite could not run: {last}")
     return code
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Standard output is for our document: what tests and their programs print there is dropped."""
+    sys.stdout.flush()
+    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(null)
+
+
+@contextlib.contextmanager
+def _importable(folders: Iterable[Path]) -> Iterator[None]:
+    """Tests import what lies beside them, as they do where pytest runs by itself."""
+    before = list(sys.path)
+    sys.path[:0] = map(str, folders)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _nothing(choice: Choice) -> UsageError:

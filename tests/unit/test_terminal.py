@@ -116,7 +116,7 @@ def test_an_interrupt_ends_at_once_and_says_that_runs_continue() -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (130, "")
-    assert ran.stderr.startswith("interrupted: if a run had started on a host, it continues there")
+    assert ran.stderr.startswith("interrupted: what had started on a host goes on there")
 
 
 def test_data_is_neither_wrapped_nor_coloured_where_there_is_no_terminal(

@@ -12,7 +12,7 @@ from provision.connection.login import Login
 from provision.errors import UsageError
 from provision.run.host import Target
 from provision.verify import suite
-from provision.verify.suite import Choice, listed
+from provision.verify.suite import Choice, listed, verify
 from tests.unit.local_host import LocalHost
 from tests.unit.verify.conftest import Try
 
@@ -129,6 +129,11 @@ def test_what_failed_the_last_time_can_be_run_alone(
     [
         ("import nothing_like_it", r"test_0\.py: .*No module named 'nothing_like_it'"),
         ("ROLE = 'rle'\ndef test_x(): pass", "no role 'rle'"),
+        (
+            "import unittest\nclass TestX(unittest.TestCase):\n    def test_x(self): pass",
+            "a unittest.TestCase cannot be repeated for hosts",
+        ),
+        ("def test_x(instance): pass", "test_x asks for an instance, and its file names no role"),
         ("testinfra_hosts = ['ssh://a']\ndef test_x(host): pass", "test_0.py has testinfra_hosts"),
     ],
 )
@@ -189,3 +194,27 @@ def test_what_a_host_prints_cannot_stop_the_run(attempt: Try) -> None:
     )
     assert tried.checks["x"].verdict == "fail"
     assert len(tried.checks["x"].message) < 1000
+
+
+def test_a_test_that_ends_the_run_says_so(attempt: Try) -> None:
+    tried = attempt(
+        "def test_a(host):\n    assert host.run('true').rc == 0\n"
+        "def test_b():\n    pytest.exit('bye', returncode=0)\n"
+        "def test_c(host):\n    assert host.run('false').rc == 0\n"
+    )
+    assert tried.verdicts() == {"a": "pass"}
+    assert tried.result.stopped
+    assert tried.result.exit_code != 0
+
+
+def test_a_file_alone_and_what_lies_beside_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "words_beside_it.py").write_text("WORD = 'said'\n")
+    file = tmp_path / "test_alone.py"
+    file.write_text(
+        "import os, words_beside_it\ndef test_x(host):\n    os.write(1, b'loud')\n"
+        "    assert host.check_output('echo said') == words_beside_it.WORD\n"
+    )
+    target = Target("h1", Login("h1", "127.0.0.1", 22, "root"), {})
+    found = verify([target], Choice(suites=(file,)), connect=LocalHost)
+    assert [(check.name, check.verdict) for check in found.hosts[0].checks] == [("x", "pass")]
+    assert capfd.readouterr().out == ""
