@@ -253,13 +253,17 @@ def test_fabric_manager_is_where_the_switches_are(
 
 def require_unit(host: Host, name: str) -> None:
     """See that a unit runs as its files say, and does so after a reboot too."""
-    service = host.service(name)
-    if not service.is_running:
+    found = host.service(name).systemd_properties
+    if found.get("LoadState") == "masked":
+        raise Missing(
+            name, f"{name} is masked", f"on the host: systemctl unmask {name}; systemctl enable --now {name}"
+        )
+    if found.get("ActiveState") != "active":
         raise Missing(name, f"{name} does not run")
-    assert service.is_enabled, f"{name} is not enabled, so it does not run after a reboot"
-    assert service.systemd_properties["NeedDaemonReload"] == "no", (
-        f"systemd runs {name} as its files were before they changed"
+    assert found.get("UnitFileState") == "enabled", (
+        f"{name} is not enabled, so it does not run after a reboot"
     )
+    assert found.get("NeedDaemonReload") == "no", f"systemd runs {name} as its files were before they changed"
 
 
 # ── the GPUs ─────────────────────────────────────────────────────────────────────────────────────────────
