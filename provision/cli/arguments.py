@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -113,6 +114,8 @@ def reachable(options: Options, *, bare: bool = False) -> list[Target]:
     """
     found, named = targets(options, bare=bare)
     if options.ask_become_pass:
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
         password = getpass("sudo password: ")
         found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
     ways = [target.login for target in found]

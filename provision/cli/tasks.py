@@ -156,8 +156,10 @@ def verify(
     from provision.cli import arguments, terminal
     from provision.cli.progress import Progress
     from provision.plan.report import counted
+    from provision.run.fleet import Rollout
     from provision.verify import suite
 
+    Rollout(options.forks)
     choice = suite.Choice(
         suites=tuple(arguments.own_suites(tests) or arguments.suites_for(options.inventory)),
         expression=k,

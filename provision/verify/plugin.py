@@ -211,6 +211,8 @@ class Running:
         assert subject is not None
         assert backend is not None
         message, hint = said(error, backend.last, _hint_of(item, subject)) if error else ("", None)
+        if report.failed and error is None:
+            message = str(report.longrepr)  # a test that passes, and was expected to fail
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
             message, hint = f"expected to fail{f': {why}' if why else ''}", None
         message, hint = visible(message), hint and visible(hint)

@@ -18,6 +18,12 @@ from provision.verify.outcome import Verdict
 FIXTURES = ("host", "facts", "settings", "target", "instance", "instance_name")
 """What a test may ask for, beside pytest's own and those of its folder."""
 
+UNEXPECTED = re.compile(
+    r"Unexpected exit code (\d+) for CommandResult\(.*?command=b(['\"])(.*?)\2, _stdout=.*\)(?=: |$)",
+    re.DOTALL,
+)
+"""What testinfra says of a command that failed, with all that it printed."""
+
 LONGEST = 300
 """Characters of an assertion that are shown."""
 
@@ -33,7 +39,8 @@ def said(error: BaseException, last: Output | None = None, hint: str | None = No
     """
     message, advice = _said(error, last, hint)
     # testinfra shows the object of a command that failed; what that printed is told beside it.
-    return re.sub(r"( for)? ?CommandResult\(backend=.*", "", message, flags=re.DOTALL), advice
+    message = UNEXPECTED.sub(r"\3: exit code \1", message)
+    return re.sub(r" ?CommandResult\(backend=.*_stderr=[^)]*\)", "", message, flags=re.DOTALL), advice
 
 
 def _said(error: BaseException, last: Output | None, hint: str | None) -> tuple[str, str | None]:
@@ -41,7 +48,7 @@ def _said(error: BaseException, last: Output | None, hint: str | None) -> tuple[
         return error.message, error.hint or hint
     if isinstance(error, pytest.skip.Exception):
         return str(error.msg), None
-    known = cause(last) if last and not last.ok and last.err else None
+    known = cause(last) if last and not last.ok and (last.err or last.exit_code in (124, 137)) else None
     why = f": {known[0]}" if known and known[0] else ""
     advice = hint or (known[1] if known else None)
     if isinstance(error, AssertionError):

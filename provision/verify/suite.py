@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import sys
@@ -145,8 +146,12 @@ def listed(targets: Sequence[Target], choice: Choice, roles: Sequence[Role] = ()
     return found
 
 
-def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int | None:
+def run_pytest(
+    folder: Path, arguments: Sequence[str], *plugins: object, cache: Path | None = None
+) -> int | None:
     """Run pytest in this process; no configuration file and no installed plugin changes the outcome.
+
+    :param cache: where it remembers what failed; nowhere if there is none.
 
     Returns its exit code, or None if a test ended the run with ``pytest.exit``.
 
@@ -154,7 +159,8 @@ def run_pytest(folder: Path, arguments: Sequence[str], *plugins: object) -> int 
     """
     interrupts = _Interrupts()
     alone = (
-        *("--disable-plugin-autoload", "-o", f"cache_dir={CACHE}", "--import-mode=importlib"),
+        *("--disable-plugin-autoload", "--import-mode=importlib"),
+        *(("-o", f"cache_dir={cache}") if cache else ("-p", "no:cacheprovider")),
         # These look for what programs leave behind, by collecting garbage several times.
         *("-p", "no:unraisableexception", "-p", "no:threadexception"),
     )
@@ -203,8 +209,13 @@ def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[
     """Run pytest; what keeps the suite from running is a UsageError."""
     words = io.StringIO()
     folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in choice.suites))
-    with contextlib.redirect_stdout(words), _nothing_printed(), _importable(folders):
-        code = run_pytest(folders[0], [*choice.arguments(), *more], fixtures, selection, *plugins)
+    with contextlib.redirect_stdout(words), _nothing_printed(), _importable(folders), _written(choice.junit):
+        code = run_pytest(
+            folders[0],
+            [*choice.arguments(), *more],
+            *(fixtures, selection, *plugins),
+            cache=_cache_of(selection.targets, choice.suites),
+        )
     if selection.refused:
         raise selection.refused
     if selection.broken:
@@ -220,6 +231,15 @@ def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[
         last = words.getvalue().strip().rpartition("\n")[2] or "what pytest printed above says why"
         raise UsageError(f"the suite could not run: {last}")
     return code
+
+
+@contextlib.contextmanager
+def _written(junit: Path | None) -> Iterator[None]:
+    """A report that cannot be written, as on a full disk, is told in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{error.filename or junit}: {error.strerror}", hint="--junit FILE") from error
 
 
 @contextlib.contextmanager
@@ -245,6 +265,13 @@ def _importable(folders: Iterable[Path]) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _cache_of(targets: Iterable[Target], suites: Iterable[Path]) -> Path:
+    """What failed is remembered for these tests of these hosts, and for no others that are called so."""
+    hosts = [f"{target.name} {target.login.address} {target.login.port}" for target in targets]
+    about = "\n".join([*sorted(hosts), *map(str, suites)])
+    return CACHE / hashlib.sha256(about.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _nothing(choice: Choice) -> UsageError:
