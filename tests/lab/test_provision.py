@@ -110,7 +110,6 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         {
             ("file:/etc/systemd/system/triton@main.service", "update"),
             ("handler:reload systemd", "run"),
-            ("handler:restart triton@main.service", "run"),
         },
         "grep -q RestartSec=10 /etc/systemd/system/triton@main.service"
         " && [ $(systemctl show -p NeedDaemonReload --value triton@main.service) = no ]",
