@@ -188,6 +188,7 @@ def test_rhel_has_no_engine_of_its_own() -> None:
         ({"source": "none", "repo": REPO}, "source none with a repo"),
         ({"source": "none", "packages": {"docker.io": None}}, "source none with packages"),
         ({"restart": "always"}, "'allowed' or 'when-idle'"),
+        ({"daemon": {"default-runtime": "runc"}}, "default-runtime has a setting of its own"),
         ({"daemon": {"log_driver": "local"}}, "dockerd spells it 'log-driver'"),
         ({"daemon": {"Debug": True}}, "dockerd spells it 'debug'"),
         ({"daemon": {"debug": "yes"}}, "dockerd wants true or false for debug"),

@@ -79,6 +79,11 @@ OF_TRITON = "container triton-main (triton:1) stops, and triton@main.service sta
             True,
         ),
         (
+            "outlive as now\nlost\n" + ACTIVE + "live-restore true\n" + ALWAYS,
+            ("container web (nginx:1) stops, and Docker does not know it any more",),
+            True,
+        ),
+        (
             "outlive as now\nactive\nunknown 0123456789abcdef\n",
             ("container 0123456789ab stops (dockerd does not answer)",),
             True,

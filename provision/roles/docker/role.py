@@ -73,6 +73,10 @@ class DockerSettings(Settings):
     @field_validator("daemon")
     @classmethod
     def _dockerd_takes_them(cls, daemon: dict[str, Any]) -> dict[str, Any]:
+        if "default-runtime" in daemon:
+            raise ImpossibleError(
+                "default-runtime has a setting of its own", hint="use docker.default_runtime: nvidia or runc"
+            )
         found = [
             InitErrorDetails(
                 type="value_error",
