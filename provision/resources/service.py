@@ -137,13 +137,16 @@ class Service(Resource[UnitState | Missing]):
         return words(word, self.unit, str(self.timeout))
 
     def _bring_up(self, action: str, summary: str, reason: str, word: str = "start_unit") -> Change:
-        unit = quote(self.unit)
+        unit, done = quote(self.unit), words("unit_is_up", self.unit)
+        if action == "start":
+            # It may be up by itself meanwhile, with its old files.
+            done += f" && {words('not_owed', f'restart-{self.unit}')}"
         return Change(
             resource=self.id,
             action=action,
             summary=summary,
             reason=reason,
-            done=f"unit_is_up {unit}",
+            done=done,
             script=f"enable_unit {unit} && {self.starting(word)}",
             after_reboot=action in STARTS,
             reloads_systemd=True,

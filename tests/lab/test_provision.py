@@ -130,6 +130,11 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         },
         "dpkg -s nvidia-container-toolkit | grep -q 'Status: hold ok installed'",
     ),
+    "files of packages deleted and changed": (
+        "rm /usr/bin/nvidia-container-runtime; echo x >>$(ls /usr/lib/*/libnvidia-ml.so.*.*)",
+        {("packages:driver", "repair"), ("packages:toolkit", "repair")},
+        "test -x /usr/bin/nvidia-container-runtime && nvidia-smi",
+    ),
     "the blacklist deleted": (
         "rm /etc/modprobe.d/provision-nouveau.conf",
         {

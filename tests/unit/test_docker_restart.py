@@ -155,6 +155,7 @@ def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
 
 
 UP = UnitState("active", "running", "enabled")
+STARTED = "unit_is_up docker.service && not_owed restart-docker.service"
 SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
 
 
@@ -170,12 +171,12 @@ SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
         (
             UnitState("inactive", "dead", "enabled"),
             "enable_unit docker.service && start_docker nvidia nvidia kata",
-            "unit_is_up docker.service && daemon_json_is_proven",
+            f"{STARTED} && daemon_json_is_proven",
         ),
         (
             ABSENT,
             "enable_unit docker.service && start_docker nvidia nvidia kata",
-            "unit_is_up docker.service && daemon_json_is_proven",
+            f"{STARTED} && daemon_json_is_proven",
         ),
     ],
 )
