@@ -169,6 +169,11 @@ SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
             "unit_is_up docker.service",
         ),
         (
+            UnitState("active", "running", "enabled", stale=True),
+            "systemctl daemon-reload",
+            '[ "$(systemctl show -p NeedDaemonReload --value -- docker.service)" = no ]',
+        ),
+        (
             UnitState("inactive", "dead", "enabled"),
             "enable_unit docker.service && start_docker nvidia nvidia kata",
             f"{STARTED} && daemon_json_is_proven",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from provision.errors import Refusal
 from provision.plan.plan import STEPS
 from provision.probe import Output
 from provision.resource import ABSENT, Change, Handler, Missing, Planned
-from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
+from provision.resources.service import NOT_ENABLEABLE, RELOAD, Service, UnitState
 from provision.shell import assembled
 from tests.unit.sandbox import SHELLS, Sandbox
 
@@ -20,6 +21,8 @@ LoadState=loaded
 ActiveState=active
 SubState=running
 UnitFileState=enabled
+FragmentPath=/lib/systemd/system/docker.service
+NeedDaemonReload=yes
 
 Id=triton@main.service
 LoadState=loaded
@@ -75,7 +78,7 @@ def unit(active: str = "active", sub: str = "running", enabled: str = "enabled")
 
 def test_the_answer_of_systemctl() -> None:
     assert Service.states([Service(name) for name in UNITS], Output(0, ANSWER)) == {
-        "service:docker.service": UP,
+        "service:docker.service": replace(UP, fragment="/lib/systemd/system/docker.service", stale=True),
         "service:triton@main.service": UnitState("activating", "auto-restart", "disabled"),
         "service:triton@none.service": ABSENT,
         "service:nvidia-persistenced.service": UnitState("inactive", "dead", "masked", "masked"),
@@ -162,6 +165,16 @@ def test_a_unit_that_systemd_cannot_read_is_refused_unless_it_is_written_anew(lo
     with pytest.raises(Refusal, match=f"systemd does not load a.service: {load}"):
         READER.change(state, Planned())
     assert READER.change(state, REWRITTEN) is not None
+
+
+@pytest.mark.parametrize(
+    ("planned", "action"), [(Planned(), "reload"), (Planned((Change(RELOAD, "run", "", "", ""),)), None)]
+)
+def test_files_that_systemd_has_not_read_yet_are_read(planned: Planned, action: str | None) -> None:
+    """Without a restart: what runs does so with what was read before."""
+    change = Service("a.service").change(UnitState("active", "running", "enabled", stale=True), planned)
+    assert (change.action if change else None) == action
+    assert change is None or (change.script, change.reloads_systemd) == ("systemctl daemon-reload", True)
 
 
 PROGRAMS = """

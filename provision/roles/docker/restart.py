@@ -47,8 +47,10 @@ class DockerService(Service):
         :raises Refusal: if somebody masked it.
         """
         change = super().change(state, planned)
-        if change is None or change.action not in STARTS:
-            return change and replace(change, script=f"enable_unit {quote(self.unit)}")
+        if change is None or change.action == "reload":
+            return change
+        if change.action not in STARTS:
+            return replace(change, script=f"enable_unit {quote(self.unit)}")
         return replace(
             change,
             script=f"enable_unit {quote(self.unit)} && start_docker {words(*self.runtimes)}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -21,6 +20,7 @@ from provision.resources.image import Image
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
+from provision.roles.triton.arguments import options, unit_sets
 from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
 from provision.shell import constant
 
@@ -32,9 +32,6 @@ ENVIRONMENT = "/etc/triton/{}.env"
 """Where the environment of an instance lies; ``{}`` stands for its name."""
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
-
-PORTS_INSIDE = {"http_port": 8000, "grpc_port": 8001, "metrics_port": 8002}
-"""Ports in the container, which are Triton's own defaults, by the setting of the host's."""
 
 RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
 
@@ -129,7 +126,7 @@ class Instance(Settings):
     @model_validator(mode="after")
     def _args_leave_the_unit_its_own(self) -> Instance:
         for option, value in options(self.args):
-            if says := _unit_sets(option, value):
+            if says := unit_sets(option, value):
                 raise ImpossibleError(f"args: {option}: {says[0]}", hint=says[1])
         missing = [model for model in self.expect if self.explicit and not self._loads(model)]
         if missing:
@@ -151,26 +148,6 @@ class Instance(Settings):
     def ports(self) -> dict[str, int]:
         """Published ports by the name of their setting."""
         return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
-
-
-def options(args: list[str]) -> list[tuple[str, str]]:
-    """Options of tritonserver with their values, whether these are words of their own or not."""
-    words = [
-        word for arg in args for word in (re.split(r"[=\s]+", arg, maxsplit=1) if arg[:2] == "--" else [arg])
-    ]
-    return [(w, f"{following}") for w, following in pairwise([*words, ""]) if w.startswith("--")]
-
-
-def _unit_sets(option: str, value: str) -> tuple[str, str] | None:
-    """Why an instance cannot have an option of tritonserver, and what to do; None if it can."""
-    name = option.removeprefix("--").replace("-", "_")
-    if name in PORTS_INSIDE:
-        return f"the unit publishes port {PORTS_INSIDE[name]} of the container", f"use {name}"
-    if name in ("http_address", "grpc_address", "metrics_address"):
-        return "Docker publishes the ports of all addresses of the container", "use address"
-    if name == "allow_http" and value.lower() not in ("true", "1", "on"):
-        return "the unit asks over HTTP whether the server is ready", "take it out"
-    return None
 
 
 class TritonSettings(Settings):
