@@ -189,9 +189,11 @@ def test_a_start_names_the_instances_that_stop(state: UnitState | Missing) -> No
 
 
 def test_a_gpu_that_the_host_does_not_have_is_refused() -> None:
-    with pytest.raises(Refusal, match="instance main wants GPU 7, and the host has 1"):
-        declared(gpus=[7])
-    assert declared(gpus=[0])
+    with pytest.raises(Refusal, match=f"{UNIT} wants GPU 7, and the host has 1"):
+        unit_file(gpus=[0, 7]).change(ABSENT, Planned())
+    assert unit_file(gpus=[0]).change(ABSENT, Planned()) is not None
+    assert unit_file(gpus=["GPU-7"]).change(ABSENT, Planned()) is not None
+    assert unit_file(gpus=[0, 7]).rendered(), "without a host nobody knows"
 
 
 @pytest.mark.parametrize(

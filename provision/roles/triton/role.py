@@ -219,21 +219,12 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
                 f"triton instance {name} wants GPUs, and there is none on the PCI bus",
                 hint="gpus: none serves on the CPU",
             )
-        if absent := [gpu for gpu in _indexes(instance) if gpu >= len(facts.gpus)]:
-            raise Refusal(
-                f"triton instance {name} wants GPU {absent[0]}, and the host has {len(facts.gpus)}",
-                hint=f"gpus: indexes from 0 to {len(facts.gpus) - 1}, or UUIDs",
-            )
-        found += _files(name, instance)
+        found += _files(name, instance, len(facts.gpus))
     units = tuple(f"file:{unit_file(name)}" for name in settings.servers)
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
     for name, instance in settings.servers.items():
         found += _server(name, instance)
     return [*found, others, GpusInContainers("triton")]
-
-
-def _indexes(instance: Instance) -> list[int]:
-    return [gpu for gpu in instance.gpus if isinstance(gpu, int)] if isinstance(instance.gpus, list) else []
 
 
 def _shared(canary: bool) -> Iterator[AnyResource]:
@@ -246,7 +237,7 @@ def _shared(canary: bool) -> Iterator[AnyResource]:
         yield File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode())
 
 
-def _files(name: str, instance: Instance) -> Iterator[AnyResource]:
+def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
     environment = render("triton/env.j2", env=secret).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
@@ -258,6 +249,7 @@ def _files(name: str, instance: Instance) -> Iterator[AnyResource]:
         address=instance.address,
         ports=tuple(instance.ports.items()),
         selection=selection_of(instance),
+        gpus=gpus,
         beside=f"file:{environment_file(name)}",
     )
 

@@ -38,6 +38,7 @@ class UnitFile(File):
 
     :ivar address: address of the host on which the ports are published.
     :ivar selection: the GPUs, as the gate takes them.
+    :ivar gpus: how many GPUs the host has.
     :ivar beside: id of the file that we write with each unit.
     """
 
@@ -45,14 +46,21 @@ class UnitFile(File):
     address: str = "127.0.0.1"
     ports: Ports = ()
     selection: str = "all"
+    gpus: int = 0
     beside: str = ""
     shell = (FILES, SERVE)
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
         """Write the file if it differs; a container whose command stays the same is left running.
 
-        :raises Refusal: if the unit is somebody else's, or masked.
+        :raises Refusal: if the unit is somebody else's, or masked, or wants a GPU that the host has not.
         """
+        absent = [gpu for gpu in self.selection.split(",") if gpu.isdigit() and int(gpu) >= self.gpus]
+        if absent:
+            raise Refusal(
+                f"{self.unit} wants GPU {absent[0]}, and the host has {self.gpus}",
+                hint=f"gpus: indexes from 0 to {self.gpus - 1}, or UUIDs",
+            )
         old = None
         if isinstance(state, FileState):
             old = state.content
