@@ -18,6 +18,7 @@ deb_states() {
   set -f
   # shellcheck disable=SC2086  # globs in a row
   damaged_debs $1
+  set +f
   shift
   dpkg-query -W -f '${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n' dpkg "$@"
 }

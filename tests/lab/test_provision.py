@@ -132,7 +132,11 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
     ),
     "files of packages deleted and changed": (
         "rm /usr/bin/nvidia-container-runtime; echo x >>$(ls /usr/lib/*/libnvidia-ml.so.*.*)",
-        {("packages:driver", "repair"), ("packages:toolkit", "repair")},
+        {
+            ("packages:driver", "repair"),
+            ("packages:toolkit", "repair"),
+            ("handler:refresh the CDI spec", "run"),
+        },
         "test -x /usr/bin/nvidia-container-runtime && nvidia-smi",
     ),
     "the blacklist deleted": (
