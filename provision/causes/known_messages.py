@@ -92,6 +92,24 @@ KNOWN_MESSAGES = (
         r"/boot/\S+ is older than",
         "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
     ),
+    # Registries, before the messages of the network and the disk that are part of theirs.
+    Message(
+        r"no basic auth credentials|authentication required|unauthorized: |denied: requested access",
+        "the registry wants a login: as root on the host, docker login REGISTRY",
+    ),
+    Message(
+        r"proxyconnect tcp|Proxy Authentication Required",
+        "dockerd's proxy does not let it through: see http-proxy and https-proxy in daemon.json and in the "
+        "environment of docker.service",
+    ),
+    Message(
+        r"no matching manifest for|exec format error",
+        "the image has nothing for this host's architecture: choose another tag",
+    ),
+    Message(
+        r"shared memory (key|region|object)|shm_open|--shm-size",
+        "the instance has too little shared memory: raise shm_size",
+    ),
     # apt, dpkg and dnf, and the network and the disk below them.
     Message(
         r"another package operation is under way|Could not get lock|is another process using it",
@@ -206,6 +224,10 @@ KNOWN_MESSAGES = (
     Message(
         r"error setting rlimit type",
         "the host does not allow raising this limit: set ulimits: {} for the instance",
+    ),
+    Message(
+        r"cannot assign requested address",
+        "the host does not have this address: check address in the settings; on the host: ip address",
     ),
     Message(
         r"port is already allocated|address already in use",

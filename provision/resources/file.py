@@ -168,7 +168,7 @@ class PathResource(OfPaths[FileState | Missing]):
     """What all kinds share that are a path."""
 
     path: str
-    shell = (FILES,)
+    shell: tuple[str, ...] = (FILES,)
 
     @property
     def id(self) -> str:
@@ -237,10 +237,14 @@ class File(RegularFile):
 
     @classmethod
     def edited(cls, path: str, content: bytes, state: FileState | Missing) -> File:
-        """The file with another content, and with the mode and owner that somebody gave it."""
+        """The file with another content, and with the mode and group that somebody gave it.
+
+        It is root's, and nobody else may write it: what root's programs do is in it.
+        """
         if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
             return cls(path, content)
-        return cls(path, content, mode=state.mode, owner=state.owner, group=state.group)
+        mode = f"{int(state.mode, 8) & ~0o022:04o}"
+        return cls(path, content, mode=mode, group=state.group)
 
     def fault(self, content: bytes | None) -> str:
         return "" if content == self.content else "its content differs"

@@ -87,11 +87,10 @@ class GpusInContainers(Resource[tuple[str, ...]]):
         if not any(change.reloads_systemd for change in planned.changes[last:]):
             return None
         mark = f'"$run"/{quote(f"gpus-seen-{self.name}")}'
-        who = "1 container still sees its" if len(state) == 1 else f"{len(state)} containers still see their"
         return Change(
             resource=self.id,
             action="check",
-            summary=f"check that {who} GPUs",
+            summary="check that running containers still see their GPUs",
             reason="systemd reloads its units, or dockerd restarts",
             preview=Probe("", f"echo told; {SIGHT.script}" if checks else SIGHT.script, SIGHT.shell),
             after_reboot=True,

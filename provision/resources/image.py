@@ -9,6 +9,7 @@ from typing import ClassVar
 from provision.probe import quote
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import OfDockerd, Told
+from provision.resources.signals import DOCKER_STORE_MOVED
 
 PULL = "shell/pull.sh"
 
@@ -46,15 +47,18 @@ class Image(OfDockerd[bool | Missing]):
         """Nobody can tell before Docker is there."""
         return UNKNOWN
 
-    def change(self, state: bool | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+    def change(self, state: bool | Missing, planned: Planned) -> Change | None:
         """Pull the image if it is not there, or if nobody can tell yet."""
-        if state is True:
+        lost = planned.positions((DOCKER_STORE_MOVED.name,))
+        if state is True and not lost:
             return None
         return Change(
             resource=self.id,
             action="pull",
             summary=f"pull {self.ref}",
-            reason="it is not on the host"
+            reason="Docker's store is another one then"
+            if lost
+            else "it is not on the host"
             if state is ABSENT
             else "Docker cannot be asked yet (assumed absent)",
             sign="+",

@@ -18,3 +18,6 @@ DOCKER_MOVED = Signal("docker moved")
 
 DOCKER_RESTARTED = Signal("docker restarted")
 """dockerd was restarted, and with it the units that are part of it."""
+
+DOCKER_STORE_MOVED = Signal("docker's store moved")
+"""dockerd has another place for images and containers: it does not know those that it has now."""

@@ -64,11 +64,33 @@ bring_up_docker() {
   verb=$1
   shift
   dependents=$(running_with_docker)
+  promised=$(promised_to_return)
+  # A socket that gave up on starting its service stays failed otherwise.
+  systemctl reset-failed docker.socket 2>/dev/null
   if run_unit "$verb" docker.service 120 && wait_until 30 docker_knows "$@"; then
     rm -rf -- "$docker_before"
+    bring_back "$promised"
   else
     back_to_the_previous restart "$@"
   fi
+}
+
+# promised_to_return: the running containers that Docker starts again when it starts.
+promised_to_return() {
+  form='{{.Id}} {{.HostConfig.RestartPolicy.Name}}'
+  timeout 20 docker ps --quiet --no-trunc | xargs -r timeout 60 docker inspect --format "$form" |
+    sed -n -E 's/ (always|unless-stopped)$//p'
+}
+
+# bring_back CONTAINERS: starts those that Docker did not, and names those that do not start.
+bring_back() {
+  for id in $1; do
+    case $(timeout 20 docker inspect --format '{{.State.Running}} {{.Name}}' "$id" 2>&1) in
+      "true "*) ;;
+      "false "*) timeout 60 docker start "$id" >/dev/null || say "container $id did not come back: docker logs $id" ;;
+      *) say "container $id is not known to Docker any more" ;;
+    esac
+  done
 }
 
 # reload_docker DEFAULT RUNTIME...
@@ -103,7 +125,7 @@ back_to_the_previous() {
     return
   fi
   put_back_daemon_json || return
-  systemctl reset-failed docker.service docker.socket 2>/dev/null
+  systemctl reset-failed docker.socket 2>/dev/null
   if run_unit "$verb" docker.service 120 >"$run/docker-again" 2>&1 && wait_until 30 docker_answers; then
     # A restart did what was owed, and the reload of the new file is owed no more.
     [ "$verb" = reload ] || rm -f "$owed/restart-docker.service"

@@ -21,6 +21,14 @@ docker_here() {
   for file in /usr/bin/dockerd /usr/sbin/dockerd /usr/local/bin/dockerd; do
     if [ -x "$file" ]; then echo "dockerd $file"; fi
   done
+  # dockerd's PATH and root's have these folders before those of packages.
+  for program in docker dockerd containerd runc nvidia-container-runtime; do
+    for file in "/usr/local/sbin/$program" "/usr/local/bin/$program"; do
+      [ ! -x "$file" ] || for own in "/usr/bin/$program" "/usr/sbin/$program"; do
+        if [ -x "$own" ]; then echo "hidden $own by $file"; fi
+      done
+    done
+  done
   # Podman's is a script, Docker's is not.
   first=
   read -r first 2>/dev/null <"$docker_client"

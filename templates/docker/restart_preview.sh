@@ -2,16 +2,19 @@
 # needs: shell/containers.sh
 # Who notices a restart of dockerd.
 
-# running_with_docker: units that systemd stops with docker.service, and would not start again by itself.
+# running_with_docker: units that systemd stops with docker.service, also those that are still starting.
 running_with_docker() {
   for unit in $(systemctl show -p ConsistsOf --value docker.service); do
-    case $unit in *.service) ! systemctl is-active --quiet -- "$unit" || echo "$unit" ;; esac
+    case $unit in *.service) ;; *) continue ;; esac
+    case $(systemctl is-active -- "$unit") in inactive | failed | unknown) ;; *) echo "$unit" ;; esac
   done
 }
 
-# restart_preview OUTLIVE: repeats whether containers outlive dockerd, and lists the units and containers that run.
+# restart_preview OUTLIVE [lost]: repeats whether containers outlive dockerd and whether it forgets them, and lists the
+# units and containers that run.
 restart_preview() {
   echo "outlive $1"
+  [ -z "$2" ] || echo "lost"
   systemctl is-active --quiet docker.service || return 0
   echo active
   running_with_docker | sed 's/^/unit /'

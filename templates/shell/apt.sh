@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/packages.sh
+# needs: shell/packages.sh shell/apt_state.sh
 # Steps with Debian packages.
 
 # apt_get ARGUMENT...: a package operation is never cut and has no time limit of its own. It waits a while for locks
@@ -118,3 +118,9 @@ package_held() {
 
 # hold_packages NAME...: and write down that these holds are ours.
 hold_packages() { note_ours "$@" && apt-mark hold "$@"; }
+
+# packages_are_whole NAME...: all their files are as they came.
+packages_are_whole() {
+  damaged=$(damaged_debs "$@")
+  [ -z "$damaged" ] || fail "$damaged"
+}

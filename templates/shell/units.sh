@@ -31,23 +31,26 @@ enable_unit() {
   esac
 }
 
-# start_unit UNIT SECONDS: waits until it is up; says what its journal says if it does not come up.
+# start_unit UNIT SECONDS: waits until it is up. A unit that is owed a restart is restarted, whatever it is doing: an
+# attempt that is under way has read the old files.
+# shellcheck disable=SC2154  # the steps set $owed
 start_unit() {
   verb=start
-  case $(systemctl show -p SubState --value -- "$1") in
-    failed) systemctl reset-failed -- "$1" ;;
-    # systemd waits for its own timer when a unit is started between two tries, so this does not.
-    auto-restart*) verb=restart ;;
-  esac
-  run_unit "$verb" "$@"
+  # systemd waits for its own timer when a unit is started between two tries, so this does not.
+  case $(systemctl show -p SubState --value -- "$1") in auto-restart*) verb=restart ;; esac
+  if [ -e "$owed/restart-$1" ]; then verb=restart; fi
+  run_unit "$verb" "$@" && rm -f -- "$owed/restart-$1"
 }
 
 # restart_unit UNIT SECONDS
 restart_unit() { run_unit restart "$@"; }
 
+# run_unit VERB UNIT SECONDS: says what its journal says if it does not come up. A start that is wanted does not count
+# against the unit's limit of starts.
 run_unit() {
   since=$(date +%s)
-  timeout "$3" systemctl "$1" -- "$2" && return
+  systemctl reset-failed -- "$2" 2>/dev/null
+  timeout "$3" systemctl "$1" -- "$2" && { was_started "$2"; return; }
   code=$?
   [ "$code" -ne 124 ] || echo "$2 did not come up within $3 s"
   # The cause often stands far above the end. With --since, journalctl's own -n would show the first lines.
@@ -56,6 +59,14 @@ run_unit() {
   echo "..."
   tail -n 8 "$run/journal"
   return "$code"
+}
+
+# was_started UNIT: systemctl also succeeds where a condition of the unit keeps systemd from starting it.
+was_started() {
+  ! systemctl is-active --quiet -- "$1" || return 0
+  [ "$(systemctl show -p ConditionResult --value -- "$1")" = no ] || return 0
+  systemctl status --no-pager -n 0 -- "$1" | grep -i 'condition\|was not met'
+  fail "$1 was not started: a condition in its unit files is not met"
 }
 
 # retire_unit FILE [BESIDE...]: a unit of ours that nobody declares any more, and the files that go with it.

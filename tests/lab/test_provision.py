@@ -110,7 +110,6 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
         {
             ("file:/etc/systemd/system/triton@main.service", "update"),
             ("handler:reload systemd", "run"),
-            ("handler:restart triton@main.service", "run"),
         },
         "grep -q RestartSec=10 /etc/systemd/system/triton@main.service"
         " && [ $(systemctl show -p NeedDaemonReload --value triton@main.service) = no ]",
@@ -130,6 +129,15 @@ DRIFT: dict[str, tuple[str, set[tuple[str, str]], str]] = {
             ("service:triton@main.service", "start"),
         },
         "dpkg -s nvidia-container-toolkit | grep -q 'Status: hold ok installed'",
+    ),
+    "files of packages deleted and changed": (
+        "rm /usr/bin/nvidia-container-runtime; echo x >>$(ls /usr/lib/*/libnvidia-ml.so.*.*)",
+        {
+            ("packages:driver", "repair"),
+            ("packages:toolkit", "repair"),
+            ("handler:refresh the CDI spec", "run"),
+        },
+        "test -x /usr/bin/nvidia-container-runtime && nvidia-smi",
     ),
     "the blacklist deleted": (
         "rm /etc/modprobe.d/provision-nouveau.conf",

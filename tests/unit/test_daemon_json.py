@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from provision.errors import Refusal
 from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.file import FileState, checksum
+from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
 from provision.roles.docker.daemon_options import RELOADABLE
-from provision.roles.docker.memory import MEMORY, PENDING
+from provision.roles.docker.memory import MEMORY, PENDING, as_memory
 from provision.roles.docker.merge import merge, without
-from provision.roles.docker.text import DAEMON_JSON, Number, as_text, equal, loads, parse
+from provision.roles.docker.text import BOM, DAEMON_JSON, Number, as_text, equal, loads, parse
 
 PATH = "nvidia-container-runtime"
 NVIDIA: dict[str, Any] = {"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": PATH}}}
@@ -76,7 +77,8 @@ class Host:
             raise AssertionError("MEMORY comes last")
         for path, content in written.items():
             name = {DAEMON_JSON: "file", MEMORY: "memory", PENDING: "pending"}[path]
-            self.state = replace(self.state, **{name: file(content)})
+            found: dict[str, Any] = {name: file(content)}
+            self.state = replace(self.state, **found)
         if MEMORY in written:
             self.state = replace(self.state, pending=ABSENT)
         return change
@@ -194,7 +196,8 @@ def test_a_run_that_ends_between_the_files_converges(
         names = {PENDING: "pending"} | ({DAEMON_JSON: "file"} if cut == DAEMON_JSON else {})
         for path, name in names.items():
             if path in files:
-                host.state = replace(host.state, **{name: file(files[path])})
+                found: dict[str, Any] = {name: file(files[path])}
+                host.state = replace(host.state, **found)
     host.apply(second)
     assert host.plan(second) is None
     host.apply({})
@@ -281,10 +284,7 @@ def test_arguments_of_an_existing_runtime_stay() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "daemon.json has 0 bytes, which dockerd refuses"),
-        (b" \n\t", "is empty"),
-        (b"\xef\xbb\xbf{}", "daemon.json:1: not JSON: it begins with a byte order mark"),
-        (b"\xff\xfe{\x00}\x00", "daemon.json:1: not JSON: it begins with a byte order mark"),
+        (b"\xff\xfe{\x00}\x00", "daemon.json:1: it is UTF-16, and dockerd reads UTF-8"),
         (b"[]", "holds a JSON list, not an object"),
         (b'"x"', "holds a JSON text, not an object"),
         (b"null", "holds a JSON null, not an object"),
@@ -344,13 +344,63 @@ def test_a_host_without_the_file(state: FileState | Missing) -> None:
     assert f"owned {DAEMON_JSON} '0644 root:root'" in change.done
 
 
-def test_mode_and_owner_stay_as_they_are() -> None:
+RELOAD, RESTART, LIVE = "docker:reload", "docker:restart", "docker:live-restore"
+STORE = DOCKER_STORE_MOVED.name
+OURS = {**NVIDIA, "runtimes": {"nvidia": {"args": [], "path": PATH}}}
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}", b"{}"])
+def test_a_file_without_keys_is_an_object_without_keys(content: bytes) -> None:
+    change = Host.having(content).plan(NVIDIA)
+    assert change is not None
+    assert change.summary == f"set default-runtime, runtimes in {DAEMON_JSON}"
+    assert base64.b64encode(b"{\n")[:2].decode() in change.script
+
+
+def test_mode_and_group_stay_as_they_are_and_the_owner_is_root() -> None:
     change = Host(DaemonJsonState(file(b"{}", owner="docker"))).plan(NVIDIA)
     assert change is not None
-    assert f"write_file {DAEMON_JSON} 0640 docker:root" in change.script
+    assert f"write_file {DAEMON_JSON} 0640 root:root" in change.script
     nobodys = Host(DaemonJsonState(file(b"{}", owner="UNKNOWN"))).plan(NVIDIA)
     assert nobodys is not None
     assert f"write_file {DAEMON_JSON} 0644 root:root" in nobodys.script
+
+
+RIGHT = text(OURS)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (FileState("file", "0666", "root", "root", RIGHT), "mode is 0666, wanted 0644"),
+        (FileState("file", "0664", "root", "docker", RIGHT), "mode is 0664, wanted 0644"),
+        (FileState("file", "0600", "docker", "docker", RIGHT), "owner is docker:docker, wanted root:docker"),
+        (FileState("file", "0644", "root", "root", BOM + RIGHT), "its content differs"),
+        (FileState("file", "0600", "root", "root", RIGHT), None),
+        (FileState("file", "0640", "root", "docker", RIGHT), None),
+    ],
+)
+def test_a_file_that_others_may_write_is_taken_back(state: FileState, reason: str | None) -> None:
+    """What it says becomes root's: the path of a runtime, for one. dockerd has nothing to read again."""
+    memory = FileState("file", "0600", "root", "root", as_memory((), RIGHT))
+    change = Host(DaemonJsonState(state, memory)).plan(NVIDIA)
+    assert (change and change.reason) == reason
+    if change:
+        assert change.signals == ()
+        assert change.done.count("&&") >= 2
+
+
+CONFLICT = (
+    "== unit /etc/systemd/system/docker.service.d/x.conf\n[Service]\nExecStart=\nExecStart=dockerd -H fd://\n"
+)
+
+
+@pytest.mark.parametrize("content", [text({"hosts": ["fd://"]}), text({**OURS, "hosts": ["fd://"]})])
+def test_a_flag_and_a_key_of_the_owner_are_refused_whatever_else_is_planned(content: bytes) -> None:
+    """The next start of dockerd would fail, whether it comes from a plan or from a reboot."""
+    with pytest.raises(Refusal, match=r"starts dockerd with -H, and .* has hosts"):
+        Host(DaemonJsonState(file(content), unit_files=CONFLICT)).plan(NVIDIA)
+    assert Host(DaemonJsonState(file(b"{}"), unit_files=CONFLICT)).plan(NVIDIA) is not None
 
 
 def test_the_memory_is_for_root_alone_and_written_in_the_same_step() -> None:
@@ -410,16 +460,12 @@ def test_the_diff_shows_only_what_changes() -> None:
     assert change.reason == "other keys stay as they are"
 
 
-RELOAD, RESTART, LIVE = "docker:reload", "docker:restart", "docker:live-restore"
-OURS = {**NVIDIA, "runtimes": {"nvidia": {"args": [], "path": PATH}}}
-
-
 @pytest.mark.parametrize(
     ("existing", "wanted", "signals"),
     [
         ({}, NVIDIA, (RELOAD,)),
         ({"default-runtime": "runc", "x": 1}, NVIDIA, (RELOAD,)),
-        (OURS, {**NVIDIA, "data-root": "/data"}, (RESTART,)),
+        (OURS, {**NVIDIA, "data-root": "/data"}, (RESTART, STORE)),
         (OURS, {**NVIDIA, "log-driver": "local", "debug": True}, (RESTART,)),
         ({**OURS, "data-root": "/data"}, {**NVIDIA, "data-root": "/data", "debug": True}, (RELOAD,)),
         ({}, {"bip": None}, (RESTART,)),
@@ -428,7 +474,9 @@ OURS = {**NVIDIA, "runtimes": {"nvidia": {"args": [], "path": PATH}}}
         ({"live-restore": True}, {"live-restore": False, "bip": "10.0.0.1/24"}, (RESTART,)),
         ({}, {"features": {"buildkit": False}}, (RELOAD,)),
         ({"features": {"buildkit": True}}, {"features": {"cdi": True}}, (RESTART,)),
-        ({}, {"features": {"containerd-snapshotter": True}}, (RESTART,)),
+        ({}, {"features": {"containerd-snapshotter": True}}, (RESTART, STORE)),
+        ({"features": {"containerd-snapshotter": False}}, {"features": {"cdi": True}}, (RESTART,)),
+        ({}, {"userns-remap": "default"}, (RESTART, STORE)),
         *[({}, {key: "x"}, (RELOAD,)) for key in sorted(RELOADABLE)],
     ],
 )

@@ -174,10 +174,7 @@ SUCCEED: dict[str, tuple[str, ...]] = {
 """Cases in which both write the file, with the differences."""
 
 REFUSED: dict[str, tuple[int, str, str]] = {
-    "zero": (1, "EOF", "has 0 bytes"),
-    "newline": (1, "EOF", "is empty"),
     "invalid": (1, "invalid character '}'", "daemon.json:1: not JSON: Illegal trailing comma"),
-    "bom": (1, "invalid character 'ï'", "daemon.json:1: not JSON: it begins with a byte order mark"),
     "array": (1, "cannot unmarshal array", "holds a JSON list, not an object"),
     # A crash tells nobody what is wrong.
     "null": (2, "panic: assignment to entry in nil map", "holds a JSON null, not an object"),
@@ -187,6 +184,9 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "trail": (0, "", "daemon.json:1: not JSON: text follows the end"),
 }
 """Cases that we refuse: the tool's exit code and message, and ours."""
+
+EMPTY = {"zero": "EOF", "newline": "EOF", "bom": "invalid character 'ï'"}
+"""Cases that the tool refuses, with its message, and that we read as an object without keys."""
 
 MENDED = {"runtimes_null": "interface {} is nil", "runtimes_arr": "interface {} is []interface {}"}
 """Cases in which the tool panics; ours puts an object there, remembers what was there, and puts it back."""
@@ -230,7 +230,7 @@ def as_the_tool(case: str, differences: tuple[str, ...]) -> bytes:
 
 
 def test_every_case_of_the_capture_has_its_row() -> None:
-    assert set(INPUTS) == {*SUCCEED, *REFUSED, *MENDED} == set(CASES) - {"newdir/sub/daemon"}
+    assert set(INPUTS) == {*SUCCEED, *REFUSED, *EMPTY, *MENDED} == set(CASES) - {"newdir/sub/daemon"}
     assert set(DIFFERENCES) == {name for names in SUCCEED.values() for name in names}
 
 
@@ -270,6 +270,16 @@ def test_what_we_refuse(case: str) -> None:
         daemon(CASES[case][0]).change(DaemonJsonState(state), Planned())
     if code == 1:
         assert CASES[case][3] == INPUTS[case], "the tool leaves the file alone, too"
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_what_has_no_keys(case: str) -> None:
+    assert EMPTY[case] in CASES[case][2]
+    assert ours(case) == {
+        **parse(INPUTS[case] or b""),
+        "runtimes": {"nvidia": ENTRY},
+        "default-runtime": "nvidia",
+    }
 
 
 @pytest.mark.parametrize("case", MENDED)

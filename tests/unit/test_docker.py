@@ -20,6 +20,7 @@ from provision.probe import Output, words
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import DOCKERD, OfDockerd, all_told
 from provision.resources.image import Image
+from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.roles.docker.daemon import DaemonLoaded
 from provision.roles.docker.text import DAEMON_JSON
 from provision.shell import assembled
@@ -261,3 +262,10 @@ def test_an_image_is_pulled_once(state: bool | Missing, reason: str | None) -> N
     change = Image(TAG).change(state, Planned())
     assert (change.reason if change else None) == reason
     assert change is None or (change.action, change.script) == ("pull", f"pull_image {TAG}")
+
+
+def test_an_image_is_pulled_again_where_dockers_store_is_another_one() -> None:
+    moved = Change("file:/etc/docker/daemon.json", "update", "", "", "", signals=(DOCKER_STORE_MOVED.name,))
+    change = Image(TAG).change(True, Planned((moved,)))
+    assert change is not None
+    assert (change.action, change.reason) == ("pull", "Docker's store is another one then")

@@ -93,6 +93,10 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
         "/usr/bin/docker",
         "/root/.docker",
         "/proc/$pid",
+        "/usr/local/sbin/",
+        "/usr/local/bin/",
+        "/usr/sbin/",
+        "/usr/bin/$program",
     ):
         script = script.replace(f" {path}", f" {tmp_path}{path}").replace(f'"{path}', f'"{tmp_path}{path}')
         script = script.replace(f"={path}", f"={tmp_path}{path}")
@@ -103,9 +107,13 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
         "usr/bin/docker": '#!/bin/sh\nexec /usr/bin/podman "$@"\n',
         "root/.docker/config.json": '{\n\t"auths": {},\n\t"currentContext": "far away"\n}\n',
         "proc/17/comm": "dockerd",
+        "usr/local/bin/runc": "",
+        "usr/sbin/runc": "",
+        "usr/local/sbin/containerd": "",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
     ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     found = state(ran.stdout)
     assert ran.stderr == ""
@@ -113,6 +121,15 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
     assert found.rootless == (f"{tmp_path}/run/user/1000",)
     assert found.podman == f"{tmp_path}/usr/bin/docker"
     assert found.context == "far away"
+    assert found.hidden == (f"{tmp_path}/usr/sbin/runc by {tmp_path}/usr/local/bin/runc",)
+
+
+def test_a_program_that_hides_a_packages_is_told() -> None:
+    found = state("hidden /usr/bin/nvidia-container-runtime by /usr/local/bin/nvidia-container-runtime\n")
+    assert ARCHIVE.notes(found, Planned()) == [
+        "/usr/local/bin/nvidia-container-runtime is found before /usr/bin/nvidia-container-runtime,"
+        " which a package brought"
+    ]
 
 
 def test_a_real_client_is_no_podman(tmp_path: Path) -> None:
@@ -188,6 +205,7 @@ def test_rhel_has_no_engine_of_its_own() -> None:
         ({"source": "none", "repo": REPO}, "source none with a repo"),
         ({"source": "none", "packages": {"docker.io": None}}, "source none with packages"),
         ({"restart": "always"}, "'allowed' or 'when-idle'"),
+        ({"daemon": {"default-runtime": "runc"}}, "default-runtime has a setting of its own"),
         ({"daemon": {"log_driver": "local"}}, "dockerd spells it 'log-driver'"),
         ({"daemon": {"Debug": True}}, "dockerd spells it 'debug'"),
         ({"daemon": {"debug": "yes"}}, "dockerd wants true or false for debug"),

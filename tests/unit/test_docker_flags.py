@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.roles.docker.flags import Flag, conflict, flags
+from provision.roles.docker.flags import UNIT_FILES, Flag, conflict, flags
+from tests.unit.examples import script_of
+from tests.unit.sandbox import SHELLS
 
 UNIT = """== unit /lib/systemd/system/docker.service
 [Unit]
@@ -84,16 +90,12 @@ OURS: dict[str, Any] = {"default-runtime": "nvidia", "runtimes": {"nvidia": {"pa
     ("command", "wanted", "says"),
     [
         ("-H fd://", OURS, None),
-        ("-H fd://", {**OURS, "hosts": ["fd://"]}, "with -H, and /etc/docker/daemon.json is to set hosts"),
+        ("-H fd://", {**OURS, "hosts": ["fd://"]}, "with -H, and /etc/docker/daemon.json has hosts"),
         ("--host=fd://", {"hosts": []}, "with --host"),
-        (
-            "--add-runtime=nvidia=/usr/bin/n",
-            OURS,
-            "with --add-runtime, and /etc/docker/daemon.json is to set runtime nvidia",
-        ),
-        ("--add-runtime nvidia=/usr/bin/n", OURS, "set runtime nvidia"),
+        ("--add-runtime=nvidia=/usr/bin/n", OURS, None),
+        ("--add-runtime nvidia=/usr/bin/n", OURS, None),
         ("--add-runtime=kata=/usr/bin/kata", OURS, None),
-        ("--default-runtime=runc", OURS, "set default-runtime"),
+        ("--default-runtime=runc", OURS, "has default-runtime"),
         ("--data-root=/data", OURS, None),
         ("-g /data", {"data-root": "/d"}, "with -g"),
         ("--log-driver=local", {"log-driver": "local"}, "with --log-driver"),
@@ -118,3 +120,34 @@ def test_another_configuration_file() -> None:
     assert found.message.endswith(
         "starts dockerd with --config-file /data/docker.json: it does not read /etc/docker/daemon.json"
     )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_files_that_count_are_those_on_disk(shell: str, tmp_path: Path) -> None:
+    """A drop-in that systemd has not read yet counts at its next reload, which may be ours."""
+    for name, content in {
+        "etc/docker.service.d/20-own.conf": "[Service]\nExecStart=\nExecStart=/dockerd --debug $OPTS\n",
+        "etc/docker.service.d/10-env.conf": f"[Service]\nEnvironmentFile=-{tmp_path}/env\n",
+        "run/docker.service.d/20-own.conf": "[Service]\nExecStart=/hidden --icc\n",
+        "usr/docker.service.d/30-theirs.conf": "[Service]\nExecStart=/gone --icc\n",
+        "usr/docker.service": "[Service]\nExecStart=/usr/bin/dockerd -H fd://",
+        "lib/docker.service": "[Service]\nExecStart=/usr/bin/dockerd --icc\n",
+        "env": "OPTS=--mtu=9000\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "etc/docker.service.d/30-theirs.conf").symlink_to("/dev/null")
+    script = re.sub(
+        r"^unit_folders=.*$",
+        f"unit_folders='{' '.join(f'{tmp_path}/{part}' for part in ('etc', 'run', 'usr', 'lib'))}'",
+        script_of(UNIT_FILES),
+        flags=re.MULTILINE,
+    )
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=True, text=True)
+    assert ran.stderr == ""
+    assert keys(ran.stdout) == [("debug", "20-own.conf"), ("mtu", "env")]
+    shutil.rmtree(tmp_path / "etc")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "usr/docker.service.d/30-theirs.conf").unlink()
+    ran = subprocess.run([shell, "-c", f"PATH=\n{script}"], capture_output=True, check=True, text=True)
+    assert keys(ran.stdout) == [("hosts", "docker.service")], "without a process"

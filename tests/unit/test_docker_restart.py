@@ -79,6 +79,11 @@ OF_TRITON = "container triton-main (triton:1) stops, and triton@main.service sta
             True,
         ),
         (
+            "outlive as now\nlost\n" + ACTIVE + "live-restore true\n" + ALWAYS,
+            ("container web (nginx:1) stops, and Docker does not know it any more",),
+            True,
+        ),
+        (
             "outlive as now\nactive\nunknown 0123456789abcdef\n",
             ("container 0123456789ab stops (dockerd does not answer)",),
             True,
@@ -150,6 +155,7 @@ def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
 
 
 UP = UnitState("active", "running", "enabled")
+STARTED = "unit_is_up docker.service && not_owed restart-docker.service"
 SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
 
 
@@ -163,14 +169,19 @@ SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
             "unit_is_up docker.service",
         ),
         (
+            UnitState("active", "running", "enabled", stale=True),
+            "systemctl daemon-reload",
+            '[ "$(systemctl show -p NeedDaemonReload --value -- docker.service)" = no ]',
+        ),
+        (
             UnitState("inactive", "dead", "enabled"),
             "enable_unit docker.service && start_docker nvidia nvidia kata",
-            "unit_is_up docker.service && daemon_json_is_proven",
+            f"{STARTED} && daemon_json_is_proven",
         ),
         (
             ABSENT,
             "enable_unit docker.service && start_docker nvidia nvidia kata",
-            "unit_is_up docker.service && daemon_json_is_proven",
+            f"{STARTED} && daemon_json_is_proven",
         ),
     ],
 )

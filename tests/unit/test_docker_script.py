@@ -25,7 +25,7 @@ PROGRAMS = r"""
 systemctl() {
   echo "systemctl $*" >>/run/calls
   case "$1 $*" in
-    "is-active "*triton*) return 0 ;;
+    "is-active "*triton*) echo "${triton-active}"; return 0 ;;
     "is-active "*) [ -e /run/up ] ;;
     "show "*ConsistsOf*) echo "docker.socket ${part-triton@a.service}" ;;
     "restart "* | "start "*docker.service)
@@ -55,6 +55,9 @@ docker() {
     "exec plain nvidia-smi"*) return 127 ;;
     "exec plain sh"*) echo "sh: can't open /dev/nvidiactl: Operation not permitted"; return 2 ;;
     "exec tiny"*) return 127 ;;
+    "inspect --format "*State.Running*) cat /run/returned ;;
+    "inspect --format "*RestartPolicy*) echo "c1 always"; echo "c2 no"; echo "c3 unless-stopped" ;;
+    "start "*) echo "docker $*" >>/run/calls; return "${starts-0}" ;;
     "inspect "*) for name; do :; done; echo "/$name (image:1)" ;;
   esac
 }
@@ -130,6 +133,52 @@ def test_a_file_that_dockerd_does_not_start_with_goes_back(
     refused = box.folder / f"backups/provision/r1{daemon_json(box)}.refused"
     assert refused.read_text() == NEW
     assert "systemctl start --no-block -- triton@a.service" in calls(box)
+
+
+@pytest.mark.parametrize(
+    ("state", "again"), [("activating", True), ("deactivating", True), ("inactive", False), ("failed", False)]
+)
+def test_an_instance_that_is_still_loading_is_started_again_too(
+    box: Sandbox, state: str, again: bool
+) -> None:
+    change(box, OLD)
+    assert not play(box, f"triton={state}\nallowed=yes outlive=no\nrestart_docker nvidia nvidia").ok
+    assert ("systemctl start --no-block -- triton@a.service" in calls(box)) is again
+
+
+@pytest.mark.parametrize(
+    ("returned", "starts", "called", "said"),
+    [
+        ("true /web", 0, False, ""),
+        ("false /web", 0, True, ""),
+        ("false /web", 1, True, "container c1 did not come back: docker logs c1"),
+        ("Error: No such object: c1", 0, False, "container c1 is not known to Docker any more"),
+    ],
+)
+def test_containers_that_docker_starts_again_are_there_afterwards_or_named(
+    box: Sandbox, returned: str, starts: int, called: bool, said: str
+) -> None:
+    (box.folder / "run/up").touch()
+    (box.folder / "run/returned").write_text(f"{returned}\n")
+    answer = play(
+        box,
+        f'xargs() {{ shift; cat >/dev/null; "$@"; }}\nstarts={starts}\nbring_up_docker restart nvidia nvidia',
+    )
+    assert answer.ok, answer
+    assert ("docker start c1" in calls(box)) is called
+    assert ("docker start c3" in calls(box)) is called
+    assert "docker start c2" not in calls(box)
+    assert said in answer.out
+
+
+def test_a_start_that_is_wanted_does_not_count_against_the_limit(box: Sandbox) -> None:
+    """Three restarts within a minute and dockerd stays down; its daemon.json is not the cause."""
+    assert play(box, "bring_up_docker restart nvidia nvidia").ok
+    said = calls(box)
+    assert said.index("systemctl reset-failed -- docker.service") < said.index(
+        "systemctl restart -- docker.service"
+    )
+    assert "systemctl reset-failed docker.socket" in said
 
 
 def test_dockerd_that_does_not_come_up_with_either(box: Sandbox) -> None:

@@ -55,6 +55,15 @@ SAMPLES = {
     "there is no whole OpenPGP key in https://x/gpg": "check the mirror",
     "Curl error (7): Couldn't connect to server for https://x/repodata/repomd.xml": "cannot reach",
     "Curl error (6): Couldn't resolve host name for https://x/repodata/repomd.xml": "cannot reach",
+    "Error response from daemon: Head https://r/v2/t/manifests/1: no basic auth credentials": "docker login",
+    "unauthorized: authentication required": "docker login",
+    "Error response from daemon: Get https://r/v2/: proxyconnect tcp: dial tcp 10.0.0.1:3128: connect:"
+    " connection refused": "dockerd's proxy",
+    "no matching manifest for linux/arm64/v8 in the manifest list entries": "architecture",
+    "Unable to initialize shared memory key 'triton_python_backend_shm_region_1' to requested size (1048576"
+    " bytes). Error: No space left on device": "raise shm_size",
+    "driver failed programming external connectivity: listen tcp4 10.9.9.9:8000: bind: cannot assign"
+    " requested address": "does not have this address",
     "E: You don't have enough free space in /var/cache/apt/archives/.": "disk is full",
     "  At least 12MB more space needed on the / filesystem.": "disk is full",
     "E: The package nvidia-smi needs to be reinstalled, but I can't find an archive for it.": "reinstreq",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -375,3 +377,99 @@ def test_apt_is_asked_with_its_files_as_planned(shell: str, planned: tuple[str, 
     )
     assert ("Dir::Cache::pkgcache= " in call) == bool(planned)
     assert not (root.folder / "etc/apt/preferences.d").exists()
+
+
+DAMAGED = (
+    ANSWER.replace(
+        b"\n\ndpkg",
+        b"\n\ndamaged\tnvidia-driver-cuda:amd64\t/usr/bin/a\ndamaged\tnvidia-driver-cuda\t/usr/bin/b\n"
+        b"damaged\tlibnvidia-ml1\t/usr/lib/l\ndamaged\tlibnvidia-ml1:i386\t/usr/lib/i\n"
+        b"damaged\tlibnvidia-container1\t/usr/lib/c\ndpkg",
+    ).replace(b"half-configured", b"installed")
+    + b"libnvidia-ml1\tamd64\t580.159.04-1\tinstalled\tinstall\n"
+)
+ALONG = Packages("driver", (ONE,), along=("libnvidia-*",))
+TOOLKIT = Packages("toolkit", (Package("libnvidia-container1", "1.20.0-1"),))
+
+
+def test_packages_whose_files_are_damaged_are_installed_once_more() -> None:
+    """At their versions; what comes along with a set is repaired with it, what another declares is not."""
+    state = Packages.states([ALONG, TOOLKIT], Output(1, DAMAGED))[ALONG.id]
+    change = ALONG.change(state, Planned())
+    assert change is not None
+    assert change.action == "repair"
+    assert change.reason == (
+        "nvidia-driver-cuda: repair, /usr/bin/a and 1 more of its files are not as they came;"
+        " libnvidia-ml1: repair, /usr/lib/l is not as it came"
+    )
+    again = "--reinstall -- nvidia-driver-cuda=580.159.04-1 libnvidia-ml1=580.159.04-1"
+    assert f"apt_install {again}" in change.script
+    assert change.done.endswith("packages_are_whole nvidia-driver-cuda libnvidia-ml1")
+    assert "package:nvidia-driver-cuda:repair" in change.signals
+
+
+def test_a_version_that_changes_brings_new_files() -> None:
+    state = Packages.states([ALONG], Output(1, DAMAGED))[ALONG.id]
+    newer = Packages("driver", (Package(ONE.name, "580.200-1"),), along=ALONG.along)
+    change = newer.change(state, Planned())
+    assert change is not None
+    assert (change.action, "libnvidia-ml1" in change.script) == ("upgrade", False)
+    assert "packages_are_whole" not in change.done
+
+
+def test_a_package_that_comes_along_tells_no_branch() -> None:
+    beside = Packages("driver", (Package("a-580", "580.1-1"),), major=BRANCH, along=("libnvidia-*",))
+    state = {
+        "a-580": PackageState("580.1-1", "installed", True),
+        "libnvidia-egl1": PackageState("1.1.10-1", "installed", False, damaged=("/usr/lib/e",)),
+    }
+    change = beside.change(state, Planned())
+    assert change is not None
+    assert change.needs is None
+
+
+def test_a_hold_of_somebody_else_does_not_keep_a_package_from_repair() -> None:
+    held = {ONE.name: PackageState("580.159.04-1", "installed", True, ours=False, damaged=("/usr/bin/a",))}
+    assert Packages("driver", (ONE,)).change(held, Planned()) is not None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_damaged_files_are_found_without_a_process(shell: str, tmp_path: Path) -> None:
+    info, root = tmp_path / "info", tmp_path / "root"
+    sums = {
+        "whole": b"w",
+        "gone": None,
+        "changed": b"x",
+        "touched": b"t",
+        "share/doc": None,
+        "diverted": None,
+    }
+    info.mkdir()
+    lines = []
+    for name, now in sums.items():
+        came = b"came" if now == b"x" else now or b"g"
+        lines.append(f"{hashlib.md5(came, usedforsecurity=False).hexdigest()}  {str(root)[1:]}/{name}\n")
+        if now is not None:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(now)
+            os.utime(root / name, (100, 100) if name == "whole" else (300, 300))
+    for package in ("a", "b:amd64"):
+        (info / f"{package}.md5sums").write_text("".join(lines))
+        (info / f"{package}.list").touch()
+        os.utime(info / f"{package}.list", (200, 200))
+    (tmp_path / "diversions").write_text(f"{root}/diverted\n{root}/diverted.real\nother\n")
+    script = (
+        script_of(Packages.probe([DRIVER]))
+        .replace("/var/lib/dpkg/info", str(info))
+        .replace("/var/lib/dpkg/diversions", str(tmp_path / "diversions"))
+        .replace("usr/share/", f"{str(root)[1:]}/share/")
+    )
+    head = script[: script.rindex("deb_states ")]
+    ran = subprocess.run([shell, "-c", f"{head}damaged_debs a 'b*' c"], capture_output=True, check=True)
+    assert ran.stderr == b""
+    found = sorted(set(ran.stdout.decode().splitlines()))
+    assert found == [
+        f"damaged\t{package}\t{root}/{name}" for package in ("a", "b:amd64") for name in ("changed", "gone")
+    ]
+    quiet = f"{head}PATH=\nmd5sum() {{ echo x; }}\ndamaged_debs a >/dev/null"
+    assert subprocess.run([shell, "-c", quiet], capture_output=True, check=True).stderr == b""

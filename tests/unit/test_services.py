@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from provision.errors import Refusal
+from provision.plan.plan import STEPS
 from provision.probe import Output
 from provision.resource import ABSENT, Change, Handler, Missing, Planned
-from provision.resources.service import NOT_ENABLEABLE, Service, UnitState
+from provision.resources.service import NOT_ENABLEABLE, RELOAD, Service, UnitState
+from provision.shell import assembled
+from tests.unit.sandbox import SHELLS, Sandbox
 
 ANSWER = b"""\
 Id=docker.service
@@ -15,6 +21,8 @@ LoadState=loaded
 ActiveState=active
 SubState=running
 UnitFileState=enabled
+FragmentPath=/lib/systemd/system/docker.service
+NeedDaemonReload=yes
 
 Id=triton@main.service
 LoadState=loaded
@@ -70,10 +78,10 @@ def unit(active: str = "active", sub: str = "running", enabled: str = "enabled")
 
 def test_the_answer_of_systemctl() -> None:
     assert Service.states([Service(name) for name in UNITS], Output(0, ANSWER)) == {
-        "service:docker.service": UP,
+        "service:docker.service": replace(UP, fragment="/lib/systemd/system/docker.service", stale=True),
         "service:triton@main.service": UnitState("activating", "auto-restart", "disabled"),
         "service:triton@none.service": ABSENT,
-        "service:nvidia-persistenced.service": UnitState("inactive", "dead", "masked"),
+        "service:nvidia-persistenced.service": UnitState("inactive", "dead", "masked", "masked"),
     }
 
 
@@ -110,7 +118,8 @@ def test_a_unit_that_is_not_right(state: UnitState | Missing, action: str, summa
     change = Service("a.service", timeout=90).change(state, Planned())
     assert change is not None
     assert (change.action, change.summary, change.reason) == (action, summary, reason)
-    assert change.done == "unit_is_up a.service"
+    settled = " && not_owed restart-a.service" if action == "start" else ""
+    assert change.done == f"unit_is_up a.service{settled}"
     assert change.script == "enable_unit a.service && start_unit a.service 90"
 
 
@@ -126,17 +135,95 @@ def test_a_masked_unit_is_somebodys_decision(enabled: str) -> None:
     assert "systemctl unmask a.service" in str(caught.value.hint)
 
 
+REWRITTEN = Planned((Change("file:/a", "update", "", "", ""),))
+READER = Service("a.service", reads=("file:/a",))
+RESTART = Handler("restart a.service", on=("file:/a",), script="", covered_by=("service:a.service:start",))
+
+
 @pytest.mark.parametrize(
-    ("sub", "restarted"), [("start-post", True), ("auto-restart", False), ("dead", False)]
+    ("sub", "summary"), [("start-post", "restart"), ("auto-restart", "start"), ("dead", "start")]
 )
-def test_a_unit_that_is_coming_up_with_old_files_is_restarted(sub: str, restarted: bool) -> None:
+def test_a_unit_that_is_coming_up_with_old_files_is_restarted_once(sub: str, summary: str) -> None:
     """A start that waits for a unit which has read its files already does not give it the new ones."""
-    state = UnitState("inactive" if sub == "dead" else "activating", sub, "enabled")
-    service = Service("a.service")
-    handler = Handler(
-        "restart a.service", on=("file:/a",), script="", covered_by=("service:a.service:start",)
-    )
-    changes = [Change("file:/a", "update", "", "", "")]
-    start = service.change(state, Planned(tuple(changes)))
+    state = unit("inactive" if sub == "dead" else "activating", sub)
+    start = READER.change(state, REWRITTEN)
     assert start is not None
-    assert (handler.change(False, Planned((*changes, start))) is not None) is restarted
+    assert (start.action, start.summary) == ("start", f"{summary} a.service")
+    assert RESTART.change(False, Planned((*REWRITTEN.changes, start))) is None
+
+
+def test_a_unit_without_a_file_that_runs_is_told_as_it_is() -> None:
+    state = UnitState("active", "running", "", load="not-found")
+    start = READER.change(state, REWRITTEN)
+    assert start is not None
+    assert (start.action, start.reason) == ("start", "it is active (running), and its unit file is gone")
+
+
+@pytest.mark.parametrize("load", ["bad-setting", "error"])
+def test_a_unit_that_systemd_cannot_read_is_refused_unless_it_is_written_anew(load: str) -> None:
+    state = UnitState("inactive", "dead", "enabled", load=load)
+    with pytest.raises(Refusal, match=f"systemd does not load a.service: {load}"):
+        READER.change(state, Planned())
+    assert READER.change(state, REWRITTEN) is not None
+
+
+@pytest.mark.parametrize(
+    ("planned", "action"), [(Planned(), "reload"), (Planned((Change(RELOAD, "run", "", "", ""),)), None)]
+)
+def test_files_that_systemd_has_not_read_yet_are_read(planned: Planned, action: str | None) -> None:
+    """Without a restart: what runs does so with what was read before."""
+    change = Service("a.service").change(UnitState("active", "running", "enabled", stale=True), planned)
+    assert (change.action if change else None) == action
+    assert change is None or (change.script, change.reloads_systemd) == ("systemctl daemon-reload", True)
+
+
+PROGRAMS = """
+systemctl() {
+  echo "$*" >>/run/calls
+  case "$*" in
+    *SubState*) echo "$sub" ;;
+    is-active*) [ "$met" = yes ] ;;
+    *ConditionResult*) echo "$met" ;;
+    status*) echo "  Condition: start condition failed"; echo "  ConditionPathExists=/x was not met" ;;
+  esac
+}
+journalctl() { :; }
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("sub", "owed", "verb"),
+    [
+        ("start-post", True, "restart"),
+        ("running", True, "restart"),
+        ("start-post", False, "start"),
+        ("auto-restart", False, "restart"),
+        ("dead", False, "start"),
+    ],
+)
+def test_a_start_of_a_unit_that_is_owed_a_restart_restarts_it(
+    tmp_path: Path, shell: str, sub: str, owed: bool, verb: str
+) -> None:
+    """Also where a run was cut after it had written the files, or the unit moved on since the plan."""
+    box = Sandbox.make(tmp_path, shell)
+    note = tmp_path / "lib/provision/owed/restart-a.service"
+    if owed:
+        note.parent.mkdir(parents=True)
+        note.touch()
+    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift; "$@"; }}\nrun=/run; sub={sub} met=yes\n'
+    assert box.sh(f"{script}start_unit a.service 5").ok
+    calls = (tmp_path / "run/calls").read_text().splitlines()
+    assert f"{verb} -- a.service" in calls
+    assert calls.index("reset-failed -- a.service") < calls.index(f"{verb} -- a.service")
+    assert not note.exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_condition_that_keeps_a_unit_down_is_told(tmp_path: Path, shell: str) -> None:
+    box = Sandbox.make(tmp_path, shell)
+    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift; "$@"; }}\nrun=/run; sub=dead met=no\n'
+    answer = box.sh(f"{script}start_unit a.service 5")
+    assert answer.exit_code == 1
+    assert "ConditionPathExists=/x was not met" in answer.out
+    assert "a.service was not started: a condition in its unit files is not met" in answer.err

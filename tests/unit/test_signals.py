@@ -21,6 +21,7 @@ VARIANTS: tuple[dict[str, dict[str, Any]], ...] = (
     {},
     {"driver": {"source": "archive", "version": None, "repo": None, "branch": 535}},
     {"docker": {"daemon": {}}},
+    {"docker": {"daemon": {"data-root": "/data"}}},
     {"docker": {"source": "docker", "repo": REPO}},
     {"docker": {"packages": {"moby-engine": None}}},
 )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from debian.debian_support import Version
 
 from provision.probe import Output, Probe, words
-from provision.resource import ABSENT, Missing, Planned
+from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.file import File
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
 
@@ -35,12 +35,14 @@ class PackageState:
 
     :ivar held: whether it is on hold.
     :ivar ours: whether that hold is ours.
+    :ivar damaged: its files that are gone, or have other content than they came with.
     """
 
     version: str
     status: str
     held: bool
     ours: bool = True
+    damaged: tuple[str, ...] = ()
 
 
 DebState = Mapping[str, PackageState | Missing]
@@ -63,8 +65,10 @@ class Packages(PackageSet[DebState]):
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
-        names = sorted({name for r in resources for name in r.names})
-        return Probe("packages", words("deb_states", *names), ("shell/apt_state.sh",), in_place=True)
+        whole = {name for r in resources for name in (*(p.name for p in r.packages), *r.along)}
+        names = sorted({name for r in resources for name in r.names} | whole)
+        script = words("deb_states", " ".join(sorted(whole)), *names)
+        return Probe("packages", script, ("shell/apt_state.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, DebState]:
@@ -77,18 +81,30 @@ class Packages(PackageSet[DebState]):
         head, _, text = f"\n{answer.out}".partition("\n\n")
         ours = head.split("\n")
         rows = [line.split("\t") for line in text.splitlines()]
-        native = next((architecture for name, architecture, *_ in rows if name == "dpkg"), None)
+        native = next((row[1] for row in rows if row[0] == "dpkg"), None)
         if native is None:
             raise ValueError(f"dpkg-query does not know dpkg: {answer.err.strip()}")
+        damaged: dict[str, dict[str, None]] = {}  # in order; a glob may name a package once more
+        for _, package, path in (row for row in rows if row[0] == "damaged"):
+            name, _, architecture = package.partition(":")
+            if architecture in ("", native):
+                damaged.setdefault(name, {})[path] = None
         known: dict[str, PackageState] = {}
-        for name, architecture, version, status, want in rows:
+        for name, architecture, version, status, want in (row for row in rows if row[0] != "damaged"):
             if status not in ("not-installed", "config-files") and architecture in (native, "all"):
-                known[name] = PackageState(version, status, want == "hold", ours=name in ours)
-        return {r.id: r._own(known) for r in resources}
+                known[name] = PackageState(
+                    version, status, want == "hold", name in ours, tuple(damaged.get(name, ()))
+                )
+        declared = {p.name for r in resources for p in r.packages}
+        return {r.id: r._own(known, declared) for r in resources}
 
-    def _own(self, known: Mapping[str, PackageState]) -> DebState:
-        globs = self.major.others if self.major else ()
-        others = {n: s for n, s in known.items() if any(fnmatchcase(n, glob) for glob in globs)}
+    def _own(self, known: Mapping[str, PackageState], declared: Collection[str]) -> DebState:
+        others = {n: s for n, s in known.items() if self._tells_major(n)}
+        others |= {
+            name: now
+            for name, now in known.items()
+            if now.damaged and name not in declared and any(fnmatchcase(name, glob) for glob in self.along)
+        }
         return {**others, **{p.name: known.get(p.name, ABSENT) for p in self.packages}}
 
     def bare(self) -> DebState:
@@ -103,7 +119,7 @@ class Packages(PackageSet[DebState]):
         if now.status != "installed":
             return Move(package, "repair", f", dpkg left it {now.status}", old)
         if package.accepts(now.version):
-            return None
+            return Move(package, "repair", _damage(now.damaged), old) if now.damaged else None
         verb = "upgrade" if package.is_newer_than(now.version) else "downgrade"
         return Move(package, verb, f" from {now.version}", old)
 
@@ -117,11 +133,45 @@ class Packages(PackageSet[DebState]):
         return now.version if isinstance(now, PackageState) and now.held and not now.ours else ""
 
     def versions(self, state: DebState) -> Iterable[tuple[str, str]]:
-        return ((name, now.version) for name, now in state.items() if isinstance(now, PackageState))
+        known = {p.name for p in self.packages}
+        return (
+            (name, now.version)
+            for name, now in state.items()
+            if isinstance(now, PackageState) and (name in known or self._tells_major(name))
+        )
 
-    def arguments(self, state: DebState, moves: Sequence[Move]) -> list[str]:  # noqa: ARG002
+    def _tells_major(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in (self.major.others if self.major else ()))
+
+    def moves(self, state: DebState) -> list[Move]:
+        """As of any set; and what comes along with damaged files is installed once more at its version."""
+        own, moves = {p.name for p in self.packages}, super().moves(state)
+        if any(move.verb in ("upgrade", "downgrade") for move in moves):
+            return moves  # which brings new files
+        along = [
+            Move(Package(name, now.version), "repair", _damage(now.damaged), (now.version,))
+            for name, now in state.items()
+            if name not in own and isinstance(now, PackageState) and now.damaged
+        ]
+        return [*moves, *along]
+
+    def _damaged(self, state: DebState) -> list[str]:
+        """Packages with damaged files, which are installed once more."""
+        repaired = (move.package.name for move in self.moves(state) if move.verb == "repair")
+        found = ((name, state[name]) for name in repaired)
+        return [name for name, now in found if isinstance(now, PackageState) and now.damaged]
+
+    def change(self, state: DebState, planned: Planned) -> Change | None:
+        """As of any set; packages with damaged files have to be whole after it, too."""
+        change, damaged = super().change(state, planned), self._damaged(state)
+        if change is None or not damaged:
+            return change
+        return replace(change, done=f"{change.done} && {words('packages_are_whole', *damaged)}")
+
+    def arguments(self, state: DebState, moves: Sequence[Move]) -> list[str]:
         """Those of ``apt-get install``. Only packages that move are named."""
         flags = ["--allow-downgrades"] if any(move.verb == "downgrade" for move in moves) else []
+        flags += ["--reinstall"] if self._damaged(state) else []
         return [*flags, "--", *(self.selector(move.package) for move in moves)] if moves else []
 
     def installation(self, arguments: Sequence[str], stream: str) -> list[str]:  # noqa: ARG002
@@ -148,6 +198,12 @@ class Packages(PackageSet[DebState]):
             _held_by_others(text),
             "".join(f"{_words(match)}\n" for match in (*removed, *others)),
         )
+
+
+def _damage(paths: Sequence[str]) -> str:
+    if len(paths) > 1:
+        return f", {paths[0]} and {len(paths) - 1} more of its files are not as they came"
+    return f", {paths[0]} is not as it came"
 
 
 def _words(match: re.Match[str]) -> str:

@@ -202,6 +202,7 @@ def package_resource(
     remarks: tuple[str, ...] = (),
     proof: str = "",
     signals: tuple[tuple[str, Signal], ...] = (),
+    along: tuple[str, ...] = (),
     shell: tuple[str, ...] = (),
 ) -> Packages | RpmPackages:
     """Packages that are installed together, by the host's package manager.
@@ -210,7 +211,7 @@ def package_resource(
     :param major: see :class:`provision.resources.packages.sets.PackageSet`, and what follows likewise.
     :param shell: files with the functions that ``proof`` calls.
     """
-    both = (name, packages, hold, major, why, remarks, proof, signals)
+    both = (name, packages, hold, major, why, remarks, proof, signals, along)
     if facts.family == "rhel":
         return RpmPackages(*both, stream or "", (DNF, *shell))
     return Packages(*both, (APT, *shell))

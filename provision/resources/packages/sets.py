@@ -97,7 +97,8 @@ class Move:
     def diff(self) -> str:
         """The old versions and the new one, a line each."""
         gone = "".join(f"-{self.package.name} {old}\n" for old in self.old)
-        return f"{gone}+{self.package.name} {self.package.version or '(newest)'}\n"
+        new = self.package.version or (self.old[-1] if self.verb == "repair" else "(newest)")
+        return f"{gone}+{self.package.name} {new}\n"
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class PackageSet(Resource[State]):
     :ivar signals: what it tells the handlers of other roles, by the verb of a package that moves; the empty
         verb is for every change of the set.
     :ivar shell: the files whose functions its change calls.
+    :ivar along: globs of further packages that come with the set, and whose files have to be as they came.
     """
 
     name: str
@@ -149,6 +151,7 @@ class PackageSet(Resource[State]):
     remarks: tuple[str, ...] = ()
     proof: str = ""
     signals: tuple[tuple[str, Signal], ...] = ()
+    along: tuple[str, ...] = ()
     manager: ClassVar[str]
     unheld: ClassVar[str]
     unhold: ClassVar[str]
@@ -278,7 +281,8 @@ class PackageSet(Resource[State]):
         ]
 
     def _refuse_foreign_holds(self, state: State, moves: Sequence[Move]) -> None:
-        held = [(m.package, self.foreign_hold(m.package, state)) for m in moves]
+        # A package that is only repaired stays at the version at which it is held.
+        held = [(m.package, self.foreign_hold(m.package, state)) for m in moves if m.verb != "repair"]
         theirs = [(package, version) for package, version in held if version]
         if theirs:
             package, version = theirs[0]

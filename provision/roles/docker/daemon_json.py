@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from provision.probe import Output, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Signal, names_of
-from provision.resources.file import File, FileState, OfPaths, checksum, content_of
-from provision.roles.docker.daemon_options import needs_restart
-from provision.roles.docker.flags import UNIT_FILES, conflict
+from provision.probe import Output, Probe, quote, words
+from provision.resource import ABSENT, Change, Missing, Planned, RenderedFile, Resource, Signal, names_of
+from provision.resources.file import FILE_STATE, File, FileState, checksum, content_of, parse_paths
+from provision.resources.signals import DOCKER_STORE_MOVED
+from provision.roles.docker.daemon_options import moves_the_store, needs_restart
+from provision.roles.docker.flags import SHELL as FLAGS
+from provision.roles.docker.flags import conflict
 from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
 from provision.roles.docker.merge import Merged, Path, differences, merge
-from provision.roles.docker.text import DAEMON_JSON, as_text, equal, parse
+from provision.roles.docker.text import BOM, DAEMON_JSON, as_text, equal, parse
 
 RESTART = Signal("docker:restart")
 """dockerd takes daemon.json over only when it starts."""
@@ -25,6 +27,9 @@ RELOAD = Signal("docker:reload")
 
 LIVE_RESTORE = Signal("docker:live-restore")
 """Containers outlive dockerd with the new file."""
+
+FILES_BELOW = "== daemon.json"
+"""The line between the unit's files and our paths in the answer to the probe."""
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)
 
@@ -36,15 +41,19 @@ _SECRETS = re.compile(
 
 @dataclass(frozen=True)
 class DaemonJsonState:
-    """daemon.json on the host, and what is remembered of it."""
+    """daemon.json on the host, and what is remembered of it.
+
+    :ivar unit_files: the files of docker.service, which give dockerd's flags.
+    """
 
     file: FileState | Missing = ABSENT
     memory: FileState | Missing = ABSENT
     pending: FileState | Missing = ABSENT
+    unit_files: str = ""
 
 
 @dataclass(frozen=True)
-class DaemonJson(OfPaths[DaemonJsonState]):
+class DaemonJson(Resource[DaemonJsonState]):
     """Keys that must be in daemon.json; all other keys of the file stay as they are.
 
     A change signals RESTART or RELOAD, whichever makes dockerd take it over, and LIVE_RESTORE if containers
@@ -66,13 +75,23 @@ class DaemonJson(OfPaths[DaemonJsonState]):
         document = merge({}, (), self.declared, self.initial).document
         return RenderedFile(DAEMON_JSON, as_text(document), "0644")
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file, and what is remembered of it."""
-        return PATHS
+    @classmethod
+    def probe(cls, resources: Sequence[DaemonJson]) -> Probe:  # noqa: ARG003
+        """Read the unit's files, then daemon.json and what is remembered of it."""
+        script = f"docker_unit_files; echo {quote(FILES_BELOW)}; {words('path_states', *PATHS)}"
+        return Probe("daemon-json", script, (FLAGS, FILE_STATE), in_place=True)
 
-    def seen(self, found: Mapping[str, FileState | Missing]) -> DaemonJsonState:
-        return DaemonJsonState(*(found[path] for path in PATHS))
+    @classmethod
+    def states(cls, resources: Sequence[DaemonJson], answer: Output) -> Mapping[str, DaemonJsonState]:
+        """Its state.
+
+        :raises ValueError: as :func:`parse_paths`.
+        """
+        units, _, files = answer.stdout.partition(f"{FILES_BELOW}\n".encode())
+        found = parse_paths(PATHS, replace(answer, stdout=files))
+        text = units.decode("utf-8", "backslashreplace")
+        file, memory, pending = (found[path] for path in PATHS)
+        return {r.id: DaemonJsonState(file, memory, pending, text) for r in resources}
 
     def bare(self) -> DaemonJsonState:
         return DaemonJsonState()
@@ -80,14 +99,17 @@ class DaemonJson(OfPaths[DaemonJsonState]):
     def change(self, state: DaemonJsonState, planned: Planned) -> Change | None:
         """Write the merged document if it means something else than the present one.
 
-        :raises Refusal: if the present file cannot be read as one JSON object.
+        :raises Refusal: if the present file cannot be read as one JSON object, or dockerd would not start
+            with it: a key is given as a flag, too.
         """
         there = content_of(DAEMON_JSON, state.file)
         existing = {} if there is None else parse(there)
         memory = recall(there, state.memory, state.pending)
         merged = merge(existing, memory.settings, self.declared, self.initial)
-        if not isinstance(state.file, Missing) and equal(merged.document, existing):
-            return self._remember(there or b"", memory, merged)
+        if refusal := conflict(state.unit_files, merged.document):
+            raise refusal
+        if there and equal(merged.document, existing):
+            return self._take_back(there, merged, state) or self._remember(there, memory, merged)
         content = as_text(merged.document, there or b"")
         write = File.edited(DAEMON_JSON, content, state.file).change(state.file, planned)
         return write and self._with_memory(write, content, existing, merged)
@@ -100,6 +122,8 @@ class DaemonJson(OfPaths[DaemonJsonState]):
         verbs = [f"set {', '.join(changed)}"] * bool(changed) + [f"remove {', '.join(gone)}"] * bool(gone)
         memory = as_memory(merged.settings, content)
         signals = [RESTART if needs_restart(existing, merged.document) else RELOAD]
+        if moves_the_store(existing, merged.document):
+            signals.append(DOCKER_STORE_MOVED)
         if merged.document.get("live-restore") is True:
             signals.append(LIVE_RESTORE)
         steps = [
@@ -118,7 +142,21 @@ class DaemonJson(OfPaths[DaemonJsonState]):
             script=_in_turn(steps),
             done=f"{write.done} && {_remembers(memory)}",
             signals=names_of(signals),
-            preview=UNIT_FILES,
+        )
+
+    def _take_back(self, there: bytes, merged: Merged, state: DaemonJsonState) -> Change | None:
+        """The file as it is, where others than root may write it, or an engine may stumble over its mark."""
+        content = there.removeprefix(BOM)
+        write = File.edited(DAEMON_JSON, content, state.file).change(state.file, Planned())
+        if write is None:
+            return None
+        text = as_memory(merged.settings, content)
+        steps = [_fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
+        return replace(
+            write,
+            diff="",
+            script=_in_turn([write.script.strip(), *steps]),
+            done=f"{write.done} && {_remembers(text)}",
         )
 
     def _remember(self, content: bytes, memory: Memory, merged: Merged) -> Change | None:
@@ -136,15 +174,6 @@ class DaemonJson(OfPaths[DaemonJsonState]):
             ),
             done=_remembers(text),
         )
-
-    def refine(self, change: Change, answer: Output) -> Change:
-        """Compare with the flags that the unit starts dockerd with.
-
-        :raises Refusal: if a key is given as a flag, too: dockerd would not start.
-        """
-        if refusal := conflict(answer.out, self.declared):
-            raise refusal
-        return change
 
 
 def _fed(command: str, content: bytes) -> str:

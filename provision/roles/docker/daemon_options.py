@@ -44,6 +44,9 @@ RESET_BY_RELOAD = frozenset(
 LIVE_FEATURES = frozenset({"buildkit"})
 """Features that are read whenever they are asked for; cdi and the image store are set up at start."""
 
+STORE = frozenset({"data-root", "graph", "storage-driver", "userns-remap"})
+"""Keys with another value of which dockerd has other images and containers."""
+
 _KEYS = {
     "text": """api-cors-header bip bip6 bridge cgroup-parent cluster-advertise cluster-store containerd
         containerd-namespace containerd-plugin-namespace data-root default-cgroupns-mode default-gateway
@@ -98,6 +101,18 @@ def needs_restart(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         and RESET_BY_RELOAD.issuperset(gone)
         and _features_are_live(old.get("features"), new.get("features"))
     )
+
+
+def moves_the_store(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether dockerd does not know its images and containers any more when it goes from one to the other."""
+    changed, gone = differences(old, new)
+    before, after = (_features(document).get("containerd-snapshotter") for document in (old, new))
+    return not STORE.isdisjoint((*changed, *gone)) or bool(before) != bool(after)
+
+
+def _features(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = document.get("features")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _features_are_live(old: Any, new: Any) -> bool:

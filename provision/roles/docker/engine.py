@@ -32,6 +32,7 @@ class EngineState:
     :ivar snap: where the snap of Docker is, or empty.
     :ivar podman: the ``docker`` command that is podman, or empty.
     :ivar context: what root's docker commands talk to, if that is not the engine of the host.
+    :ivar hidden: programs of packages, and those that are found before them: ``/usr/bin/runc by …``.
     :ivar asked: whether the host was asked; there are plans without one.
     """
 
@@ -42,6 +43,7 @@ class EngineState:
     snap: str = ""
     podman: str = ""
     context: str = ""
+    hidden: tuple[str, ...] = ()
     asked: bool = True
 
 
@@ -80,11 +82,13 @@ class Engine(Single[EngineState]):
         return None
 
     def notes(self, state: EngineState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """Rootless engines beside the one of the host."""
-        return [
+        """Rootless engines beside the one of the host, and programs in place of the packages'."""
+        rootless = [
             f"{_user(folder)} also runs a Docker of its own (rootless); it is not managed"
             for folder in state.rootless
         ]
+        hidden = (line.partition(" by ")[::2] for line in state.hidden)
+        return [*rootless, *(f"{by} is found before {own}, which a package brought" for own, by in hidden)]
 
 
 def engine_here(answer: Output) -> EngineState:
@@ -101,6 +105,7 @@ def engine_here(answer: Output) -> EngineState:
         snap="".join(found.get("snap", ())[:1]),
         podman="".join(found.get("podman", ())[:1]),
         context=context[1] if context and context[1] != "default" else "",
+        hidden=tuple(dict.fromkeys(found.get("hidden", ()))),
     )
 
 

@@ -1,7 +1,7 @@
 """The flags that systemd starts dockerd with, and the keys of daemon.json that they collide with.
 
-dockerd does not start if an option is given both as a flag and in daemon.json; only ``runtimes`` are merged
-(moby, daemon/config, findConfigurationConflicts), and there one name cannot mean two programs.
+dockerd does not start if an option is given both as a flag and in daemon.json; only ``runtimes`` may be
+(moby, daemon/config, findConfigurationConflicts, skipDuplicates).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Flag:
     file: str
 
 
-def conflict(answer: str, declared: Mapping[str, Any]) -> Refusal | None:
-    """Why dockerd would not start with the keys ``declared``, from the answer to :data:`UNIT_FILES`."""
+def conflict(answer: str, document: Mapping[str, Any]) -> Refusal | None:
+    """Why dockerd would not start with this daemon.json, from the answer to :data:`UNIT_FILES`."""
     for flag in flags(answer):
         if flag.key == "config-file" and flag.value != DAEMON_JSON:
             return Refusal(
@@ -84,15 +84,11 @@ def conflict(answer: str, declared: Mapping[str, Any]) -> Refusal | None:
                 f" it does not read {DAEMON_JSON}",
                 hint=f"move its content to {DAEMON_JSON}, and take {flag.written} out of {flag.file}",
             )
-        what, collides = flag.key, flag.key in declared
-        if flag.key == "runtimes":
-            name = flag.value.partition("=")[0]
-            what, collides = f"runtime {name}", name in (declared.get("runtimes") or {})
-        if collides:
+        if flag.key in document and flag.key != "runtimes":
             return Refusal(
-                f"{flag.file} starts dockerd with {flag.written}, and {DAEMON_JSON} is to set {what}:"
+                f"{flag.file} starts dockerd with {flag.written}, and {DAEMON_JSON} has {flag.key}:"
                 " with both, dockerd does not start",
-                hint=f"take {flag.written} out of {flag.file}, or {what} out of the settings",
+                hint=f"take {flag.written} out of {flag.file}; or take {flag.key} out of {DAEMON_JSON}",
             )
     return None
 

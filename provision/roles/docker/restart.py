@@ -10,6 +10,7 @@ from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
 from provision.resources.dockerd import DOCKERD
 from provision.resources.service import STARTS, Service, UnitState
+from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.roles.docker.daemon_json import LIVE_RESTORE
 from provision.roles.docker.engine import SHELL
 from provision.roles.docker.text import DAEMON_JSON
@@ -47,8 +48,10 @@ class DockerService(Service):
         :raises Refusal: if somebody masked it.
         """
         change = super().change(state, planned)
-        if change is None or change.action not in STARTS:
-            return change and replace(change, script=f"enable_unit {quote(self.unit)}")
+        if change is None or change.action == "reload":
+            return change
+        if change.action not in STARTS:
+            return replace(change, script=f"enable_unit {quote(self.unit)}")
         return replace(
             change,
             script=f"enable_unit {quote(self.unit)} && start_docker {words(*self.runtimes)}",
@@ -80,7 +83,7 @@ class DockerRestart(Handler):
         if change is None:
             return None
         rewritten = planned.positions((f"file:{DAEMON_JSON}",))
-        outlive = "as now"
+        outlive, lost = "as now", planned.positions((DOCKER_STORE_MOVED.name,))
         if rewritten:
             outlive = "yes" if planned.positions(names_of((LIVE_RESTORE,))) else "no"
         causes = {planned.changes[index].resource for index in self.causes(planned)}
@@ -88,7 +91,11 @@ class DockerRestart(Handler):
             change,
             script=f"outlive={quote(outlive)} allowed={'yes' if self.allowed else 'no'}; {self.script}",
             causes=tuple(name for name in self.holds_back if name in causes),
-            preview=Probe("", words("restart_preview", outlive), ("docker/restart_preview.sh",)),
+            preview=Probe(
+                "",
+                words("restart_preview", outlive, *(["lost"] * bool(lost))),
+                ("docker/restart_preview.sh",),
+            ),
         )
 
     def refine(self, change: Change, answer: Output) -> Change:
@@ -117,6 +124,8 @@ def _effects(found: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
         if unit:
             stopping.append(f"{container} stops, and {unit} starts it again")
             units = [other for other in units if other != unit]
+        elif "lost" in found:
+            stopping.append(f"{container} stops, and Docker does not know it any more")
         elif outlives:
             kept.append(f"{container} keeps running (live-restore)")
         elif policy in ("always", "unless-stopped"):

@@ -73,6 +73,10 @@ class DockerSettings(Settings):
     @field_validator("daemon")
     @classmethod
     def _dockerd_takes_them(cls, daemon: dict[str, Any]) -> dict[str, Any]:
+        if "default-runtime" in daemon:
+            raise ImpossibleError(
+                "default-runtime has a setting of its own", hint="use docker.default_runtime: nvidia or runc"
+            )
         found = [
             InitErrorDetails(
                 type="value_error",
@@ -177,7 +181,14 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     packages = tuple(Package(name, version) for name, version in packages_of(settings, facts).items())
     daemon = daemon_of(settings)
     runtimes = tuple(daemon.declared["runtimes"])
-    installed = package_resource(facts, "docker", packages, hold=settings.hold, signals=(("", DOCKER_MOVED),))
+    installed = package_resource(
+        facts,
+        "docker",
+        packages,
+        hold=settings.hold,
+        signals=(("", DOCKER_MOVED),),
+        along=("containerd", "docker-cli", "runc"),
+    )
     return [
         engine_of(settings, facts),
         *(_source(settings, facts) if _from_docker(settings, facts) else ()),

@@ -17,6 +17,9 @@ from provision.shell import constant
 
 DAEMON_JSON = constant("docker/daemon_json.sh", "daemon_json")
 
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark that some editors begin a file with."""
+
 _HINT = f"repair {DAEMON_JSON} by hand or move it away; it is never overwritten while it cannot be read"
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]', re.DOTALL)
 _INDENT = re.compile(r"\{[^\S\n]*\n([ \t]+)\"")
@@ -49,16 +52,12 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def _decoded(content: bytes) -> str:
-    if not content.strip():
-        size = "has 0 bytes" if not content else "is empty"
-        raise Refusal(f"{DAEMON_JSON} {size}, which dockerd refuses", hint=_HINT)
-    if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise Refusal(
-            f"{DAEMON_JSON}:1: not JSON: it begins with a byte order mark, which dockerd refuses",
-            hint="save it as UTF-8 without BOM; it is never overwritten while it cannot be read",
-        )
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Refusal(f"{DAEMON_JSON}:1: it is UTF-16, and dockerd reads UTF-8", hint=_HINT)
+    # Some engines read past the mark and take an empty file for {}, others refuse both.
+    content = content.removeprefix(BOM)
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8") if content.strip() else "{}"
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise Refusal(f"{DAEMON_JSON}:{line}: not UTF-8: byte {error.start}", hint=_HINT) from error

@@ -229,6 +229,7 @@ def _packages(
             remarks=tuple(filter(None, remarks)),
             proof=f"driver_is_branch {settings.branch}",
             signals=tuple((verb, DRIVER_MOVED) for verb in VERBS),
+            along=("libcuda1", "libnvidia-*", "nvidia-*"),
             shell=("driver/library.sh", BUILD),
         ),
         FabricManager(family, manager, chosen.proof, hold=settings.hold),

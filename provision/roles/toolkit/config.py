@@ -139,14 +139,15 @@ class ConfigToml(OfPaths[FileState | Missing]):
         return ABSENT
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
-        """Set the keys that have another value.
+        """Set the keys that have another value; take it back from others who may write it.
 
         :raises Refusal: if the present file cannot be read as TOML.
         """
-        content = content_of(CONFIG_TOML, state) or b""
+        there = content_of(CONFIG_TOML, state)
+        content = there or b""
         changes = differing(read(content), self.keys)
         if not changes:
-            return None
+            return None if there is None else File.edited(CONFIG_TOML, there, state).change(state, planned)
         write = File.edited(CONFIG_TOML, with_keys(content, changes), state).change(state, planned)
         return write and replace(
             write,

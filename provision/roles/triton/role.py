@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -10,18 +11,21 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from provision.errors import Refusal
 from provision.facts import Facts
+from provision.probe import words
 from provision.render import render
 from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
 from provision.resources.gpus_in_containers import CONTAINERS, GpusInContainers
 from provision.resources.image import Image
 from provision.resources.other_units import UNITS, NoOtherUnits
-from provision.resources.service import Service
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
+from provision.roles.triton.arguments import options, unit_sets
+from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
 from provision.shell import constant
 
-GATE = "/usr/local/lib/provision/triton-gpu-gate"
+GATE = constant(INSTANCES, "gpu_gate")
+MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 CANARY = "/usr/local/share/provision/triton"
 ENVIRONMENT = "/etc/triton/{}.env"
@@ -64,7 +68,7 @@ class Instance(Settings):
     """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
     expect: list[Text] = []
     """Models that must be READY; verification looks for them."""
-    address: str = Field(default="127.0.0.1", pattern=r"^[0-9a-fA-F.:]+$")
+    address: str = "127.0.0.1"
     """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
     """Port of the host for HTTP; every instance of a host needs three of its own."""
@@ -104,6 +108,41 @@ class Instance(Settings):
         if parts["tag"] == "latest" and not parts["digest"]:
             raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
         return image
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ImpossibleError(
+                f"{address!r} is not an IP address",
+                hint="as 127.0.0.1, 0.0.0.0, ::1, or an address of the host",
+            ) from None
+        if "%" in address:
+            raise ImpossibleError(f"{address!r} names an interface", hint="give the address without %…")
+        return address
+
+    @model_validator(mode="after")
+    def _args_leave_the_unit_its_own(self) -> Instance:
+        for option, value in options(self.args):
+            if says := unit_sets(option, value):
+                raise ImpossibleError(f"args: {option}: {says[0]}", hint=says[1])
+        missing = [model for model in self.expect if self.explicit and not self._loads(model)]
+        if missing:
+            raise ImpossibleError(
+                f"expect: {missing[0]}: with --model-control-mode=explicit Triton loads no model by itself",
+                hint=f"args: --load-model={missing[0]}",
+            )
+        return self
+
+    @property
+    def explicit(self) -> bool:
+        """Whether Triton loads only the models that its command names."""
+        return ("--model-control-mode", "explicit") in options(self.args)
+
+    def _loads(self, model: str) -> bool:
+        return any(o == "--load-model" and value in (model, "*") for o, value in options(self.args))
 
     @property
     def ports(self) -> dict[str, int]:
@@ -162,16 +201,17 @@ def models_of(name: str, instance: Instance) -> str:
 
 
 def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
-    """Images; no other instance; what all share, the files of each, a reload of systemd, then each server.
+    """Images; what all share, the files of each, a reload of systemd, then each server; no other instance.
 
     Images come first, so that a pull that fails leaves all servers as they are, and able to start again.
+    Instances that the settings no longer name come last, when those that may take their place are up.
     """
-    found: list[AnyResource] = [
-        *(Image(image) for image in dict.fromkeys(server.image for server in settings.servers.values())),
-        NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,)),
-    ]
+    others = NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,))
     if not settings.servers:
-        return [*found, GpusInContainers("triton")]
+        return [others, GpusInContainers("triton")]
+    found: list[AnyResource] = [
+        *(Image(image) for image in dict.fromkeys(server.image for server in settings.servers.values()))
+    ]
     found += _shared(any(instance.canary for instance in settings.servers.values()))
     for name, instance in settings.servers.items():
         if instance.gpus != "none" and not facts.gpus:
@@ -179,16 +219,17 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
                 f"triton instance {name} wants GPUs, and there is none on the PCI bus",
                 hint="gpus: none serves on the CPU",
             )
-        found += _files(name, instance)
+        found += _files(name, instance, len(facts.gpus))
     units = tuple(f"file:{unit_file(name)}" for name in settings.servers)
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
     for name, instance in settings.servers.items():
         found += _server(name, instance)
-    return [*found, GpusInContainers("triton")]
+    return [*found, others, GpusInContainers("triton")]
 
 
 def _shared(canary: bool) -> Iterator[AnyResource]:
     yield File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755")
+    yield File(MOUNTS_GATE, render("triton/mounts-gate.j2").encode(), mode="0755")
     yield File(READY, render("triton/wait-ready.j2").encode(), mode="0755")
     if canary:
         folder = f"{CANARY}/{CANARY_MODEL}"
@@ -196,41 +237,65 @@ def _shared(canary: bool) -> Iterator[AnyResource]:
         yield File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode())
 
 
-def _files(name: str, instance: Instance) -> Iterator[AnyResource]:
+def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
     environment = render("triton/env.j2", env=secret).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
     yield File(environment_file(name), environment, mode="0600", sensitive=True)
-    yield File(unit_file(name), _unit(name, instance).encode())
+    yield UnitFile(
+        unit_file(name),
+        _unit(name, instance).encode(),
+        unit=unit_of(name),
+        address=instance.address,
+        ports=tuple(instance.ports.items()),
+        selection=selection_of(instance),
+        gpus=gpus,
+        beside=f"file:{environment_file(name)}",
+    )
 
 
 def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
-    unit, seconds = unit_of(name), instance.ready_timeout + 60
-    read = [environment_file(name), unit_file(name)]
+    unit, seconds, ports = unit_of(name), instance.ready_timeout + 60, tuple(instance.ports.values())
+    read = [environment_file(name)]
     if instance.canary:
         read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    yield Service(unit, timeout=seconds)
-    yield Handler(
+    files = tuple(f"file:{path}" for path in read)
+    yield Server(
+        unit,
+        timeout=seconds,
+        reads=(*files, f"file:{unit_file(name)}"),
+        file=unit_file(name),
+        ports=ports,
+    )
+    yield ServerRestart(
         f"restart {unit}",
-        on=tuple(f"file:{path}" for path in read),
-        script=f"restart_unit {unit} {seconds}",
+        on=(*files, command_signal(unit)),
+        script=words("serve", "restart_unit", unit, str(seconds), *map(str, ports)),
         covered_by=(f"service:{unit}:start",),
+        unit=unit,
+        seconds=seconds,
+        ports=ports,
     )
     # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
     yield Handler(
         f"wait for {unit}",
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
-        script=f"start_unit {unit} {seconds}",
+        script=words("start_unit", unit, str(seconds)),
         covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
     )
 
 
+def selection_of(instance: Instance) -> str:
+    """The GPUs of an instance, as the NVIDIA runtime and the gate take them."""
+    return instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus))
+
+
 def _unit(name: str, instance: Instance) -> str:
-    stop = instance.exit_timeout + 15
+    stop, label = instance.exit_timeout + 15, constant(CONTAINERS, "instance_label")
     return render(
         "triton/triton@.service.j2",
         name=name,
-        label=constant(CONTAINERS, "instance_label"),
+        label=label,
         instance=instance,
         steering={key: value for key, value in instance.env.items() if STEERING.fullmatch(key)},
         container=container_of(name),
@@ -240,7 +305,13 @@ def _unit(name: str, instance: Instance) -> str:
         published=f"[{instance.address}]" if ":" in instance.address else instance.address,
         gate=GATE,
         ready=READY,
-        selection=instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus)),
+        mounts_gate=MOUNTS_GATE,
+        paths=[
+            models_of(name, instance),
+            *(m.partition(":")[0] for m in instance.mounts if re.match("/.*:", m)),
+        ],
+        loads=[CANARY_MODEL] if instance.canary and instance.explicit else [],
+        selection=selection_of(instance),
         stop_timeout=stop,
         unit_stop_timeout=stop + 15,
         start_timeout=instance.ready_timeout + 30,

@@ -1,0 +1,213 @@
+"""The unit of a Triton server: its file, and its start and restart, which may stop others."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from provision.errors import Refusal
+from provision.probe import Output, Probe, by_word, words
+from provision.resource import Change, Handler, Missing, Planned, Resource
+from provision.resources.file import FILES, File, FileState
+from provision.resources.service import Service, UnitState, masked
+from provision.roles.triton.listening import Address, listening
+from provision.shell import constant
+
+SERVE = "triton/serve.sh"
+INSTANCES = "triton/instances.sh"
+
+MARK = constant("shell/own_units.sh", "unit_mark")
+
+_COMMAND = re.compile(rb"^ExecStart=(?:.*\\\n)*.*$", re.MULTILINE)
+
+Ports = tuple[tuple[str, int], ...]
+"""Setting and port of each port of the host that an instance publishes."""
+
+
+def command_signal(unit: str) -> str:
+    """What a change of a unit's file signals if a running container has another command than the new one."""
+    return f"command of {unit}"
+
+
+@dataclass(frozen=True)
+class UnitFile(File):
+    """The unit file of an instance. It is only written where the instance can start with it.
+
+    :ivar address: address of the host on which the ports are published.
+    :ivar selection: the GPUs, as the gate takes them.
+    :ivar gpus: how many GPUs the host has.
+    :ivar beside: id of the file that we write with each unit.
+    """
+
+    unit: str = ""
+    address: str = "127.0.0.1"
+    ports: Ports = ()
+    selection: str = "all"
+    gpus: int = 0
+    beside: str = ""
+    shell = (FILES, SERVE)
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
+        """Write the file if it differs; a container whose command stays the same is left running.
+
+        :raises Refusal: if the unit is somebody else's, or masked, or wants a GPU that the host has not.
+        """
+        absent = [gpu for gpu in self.selection.split(",") if gpu.isdigit() and int(gpu) >= self.gpus]
+        if absent:
+            raise Refusal(
+                f"{self.unit} wants GPU {absent[0]}, and the host has {self.gpus}",
+                hint=f"gpus: indexes from 0 to {self.gpus - 1}, or UUIDs",
+            )
+        old = None
+        if isinstance(state, FileState):
+            old = state.content
+            if state.type.startswith("character"):
+                raise masked(self.unit)
+            if old and not old.startswith(MARK.encode()) and planned.positions((f"{self.beside}:create",)):
+                raise not_ours(self.unit, self.path)
+        change = super().change(state, planned)
+        if change is None:
+            return None
+        anew = _command(old) != _command(self.content)
+        gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
+        script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
+        return replace(
+            change,
+            script=script,
+            signals=(command_signal(self.unit),) if anew else (),
+            preview=Probe("", words("instance_needs", self.unit, gpus), (INSTANCES,)) if anew else None,
+        )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Nothing more to say where the instance can start.
+
+        :raises Refusal: if its GPUs, a port or the name of its container cannot be had.
+        """
+        found = by_word(answer.out)
+        if gpus := found.get("gpus"):
+            raise Refusal(
+                f"{self.unit} cannot start: {' '.join(gpus)}",
+                hint="compare gpus: with nvidia-smi -L on the host",
+            )
+        for named in found.get("named", ()):
+            image, _, label = named.partition(" ")
+            if not label:
+                container = self.unit.replace("@", "-").removesuffix(".service")
+                raise Refusal(
+                    f"a container {container} ({image}) is on the host, and is not ours",
+                    hint=f"rename it: docker rename {container} NAME; or give the instance another name",
+                )
+        if "silent" not in found:
+            self._refuse_taken_ports(found)
+        return change
+
+    def _refuse_taken_ports(self, found: Mapping[str, Sequence[str]]) -> None:
+        ours = {port for line in found.get("holds", ()) for port in line.split()[1:]}
+        wanted = ipaddress.ip_address(self.address)
+        taken = {port for at, port in listening(_rows(found)) if _overlap(at, wanted)}
+        for setting, port in self.ports:
+            if port in taken and str(port) not in ours:
+                raise Refusal(
+                    f"{self.unit} cannot start: {setting} {port} is in use, by none of the instances",
+                    hint=f"give another {setting}; on the host: ss -ltnp 'sport = :{port}'",
+                )
+
+
+def _rows(found: Mapping[str, Sequence[str]]) -> Output:
+    return Output(0, "\n".join(found.get("socket", ())).encode())
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
+
+
+def _command(content: bytes | None) -> bytes | None:
+    found = _COMMAND.search(content or b"")
+    return found[0] if found else None
+
+
+def not_ours(unit: str, path: str) -> Refusal:
+    """The refusal of a unit that somebody else wrote."""
+    return Refusal(
+        f"{path} is not ours, and {unit} is to be written",
+        hint="give the instance another name, or move that unit away",
+    )
+
+
+@dataclass(frozen=True)
+class Server(Service):
+    """The unit of an instance, enabled and up.
+
+    :ivar file: where its unit file has to be.
+    :ivar ports: of the host, which other instances may hold.
+    """
+
+    file: str = ""
+    ports: tuple[int, ...] = ()
+    shell = (SERVE,)
+
+    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
+        """Enable and start it; other instances that hold its ports stop for that.
+
+        :raises Refusal: as any unit; or if somebody else's unit of that name is in use.
+        """
+        if (
+            isinstance(state, UnitState)
+            and state.fragment not in ("", self.file)
+            and planned.positions((f"file:{self.file}:create",))
+            and (state.active != "inactive" or state.enabled == "enabled")
+        ):
+            raise not_ours(self.unit, state.fragment)
+        change = super().change(state, planned)
+        if change is None or change.action not in ("start", "await"):
+            return change
+        return replace(change, preview=_serving_now(self.unit, self.ports))
+
+    def starting(self, word: str) -> str:
+        return words("serve", word, self.unit, str(self.timeout), *map(str, self.ports))
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Name the instances that stop."""
+        return replace(change, impact=_stopping(self.unit, answer))
+
+
+@dataclass(frozen=True)
+class ServerRestart(Handler):
+    """A restart of an instance."""
+
+    unit: str = ""
+    seconds: int = 0
+    ports: tuple[int, ...] = ()
+    shell: tuple[str, ...] = (SERVE,)
+
+    @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        return Handler
+
+    def change(self, state: bool, planned: Planned) -> Change | None:
+        """As of any handler; with a preview of whom it stops."""
+        change = super().change(state, planned)
+        return change and replace(change, preview=_serving_now(self.unit, self.ports))
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Say what stops."""
+        state = "".join(by_word(answer.out).get("state", ()))
+        own = {
+            "active": f"{self.unit} does not serve until it has loaded its models again",
+            "activating": f"{self.unit} begins again with loading its models",
+        }
+        return replace(
+            change, impact=(*([own[state]] if state in own else []), *_stopping(self.unit, answer))
+        )
+
+
+def _serving_now(unit: str, ports: Sequence[int]) -> Probe:
+    return Probe("", words("serving_now", unit, *map(str, ports)), (INSTANCES,))
+
+
+def _stopping(unit: str, answer: Output) -> tuple[str, ...]:
+    others = dict.fromkeys(by_word(answer.out).get("holder", ()))
+    return tuple(f"{other} stops, as it holds a port of {unit}" for other in others)

@@ -1,0 +1,45 @@
+# shellcheck shell=sh
+# needs: shell/containers.sh
+# The instances that run, and what a start of one would meet.
+
+# Written by us: asks the driver for the GPUs of an instance.
+gpu_gate=/usr/local/lib/provision/triton-gpu-gate
+
+# instances: for each container of an instance its unit and the ports of the host that it holds.
+instances() {
+  form="triton@{{index .Config.Labels \"$instance_label\"}}.service{{range .HostConfig.PortBindings}}{{range .}} {{.HostPort}}{{end}}{{end}}"
+  timeout 20 docker ps --quiet --filter "label=$instance_label" | xargs -r timeout 20 docker inspect --format "$form"
+}
+
+# holders UNIT PORT...: the other instances that hold one of these ports.
+holders() {
+  for_unit=$1
+  shift
+  instances | while read -r other held_ports; do
+    [ "$other" != "$for_unit" ] || continue
+    for port in "$@"; do
+      case " $held_ports " in *" $port "*) echo "$other"; break ;; esac
+    done
+  done
+}
+
+# serving_now UNIT PORT...: how the unit is, and which other instances stop for it.
+serving_now() {
+  echo "state $(systemctl show -p ActiveState --value -- "$1")"
+  holders "$@" | sed 's/^/holder /'
+}
+
+docker_is_up() { timeout 20 docker version >/dev/null 2>&1; }
+
+# instance_needs UNIT SELECTION: what a start of it would meet: why its GPUs cannot be had, who else has its container's
+# name, the ports that instances hold, and the sockets on which the host listens.
+instance_needs() {
+  if [ "$2" != none ] && [ -x "$gpu_gate" ]; then "$gpu_gate" "$2" 2>&1 | sed 's/^/gpus /'; fi
+  if command -v docker >/dev/null; then
+    name=${1#triton@} name=${name%.service}
+    form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"
+    timeout 20 docker inspect --type container --format "$form" "triton-$name" 2>/dev/null
+    if docker_is_up; then instances | sed 's/^/holds /'; else echo silent; fi
+  fi
+  sed 's/^ */socket /' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+}

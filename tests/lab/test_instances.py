@@ -1,0 +1,153 @@
+"""Instances of Triton that change, swap, move and fail: what serves goes on, or serves again."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.host import LabHost
+from lab.lab import Lab
+from tests.lab.cli import Answer, lab_inventory, write_inventory
+from tests.lab.test_provision import converged, host, provision, shell, wait_for
+
+pytestmark = pytest.mark.lab
+
+__all__ = ["converged"]
+
+NAME = "gpu-01"
+OTHER_PORTS = {"http_port": 9000, "grpc_port": 9001, "metrics_port": 9002}
+
+
+def instances(folder: Path, **changes: dict[str, Any]) -> Path:
+    """An inventory with these instances, each with what the lab's own has."""
+    document = lab_inventory()
+    triton = document["gpu-nodes"]["vars"]["triton"]
+    main = triton["instances"]["main"]
+    triton["instances"] = {name: {**copy.deepcopy(main), **change} for name, change in changes.items()}
+    return write_inventory(folder, document)
+
+
+def apply(source: Path) -> Answer:
+    return provision("--roles", "triton", pattern=NAME, inventory=source)
+
+
+def ready(machine: LabHost, port: int = 8000) -> bool:
+    """Whether something that is ready answers there."""
+    ask = "printf 'GET /v2/health/ready HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
+    return " 200 " in machine.run(["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}; {ask}"]).stdout
+
+
+def active(machine: LabHost, name: str) -> str:
+    return machine.run(["systemctl", "is-active", f"triton@{name}.service"]).stdout.strip()
+
+
+@pytest.fixture
+def machine(converged: Lab) -> LabHost:
+    return host(converged, NAME)
+
+
+def test_two_instances_swap_their_ports_in_one_run(machine: LabHost, tmp_path: Path) -> None:
+    both = apply(instances(tmp_path / "1", main={}, second=OTHER_PORTS))
+    assert both.code == 0, str(both)
+    swapped = instances(tmp_path / "2", main=OTHER_PORTS, second={})
+    answer = apply(swapped)
+    assert answer.code == 0, str(answer)
+    impact = "triton@main.service does not serve until it has loaded its models again"
+    assert impact in str(answer), str(answer)
+    assert ready(machine, 8000)
+    assert ready(machine, 9000)
+    assert "--publish=127.0.0.1:9000:8000" in shell(machine, "systemctl cat triton@main.service")
+    assert apply(swapped).host(NAME)["changes"] == []
+
+
+def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHost, tmp_path: Path) -> None:
+    assert apply(instances(tmp_path / "1", main={})).code == 0
+    bad = apply(instances(tmp_path / "2", other={"args": ["--no-such-flag"]}))
+    assert bad.code == 1, str(bad)
+    assert "triton@main.service is started again" in str(bad)
+    wait_for(lambda: active(machine, "main") == "active")
+    assert active(machine, "other") == "inactive"
+    assert machine.run(["systemctl", "is-enabled", "triton@other.service"]).stdout.strip() == "disabled"
+    good = apply(instances(tmp_path / "3", other={}))
+    assert good.code == 0, str(good)
+    assert ready(machine)
+    assert machine.run(["test", "-e", "/etc/systemd/system/triton@main.service"]).returncode == 1
+    assert apply(instances(tmp_path / "4", main={})).code == 0
+
+
+def test_an_image_that_is_not_there_leaves_an_instance_able_to_start(
+    machine: LabHost, tmp_path: Path
+) -> None:
+    image = lab_inventory()["gpu-nodes"]["vars"]["triton"]["instances"]["main"]["image"]
+    answer = apply(instances(tmp_path, other={"image": f"{image}-none"}))
+    assert answer.code == 1, str(answer)
+    shell(machine, "systemctl restart triton@main.service")
+    assert ready(machine)
+
+
+def test_orderly_restarts_never_count(machine: LabHost) -> None:
+    for _ in range(7):
+        shell(
+            machine, "systemctl reset-failed docker.service docker.socket; systemctl restart docker.service"
+        )
+    wait_for(lambda: active(machine, "main") == "active", 60)
+    shell(machine, "systemctl stop docker.socket docker.service && systemctl start docker.service")
+    wait_for(lambda: ready(machine), 60)
+
+
+def test_a_cause_that_goes_away_lets_it_serve_again(machine: LabHost) -> None:
+    shell(machine, "mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi.away")
+    try:
+        machine.run(["systemctl", "restart", "triton@main.service"])
+        assert active(machine, "main") != "active"
+    finally:
+        shell(machine, "mv /usr/bin/nvidia-smi.away /usr/bin/nvidia-smi")
+    wait_for(lambda: ready(machine), 60)
+
+
+SLOW = "import time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(900)\n"
+
+
+def test_a_mended_instance_does_not_join_its_old_start(machine: LabHost, tmp_path: Path) -> None:
+    canary = "/usr/local/share/provision/triton/provision_canary/config.pbtxt"
+    shell(
+        machine,
+        "mkdir -p /srv/slow/slow/1 && cd /srv/slow/slow"
+        f" && sed s/provision_canary/slow/ {canary} >config.pbtxt && printf '{SLOW}' >1/model.py",
+    )
+    stuck = apply(instances(tmp_path / "1", main={"models": "/srv/slow", "ready_timeout": 45}))
+    assert stuck.code == 1, str(stuck)
+    sub = ["systemctl", "show", "-p", "SubState", "--value", "triton@main.service"]
+    wait_for(lambda: machine.run(sub).stdout.strip() == "start-post", 60)
+    began = time.monotonic()
+    mended = apply(instances(tmp_path / "2", main={}))
+    assert mended.code == 0, str(mended)
+    assert time.monotonic() - began < 40, "it waited for the old start"
+
+
+def test_models_on_a_mount_are_waited_for(machine: LabHost, tmp_path: Path) -> None:
+    dropin = "/etc/systemd/system/mnt-late.mount.d"
+    shell(
+        machine,
+        "umount /mnt/late; rm -rf /srv/store;"
+        f" mkdir -p /mnt/late {dropin} && echo '/srv/store /mnt/late none bind,noauto 0 0' >>/etc/fstab"
+        f" && printf '[Unit]\\nAssertPathExists=/srv/store/models\\n' >{dropin}/late.conf"
+        " && systemctl daemon-reload",
+    )
+    try:
+        source = instances(tmp_path / "1", main={"models": "/mnt/late/models", "ready_timeout": 60})
+        answer = apply(source)
+        assert answer.code == 1, str(answer)
+        assert "/mnt/late/models is not there: mnt-late.mount is not mounted" in str(answer)
+        shell(machine, "mkdir -p /srv/store/models")
+        wait_for(lambda: ready(machine), 60)
+        shell(machine, "mountpoint /mnt/late")
+        assert apply(source).code == 0
+    finally:
+        shell(machine, f"rm -r {dropin} && sed -i /mnt.late/d /etc/fstab && systemctl daemon-reload")
+        assert apply(instances(tmp_path / "2", main={})).code == 0
+        shell(machine, "umount /mnt/late || :")

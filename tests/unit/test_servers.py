@@ -1,0 +1,302 @@
+"""Units of Triton servers: whose they are, what a start of them needs, and what it does to others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from provision.errors import Refusal
+from provision.plan.plan import STEPS
+from provision.probe import Output
+from provision.resource import ABSENT, AnyResource, Change, Missing, Planned
+from provision.resources.file import FileState
+from provision.resources.service import UnitState
+from provision.roles.triton.role import Instance, TritonSettings, resources
+from provision.roles.triton.server import SERVE, Server, ServerRestart, UnitFile, command_signal
+from provision.shell import assembled
+from tests.unit.examples import H100, IMAGE
+from tests.unit.sandbox import SHELLS, Sandbox
+
+UNIT = "triton@main.service"
+FILE = f"/etc/systemd/system/{UNIT}"
+ENVIRONMENT = "file:/etc/triton/main.env"
+UP = UnitState("active", "running", "enabled", fragment=FILE)
+
+
+def declared(**changes: Any) -> dict[str, AnyResource]:
+    settings = TritonSettings.model_validate({"instances": {"main": {"image": IMAGE, **changes}}})
+    return {resource.id: resource for resource in resources(settings, H100)}
+
+
+def unit_file(**changes: Any) -> UnitFile:
+    found = declared(**changes)[f"file:{FILE}"]
+    assert isinstance(found, UnitFile)
+    return found
+
+
+def server(**changes: Any) -> Server:
+    found = declared(**changes)[f"service:{UNIT}"]
+    assert isinstance(found, Server)
+    return found
+
+
+def restart() -> ServerRestart:
+    found = declared()[f"handler:restart {UNIT}"]
+    assert isinstance(found, ServerRestart)
+    return found
+
+
+def there(content: bytes, type_: str = "file") -> FileState:
+    return FileState(type_, "0644", "root", "root", content)
+
+
+def made(id_: str, action: str = "update", *signals: str, role: str = "triton") -> Planned:
+    return Planned((Change(id_, action, "", "", "", signals=signals, role=role),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "restarts"),
+    [
+        ({"ready_timeout": 900}, False),
+        ({"exit_timeout": 60}, True),
+        ({"gpus": [0]}, True),
+        ({"args": ["--log-verbose=1"]}, True),
+        ({"http_port": 8080}, True),
+    ],
+)
+def test_only_what_the_container_sees_restarts_it(changes: dict[str, Any], restarts: bool) -> None:
+    change = unit_file().change(there(unit_file(**changes).content), Planned())
+    assert change is not None
+    assert (command_signal(UNIT) in change.signals) is restarts
+    assert (restart().change(False, Planned((change,))) is not None) is restarts
+
+
+def test_a_unit_file_that_is_gone_restarts_its_server() -> None:
+    change = unit_file().change(ABSENT, Planned())
+    assert change is not None
+    assert restart().change(False, Planned((change,))) is not None
+
+
+THEIRS = there(b"[Service]\nExecStart=/bin/own-triton\n")
+
+
+def test_a_unit_that_somebody_else_wrote_is_not_overwritten() -> None:
+    with pytest.raises(Refusal, match=f"{FILE} is not ours"):
+        unit_file().change(THEIRS, made(ENVIRONMENT, "create"))
+
+
+def test_a_unit_of_ours_that_was_overwritten_by_hand_is_brought_back() -> None:
+    assert unit_file().change(THEIRS, Planned()) is not None
+    assert unit_file().change(there(b""), made(ENVIRONMENT, "create")) is not None
+
+
+def test_a_masked_instance_is_called_masked() -> None:
+    with pytest.raises(Refusal, match=f"{UNIT} is masked on the host") as caught:
+        unit_file().change(FileState("character special file", "0666", "root", "root"), Planned())
+    assert caught.value.hint == f"if it may run again: systemctl unmask {UNIT}"
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [
+        (replace(UP, fragment="/etc/systemd/system/triton@.service"), True),
+        (UnitState("inactive", "dead", "enabled", fragment="/usr/lib/systemd/system/triton@.service"), True),
+        (
+            UnitState("inactive", "dead", "disabled", fragment="/usr/lib/systemd/system/triton@.service"),
+            False,
+        ),
+        (UP, False),
+    ],
+)
+def test_a_template_of_somebody_else_that_runs_is_not_taken_over(state: UnitState, refused: bool) -> None:
+    new = made(f"file:{FILE}", "create")
+    if refused:
+        with pytest.raises(Refusal, match="is not ours"):
+            server().change(state, new)
+    else:
+        server().change(state, new)
+    assert server().change(UP, Planned()) is None
+
+
+LISTENS = "socket 0: 0100007F:1F40 00000000:0000 0A 00000000:00000000\n"
+"""127.0.0.1:8000."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("", ""),
+        (LISTENS, "http_port 8000 is in use, by none of the instances"),
+        (LISTENS.replace("0100007F", "00000000"), "http_port 8000 is in use"),
+        (LISTENS.replace("0100007F", "0200000A"), ""),
+        (LISTENS.replace(" 0A ", " 01 "), ""),
+        (f"holds triton@old.service 8000 8001 8002\n{LISTENS}", ""),
+        (f"silent\n{LISTENS}", ""),
+        ("gpus GPU 7 is not among the GPUs of this host:\ngpus 0, GPU-aa\n", "GPU 7 is not among the GPUs"),
+        ("named busybox:1 \n", "a container triton-main (busybox:1) is on the host, and is not ours"),
+        ("named triton:1 main\n", ""),
+    ],
+)
+def test_an_instance_that_cannot_start_is_refused_before_anything_changes(answer: str, says: str) -> None:
+    change = unit_file().change(ABSENT, Planned())
+    assert change is not None
+    assert change.preview is not None
+    if not says:
+        assert unit_file().refine(change, Output(0, answer.encode())) == change
+        return
+    with pytest.raises(Refusal) as caught:
+        unit_file().refine(change, Output(0, answer.encode()))
+    assert says in caught.value.message
+    assert caught.value.hint
+
+
+def test_gpus_are_not_asked_for_while_the_driver_changes() -> None:
+    change = unit_file(gpus=[0]).change(ABSENT, made("packages:driver", role="driver"))
+    assert change is not None
+    assert change.preview is not None
+    assert change.preview.script == f"instance_needs {UNIT} none"
+
+
+@pytest.mark.parametrize(
+    ("answer", "impact"),
+    [
+        ("state inactive\n", ()),
+        ("state active\n", (f"{UNIT} does not serve until it has loaded its models again",)),
+        ("state activating\n", (f"{UNIT} begins again with loading its models",)),
+        (
+            "state inactive\nholder triton@old.service\n",
+            (f"triton@old.service stops, as it holds a port of {UNIT}",),
+        ),
+    ],
+)
+def test_a_restart_says_what_it_does_to_users(answer: str, impact: tuple[str, ...]) -> None:
+    change = restart().change(False, made(f"file:{FILE}", "update", command_signal(UNIT)))
+    assert change is not None
+    assert restart().refine(change, Output(0, answer.encode())).impact == impact
+
+
+@pytest.mark.parametrize("state", [ABSENT, UnitState("failed", "failed", "enabled")])
+def test_a_start_names_the_instances_that_stop(state: UnitState | Missing) -> None:
+    change = server().change(state, Planned())
+    assert change is not None
+    assert change.script.endswith(f"serve start_unit {UNIT} 360 8000 8001 8002")
+    told = server().refine(change, Output(0, b"state inactive\nholder triton@old.service\n"))
+    assert told.impact == (f"triton@old.service stops, as it holds a port of {UNIT}",)
+
+
+def test_a_gpu_that_the_host_does_not_have_is_refused() -> None:
+    with pytest.raises(Refusal, match=f"{UNIT} wants GPU 7, and the host has 1"):
+        unit_file(gpus=[0, 7]).change(ABSENT, Planned())
+    assert unit_file(gpus=[0]).change(ABSENT, Planned()) is not None
+    assert unit_file(gpus=["GPU-7"]).change(ABSENT, Planned()) is not None
+    assert unit_file(gpus=[0, 7]).rendered(), "without a host nobody knows"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--http-port=9000"],
+        ["--http-port", "9000"],
+        ["--http-port 9000"],
+        ["--grpc-port=1"],
+        ["--metrics-port=1"],
+        ["--http-address=127.0.0.1"],
+        ["--grpc-address", "::1"],
+        ["--allow-http=false"],
+        ["--allow-http", "0"],
+    ],
+)
+def test_arguments_that_take_the_server_from_its_unit_are_refused(args: list[str]) -> None:
+    with pytest.raises(ValidationError, match=f"args: {args[0].split('=')[0].split()[0]}: "):
+        Instance(image=IMAGE, args=args)
+
+
+@pytest.mark.parametrize("args", [["--allow-http=true"], ["--allow-grpc=false"], ["--id=x", "9000"]])
+def test_other_arguments_are_taken(args: list[str]) -> None:
+    assert Instance(image=IMAGE, args=args).args == args
+
+
+@pytest.mark.parametrize("args", [["--model-control-mode=explicit"], ["--model-control-mode", "explicit"]])
+def test_explicit_control_loads_the_canary_and_what_is_expected(args: list[str]) -> None:
+    assert b'"--load-model=provision_canary"' in unit_file(args=args).content
+    assert b"--load-model" not in unit_file(args=args, canary=False).content
+    with pytest.raises(ValidationError, match="expect: resnet: with --model-control-mode=explicit"):
+        Instance(image=IMAGE, args=args, expect=["resnet"])
+    for loads in ("resnet", "*"):
+        assert Instance(image=IMAGE, args=[*args, f"--load-model={loads}"], expect=["resnet"])
+
+
+@pytest.mark.parametrize("address", ["dead", "127.1", "1.2.3", "0127.0.0.1", "::g", "fe80::1%eth0", ""])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="address"):
+        Instance(image=IMAGE, address=address)
+    assert Instance(image=IMAGE, address="2001:db8::1")
+
+
+def test_a_unit_waits_for_its_mounts_and_is_tried_for_ever() -> None:
+    lines = unit_file(mounts=["/data:/data:ro", "cache:/cache"]).content.decode().splitlines()
+    gate = "ExecStartPre=/usr/local/lib/provision/triton-mounts"
+    assert f'{gate} "/srv/triton/main/models" "/data"' in lines
+    assert "StartLimitIntervalSec=0" in lines
+    assert "Requires=docker.service" not in lines
+    assert "WantedBy=multi-user.target docker.service" in lines
+
+
+PROGRAMS = """
+docker() {
+  case $1 in
+    ps) echo abc ;;
+    inspect) echo "triton@main.service 8000 8001 8002"; echo "triton@old.service 9000 9001 9002" ;;
+  esac
+}
+timeout() { shift; "$@"; }
+xargs() { shift; "$@"; }
+systemctl() { echo "$*" >>/run/calls; }
+event() { :; }
+restart_unit() { echo "restart $1" >>/run/calls; return "$code"; }
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("code", "port", "calls"),
+    [
+        (0, 8000, ["restart triton@main.service"]),
+        (0, 9000, ["stop -- triton@old.service", "restart triton@main.service"]),
+        (
+            1,
+            9000,
+            [
+                "stop -- triton@old.service",
+                "restart triton@main.service",
+                "disable --quiet --now -- triton@main.service",
+                "start --no-block -- triton@old.service",
+            ],
+        ),
+        (
+            1,
+            9001,
+            [
+                "stop -- triton@old.service",
+                "restart triton@main.service",
+                "start --no-block -- triton@old.service",
+            ],
+        ),
+    ],
+)
+def test_who_holds_a_port_stops_for_the_new_one_and_comes_back_if_that_fails(
+    tmp_path: Path, shell: str, code: int, port: int, calls: list[str]
+) -> None:
+    """The unit of ``old`` still asks for port 9000, and no longer for 9001."""
+    box = Sandbox.make(tmp_path, shell)
+    units = tmp_path / "lib/units"
+    units.mkdir()
+    (units / "triton@old.service").write_text('    "--publish=127.0.0.1:9000:8000" \\\n')
+    head = assembled(STEPS, SERVE).replace("/etc/systemd/system", "/var/lib/units")
+    answer = box.sh(f"run=/run; code={code}\n{head}{PROGRAMS}serve restart_unit {UNIT} 9 {port}\n")
+    assert answer.exit_code == code
+    assert (tmp_path / "run/calls").read_text().splitlines() == calls
