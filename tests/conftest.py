@@ -18,17 +18,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of no campaign, or of another one.
+    """Leave out what is of another campaign, or without one what is for a campaign only.
 
     :raises pytest.UsageError: if no test is of the campaign.
     """
     name = config.getoption("--campaign")
-    if not name:
-        return
-    chosen = [item for item in items if any(mark.args == (name,) for mark in item.iter_markers("campaign"))]
-    if not chosen:
+
+    def wanted(item: pytest.Item) -> bool:
+        marks = list(item.iter_markers("campaign"))
+        if name:
+            return any(mark.args == (name,) for mark in marks)
+        return not any(mark.kwargs.get("only") for mark in marks)
+
+    chosen = [item for item in items if wanted(item)]
+    if name and not chosen:
         raise pytest.UsageError(f"there is no campaign {name!r}")
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = chosen
 
 

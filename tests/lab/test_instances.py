@@ -50,6 +50,7 @@ def machine(converged: Lab) -> LabHost:
     return host(converged, NAME)
 
 
+@pytest.mark.campaign("instances")
 def test_two_instances_swap_their_ports_in_one_run(machine: LabHost, tmp_path: Path) -> None:
     both = apply(instances(tmp_path / "1", main={}, second=OTHER_PORTS))
     assert both.code == 0, str(both)
@@ -64,6 +65,7 @@ def test_two_instances_swap_their_ports_in_one_run(machine: LabHost, tmp_path: P
     assert apply(swapped).host(NAME)["changes"] == []
 
 
+@pytest.mark.campaign("instances")
 def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHost, tmp_path: Path) -> None:
     assert apply(instances(tmp_path / "1", main={})).code == 0
     bad = apply(instances(tmp_path / "2", other={"args": ["--no-such-flag"]}))
@@ -79,6 +81,7 @@ def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHos
     assert apply(instances(tmp_path / "4", main={})).code == 0
 
 
+@pytest.mark.campaign("instances")
 def test_an_image_that_is_not_there_leaves_an_instance_able_to_start(
     machine: LabHost, tmp_path: Path
 ) -> None:
@@ -89,6 +92,7 @@ def test_an_image_that_is_not_there_leaves_an_instance_able_to_start(
     assert ready(machine)
 
 
+@pytest.mark.campaign("instances", only=True)
 def test_orderly_restarts_never_count(machine: LabHost) -> None:
     for _ in range(7):
         shell(
@@ -99,6 +103,7 @@ def test_orderly_restarts_never_count(machine: LabHost) -> None:
     wait_for(lambda: ready(machine), 60)
 
 
+@pytest.mark.campaign("instances", only=True)
 def test_a_cause_that_goes_away_lets_it_serve_again(machine: LabHost) -> None:
     shell(machine, "mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi.away")
     try:
@@ -112,6 +117,7 @@ def test_a_cause_that_goes_away_lets_it_serve_again(machine: LabHost) -> None:
 SLOW = "import time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(900)\n"
 
 
+@pytest.mark.campaign("instances", only=True)
 def test_a_mended_instance_does_not_join_its_old_start(machine: LabHost, tmp_path: Path) -> None:
     canary = "/usr/local/share/provision/triton/provision_canary/config.pbtxt"
     shell(
@@ -129,6 +135,7 @@ def test_a_mended_instance_does_not_join_its_old_start(machine: LabHost, tmp_pat
     assert time.monotonic() - began < 40, "it waited for the old start"
 
 
+@pytest.mark.campaign("instances", only=True)
 def test_models_on_a_mount_are_waited_for(machine: LabHost, tmp_path: Path) -> None:
     dropin = "/etc/systemd/system/mnt-late.mount.d"
     shell(
