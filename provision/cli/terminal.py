@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -141,5 +142,6 @@ def confirmed(question: str, instead: str) -> bool:
             f"{question} Nobody can be asked here, so nothing was changed",
             hint=f"{instead} says yes; a terminal asks",
         )
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in ("y", "yes")
