@@ -15,7 +15,7 @@ from provision.shell import assembled
 
 def differing(host: Host, declared: Iterable[AnyResource]) -> list[str]:
     """What is wrong with each file that a role writes and nobody else, in words."""
-    files = {file.path: file for file in declared if type(file) is File}
+    files = {file.path: file for file in declared if isinstance(file, File)}
     probe = read_paths("files", list(files))
     result = host.run(f"{assembled(*probe.shell)}{probe.script}", own=False)
     found = parse_paths(list(files), Output(result.rc, result.stdout_bytes, result.stderr_bytes))

@@ -115,7 +115,7 @@ def files_of(settings: Mapping[Role, Settings], facts: Mapping[str, str] = FACTS
         file.path: There(file.content, int(file.mode, 8))
         for role, chosen in settings.items()
         for file in role.resources(chosen, known)
-        if type(file) is File
+        if isinstance(file, File)
     }
 
 
