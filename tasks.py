@@ -88,7 +88,7 @@ def demo(c: Context) -> None:
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
         "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
-        "campaign": "one campaign as a whole, of which other runs take a sample: verify, backends, instances",
+        "campaign": "all of a campaign: verify, backends, instances",
         "seed": "which sample of the campaigns is taken",
         "k": "only tests whose name matches, as pytest's -k",
     }
@@ -137,7 +137,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure against Fabric, pyinfra and testinfra, and a host's CPU time.
+    """Measure against Fabric, pyinfra, testinfra; and a host's CPU time.
 
     inv bench
     """

@@ -33,13 +33,13 @@ damaged_debs() {
     set +f
     # shellcheck disable=SC2231  # names may be globs
     for sums in $dpkg_info/$name.md5sums $dpkg_info/$name:*.md5sums; do
-      [ ! -r "$sums" ] || damaged_files <"$sums"
+      [ ! -r "$sums" ] || damaged_of <"$sums"
     done
   done
 }
 
-# damaged_files, the sums of a package on standard input.
-damaged_files() {
+# damaged_of, the sums of a package on standard input.
+damaged_of() {
   package=${sums##*/} package=${package%.md5sums}
   while read -r sum path; do
     case $path in usr/share/*) continue ;; esac
