@@ -26,7 +26,7 @@ def test_an_interrupt_ends_the_command_and_not_the_run(lab: Lab) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "the next run attaches to it" in err
+    assert "the next provision attaches to a run" in err
     assert "Traceback" not in err
     assert running(machine)
     assert provision(*roles, pattern="gpu-02").code == 0

@@ -64,12 +64,18 @@ def machine(lab: Lab, previous: Path, inventory: Path) -> LabHost:
     return bare
 
 
-def test_there_is_nothing_to_do(machine: LabHost, inventory: Path) -> None:
+def test_it_is_brought_to_this_release_and_serves_all_the_while(machine: LabHost, inventory: Path) -> None:
     container = shell(machine, "docker inspect -f '{{.Id}} {{.State.StartedAt}}' triton-main")
     plan = inv("plan", "--hosts", NAME, "--json", inventory=inventory)
-    assert plan.code == 0, str(plan)
-    assert plan.host(NAME)["changes"] == []
+    assert plan.code in (0, 3), str(plan)
+    # Units and gates may be written anew; nothing of packages, Docker or the driver changes.
+    kinds = {row["resource"].partition(":")[0] for row in plan.host(NAME)["changes"]}
+    assert kinds <= {"file", "handler", "service"}, str(plan)
+    moved = inv("provision", "--hosts", NAME, "--yes", inventory=inventory)
+    assert moved.code == 0, str(moved)
     assert shell(machine, "docker inspect -f '{{.Id}} {{.State.StartedAt}}' triton-main") == container
+    again = inv("plan", "--hosts", NAME, "--json", inventory=inventory)
+    assert again.code == 0, str(again)
 
 
 def test_it_is_proven_by_this_release(machine: LabHost, inventory: Path) -> None:
