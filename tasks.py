@@ -137,7 +137,7 @@ def check(c: Context) -> None:
 
 @task
 def bench(c: Context) -> None:
-    """Measure against Fabric, pyinfra, testinfra; and a host's CPU time.
+    """Measure against Fabric, pyinfra, testinfra; a host's CPU time.
 
     inv bench
     """
