@@ -47,6 +47,7 @@ def test_the_files_of_a_host() -> None:
     assert list(files) == [
         "/etc/docker/daemon.json",
         "/usr/local/lib/provision/triton-gpu-gate",
+        "/usr/local/lib/provision/triton-mounts",
         "/usr/local/lib/provision/triton-wait-ready",
         "/usr/local/share/provision/triton/provision_canary/config.pbtxt",
         "/usr/local/share/provision/triton/provision_canary/1/model.py",
