@@ -50,7 +50,7 @@ def test_an_error_about_a_host_is_a_sentence_even_where_the_host_says_much() -> 
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-@given(text=ANY)
+@given(text=ANY.filter(bool))
 @example(FORGED)
 def test_events_and_remarks_are_a_line_each(terminal: bool, text: str) -> None:
     file = io.StringIO()

@@ -201,6 +201,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {
             CDI: said(cdi(GENERATED, more=f"gone {SOCKET}\n").replace("/usr/bin/nvidia-debugdump", SOCKET)),
             r"^systemctl is-active nvidia-persistenced": said("inactive\n", 3),
+            r"^systemctl show nvidia-persistenced": said("ActiveState=inactive\nUnitFileState=enabled\n"),
         },
         "driver: persistence mode is on",
         "nvidia-persistenced.service does not run",
