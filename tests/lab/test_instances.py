@@ -65,7 +65,7 @@ def test_two_instances_swap_their_ports_in_one_run(machine: LabHost, tmp_path: P
     assert apply(swapped).host(NAME)["changes"] == []
 
 
-@pytest.mark.campaign("instances")
+@pytest.mark.campaign("instances", only=True)
 def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHost, tmp_path: Path) -> None:
     assert apply(instances(tmp_path / "1", main={})).code == 0
     bad = apply(instances(tmp_path / "2", other={"args": ["--no-such-flag"]}))
@@ -81,7 +81,7 @@ def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHos
     assert apply(instances(tmp_path / "4", main={})).code == 0
 
 
-@pytest.mark.campaign("instances")
+@pytest.mark.campaign("instances", only=True)
 def test_an_image_that_is_not_there_leaves_an_instance_able_to_start(
     machine: LabHost, tmp_path: Path
 ) -> None:

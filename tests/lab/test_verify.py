@@ -25,7 +25,7 @@ from tests.lab.verify_faults import FAULTS, Fault
 pytestmark = pytest.mark.lab
 
 BROKEN = "gpu-02"
-SAMPLE = 8
+SAMPLE = 5
 """Faults of the catalogue that a run tries; the campaign tries all."""
 HEALTHY = 2
 """Looks at healthy hosts, none of which may find anything; the campaign takes 200."""

@@ -77,7 +77,7 @@ def test_a_role_is_three_files(project: Path) -> None:
     assert after.returncode == 0, after.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.campaign("role", only=True)
 def test_the_whole_suite_passes_with_one_more_role(project: Path) -> None:
     written = pytest_in(project, "tests/unit/test_roles.py", "--update-golden")
     assert written.returncode == 0, written.stdout
