@@ -29,13 +29,31 @@ deb_states() {
 damaged_debs() {
   diverted=
   [ ! -s "$diversions" ] || while read -r line; do diverted="$diverted $line "; done <"$diversions"
+  names=' ' globs=
   for name in "$@"; do
-    set +f
-    # shellcheck disable=SC2231  # names may be globs
-    for sums in $dpkg_info/$name.md5sums $dpkg_info/$name:*.md5sums; do
-      [ ! -r "$sums" ] || damaged_of <"$sums"
-    done
+    case $name in *[*?]*) globs="$globs $name" ;; *) names="$names$name " ;; esac
   done
+  # The folder has thousands of files, so it is read once.
+  set +f
+  set -- "$dpkg_info"/*.md5sums
+  set -f
+  for sums in "$@"; do
+    name=${sums##*/} name=${name%.md5sums} name=${name%%:*}
+    case $names in
+      *" $name "*) ;;
+      *) like_one_of "$name" "$globs" || continue ;;
+    esac
+    [ ! -r "$sums" ] || damaged_of <"$sums"
+  done
+}
+
+# like_one_of NAME "GLOB...": whether the name matches one of these globs.
+like_one_of() {
+  for glob in $2; do
+    # shellcheck disable=SC2254  # a glob
+    case $1 in $glob) return 0 ;; esac
+  done
+  return 1
 }
 
 # damaged_of, the sums of a package on standard input.
