@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -276,17 +276,15 @@ class VerifyHost(Host):  # type: ignore[misc]  # testinfra has no type informati
 
     def exists(self, command: str) -> bool:
         """Whether there is such a command on the path."""
-        find: Callable[[str], bool] = super().exists
-        return find(command) if not self._own else self._reader.exists(command)
+        if self._own:
+            return self._reader.exists(command)
+        return bool(super().exists(command))
 
     def find_command(self, command: str, *args: Any, **kwargs: Any) -> str:
         """The path of a command, as testinfra's host finds it."""
-        find: Callable[..., str] = super().find_command
-        return (
-            find(command, *args, **kwargs)
-            if not self._own
-            else self._reader.find_command(command, *args, **kwargs)
-        )
+        if self._own:
+            return self._reader.find_command(command, *args, **kwargs)
+        return str(super().find_command(command, *args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

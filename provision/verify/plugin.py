@@ -14,7 +14,7 @@ from provision.role import Role
 from provision.run.host import Target
 from provision.verify.backend import Backend, Mode, VerifyHost
 from provision.verify.fixtures import GIVEN, Given
-from provision.verify.outcome import Check
+from provision.verify.outcome import Check, naming
 from provision.verify.rehearsal import Rehearsals
 from provision.verify.sentences import said, verdict_of
 from provision.verify.subjects import (
@@ -216,7 +216,7 @@ class Running:
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
             message, hint = f"expected to fail{f': {why}' if why else ''}", None
         message, hint = visible(message), hint and visible(hint)
-        told, advised = (text and text.replace("{host}", subject.target.name) for text in (message, hint))
+        told, advised = (text and naming(text, [subject.target.name]) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None
             item.user_properties.append(("warning", told))

@@ -37,14 +37,8 @@ ACTS = frozenset(
 FIRST = tuple(
     Question(line)
     for line in (
-        *(
-            "uname -s",
-            "cat /etc/os-release",
-            "uname -m",
-            "command -v command",
-            "test -d /run/systemd/system/",
-        ),
-        *(f"command -v {name}" for name in ("ss", "systemctl", "ip", "sysctl")),
+        *("uname -s", "cat /etc/os-release", "uname -m", "test -d /run/systemd/system/"),
+        *(f"command -v {name}" for name in ("command", "ss", "systemctl", "ip", "sysctl")),
     )
 )
 """What testinfra's modules ask every host before anything else; fetched in the first round, it saves some."""

@@ -239,6 +239,8 @@ def _written(junit: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if junit is None:
+            raise
         raise UsageError(f"{error.filename or junit}: {error.strerror}", hint="--junit FILE") from error
 
 
