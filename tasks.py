@@ -115,6 +115,8 @@ def test(
         chosen = ["-m", "campaign", f"--campaign={campaign}"]
     if seed:
         chosen += [f"--seed={seed}"]
+    if not (k or campaign):
+        chosen += ["-n2", "--dist=loadfile", "--no-loadscope-reorder"]  # there are labs for two processes
     _install_developers_tools()
     pytest = [sys.executable, "-m", "pytest", *paths, *chosen]
     with terminal.error_boundary():

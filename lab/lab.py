@@ -67,7 +67,7 @@ class HostStatus:
 
 
 class Lab:
-    """A lab by name: "lab" is for people, "test" for the test suite, "spare" for tests of the lab itself.
+    """A lab by name: "lab" is for people, the others are for tests (``lab/README.md``).
 
     They share nothing but the cache, and can be up at the same time.
 

@@ -18,6 +18,7 @@ NETWORKS = {
     "lab": ("plab0", "10.213.77"),
     "test": ("ptest0", "10.213.78"),
     "spare": ("pspare0", "10.213.79"),
+    "other": ("pother0", "10.213.81"),
     "real": ("preal0", "10.213.82"),
 }
 """Lab name → bridge and the first three numbers of its /24. They can be up at the same time.

@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventories" / "lab"
+LAB = "other" if os.environ.get("PYTEST_XDIST_WORKER") == "gw1" else "test"
+"""The lab of this process: two run tests side by side, and each has its own."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def start(*arguments: str, inventory: Path = INVENTORY) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-m", "invoke", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PROVISION_LAB": "test", "PROVISION_INVENTORY": str(inventory)},
+        env={**os.environ, "PROVISION_LAB": LAB, "PROVISION_INVENTORY": str(inventory)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,7 +64,7 @@ def inv(*arguments: str, inventory: Path = INVENTORY, timeout: float = 600) -> A
     return Answer(process.returncode, out, err)
 
 
-def lab_inventory(lab: str = "test") -> dict[str, Any]:
+def lab_inventory(lab: str = LAB) -> dict[str, Any]:
     """The dynamic inventory of a lab as a document, to be changed for a test."""
     listed = subprocess.run(
         [INVENTORY / "hosts.py", "--list"],

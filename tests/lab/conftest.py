@@ -9,6 +9,7 @@ import pytest
 
 from lab import prerequisites
 from lab.lab import Lab
+from tests.lab.cli import LAB
 
 HOSTS = 3
 SUITES = ("bookworm", "bookworm", "trixie")
@@ -38,11 +39,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def lab(fit_machine: None) -> Iterator[Lab]:
-    """The lab "test" with bare hosts, made anew; taken down at the end, whatever that is.
+    """The lab of this process with bare hosts, made anew; taken down at the end, whatever that is.
 
     gpu-01 and gpu-02 have Debian 12, gpu-03 has Debian 13 and a sudo that asks for a password.
     """
-    lab = Lab("test")
+    lab = Lab(LAB)
     lab.down()
     try:
         lab.up(HOSTS, suites=SUITES)

@@ -11,7 +11,7 @@ from bench.verify import BACKENDS, SUITE, ours, stock, write_ssh_config
 from lab.lab import Lab
 from provision.inventory import sources
 from provision.run.fleet import logins
-from tests.lab.cli import INVENTORY
+from tests.lab.cli import INVENTORY, LAB
 from tests.lab.test_provision import converged, host, shell
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
@@ -53,7 +53,7 @@ def state(request: pytest.FixtureRequest, converged: Lab) -> Iterator[str]:
 def test_outcomes_are_those_of_the_other_backends(
     state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setenv("PROVISION_LAB", "test")
+    monkeypatch.setenv("PROVISION_LAB", LAB)
     config = write_ssh_config(tmp_path, logins(sources.load([INVENTORY]).select(NAME)))
     document = ours(NAME, SUITE, inventory=INVENTORY)
     checks = document["hosts"][NAME]["checks"]
@@ -67,7 +67,7 @@ def test_outcomes_are_those_of_the_other_backends(
 
 
 def test_rounds_and_execs_are_few(converged: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROVISION_LAB", "test")
+    monkeypatch.setenv("PROVISION_LAB", LAB)
     document = ours("gpu-nodes", SUITE, inventory=INVENTORY)
     summary = document["summary"]
     assert summary["rounds"] <= 9

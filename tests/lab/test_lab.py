@@ -20,6 +20,7 @@ from lab.host import LabHost
 from lab.lab import Lab
 from lab.layout import NETWORKS, STATE_ROOT
 from provision.errors import ProvisionError, UsageError
+from tests.lab.cli import LAB
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -314,7 +315,7 @@ def inventory(name: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_inventory_says_how_hosts_are_reached(lab: Lab) -> None:
-    document = json.loads(inventory("test").stdout)
+    document = json.loads(inventory(LAB).stdout)
     assert document["gpu-nodes"]["hosts"] == [host.name for host in lab.hosts]
     for host in lab.hosts:
         found = document["_meta"]["hostvars"][host.name]

@@ -19,7 +19,7 @@ from provision.inventory import sources
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
 from tests.conftest import cases
-from tests.lab.cli import INVENTORY, ROOT, Answer, inv
+from tests.lab.cli import INVENTORY, LAB, ROOT, Answer, inv
 from tests.lab.verify_faults import FAULTS, Fault
 
 pytestmark = pytest.mark.lab
@@ -206,7 +206,7 @@ def test_the_suite_of_the_documentation_passes(serving: Lab, tmp_path: Path) -> 
 
 
 def test_one_inference(serving: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROVISION_LAB", "test")
+    monkeypatch.setenv("PROVISION_LAB", LAB)
     targets, _ = fleet.targets(
         sources.load([INVENTORY]).select("gpu-01"), roles.choose(roles.all_roles(), ["triton"])
     )

@@ -108,6 +108,8 @@ WORDS = st.sampled_from(
 @example("Match")
 @example("Host")
 @example("CanonicalizeMaxDots x")
+@example("Match '")
+@example("Match \\")
 def test_any_file_is_read_or_refused(home: Path, text: str) -> None:
     (home / "config").write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
