@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -138,6 +139,7 @@ def test_paths_are_written_once() -> None:
     assert again == []
 
 
+@functools.cache
 def _code(where: str, text: str) -> str:
     """The text without docstrings and comments, which may name a path for people."""
     if not where.endswith(".py"):
