@@ -114,7 +114,7 @@ class LabHost:
         """
         if not self.running():
             self._cgroup.end()
-            self._mount()
+            self.mount()
             self._cgroup.child("watch").spawn(
                 [
                     "sh",
@@ -331,7 +331,8 @@ class LabHost:
         except OSError:
             return False
 
-    def _mount(self) -> None:
+    def mount(self) -> None:
+        """Have its file system at :attr:`root`."""
         if self.root.is_mount():
             return
         for part in ("upper", "work", "root", "docker"):
@@ -356,7 +357,7 @@ class LabHost:
 
     def _wipe(self) -> None:
         self._erase()
-        self._mount()
+        self.mount()
         self._settle_in()
 
     def _settle_in(self) -> None:

@@ -1,0 +1,206 @@
+"""A lab host as a virtual machine: its disk, its address, and a kernel of its own, whose power can be cut.
+
+A container's files are this machine's: killing it is a crash, after which everything is on the disk that was
+written. A virtual machine has its own page cache, which is lost with it, as on a server that loses power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cgroup import Cgroup, lab_group
+from lab.execute import execute
+from lab.host import LabHost
+from provision.errors import ProvisionError
+
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "cpio": "cpio",
+    "busybox": "busybox-static",
+}
+"""Program → the Debian package that has it."""
+
+KERNEL = "linux-image-cloud-amd64"
+DISK = "12G"
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
+"""What the disk and the network need before the root file system is there."""
+
+BOOT_SECONDS = 600
+"""Emulated without KVM; 22 s where nothing else runs."""
+
+INIT = """\
+#!/bin/busybox sh
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sys /sys
+busybox mount -t devtmpfs dev /dev
+for module in MODULES; do busybox modprobe "$module"; done
+while ! busybox mount -t ext4 /dev/vda /root; do busybox sleep 1; done
+busybox umount /proc /sys
+busybox mount --move /dev /root/dev
+exec busybox switch_root /root /sbin/init
+"""
+
+UPLINK = """\
+[Match]
+Name=eth0
+[Network]
+Address={address}/24
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+"""
+
+
+def missing_programs() -> list[str]:
+    """Debian packages of programs that are not here."""
+    return sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A virtual machine in the place of a lab host that is off.
+
+    :param host: the host whose disk, address and keys it takes.
+    :param folder: where its disk and its kernel are.
+    """
+
+    host: LabHost
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """What it prints on its serial console."""
+        return self.folder / "console.log"
+
+    @property
+    def _cgroup(self) -> Cgroup:
+        return lab_group(self.host.layout.name).child("vm")
+
+    @property
+    def _tap(self) -> str:
+        return f"vm-{self.host.layout.name}"
+
+    def create(self) -> None:
+        """Switch the host off and copy its disk: the machine's bare disk, which :meth:`reset` goes back to."""
+        self.host.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        root = self.folder / "root"
+        execute("mkdir", "-p", str(self.folder))
+        self.host.mount()
+        execute("cp", "--archive", str(self.host.root), str(root))
+        execute("cp", "--archive", f"{self.host.gpu_folder}/.", str(root / "usr/share/lab-gpu"))
+        release = self._add_kernel(root)
+        (root / "etc/systemd/network/10-uplink.network").write_text(
+            UPLINK.format(address=self.host.address), "ascii"
+        )
+        execute("truncate", f"--size={DISK}", str(self.folder / "bare.raw"))
+        execute("mkfs.ext4", "-q", "-d", str(root), str(self.folder / "bare.raw"))
+        self._make_initrd(root, release)
+        shutil.rmtree(root)
+        self.reset()
+
+    def _add_kernel(self, root: Path) -> str:
+        depends = execute("apt-cache", "depends", KERNEL).stdout.split()
+        package = next(word for word in depends if word.startswith("linux-image-") and word != KERNEL)
+        execute("sh", "-c", 'cd "$0" && apt-get -q download "$1"', str(self.folder), package)
+        execute("dpkg-deb", "--extract", str(next(self.folder.glob("*.deb"))), str(self.folder / "kernel"))
+        release = package.removeprefix("linux-image-")
+        shutil.copy(self.folder / "kernel/boot" / f"vmlinuz-{release}", self.folder / "vmlinuz")
+        for part in (f"boot/vmlinuz-{release}", f"lib/modules/{release}"):
+            execute("cp", "--archive", str(self.folder / "kernel" / part), str((root / part).parent))
+        execute("chroot", str(root), "depmod", release)
+        return release
+
+    def _make_initrd(self, root: Path, release: str) -> None:
+        tree = self.folder / "initrd"
+        for name in ("bin", "proc", "sys", "dev", "root"):
+            (tree / name).mkdir(parents=True)
+        shutil.copy(shutil.which("busybox") or "busybox", tree / "bin/busybox")
+        (tree / "init").write_text(INIT.replace("MODULES", " ".join(MODULES)), "ascii")
+        (tree / "init").chmod(0o755)
+        listed = execute("chroot", str(root), "modprobe", "-S", release, "--show-depends", "--all", *MODULES)
+        modules = [word for word in listed.stdout.split() if word.endswith(".ko")]
+        for file in dict.fromkeys([*modules, f"/lib/modules/{release}/modules.dep"]):
+            place = tree / file.removeprefix("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / file.removeprefix("/"), place)
+        execute(
+            "sh",
+            "-c",
+            'cd "$0" && find . | cpio --quiet -o -H newc | gzip >"$1"',
+            str(tree),
+            str(self.folder / "initrd.gz"),
+        )
+
+    def reset(self) -> None:
+        """Go back to the bare disk; the machine is off then."""
+        self.cut()
+        disk, bare = self.folder / "disk.qcow2", self.folder / "bare.raw"
+        execute("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(bare), str(disk))
+
+    def boot(self) -> None:
+        """Switch it on and wait until its administrator can log in.
+
+        :raises ProvisionError: nobody can after :data:`BOOT_SECONDS`.
+        """
+        layout = self.host.layout
+        with contextlib.suppress(ProvisionError):
+            execute("ip", "link", "delete", self._tap)
+        execute("ip", "tuntap", "add", self._tap, "mode", "tap")
+        execute("ip", "link", "set", self._tap, "master", layout.bridge, "up")
+        self._cgroup.spawn(
+            [
+                *(
+                    "qemu-system-x86_64",
+                    "-accel",
+                    "tcg,thread=multi",
+                    "-cpu",
+                    "max",
+                    "-smp",
+                    "2",
+                    "-m",
+                    "2048",
+                ),
+                *(
+                    "-nographic",
+                    "-kernel",
+                    str(self.folder / "vmlinuz"),
+                    "-initrd",
+                    str(self.folder / "initrd.gz"),
+                ),
+                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet"),
+                # What the guest's kernel has sent to the disk is there; what it still held is lost.
+                *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
+                *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
+                *("-device", "virtio-net-pci,netdev=n,romfile="),
+            ],
+            self.log,
+        )
+        deadline = time.monotonic() + BOOT_SECONDS
+        while self.run("test ! -e /run/nologin", check=False) != "":
+            if time.monotonic() > deadline:
+                raise ProvisionError(f"nobody can log in on the virtual machine; see {self.log}")
+            time.sleep(1)
+
+    def cut(self) -> None:
+        """Cut the power."""
+        self._cgroup.end()
+
+    def run(self, script: str, *, check: bool = True) -> str | None:
+        """Run a script as root over ssh and return what it printed; without ``check``, None if it failed.
+
+        :raises ProvisionError: it failed.
+        """
+        layout = self.host.layout
+        done = execute(
+            *("ssh", "-q", "-i", str(layout.ssh_key), "-o", f"UserKnownHostsFile={layout.known_hosts}"),
+            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", f"admin@{self.host.address}"),
+            "sudo sh",
+            given=script,
+            check=check,
+        )
+        return None if done.returncode else done.stdout
