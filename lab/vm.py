@@ -85,7 +85,7 @@ class Vm:
         return f"vm-{self.host.layout.name}"
 
     def create(self) -> None:
-        """Switch the host off and copy its disk: the machine's bare disk, which :meth:`reset` goes back to."""
+        """Switch the host off and copy its disk, which :meth:`reset` goes back to."""
         self.host.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         root = self.folder / "root"
