@@ -1,4 +1,4 @@
-"""Power that fails in the middle of a run: a virtual machine is killed, and its page cache is lost with it."""
+"""Power that fails in the middle of a run: a virtual machine is killed, its page cache with it."""
 
 from __future__ import annotations
 
