@@ -31,7 +31,7 @@ def ssh_config() -> paramiko.SSHConfig:
             texts.append("\n".join(_lines(file, file.parent)))
     try:
         return paramiko.SSHConfig.from_text(f"\n{_ALL}\n".join(texts))
-    except (paramiko.ssh_exception.ConfigParseError, ValueError) as error:  # ValueError: an open quote in Match
+    except (paramiko.ssh_exception.ConfigParseError, ValueError) as error:  # an open quote
         raise InventoryError(f"ssh_config cannot be read: {error}", hint="see ssh_config(5)") from None
 
 
