@@ -81,7 +81,7 @@ class SavedPlans:
         return tuple(dict.fromkeys(role for host in self.hosts.values() for role in host.settings))
 
     def misfits(self, chosen: Mapping[str, Collection[str]], known: Collection[str]) -> list[str]:
-        """Why a run cannot be the approved one, before any host is asked; a line for each host.
+        """Why a run cannot be the approved one, before any host is asked; a line for each host and change.
 
         :param chosen: the roles of each host of the run.
         :param known: all hosts of the inventory; a run may leave some out, if others have approved changes.
@@ -91,8 +91,11 @@ class SavedPlans:
         for host, approval in self.hosts.items():
             if host in chosen or host not in known or not some:
                 roles = chosen.get(host, ())
-                left = [change.summary for change in approval.changes if change.role not in roles]
-                found += [f"{host}: approved, and no part of this run: {'; '.join(left)}"] * bool(left)
+                found += [
+                    f"{host}: approved, and no part of this run: {change.summary}"
+                    for change in approval.changes
+                    if change.role not in roles
+                ]
         return [visible(line) for line in found]
 
     def refusal(self, plan: Plan, settings: Mapping[Role, Settings], key: bytes) -> RefusedError | None:
