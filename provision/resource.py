@@ -33,6 +33,12 @@ ABSENT = Missing.ABSENT
 UNKNOWN = Missing.UNKNOWN
 """The host cannot tell before an earlier change is made (Docker's images before Docker is there)."""
 
+CHECK = "check"
+"""The action of a change that only looks. Nobody has to approve it."""
+
+AWAIT = "await"
+"""The action of a change that waits for what begins by itself."""
+
 LINES = "shell/lines.sh"
 
 OWED = constant("shell/steps.sh", "owed")
@@ -76,6 +82,8 @@ class Change:
     :ivar done: sh text that succeeds when the declared outcome is there. It runs before the script (then
         the script is skipped) and after it (then the step fails if it does not succeed).
     :ivar guard: sh text that succeeds while the host is as the plan saw it; otherwise the step is refused.
+    :ivar varying: sh text that sets variables of these three: what may be another in each plan while the
+        change is the same. It is no part of what is approved.
     :ivar owes: handlers that must run from now on, even if this run ends before they do.
     :ivar settles: handlers whose work this change does.
     :ivar signals: further names that handlers may listen to.
@@ -104,6 +112,7 @@ class Change:
     sign: Literal["+", "-", "~"] = "~"
     diff: str = ""
     guard: str = ""
+    varying: str = ""
     owes: tuple[str, ...] = ()
     settles: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()

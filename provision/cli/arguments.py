@@ -1,9 +1,8 @@
-"""What arguments of the command line mean: hosts, their logins and settings, saved plans, run names."""
+"""What arguments of the command line mean: hosts, their logins and settings, run names."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getpass
 from pathlib import Path
-from tempfile import mkstemp
 
 from provision.cli import terminal
 from provision.cli.options import Options
@@ -24,8 +22,7 @@ from provision.connection.session import fetch_host_key
 from provision.data import data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
-from provision.plan import saved
-from provision.plan.plan import Plan
+from provision.plan.saved import AGAIN, SavedPlans
 from provision.resource import RenderedFile
 from provision.role import Role
 from provision.roles import choose, with_site
@@ -56,6 +53,28 @@ def select(options: Options) -> tuple[Host, ...]:
             "no hosts are named", hint="--hosts PATTERN; inv inventory --graph shows what there is"
         )
     return load_inventory(options.inventory).select(options.hosts)
+
+
+def approved_targets(options: Options, approved: SavedPlans) -> tuple[list[Target], Mapping[str, Host]]:
+    """As :func:`targets`, of the hosts and roles that were approved where the options name no others.
+
+    :raises UsageError: if this is not what was approved, host by host.
+    """
+    loaded = load_inventory(options.inventory)
+    known = [host for host in loaded.hosts.values() if host.name in approved.hosts]
+    selected = loaded.select(options.hosts) if options.hosts else known
+    chosen = [role for role in _chosen(options) if options.roles or role.name in approved.roles]
+    found, _ = fleet.targets(selected, chosen, bare=True)
+    roles = {target.name: [role.name for role in target.settings] for target in found}
+    if misfits := approved.misfits(roles, loaded.hosts):
+        raise UsageError("\n  ".join(["this run is not what was approved", *misfits]), hint=AGAIN)
+    if out := [host.name for host in known if host.name not in roles and approved.hosts[host.name].changes]:
+        terminal.log(f"approved, and left out by --hosts: {', '.join(out)}")
+    return found, {host.name: host for host in selected}
+
+
+def _chosen(options: Options) -> tuple[Role, ...]:
+    return choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
 
 
 def site_roles(inventory: str) -> Path:
@@ -98,21 +117,21 @@ def targets(options: Options, *, bare: bool = False) -> tuple[list[Target], Mapp
     :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
-    chosen = choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
-    selected = select(options)
+    chosen, selected = _chosen(options), select(options)
     found, without = fleet.targets(selected, chosen, bare=bare)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
-def reachable(options: Options, *, bare: bool = False) -> list[Target]:
+def reachable(options: Options, *, bare: bool = False, approved: SavedPlans | None = None) -> list[Target]:
     """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
 
     :param bare: keep hosts without any of the roles.
+    :param approved: what the run may do.
     :raises UsageError: for anything that is refused.
     """
-    found, named = targets(options, bare=bare)
+    found, named = approved_targets(options, approved) if approved else targets(options, bare=bare)
     if options.ask_become_pass:
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
@@ -165,62 +184,20 @@ def enroll_hosts(
 
 
 @contextlib.contextmanager
-def open_fleet(options: Options, rollout: fleet.Rollout) -> Iterator[tuple[fleet.Fleet, Progress]]:
+def open_fleet(
+    options: Options, rollout: fleet.Rollout, approved: SavedPlans | None = None
+) -> Iterator[tuple[fleet.Fleet, Progress]]:
     """A fleet of the selected hosts with the permissions of the command line, and the view of its progress.
 
+    :param approved: what the run may do.
     :raises UsageError: for anything that is refused.
     """
     given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
-    found = [replace(target, granted=granted) for target in reachable(options)]
+    found = [replace(target, granted=granted) for target in reachable(options, approved=approved)]
     progress = Progress([target.name for target in found])
     with fleet.Fleet(found, rollout, progress.on_event, progress.refresh) as all_hosts:
         yield all_hosts, progress
-
-
-def saved_plans(path: str) -> dict[str, Plan] | None:
-    """The plans saved in ``path``; None without a path.
-
-    :raises UsageError: if it cannot be read.
-    """
-    if not path:
-        return None
-    try:
-        return saved.load(Path(path).read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error
-
-
-def save_plans(path: str, plans: Mapping[str, Plan]) -> None:
-    """Write plans to a file that only its owner can read: they may hold secrets.
-
-    An older file is replaced as a whole, or stays.
-
-    :raises UsageError: if it cannot be written.
-    """
-    file = Path(path).resolve()
-    try:
-        if file.exists() and not file.is_file():
-            raise UsageError(f"{path}: not a regular file", hint="name another file: --out FILE")
-        _replace(file, saved.save(list(plans.values())).encode())
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
-    terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, beside the older one, which stays if that fails."""
-    descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as beside:
-            beside.write(content)
-            beside.flush()
-            os.fsync(descriptor)
-        Path(name).rename(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_below(folder: Path, file: RenderedFile) -> None:

@@ -14,6 +14,7 @@ from provision.cli.options import HELP, Options, task
 
 if TYPE_CHECKING:
     from provision.cli.progress import Progress
+    from provision.errors import RefusedError
     from provision.plan.plan import Plan
     from provision.run.fleet import Show
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     yes="do not ask before applying",
     serial="sizes of batches; the last repeats: 1,10%,50%",
     max_failed="start no other host after more failures: 2 or 5%",
-    plan="apply this saved plan, if it still fits the hosts",
+    plan="apply this saved plan to the hosts that it still fits",
 )
 def provision(
     options: Options,
@@ -41,31 +42,30 @@ def provision(
 
     inv provision --hosts gpu-nodes --serial 1,10% --yes
     """
-    from dataclasses import replace
-
-    from provision.cli import arguments, terminal
+    from provision.cli import arguments, saved_plans, terminal
     from provision.plan import report
     from provision.run import fleet
 
-    approved = arguments.saved_plans(plan)
-    if approved and not options.hosts:
-        options = replace(options, hosts=",".join(approved))
+    approved = saved_plans.load(plan) if plan else None
+    refused: Mapping[str, RefusedError] = {}
     rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
     run = arguments.run_id()
     asks = not (yes or check)
     whole = asks or approved is not None
-    with arguments.open_fleet(options, rollout) as (all_hosts, progress):
+    with arguments.open_fleet(options, rollout, approved) as (all_hosts, progress):
         show = _shown(progress, terminal.log if options.json else terminal.write_data, diff=diff)
         show_early = fleet.unseen if whole or options.json else show
         if check or whole:
             with progress:
                 plans = all_hosts.survey(show_early)
-            if approved is not None:
-                all_hosts.restrict_to(approved)
-            pending = {name: found for name, found in plans.items() if found.changes}
+            if approved:
+                refused = all_hosts.restrict_to(approved, saved_plans.key())
+            pending = [name for name, found in plans.items() if found.changes and name not in refused]
             asked = pending and asks
             if whole and plans and (asked or not options.json):
                 show(plans)
+            for error in refused.values():
+                terminal.log(str(error))
             question = f"Apply this to {report.counted(len(pending), 'host')}?"
             if asked and not terminal.confirmed(question, "--yes"):
                 terminal.log("nothing was changed")
@@ -80,19 +80,19 @@ def provision(
         terminal.write_json(report.document(results, run, diff=diff))
     else:
         terminal.write_data("\n" + report.recap(results, "" if check else run))
-    raise SystemExit(fleet.exit_code(results, check=check))
+    raise SystemExit(2 if refused and len(refused) == len(results) else fleet.exit_code(results, check=check))
 
 
 @task(
     "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
-    out="save the plan, secrets included, for provision --plan",
+    out="save the plan, without scripts and secrets, for provision --plan",
 )
 def plan(options: Options, *, out: str = "") -> None:
     """Show what provision would do, with diffs. Exit code 3 if changes are pending.
 
     inv plan --hosts 'gpu-nodes:!canary' --out tonight.plan
     """
-    from provision.cli import arguments, terminal
+    from provision.cli import arguments, saved_plans, terminal
     from provision.plan import report
     from provision.run import fleet
 
@@ -103,7 +103,7 @@ def plan(options: Options, *, out: str = "") -> None:
         all_hosts.planned()
         results = all_hosts.in_order()
     if out:
-        arguments.save_plans(out, plans)
+        saved_plans.save(out, plans, {target.name: target.settings for target in all_hosts.targets})
     if options.json:
         terminal.write_json(report.document(results, arguments.run_id(), diff=True))
     else:

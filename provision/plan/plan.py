@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from provision.errors import ProbeError, Refusal, RefusedError
 from provision.plan.declared import Declared
 from provision.probe import Output, Probe
-from provision.resource import AnyResource, Change, Handler, Planned
+from provision.resource import CHECK, AnyResource, Change, Handler, Planned
 from provision.shell import digest
 
 STEPS = "shell/steps.sh"
 """The functions that run steps."""
+
+_CREDENTIALS = re.compile(r'(://)[^/@"\s]+(@)')
+"""User and password in an address; no text for people shows them."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     granted: tuple[str, ...] = ()
 
-    @property
-    def digest(self) -> str:
-        """Equal for two plans that do the same: what is approved is this.
-
-        What the host told about the effects is not in it: processes come and go between plan and approval.
-        """
-        done = [replace(change, simulation="", impact=(), preview=None) for change in self.changes]
-        text = json.dumps([asdict(change) for change in done], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
     def beyond(self, approved: Plan, *, rebooted: bool = False) -> tuple[Change, ...]:
-        """The changes that ``approved`` does not have for the same resource with the same action.
+        """The changes, checks aside, that ``approved`` does not have for the same resource and action.
 
         :param rebooted: the host was rebooted in between, as approved.
         """
@@ -50,7 +42,9 @@ class Plan:
         return tuple(
             change
             for change in self.changes
-            if (change.resource, change.action) not in known and not (rebooted and change.after_reboot)
+            if (change.resource, change.action) not in known
+            and change.action != CHECK
+            and not (rebooted and change.after_reboot)
         )
 
     def lacks(self, change: Change) -> bool:
@@ -94,11 +88,12 @@ def plan(
         try:
             change = item.resource.change(state, planned)
         except Refusal as refusal:
-            raise RefusedError(host, refusal.message, hint=refusal.hint) from refusal
-        notes += item.resource.notes(state, planned)
+            raise RefusedError(host, _hidden(refusal.message), hint=refusal.hint) from refusal
+        notes += map(_hidden, item.resource.notes(state, planned))
         if change is not None:
             shell = item.resource.shell
-            changes.append(replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell)))
+            change = replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell))
+            changes.append(_for_people(change))
     handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
     return Plan(host, _with_debts(tuple(changes), handlers, states_by_id), tuple(notes), granted)
 
@@ -127,10 +122,24 @@ def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, O
         try:
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
-            raise RefusedError(planned.host, refusal.message, hint=refusal.hint) from refusal
+            raise RefusedError(planned.host, _hidden(refusal.message), hint=refusal.hint) from refusal
         kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
-        changes.append(replace(closer, **kept))
+        changes.append(_for_people(replace(closer, **kept)))
     return replace(planned, changes=tuple(changes))
+
+
+def _for_people(change: Change) -> Change:
+    return replace(
+        change,
+        summary=_hidden(change.summary),
+        reason=_hidden(change.reason),
+        diff=_hidden(change.diff),
+        simulation=_hidden(change.simulation),
+    )
+
+
+def _hidden(text: str) -> str:
+    return _CREDENTIALS.sub(r"\1(not shown)\2", text)
 
 
 def _preview_name(change: Change) -> str:

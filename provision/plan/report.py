@@ -141,7 +141,7 @@ def document(results: Sequence[Result], run: str, *, diff: bool) -> dict[str, An
 def _host(result: Result, *, diff: bool) -> dict[str, Any]:
     return {
         "status": result.status,
-        "changes": [_change(change, diff=diff) for change in result.changes],
+        "changes": [change_row(change, diff=diff) for change in result.changes],
         "notes": list(result.notes),
         "error": _error(result),
         "seconds": round(result.seconds, 3),
@@ -151,7 +151,8 @@ def _host(result: Result, *, diff: bool) -> dict[str, Any]:
     }
 
 
-def _change(change: Change, *, diff: bool) -> dict[str, Any]:
+def change_row(change: Change, *, diff: bool) -> dict[str, Any]:
+    """A change as ``--json`` shows it."""
     row: dict[str, Any] = {
         "role": change.role,
         "resource": change.resource,

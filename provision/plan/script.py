@@ -53,7 +53,8 @@ def script_of(plan: Plan, run: str) -> str:
     parts = [f"run={quote(f'{SPOOL}/{run}')}\n{assembled(STEPS, *files)}begin\n"]
     for index, change in enumerate(plan.changes):
         for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
-            parts.append(f"{name}_{index}() {{\n{body or ':'}\n}}\n")
+            varying = f"{change.varying}\n" if change.varying else ""
+            parts.append(f"{name}_{index}() {{\n{varying}{body or ':'}\n}}\n")
         owes, settles = " ".join(change.owes), " ".join(change.settles)
         word = "reboot_step" if change.reboot else "step"
         parts.append(f"{word} {index} {words(change.resource, owes, settles)}\n")

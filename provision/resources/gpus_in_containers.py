@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
-from provision.resource import Change, Planned, Resource
+from provision.resource import CHECK, Change, Planned, Resource
 
 CONTAINERS = "shell/containers.sh"
 GPUS = "shell/gpus_in_containers.sh"
@@ -89,7 +89,7 @@ class GpusInContainers(Resource[tuple[str, ...]]):
         mark = f'"$run"/{quote(f"gpus-seen-{self.name}")}'
         return Change(
             resource=self.id,
-            action="check",
+            action=CHECK,
             summary="check that running containers still see their GPUs",
             reason="systemd reloads its units, or dockerd restarts",
             preview=Probe("", f"echo told; {SIGHT.script}" if checks else SIGHT.script, SIGHT.shell),

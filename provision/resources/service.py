@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
-from provision.resource import ABSENT, Change, Missing, Planned, Resource
+from provision.resource import ABSENT, AWAIT, Change, Missing, Planned, Resource
 
 NOT_ENABLEABLE = ("static", "indirect", "generated", "alias", "enabled-runtime")
 """Unit file states in which systemctl enable has nothing to do (systemctl(1), is-enabled)."""
@@ -19,7 +19,7 @@ UNREADABLE = ("bad-setting", "error")
 RELOAD = "handler:reload systemd"
 """Id of the handler by which roles make systemd read their unit files."""
 
-STARTS = ("start", "await")
+STARTS = ("start", AWAIT)
 """Actions after which a unit is up that was not."""
 
 
@@ -116,7 +116,7 @@ class Service(Resource[UnitState | Missing]):
         coming = state.active == "activating" and not state.sub.startswith("auto-restart")
         verb = "restart" if coming and rewritten else "wait for" if coming else "start"
         verbs = ["enable"] * enable + [verb] * start
-        action = "await" if verb == "wait for" else "start" if start else "enable"
+        action = AWAIT if verb == "wait for" else "start" if start else "enable"
         word = "restart_unit" if rewritten and start else "start_unit"
         return self._bring_up(action, f"{' and '.join(verbs)} {self.unit}", "; ".join(reasons), word)
 

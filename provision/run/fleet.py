@@ -6,18 +6,19 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from provision.connection import Connection, ssh_config
 from provision.connection.login import Login
-from provision.errors import HostError, InventoryError, UnreachableError, UsageError
+from provision.errors import HostError, InventoryError, RefusedError, UnreachableError, UsageError
 from provision.facts import VIRTUALIZATION, Facts
 from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.plan import Plan
 from provision.plan.result import Result
+from provision.plan.saved import SavedPlans
 from provision.role import Role
 from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
 from provision.run.jobs import Jobs, each
@@ -197,28 +198,17 @@ class Fleet:
                 self._take(answers, show)
         return {name: host.survey.plan for name, host in self.hosts.items() if host.survey}
 
-    def restrict_to(self, approved: Mapping[str, Plan]) -> None:
-        """Let only hosts go on whose plan is the saved one, with the permissions that were given for it.
-
-        :raises UsageError: if the saved plan is of other hosts.
-        """
-        if missing := [name for name in self.hosts if name not in approved]:
-            raise UsageError(f"the saved plan has no host {missing[0]}", hint="plan again, or name its hosts")
-        stale = [
-            name
+    def restrict_to(self, approved: SavedPlans, key: bytes) -> dict[str, RefusedError]:
+        """Fail the hosts whose plan is not the approved one, and return why; nothing is done with them."""
+        refused = {
+            name: error
             for name, host in self.hosts.items()
-            if host.survey and host.survey.plan.changes and host.survey.plan.digest != approved[name].digest
-        ]
-        if stale:
-            raise UsageError(
-                f"the saved plan is stale: {', '.join(stale)} changed since, or the settings did",
-                hint="plan again: inv plan --out FILE",
-            )
-        for name, host in self.hosts.items():
-            if host.survey:
-                plan = host.survey.plan
-                granted = tuple(sorted({*plan.granted, *approved[name].granted}))
-                host.survey = replace(host.survey, plan=replace(plan, granted=granted))
+            if host.survey and (error := approved.refusal(host.survey.plan, host.target.settings, key))
+        }
+        for name, error in refused.items():
+            self.results[name] = self.hosts[name].result("failed", error=error)
+            self.on_event(name, Doing("failed"))
+        return refused
 
     def apply(self, run: str, show: Show = unseen) -> None:
         """Apply all plans, batch by batch; start no host once too many of the batches so far have failed.
@@ -291,7 +281,7 @@ class Fleet:
     def planned(self) -> None:
         """Results of a run that only plans: a host that would change has status changed."""
         for name, host in self.hosts.items():
-            if host.survey:
+            if host.survey and name not in self.results:
                 pending = host.survey.plan.changes
                 self.results[name] = host.result("changed" if pending else "ok", changes=pending)
 

@@ -268,18 +268,34 @@ def test_one_unreachable_and_one_failing_host_do_not_stop_the_third(converged: L
         assert provision().code == 0
 
 
-def test_a_saved_plan_is_applied_and_a_stale_one_refused(converged: Lab, tmp_path: Path) -> None:
-    machine = host(converged, "gpu-01")
-    saved = tmp_path / "plan.json"
-    shell(machine, "rm /etc/modprobe.d/provision-nouveau.conf")
-    assert inv("plan", "--hosts", "gpu-01", "--out", str(saved)).code == 3
-    assert saved.stat().st_mode & 0o777 == 0o600
-    shell(machine, "chmod 600 /usr/local/lib/provision/triton-gpu-gate")
-    stale = provision("--plan", str(saved), pattern="gpu-01")
-    assert stale.code == 2
-    assert "the saved plan is stale: gpu-01" in stale.err
-    shell(machine, "chmod 755 /usr/local/lib/provision/triton-gpu-gate")
-    assert provision("--plan", str(saved), pattern="gpu-01").code == 0
+def test_a_saved_plan_is_applied_and_a_host_that_differs_is_refused_alone(
+    converged: Lab, tmp_path: Path
+) -> None:
+    machines = [host(converged, name) for name in ("gpu-01", "gpu-02")]
+    saved, gates = str(tmp_path / "plan.json"), "/usr/local/lib/provision"
+    for machine in machines:
+        shell(machine, f"chmod 600 {gates}/triton-mounts")
+    planned = inv("plan", "--hosts", "gpu-01,gpu-02", "--out", saved)
+    assert planned.code == 3, str(planned)
+    assert Path(saved).stat().st_mode & 0o777 == 0o600
+
+    shell(machines[0], f"chmod 600 {gates}/triton-gpu-gate")
+    for arguments in (["--roles", "docker"], ["--hosts", "gpu-03"]):
+        other = inv("provision", "--plan", saved, "--yes", *arguments)
+        assert other.code == 2
+        for name in ("gpu-01", "gpu-02"):
+            assert f"{name}: approved, and no part of this run: write {gates}/triton-mounts" in other.err
+    stale = inv("provision", "--plan", saved, "--yes", "--json")
+    assert stale.code == 1, str(stale)
+    assert (stale.host("gpu-01")["status"], stale.host("gpu-02")["status"]) == ("failed", "changed")
+    message = stale.host("gpu-01")["error"]["message"]
+    assert message.startswith(f"1 difference from the approved plan: new: write {gates}/triton-gpu-gate")
+    assert inv("provision", "--plan", saved, "--hosts", "gpu-01", "--yes").code == 2
+
+    shell(machines[0], f"chmod 755 {gates}/triton-gpu-gate")
+    last = inv("provision", "--plan", saved, "--yes", "--json")
+    assert last.code == 0, str(last)
+    assert (last.host("gpu-01")["status"], last.host("gpu-02")["status"]) == ("changed", "ok")
 
 
 def test_secrets_are_readable_by_root_alone_and_shown_to_nobody(converged: Lab, tmp_path: Path) -> None:
@@ -288,8 +304,8 @@ def test_secrets_are_readable_by_root_alone_and_shown_to_nobody(converged: Lab, 
     document["gpu-nodes"]["vars"]["triton"]["instances"]["main"]["env"] = {"HF_TOKEN": secret}
     source = write_inventory(tmp_path, document)
     machine = host(converged, "gpu-01")
-    plan = inv("plan", "--hosts", "gpu-01", inventory=source)
-    assert "s3cret" not in plan.out + plan.err
+    plan = inv("plan", "--hosts", "gpu-01", "--out", str(tmp_path / "saved"), inventory=source)
+    assert "s3cret" not in plan.out + plan.err + (tmp_path / "saved").read_text()
     answer = provision(pattern="gpu-01", inventory=source)
     assert answer.code == 0, str(answer)
     assert "s3cret" not in answer.out + answer.err

@@ -93,12 +93,12 @@ def repo(**changes: Any) -> Repo:
     return Repo.model_validate({**REPO, **changes})
 
 
-def declared(facts: Facts = H100) -> list[Declared]:
-    """All resources of all roles with the example settings."""
+def declared(facts: Facts = H100, settings: Mapping[Role, Settings] | None = None) -> list[Declared]:
+    """All resources of all roles, with the example settings where no others are given."""
     return [
         Declared(role.name, resource)
         for role in all_roles()
-        for resource in role.resources(settings_of(role.name), facts)
+        for resource in role.resources((settings or {}).get(role) or settings_of(role.name), facts)
     ]
 
 

@@ -1,20 +1,18 @@
-"""What the command line's arguments become: a fleet with permissions, saved plans, names of runs."""
+"""What the command line's arguments become: a fleet with permissions, names of runs."""
 
 from __future__ import annotations
 
 import re
-import resource
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision.cli.arguments import open_fleet, reachable, run_id, save_plans, saved_plans, write_below
+from provision.cli.arguments import open_fleet, reachable, run_id, write_below
 from provision.cli.options import Options
 from provision.errors import InventoryError, UsageError
-from provision.plan.plan import Plan
-from provision.resource import Change, RenderedFile
+from provision.plan.saved import Approval, ApprovedChange, SavedPlans
+from provision.resource import RenderedFile
 from provision.run.fleet import Rollout
 
 HOST = """
@@ -25,69 +23,56 @@ all:
       docker: {}
     gpu-02:
 """
-PLANS = {"gpu-01": Plan("gpu-01", (Change("r", "a", "s", "secret", "d"),), granted=("reboot",))}
 
 
-@pytest.mark.parametrize("before", [None, 0o644])
-def test_a_saved_plan_is_read_back_and_for_its_owner_only(tmp_path: Path, before: int | None) -> None:
-    path = tmp_path / "plan"
-    if before is not None:
-        path.write_text("longer than a plan " * 1000)
-        path.chmod(before)
-    save_plans(str(path), PLANS)
-    assert oct(path.stat().st_mode & 0o7777) == "0o600"
-    assert saved_plans(str(path)) == PLANS
+def approval(*roles: str) -> Approval:
+    """One change for each role."""
+    changes = tuple(ApprovedChange(role, f"file:{role}", "update", f"write {role}", "d") for role in roles)
+    return Approval(changes, dict.fromkeys(roles, "d"))
 
 
-def test_without_a_path_there_is_no_saved_plan() -> None:
-    assert saved_plans("") is None
+APPROVED = SavedPlans("k", {"gpu-01": approval("docker"), "gpu-03": Approval((), {"docker": "d"})})
+
+
+def test_a_saved_plan_names_the_hosts_and_roles_where_the_options_do_not(tmp_path: Path) -> None:
+    source = tmp_path / "hosts.yml"
+    source.write_text(HOST.replace("docker: {}", "docker: {}\n      toolkit: {}"))
+    found = reachable(Options(inventory=str(source)), approved=APPROVED)
+    assert [(t.name, [role.name for role in t.settings]) for t in found] == [("gpu-01", ["docker"])]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
-    [(None, "No such file or directory"), (b"\xff", "it is not UTF-8"), (b"{}", "not a sav")],
+    ("options", "text", "says"),
+    [
+        (Options(roles="toolkit"), HOST, "gpu-01: approved, and no part of this run: write docker"),
+        (Options(), "all: {hosts: {other: {}}}", "gpu-01: approved, and no part of this run: write docker"),
+        (Options(hosts="gpu-02"), HOST, "gpu-02: no plan of it was approved"),
+        (Options(hosts="gpu-02"), HOST, "gpu-01: approved, and no part of this run: write docker"),
+        (Options(), HOST.replace("docker", "x"), "gpu-01: approved, and no part of this run: write docker"),
+    ],
 )
-def test_a_file_that_is_no_saved_plan_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
-    path = tmp_path / "plan"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=f"^{path}: {says}") as caught:
-        saved_plans(str(path))
-    assert caught.value.hint == "make one with: inv plan --out FILE"
-
-
-def test_a_plan_that_cannot_be_saved_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{tmp_path}/none/plan: No such file or directory"):
-        save_plans(str(tmp_path / "none/plan"), PLANS)
-
-
-def test_an_older_plan_stays_where_the_new_one_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_run_than_the_approved_one_is_refused_before_any_connection(
+    tmp_path: Path, options: Options, text: str, says: str
 ) -> None:
-    """As on a disk that is full."""
-    path = tmp_path / "plan"
-    save_plans(str(path), PLANS)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
-    try:
-        with pytest.raises(UsageError, match=f"^{path}: File too large") as caught:
-            save_plans(str(path), {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert caught.value.hint == "name another file: --out FILE"
-    assert saved_plans(str(path)) == PLANS
-    assert list(tmp_path.iterdir()) == [path], "nothing is left beside it"
+    source = tmp_path / "hosts.yml"
+    source.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        reachable(replace(options, inventory=str(source)), approved=APPROVED)
+    first, *lines = caught.value.message.splitlines()
+    assert first == "this run is not what was approved"
+    assert f"  {says}" in lines
+    assert caught.value.hint == "plan again: inv plan --out FILE"
 
 
-def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("real")
-    save_plans(str(tmp_path / "link"), PLANS)
-    assert (tmp_path / "link").is_symlink()
-    assert saved_plans(str(tmp_path / "real")) == PLANS
-    with pytest.raises(UsageError, match="not a regular file"):
-        save_plans("/dev/null", PLANS)
+def test_hosts_that_the_pattern_leaves_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "hosts.yml"
+    source.write_text(HOST)
+    both = SavedPlans("k", {name: approval("docker") for name in ("gpu-01", "gpu-02")})
+    found = reachable(Options(hosts="gpu-01", inventory=str(source)), approved=both)
+    assert [target.name for target in found] == ["gpu-01"]
+    assert capsys.readouterr().err == "approved, and left out by --hosts: gpu-02\n"
 
 
 def test_enrolment_leaves_out_a_host_and_the_others_go_on(

@@ -115,7 +115,8 @@ def test_with_permission_it_still_tells() -> None:
 def test_whether_containers_outlive_it(earlier: list[Change], outlive: str) -> None:
     found = change(*earlier)
     quoted = f"'{outlive}'" if " " in outlive else outlive
-    assert found.script == f"outlive={quoted} allowed=no; restart_docker nvidia nvidia"
+    assert found.script == f"outlive={quoted}; restart_docker nvidia nvidia"
+    assert found.varying == "allowed=no"
     assert found.preview is not None
     assert found.preview.script == f"restart_preview {quoted}"
 

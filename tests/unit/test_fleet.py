@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from provision.errors import HostError, Refusal, RenderError, UsageError
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
-from provision.plan.saved import load, save
+from provision.plan.saved import SavedPlans, load, save
 from provision.plan.script import Event
 from provision.resource import AnyResource, Change
 from provision.roles.driver.role import BRANCH_CHANGE
@@ -412,65 +412,100 @@ def test_an_interrupt_does_not_wait_for_a_host_that_hangs_and_starts_none() -> N
 # --- saved plans ----------------------------------------------------------------------------------
 
 SWAP = (Thing("packages", needs=BRANCH_CHANGE),)
+KEY = b"k" * 32
 
 
-def saved_of(played: Hosts, *granted: str) -> dict[str, Plan]:
+def saved_of(played: Hosts, *granted: str) -> SavedPlans:
     """The plans of hosts now, with these permissions, as they are read back from a file."""
     with played.fleet() as fleet:
-        plans = [replace(plan, granted=granted) for plan in fleet.survey().values()]
-    return load(save(plans), "saved.json")
+        plans = {name: replace(plan, granted=granted) for name, plan in fleet.survey().items()}
+        settings = {target.name: target.settings for target in fleet.targets}
+    return load(save(plans, settings, KEY), "saved.json")
 
 
-def test_a_saved_plan_is_applied_with_the_permissions_that_it_was_saved_with() -> None:
-    host = FakeHost({"packages": "upgrade"})
-    played = Hosts([host], SWAP)
-    approved = saved_of(played, BRANCH_CHANGE.name)
-    with played.fleet() as fleet:
-        fleet.survey()
-        fleet.restrict_to(approved)
-        fleet.apply("r")
-    assert statuses(fleet) == {"h": "changed"}
-
-
-def test_permissions_of_the_command_line_add_to_those_that_were_saved() -> None:
-    host = FakeHost({"packages": "upgrade"})
-    played = Hosts([host], SWAP)
-    approved = saved_of(played)
-    fleet = played.fleet()
-    fleet.targets = [target_of(host, *SWAP, granted=(BRANCH_CHANGE.name,))]
+def applied(fleet: Fleet, approved: SavedPlans) -> list[str]:
+    """Apply what was approved; the refusals."""
     with fleet:
         fleet.survey()
-        fleet.restrict_to(approved)
+        refused = fleet.restrict_to(approved, KEY)
         fleet.apply("r")
+    return list(map(str, refused.values()))
+
+
+def test_a_saved_plan_gives_no_permission() -> None:
+    host = FakeHost({"packages": "upgrade"})
+    played = Hosts([host], SWAP)
+    fleet = played.fleet()
+    assert applied(fleet, saved_of(played, BRANCH_CHANGE.name)) == []
+    assert statuses(fleet) == {"h": "failed"}
+    error = fleet.results["h"].error
+    assert error is not None
+    assert error.message.startswith(BRANCH_CHANGE.refusal)
+    assert host.runs == []
+
+
+def test_a_saved_plan_is_applied_with_the_permissions_of_the_command_line() -> None:
+    host = FakeHost({"packages": "upgrade"})
+    played = Hosts([host], SWAP)
+    fleet = played.fleet()
+    fleet.targets = [target_of(host, *SWAP, granted=(BRANCH_CHANGE.name,))]
+    assert applied(fleet, saved_of(played)) == []
     assert statuses(fleet) == {"h": "changed"}
 
 
-def test_a_saved_plan_that_is_stale_is_refused() -> None:
-    played = Hosts(in_need("h1", "h2"))
+@pytest.mark.parametrize("check", [False, True])
+def test_a_host_whose_plan_is_another_one_by_now_is_refused_alone(check: bool) -> None:
+    hosts = in_need("h1", "h2", "h3")
+    played = Hosts(hosts)
     approved = saved_of(played)
-    played.hosts[1].wants["a"] = "create"
-    with played.fleet() as fleet:
-        fleet.survey()
-        with pytest.raises(UsageError, match="the saved plan is stale: h2 changed since") as caught:
-            fleet.restrict_to(approved)
-    assert caught.value.hint == "plan again: inv plan --out FILE"
+    hosts[1].wants["a"] = "create"
+    fleet = played.fleet()
+    if check:
+        with fleet:
+            fleet.survey()
+            fleet.restrict_to(approved, KEY)
+            fleet.planned()
+    else:
+        assert applied(fleet, approved) == [
+            "h2: 1 difference from the approved plan: different: create a (approved: update a); "
+            "host or program changed since"
+        ]
+    assert statuses(fleet) == {"h1": "changed", "h2": "failed", "h3": "changed"}
+    assert fleet.results["h2"].changes == ()
+    assert [len(host.runs) for host in hosts] == ([0, 0, 0] if check else [1, 0, 1])
+    assert played.phases("h2")[-1] == "failed"
 
 
-def test_a_host_that_has_nothing_left_to_do_is_not_stale() -> None:
+def test_a_host_that_has_nothing_left_to_do_is_as_approved() -> None:
     played = Hosts(in_need("h1", "h2"))
     approved = saved_of(played)
     played.hosts[1].wants["a"] = ""
-    with played.fleet() as fleet:
-        fleet.survey()
-        fleet.restrict_to(approved)
-        fleet.apply("r")
+    fleet = played.fleet()
+    assert applied(fleet, approved) == []
     assert statuses(fleet) == {"h1": "changed", "h2": "ok"}
 
 
-def test_a_saved_plan_of_other_hosts_is_refused() -> None:
-    played = Hosts(in_need("h1", "h2"))
-    approved = saved_of(Hosts(in_need("h1")))
-    with played.fleet() as fleet:
-        fleet.survey()
-        with pytest.raises(UsageError, match="the saved plan has no host h2"):
-            fleet.restrict_to(approved)
+def test_a_saved_plan_goes_on_after_its_reboot() -> None:
+    """What comes after it was approved with it, whatever the boot."""
+    things = (Thing("kernel", reboot=60), Thing("a"), Thing("unit", after_reboot=True))
+    host = FakeHost({"kernel": "reboot", "a": "update", "unit": ""})
+    host.incidents.after_boot = [{"unit": "start"}]
+    played = Hosts([host], things)
+    fleet = played.fleet()
+    assert applied(fleet, saved_of(played)) == []
+    assert statuses(fleet) == {"h": "changed"}
+    assert [steps for _, steps in host.runs] == [["kernel"], ["a", "unit"]]
+
+
+def test_a_run_that_ended_early_leaves_another_plan_than_the_approved_one() -> None:
+    """Part of it is done; what is left was not approved as a plan of its own."""
+    host = FakeHost({"a": "update", "b": "update"})
+    played = Hosts([host], (Thing("a"), Thing("b")))
+    approved = saved_of(played)
+    host.incidents.interrupted = True
+    first = played.fleet()
+    assert applied(first, approved) == []
+    assert statuses(first) == {"h": "failed"}
+    assert applied(played.fleet(), approved) == [
+        "h: 1 difference from the approved plan: gone: update a; host or program changed since"
+    ]

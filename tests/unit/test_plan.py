@@ -1,20 +1,16 @@
-"""Resources and states in, a plan out; plans compared, saved and loaded."""
+"""Resources and states in, a plan out; plans compared and cut into stages."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from provision.errors import ProbeError, Refusal, RefusedError, UsageError
+from provision.errors import ProbeError, Refusal, RefusedError
 from provision.plan.declared import Declared
 from provision.plan.plan import Plan, plan, previews, probes, refined, states
-from provision.plan.saved import load, save
 from provision.plan.stages import next_stage
 from provision.probe import Output, Probe
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
@@ -171,29 +167,6 @@ def test_an_answer_that_cannot_be_understood_names_host_and_kind() -> None:
 # --- comparing ------------------------------------------------------------------------------------
 
 
-def test_the_digest_is_equal_only_for_plans_that_do_the_same() -> None:
-    one = planned({"a": "update"}, A)
-    assert one.digest == planned({"a": "update"}, A).digest
-    assert one.digest == Plan("another host", one.changes).digest
-    for other in (
-        {"script": "x"},
-        {"done": "x"},
-        {"guard": "x"},
-        {"diff": "x"},
-        {"owes": ("x",)},
-        {"role": "x"},
-        {"functions": "x"},
-    ):
-        assert Plan("h1", (replace(one.changes[0], **other),)).digest != one.digest
-
-
-def test_what_hosts_tell_about_the_effects_is_not_in_the_digest() -> None:
-    """Processes come and go between plan and approval."""
-    one = planned({"a": "update"}, A)
-    for told in ({"impact": ("triton stops",)}, {"simulation": "Inst x"}, {"preview": Probe("p", "x")}):
-        assert Plan("h1", (replace(one.changes[0], **told),)).digest == one.digest
-
-
 @pytest.mark.parametrize(
     ("fresh", "beyond"),
     [
@@ -302,96 +275,5 @@ def test_a_preview_is_asked_before_the_plan_is_shown() -> None:
     declared = [Declared("x", asking), Declared("x", B)]
     shown = refined(found, declared, {"preview of a": Output(0, b"so\n", b"")})
     assert [change.simulation for change in shown.changes] == ["so\n", ""]
-    assert shown.digest == found.digest
     with pytest.raises(RefusedError, match="not like this"):
         refined(found, declared, {"preview of a": Output(0, b"no\n", b"")})
-
-
-# --- saving ---------------------------------------------------------------------------------------
-
-TEXTS = st.text(st.characters())
-NAMES = st.lists(TEXTS, max_size=3).map(tuple)
-CHANGES = st.builds(
-    Change,
-    **dict.fromkeys(
-        ("resource", "action", "summary", "script", "done", "reason", "diff", "guard", "role"), TEXTS
-    ),
-    **dict.fromkeys(("owes", "settles", "signals", "causes", "impact"), NAMES),
-    sign=st.sampled_from(["+", "-", "~"]),
-    needs=st.none() | st.sampled_from(list(ALLOWED.values())),
-    shell=NAMES,
-    reboot=st.integers(0, 3600),
-    after_reboot=st.booleans(),
-    reloads_systemd=st.booleans(),
-)
-PLANS = st.lists(
-    st.builds(Plan, TEXTS, st.lists(CHANGES, max_size=4).map(tuple), NAMES, NAMES),
-    max_size=4,
-    unique_by=lambda p: p.host,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(plans=PLANS)
-def test_a_saved_plan_is_read_back(plans: list[Plan]) -> None:
-    assert load(save(plans), "f") == {found.host: found for found in plans}
-
-
-ROW = asdict(Change("r", "a", "s", "x", "d"))
-PLAN: dict[str, Any] = {"host": "h", "changes": [], "notes": [], "granted": []}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "nonsense",
-        "null",
-        "7",
-        "[]",
-        "{}",
-        '{"schema": 3}',
-        '{"schema": 3, "plans": []}',
-        '{"schema": 3, "plans": {"h": {}}}',
-        '{"schema": 3, "plans": {"h": ""}}',
-        '{"schema": 3, "plans": {"h": 7}}',
-        '{"schema": 3, "plans": {"h": {"changes": [{}]}}}',
-        '{"schema": 3, "plans": {"h": {"changes": ["x"]}}}',
-        *(
-            json.dumps({"schema": 3, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
-            for wrong in (
-                {"script": 7},
-                {"script": ["x"]},
-                {"owes": "x"},
-                {"owes": [1]},
-                {"reboot": "1"},
-                {"reboot": True},
-                {"needs": "the moon"},
-                {"needs": {"name": "the moon"}},
-                {"sign": "*"},
-            )
-        ),
-        json.dumps({"schema": 3, "plans": {"another": PLAN}}),
-        *(
-            json.dumps({"schema": 3, "plans": {"h": {**PLAN, name: wrong}}})
-            for name, wrong in (("changes", {}), ("notes", "x"), ("granted", [1]), ("granted", None))
-        ),
-        "[" * 100_000,
-    ],
-)
-def test_garbage_is_no_saved_plan(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^saved\.json: not a saved plan: .") as caught:
-        load(text, "saved.json")
-    assert caught.value.hint == "make one with: inv plan --out FILE"
-
-
-def test_a_plan_of_another_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 3"):
-        load('{"schema": 1, "plans": {}}', "saved.json")
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.recursive(st.none() | st.integers() | TEXTS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v)))
-def test_any_other_document_is_refused_in_a_sentence(document: Any) -> None:
-    with pytest.raises(UsageError):
-        load(json.dumps({"schema": 3, "plans": {"h": [document]}}), "f")

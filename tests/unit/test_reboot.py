@@ -141,7 +141,7 @@ def test_settings_that_allow_reboots_need_no_other_permission() -> None:
     allowed = Reboot(RebootPolicy("b001", NEEDED, allowed=True, timeout=60))
     change = allowed.change(BootState(nouveau=True), Planned())
     assert change is not None
-    assert (change.needs, change.reboot, change.done) == (None, 60, "booted_since b001")
+    assert (change.needs, change.reboot, change.varying) == (None, 60, "boot=b001")
 
 
 MODULE = Module("nvidia", "580.159.04", ("nvidia-driver-cuda",), POLICY)

@@ -33,10 +33,8 @@ FILES_BELOW = "== daemon.json"
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)
 
-_SECRETS = re.compile(
-    r"""(://)[^/"\s]+(@)|("[^"\n]*(?:token|secret|password)[^"\n]*": ")[^"\n]+(")""", re.IGNORECASE
-)
-"""What a diff does not show: credentials in addresses of proxies, and secret options of log drivers."""
+_SECRETS = re.compile(r"""("[^"\n]*(?:token|secret|password)[^"\n]*": ")[^"\n]+(")""", re.IGNORECASE)
+"""What a diff does not show: secret options of log drivers."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class DaemonJson(Resource[DaemonJsonState]):
         return replace(
             write,
             resource=self.id,
-            diff=_SECRETS.sub(r"\1\3(not shown)\2\4", write.diff),
+            diff=_SECRETS.sub(r"\1(not shown)\2", write.diff),
             summary=f"{' and '.join(verbs) or 'write an object'} in {DAEMON_JSON}",
             reason="other keys stay as they are" if existing else write.reason,
             script=_in_turn(steps),

@@ -89,7 +89,8 @@ class DockerRestart(Handler):
         causes = {planned.changes[index].resource for index in self.causes(planned)}
         return replace(
             change,
-            script=f"outlive={quote(outlive)} allowed={'yes' if self.allowed else 'no'}; {self.script}",
+            varying=f"allowed={'yes' if self.allowed else 'no'}",
+            script=f"outlive={quote(outlive)}; {self.script}",
             causes=tuple(name for name in self.holds_back if name in causes),
             preview=Probe(
                 "",

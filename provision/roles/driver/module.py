@@ -113,9 +113,9 @@ class Module(Resource[ModuleState | Missing]):
         found = users(answer)
         if self.reboot is None or not found.names:
             return replace(change, summary=f"{change.summary} (nothing uses it, so no reboot is needed)")
+        reboot = self.reboot.change(self.id, change.reason, found.impact(), causes=self.reboot.causes)
         reason = f"{change.reason}, and {found.names} use{'' if ',' in found.names else 's'} it"
-        reboot = self.reboot.change(self.id, reason, found.impact(), causes=self.reboot.causes)
-        return replace(reboot, signals=change.signals)
+        return replace(reboot, reason=reason, signals=change.signals)
 
 
 def _state(line: str) -> ModuleState | Missing:

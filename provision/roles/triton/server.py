@@ -12,7 +12,7 @@ from provision.errors import Refusal
 from provision.probe import Output, Probe, by_word, words
 from provision.resource import Change, Handler, Missing, Planned, Resource
 from provision.resources.file import FILES, File, FileState
-from provision.resources.service import Service, UnitState, masked
+from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
 from provision.shell import constant
 
@@ -162,7 +162,7 @@ class Server(Service):
         ):
             raise not_ours(self.unit, state.fragment)
         change = super().change(state, planned)
-        if change is None or change.action not in ("start", "await"):
+        if change is None or change.action not in STARTS:
             return change
         return replace(change, preview=_serving_now(self.unit, self.ports))
 

@@ -1,0 +1,108 @@
+"""Files with approved plans, and the key of the digests in them, which is in a file of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import mkstemp
+
+from provision.cli import terminal
+from provision.errors import UsageError
+from provision.plan import saved
+from provision.plan.plan import Plan
+from provision.role import Role, Settings
+
+KEY = "PROVISION_PLAN_KEY"
+"""Names the file of the key, for people and machines that apply each other's plans."""
+
+SHORTEST = 32
+"""Bytes of a key."""
+
+
+def save(path: str, plans: Mapping[str, Plan], settings: Mapping[str, Mapping[Role, Settings]]) -> None:
+    """Write plans to a file that only its owner can read.
+
+    An older file is replaced as a whole, or stays.
+
+    :raises UsageError: if it, or the key, cannot be written.
+    """
+    file = Path(path).resolve()
+    text = saved.save(plans, settings, key(make=True))
+    try:
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{path}: not a regular file", hint="name another file: --out FILE")
+        _beside(file, text.encode()).rename(file)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
+    terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
+
+
+def load(path: str) -> saved.SavedPlans:
+    """The plans saved in a file, with digests of our key.
+
+    :raises UsageError: if it cannot be read, or was saved with another key.
+    """
+    try:
+        found = saved.load(Path(path).read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error
+    if not found.hosts:
+        raise UsageError(f"{path}: it holds the plan of no host", hint=saved.AGAIN)
+    if saved.key_id(key()) != found.key:
+        raise UsageError(
+            f"{path}: it was saved with another key than {_key_file()}, so it cannot be compared",
+            hint=f"{KEY}=FILE names the key of whoever saved it; or {saved.AGAIN}",
+        )
+    return found
+
+
+def key(*, make: bool = False) -> bytes:
+    """The key of the digests in saved plans.
+
+    :param make: make it where there is none.
+    :raises UsageError: if it cannot be read or made.
+    """
+    file = _key_file()
+    try:
+        if make and not file.exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made = _beside(file, f"{secrets.token_hex(SHORTEST)}\n".encode())
+            with contextlib.suppress(FileExistsError):  # somebody else was quicker
+                os.link(made, file)
+            made.unlink()
+        found = file.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(
+            f"the key of saved plans, {file}: {error.strerror}",
+            hint=f"{KEY}=FILE names another one; inv plan --out makes it where there is none",
+        ) from error
+    if len(found) < SHORTEST:
+        raise UsageError(
+            f"the key of saved plans, {file}: shorter than {SHORTEST} bytes",
+            hint="take it away: inv plan --out makes another one",
+        )
+    return found
+
+
+def _key_file() -> Path:
+    home = os.path.expanduser("~/.local/state")  # noqa: PTH111  # Path's raises where there is no home
+    state = os.environ.get("XDG_STATE_HOME") or home
+    return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))
+
+
+def _beside(file: Path, content: bytes) -> Path:
+    """A file beside another one that only its owner can read; nothing is left if it cannot be written."""
+    descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as beside:
+            beside.write(content)
+            beside.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
