@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from provision.secrecy import without_secrets
+
 LONGEST = 2000
 """Characters of a sentence about a host; it may quote what the host said."""
 
@@ -89,7 +91,7 @@ class HostError(ProvisionError):
     """
 
     def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(visible(message[:LONGEST]), hint=hint and visible(hint[:LONGEST]))
+        super().__init__(visible(without_secrets(message)[:LONGEST]), hint=hint and visible(hint[:LONGEST]))
         self.host = host
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from provision.probe import Output, Probe, quote, words
+from provision.secrecy import without_secrets
 from provision.shell import constant
 
 State = TypeVar("State")
@@ -338,13 +339,17 @@ def names_of(listened: Sequence[str | Signal]) -> tuple[str, ...]:
 
 
 def unified(old: str, new: str, name: str) -> str:
-    """Return a unified diff of two texts, with ``name`` on both sides; empty if they are equal."""
-    return "".join(
+    """Return a unified diff of two texts, with ``name`` on both sides; empty if they are equal.
+
+    It shows no secrets.
+    """
+    diff = "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
         for line in difflib.unified_diff(
             old.splitlines(keepends=True), new.splitlines(keepends=True), f"{name} (now)", f"{name} (planned)"
         )
     )
+    return without_secrets(diff)
 
 
 AnyResource = Resource[Any]

@@ -95,7 +95,8 @@ KNOWN_MESSAGES = (
     # Registries, before the messages of the network and the disk that are part of theirs.
     Message(
         r"no basic auth credentials|authentication required|unauthorized: |denied: requested access",
-        "the registry wants a login: as root on the host, docker login REGISTRY",
+        "the registry wants a login, or rejects the one that it got: triton.registry_logins in the settings; "
+        "or on the host, as root: docker login REGISTRY",
     ),
     Message(
         r"proxyconnect tcp|Proxy Authentication Required",
@@ -248,6 +249,11 @@ KNOWN_MESSAGES = (
         r"nvidia-smi \(process \d+\) has hung in the kernel",
         "reboot the host, which alone ends such a process; for its cause: dmesg | grep -i -e nvrm -e xid",
         "an earlier nvidia-smi has hung in the driver",
+    ),
+    Message(
+        r"GPU is lost|Unable to determine the device handle",
+        "reboot the host, then look at the slot and the power of that GPU; on the host: dmesg | grep -i xid",
+        "a GPU is lost: it fell off the bus",
     ),
     Message(
         r"couldn't communicate with the NVIDIA driver|ERROR_DRIVER_NOT_LOADED",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from pydantic.json_schema import models_json_schema
 
 from provision.inventory import Host
 from provision.inventory.values import Value, Vault, plain
+from provision.plan.backups import BACKUPS, Backups
 from provision.role import Role
+from provision.secrecy import HIDDEN, masked
 
 Schema = Mapping[str, Any]
 
-SECRET = re.compile(
-    r"(^|_)(pass|pw|passwd|passphrase)$|password|secret|token|(api|private|access)_?key(?!_file)"
-    r"|://[^/@ ]+:[^/@ ]+@",
-    re.IGNORECASE,
-)
-"""What may be a secret, by the name of its variable or by what is in it."""
+ENCRYPTED = "(encrypted)"
+
+OF_HOSTS = (Role(BACKUPS, Backups, lambda *_: ()),)
+"""Settings that no role has, with the host's variable for the role's name."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -90,32 +89,36 @@ def _for_files(part: Any) -> Any:
     return kept
 
 
-def origins(host: Host, roles: Sequence[Role]) -> str:
+def origins(host: Host, roles: Sequence[Role], *, secrets: bool = False) -> str:
     """The groups of a host, and each value that it has with the place where that is written.
 
     :param roles: those whose settings are merged over all groups.
+    :param secrets: show what may be a secret, too.
     """
-    merged = {name for role in roles for name in (role.name, *role.shared)}
+    merged = {name for role in (*roles, *OF_HOSTS) for name in (role.name, *role.shared)}
     lines = [f"{host.name}  [{', '.join(host.groups)}]"]
     for key in host.vars:
         value = host.settings(key) if key in merged else host.vars[key]
-        for path, shown in _leaves((key,), value):
+        for path, leaf in _leaves((key,), value):
+            shown = leaf if secrets else masked(leaf, path)
             place = str(host.where(*path) or host.where(key)).removeprefix(f"{Path.cwd()}/")
-            lines.append(f"  {'.'.join(path)}: {shown}  ({place})")
+            lines.append(f"  {'.'.join(path)}: {_in_short(shown)}  ({place})")
     return "\n".join(lines)
 
 
-def _leaves(path: tuple[str, ...], value: Value) -> Iterator[tuple[tuple[str, ...], str]]:
+def _leaves(path: tuple[str, ...], value: Value) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, Mapping) and value:
         for key, below in value.items():
             yield from _leaves((*path, key), below)
-    elif isinstance(value, Vault):
-        yield path, "(encrypted)"
-    elif value and ("env" in path[:-1] or SECRET.search(path[-1]) or SECRET.search(str(plain(value)))):
-        yield path, "(hidden)"
     else:
-        first, newline, _ = _yaml(plain(value)).partition("\\n")
-        yield path, first[:100] + (" …" if newline or len(first) > 100 else "")
+        yield path, ENCRYPTED if isinstance(value, Vault) else plain(value)
+
+
+def _in_short(value: Any) -> str:
+    if value in (ENCRYPTED, HIDDEN):
+        return str(value)
+    first, newline, _ = _yaml(value).partition("\\n")
+    return first[:100] + (" …" if newline or len(first) > 100 else "")
 
 
 def settings(role: Role) -> list[Setting]:

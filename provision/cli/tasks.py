@@ -232,8 +232,11 @@ def facts(options: Options) -> None:
     hosts=HELP["hosts"],
     host="one host's groups, variables and settings, with file and line",
     graph="print groups and hosts as a tree",
+    show_secrets="show passwords, tokens and environments too",
 )
-def inventory(options: Options, *, hosts: str = "all", host: str = "", graph: bool = False) -> None:
+def inventory(
+    options: Options, *, hosts: str = "all", host: str = "", graph: bool = False, show_secrets: bool = False
+) -> None:
     """Show hosts and groups, or what one host has and where it stands.
 
     inv inventory --host gpu-01
@@ -244,11 +247,13 @@ def inventory(options: Options, *, hosts: str = "all", host: str = "", graph: bo
     selected = loaded.select(host or hosts)
     if host and not options.json:
         roles = arguments.roles_for(options.inventory)
-        terminal.write_data("\n\n".join(reference.origins(one, roles) for one in selected))
+        terminal.write_data(
+            "\n\n".join(reference.origins(one, roles, secrets=show_secrets) for one in selected)
+        )
     elif graph:
         terminal.write_data(loaded.graph())
     elif options.json:
-        terminal.write_json(loaded.document(selected))
+        terminal.write_json(loaded.document(selected, secrets=show_secrets))
     else:
         for one in selected:
             terminal.write_data(f"{one.name}  [{', '.join(one.groups)}]")
@@ -271,6 +276,7 @@ def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
     from provision.roles import choose
 
     roles = choose(arguments.roles_for(options.inventory), [role] if role else [])
+    roles = roles if role else (*roles, *reference.OF_HOSTS)
     found = [setting for one in roles for setting in reference.settings(one)]
     if schema:
         terminal.write_json(reference.schema(roles))
@@ -304,7 +310,8 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
             elif out:
                 arguments.write_below(Path(out, target.name), file)
             else:
-                text = file.content.decode("utf-8", "replace")
+                private = file.mode.endswith("00")
+                text = "(not shown; see --out)\n" if private else file.content.decode("utf-8", "replace")
                 terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
     if out:
         terminal.log(f"written below {out}")

@@ -10,6 +10,7 @@ from typing import Any
 from provision.errors import Location
 from provision.inventory.pattern import select
 from provision.inventory.values import Item, Value, overlaid, plain
+from provision.secrecy import masked
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ class Inventory:
         """
         return tuple(self.hosts[name] for name in select(pattern, self.hosts, self.members))
 
-    def document(self, hosts: Iterable[Host]) -> dict[str, Any]:
-        """The JSON document of ``inv inventory --json``."""
+    def document(self, hosts: Iterable[Host], *, secrets: bool = False) -> dict[str, Any]:
+        """The JSON document of ``inv inventory --json``; without ``secrets`` it hides them."""
+        shown = plain if secrets else (lambda values: masked(plain(values)))
         return {
             "schema": 1,
-            "hosts": {host.name: {"groups": list(host.groups), "vars": plain(host.vars)} for host in hosts},
+            "hosts": {host.name: {"groups": list(host.groups), "vars": shown(host.vars)} for host in hosts},
         }
 
     def graph(self) -> str:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from provision.errors import Location, SettingsError
 from provision.inventory.model import Host
 from provision.inventory.values import Unsafe, Value, Vault, plain
+from provision.secrecy import is_secret
 
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
@@ -113,7 +114,7 @@ def refuse_misspelt(host: Host, models: Mapping[str, type[BaseModel]]) -> None:
                 raise SettingsError(
                     f"no role is called {name}: did you mean {meant}?",
                     where=host.where(name),
-                    hint=f"{meant}: … holds the settings of the role {meant}; no role reads {name}",
+                    hint=f"{meant}: … holds these settings; no role reads {name}",
                 )
 
 
@@ -145,7 +146,8 @@ def _unusable(where: Where, value: Value, path: Path) -> Iterator[_Problem]:
         yield _Problem(where(path), f"{name} is encrypted with ansible-vault", hint)
     elif isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value):
         hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
-        yield _Problem(where(path), f"{name} is a template: {_shown(value)}", hint)
+        shown = "" if is_secret(path, value) else f": {_shown(value)}"
+        yield _Problem(where(path), f"{name} is a template{shown}", hint)
     elif isinstance(value, float) and not math.isfinite(value):
         yield _Problem(where(path), f"{name} is {value}, which is not a usable number")
     elif isinstance(value, Mapping):
@@ -190,7 +192,7 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
     if kind == "missing":
         return _Problem(where, f"{name} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
     secret = any(_is_a(type_, SecretStr) for type_ in _annotation(model, path[1:]))
-    shown = "the value" if secret else _shown(detail["input"])
+    shown = "the value" if secret or is_secret(path, detail["input"]) else _shown(detail["input"])
     if all(item["type"] in _KINDS for item in details):
         wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
         hint = _type_hint(detail) or _documented(model, path)

@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from provision.plan.backups import KEPT, Backups
 from provision.plan.plan import STEPS, Plan
 from provision.probe import Probe, quote, words
+from provision.secrecy import without_secrets
 from provision.shell import assembled, constant
 
 LAUNCH = "shell/launch.sh"
@@ -47,10 +49,11 @@ def run_id_of(text: str) -> str:
     return text
 
 
-def script_of(plan: Plan, run: str) -> str:
+def script_of(plan: Plan, run: str, backups: Backups = KEPT) -> str:
     """The sh script that carries out ``plan`` as run ``run``."""
     files = dict.fromkeys(file for change in plan.changes for file in change.shell)
-    parts = [f"run={quote(f'{SPOOL}/{run}')}\n{assembled(STEPS, *files)}begin\n"]
+    kept = f"kept_backups={backups.newest} backup_days={backups.days}\n"
+    parts = [f"run={quote(f'{SPOOL}/{run}')}\n{assembled(STEPS, *files)}{kept}begin\n"]
     for index, change in enumerate(plan.changes):
         for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
             varying = f"{change.varying}\n" if change.varying else ""
@@ -61,13 +64,13 @@ def script_of(plan: Plan, run: str) -> str:
     return "".join(parts) + "finish ok\n"
 
 
-def launch(plan: Plan, run: str) -> str:
+def launch(plan: Plan, run: str, backups: Backups = KEPT) -> str:
     """Sh text that puts the script on the host, starts it detached, and follows it to its end.
 
     It answers ``busy RUN`` and starts nothing if another run is under way.
     """
     end = f"END-{run}"
-    return f"{assembled(LAUNCH)}launch {run_id_of(run)} <<'{end}'\n{script_of(plan, run)}{end}\n"
+    return f"{assembled(LAUNCH)}launch {run_id_of(run)} <<'{end}'\n{script_of(plan, run, backups)}{end}\n"
 
 
 def follow(run: str, offset: int) -> str:
@@ -124,4 +127,5 @@ def parse_event(line: str) -> Event:
 
 
 def _decode(text: str) -> str:
-    return base64.b64decode(text, validate=True).decode("utf-8", "backslashreplace")
+    """What a host tells, without passwords that its programs print."""
+    return without_secrets(base64.b64decode(text, validate=True).decode("utf-8", "backslashreplace"))

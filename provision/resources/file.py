@@ -236,13 +236,13 @@ class File(RegularFile):
     kind: ClassVar[str] = "file"
 
     @classmethod
-    def edited(cls, path: str, content: bytes, state: FileState | Missing) -> File:
+    def edited(cls, path: str, content: bytes, state: FileState | Missing, mode: str = "0644") -> File:
         """The file with another content, and with the mode and group that somebody gave it.
 
         It is root's, and nobody else may write it: what root's programs do is in it.
         """
         if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
-            return cls(path, content)
+            return cls(path, content, mode=mode)
         mode = f"{int(state.mode, 8) & ~0o022:04o}"
         return cls(path, content, mode=mode, group=state.group)
 

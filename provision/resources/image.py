@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from dataclasses import dataclass
 from typing import ClassVar
+
+from pydantic import Field, SecretStr
 
 from provision.probe import quote
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import OfDockerd, Told
 from provision.resources.signals import DOCKER_STORE_MOVED
+from provision.role import Settings
 
 PULL = "shell/pull.sh"
 
@@ -17,14 +22,37 @@ _ODD = re.compile(rb"[^A-Za-z0-9/:@._-]")
 """Bytes that no name of an image holds; a path of HTTP holds them only as codes."""
 
 
+class RegistryLogin(Settings):
+    """A user of a registry. Only the pull has it, in a file that is gone when the pull ends."""
+
+    user: str = Field(pattern=r"^[^:\x00-\x1f]+$", examples=["$oauthtoken"])
+    """Name of the user."""
+    password: SecretStr = Field(examples=["nvapi-…"])
+    """Password, or a token in its place."""
+
+    def client_configuration(self, registry: str) -> str:
+        """A configuration of Docker's client with this login (``docker login`` writes the same)."""
+        server = "https://index.docker.io/v1/" if registry == "docker.io" else registry
+        login = f"{self.user}:{self.password.get_secret_value()}".encode()
+        return json.dumps({"auths": {server: {"auth": base64.b64encode(login).decode()}}})
+
+
+def registry_of(ref: str) -> str:
+    """The registry of an image, as Docker reads the reference (distribution, reference/normalize.go)."""
+    first, slash, _ = ref.partition("/")
+    return first if slash and (first == "localhost" or "." in first or ":" in first) else "docker.io"
+
+
 @dataclass(frozen=True)
 class Image(OfDockerd[bool | Missing]):
     """A container image that is on the host, so that no unit start waits for a download.
 
     :ivar ref: ``NAME:TAG``, ``NAME@DIGEST`` or both.
+    :ivar login: who pulls it; without one, root as the host's own Docker client has it.
     """
 
     ref: str
+    login: RegistryLogin | None = None
     kind: ClassVar[str] = "image"
     shell = (PULL,)
 
@@ -63,8 +91,14 @@ class Image(OfDockerd[bool | Missing]):
             else "Docker cannot be asked yet (assumed absent)",
             sign="+",
             done=f"timeout 60 docker image inspect {quote(self.ref)} >/dev/null 2>&1",
-            script=f"pull_image {quote(self.ref)}",
+            script=self._pull(),
         )
+
+    def _pull(self) -> str:
+        if self.login is None:
+            return f"pull_image {quote(self.ref)}"
+        configuration = base64.encodebytes(self.login.client_configuration(registry_of(self.ref)).encode())
+        return f"pull_as {quote(self.ref)} <<'END'\n{configuration.decode()}END"
 
 
 def _familiar(ref: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
+from provision.plan.backups import KEPT, Backups
 from provision.plan.plan import Plan
 from provision.plan.script import (
     GONE,
@@ -96,6 +97,7 @@ def apply(
     sleep: Callable[[float], None] = time.sleep,
     *,
     clock: Callable[[], float] = time.monotonic,
+    backups: Backups = KEPT,
 ) -> list[Event]:
     """Start ``plan`` on the host as run ``run`` and follow it to its end.
 
@@ -108,7 +110,7 @@ def apply(
     :raises HostError: if the run ended without a result.
     """
     spool = _Spool(connection.login.host, len(plan.changes), on_event)
-    return _watch(connection, launch(plan, run), run, spool, sleep, clock=clock)
+    return _watch(connection, launch(plan, run, backups), run, spool, sleep, clock=clock)
 
 
 def attach(

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from pydantic import BaseModel
+
 from provision.connection import Connection, ssh_config
 from provision.connection.login import Login
 from provision.errors import HostError, InventoryError, RefusedError, UnreachableError, UsageError
 from provision.facts import VIRTUALIZATION, Facts
 from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
+from provision.plan.backups import BACKUPS, Backups
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.plan.saved import SavedPlans
@@ -108,16 +111,17 @@ def targets(
     config = ssh_config()
     found: list[Target] = []
     without: list[Host] = []
-    models = {role.name: role.settings for role in roles}
+    models: dict[str, type[BaseModel]] = {role.name: role.settings for role in roles}
     for host in hosts:
-        refuse_misspelt(host, models)
+        refuse_misspelt(host, models | {BACKUPS: Backups})
         settings = {
             role: read(role.settings, host, role.name, role.shared)
             for role in roles
             if role.name in host.vars
         }
         if settings or bare:
-            found.append(Target(host.name, Login.of(host.name, host.vars, config), settings))
+            login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
+            found.append(Target(host.name, login, settings, backups=backups))
         else:
             without.append(host)
     if not found and without:

@@ -14,6 +14,7 @@ from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
 from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
+from provision.plan.backups import KEPT, Backups
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
@@ -46,6 +47,7 @@ class Target:
     login: Login
     settings: Mapping[Role, Settings]
     granted: tuple[str, ...] = ()
+    backups: Backups = KEPT
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,8 @@ class HostRun:
             on_event(self.target.name, event)
 
         try:
-            events = apply(self.connection, stage.plan, run, watch, self.sleep, clock=self.clock)
+            clock, kept = self.clock, self.target.backups
+            events = apply(self.connection, stage.plan, run, watch, self.sleep, clock=clock, backups=kept)
         except (LostRunError, UnreachableError):
             # The connection may be gone before the last event was read.
             if stage.reboot is None or self.booted() == self.survey.facts.boot_id:

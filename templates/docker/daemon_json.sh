@@ -39,11 +39,11 @@ keep_working_daemon_json() {
 # daemon_json_is_proven: dockerd was seen to run with the daemon.json that is there.
 daemon_json_is_proven() { [ ! -d "$docker_before" ]; }
 
-# put_back_daemon_json: the file and the memory as they were; the refused file stays in the backups.
+# put_back_daemon_json: the file and the memory as they were; the refused file stays in the backups, for root alone.
 put_back_daemon_json() {
   at=$(readlink -m -- "$daemon_json") || return
   refused=$backups/${run##*/}$daemon_json.refused
-  [ ! -e "$at" ] || { mkdir -p -- "${refused%/*}" && cp -p -- "$at" "$refused"; } || return
+  [ ! -e "$at" ] || { mkdir -p -- "${refused%/*}" && cp -- "$at" "$refused"; } || return
   put_back "$docker_before/daemon.json" "$at" && put_back "$docker_before/${docker_memory##*/}" "$docker_memory" &&
     rm -rf -- "$docker_before" "$docker_memory.new"
 }

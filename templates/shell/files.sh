@@ -4,6 +4,10 @@
 # Folder of what was replaced or removed, a folder for each run.
 backups=/var/backups/provision
 
+# How many backups of one file are kept, and for how many days, if the host's settings do not say otherwise.
+kept_backups=20
+backup_days=90
+
 # holds FILE SHA256: the file has this content.
 holds() { [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]; }
 
@@ -15,6 +19,16 @@ backup() {
   [ -e "$1" ] || [ -L "$1" ] || return 0
   kept=$backups/${run##*/}$1
   mkdir -p -- "${kept%/*}" && cp -a -- "$1" "$kept"
+}
+
+# prune_backups: the newest of each file stays. Folders of runs are named by their time.
+prune_backups() {
+  [ -d "$backups" ] || return 0
+  oldest=$(date -u -d "-$backup_days days" +%Y%m%dT%H%M%SZ) && cd "$backups" || return
+  find . -mindepth 2 ! -type d -printf '%P\n' | grep -E '^[0-9]{8}T[0-9]{6}Z-' | sort -t/ -k1,1r |
+    awk -F/ -v most="$kept_backups" -v oldest="$oldest" \
+      '{ n = ++seen[substr($0, length($1) + 1)]; if (n > 1 && (n > most || $1 < oldest)) print }' |
+    xargs -d '\n' -r rm -f -- && find . -mindepth 1 -type d -empty -delete
 }
 
 # write_file PATH MODE OWNER:GROUP, the content in base64 on standard input: whole or not at all.

@@ -33,6 +33,8 @@ launch() {
   fi
   # shellcheck disable=SC2010,SC2012  # by time, which a glob does not give; we named them all
   ls -1t | grep -v -x lock | tail -n "+$kept_runs" | while IFS= read -r old; do rm -rf -- "$old"; done
+  # A run that was killed left what may hold secrets.
+  for begun in ./*/pid; do rm -rf -- "${begun%pid}script" "${begun%pid}docker-login"; done
   if ! put_script "$1" || ! echo "$1" >lock || ! start_script "$1"; then
     : >lock
     rm -rf -- "${spool:?}/$1"

@@ -33,6 +33,16 @@ pull_image() {
   return "$code"
 }
 
+# pull_as REF, a configuration of Docker's client in base64 on standard input: pulls with the login that it holds.
+pull_as() {
+  DOCKER_CONFIG=$run/docker-login
+  export DOCKER_CONFIG
+  mkdir -p "$DOCKER_CONFIG" && base64 -d >"$DOCKER_CONFIG/config.json" && pull_image "$1"
+  ended=$?
+  rm -rf -- "$DOCKER_CONFIG"
+  return "$ended"
+}
+
 # last_lines COUNT FILE: of what was written to a terminal, without what steers it.
 last_lines() {
   tail -c 20000 "$2" | tr -d '\0' | tr '\r' '\n' | sed "s/$(printf '\033')\[[0-9;?]*[A-Za-z]//g" | grep '[^[:space:]]' | tail -n "$1"

@@ -85,6 +85,7 @@ reboot_soon() {
 booted_since() { [ "$(cat /proc/sys/kernel/random/boot_id)" != "$1" ]; }
 
 finish() {
+  (prune_backups) || say "old backups could not be removed from $backups"
   give_back "$1"
   trap - EXIT
   exit 0

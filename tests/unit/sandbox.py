@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.plan.backups import KEPT, Backups
 from provision.plan.declared import Declared
 from provision.plan.plan import Plan, plan, probes, states
 from provision.plan.script import Event, parse_event, script_of
@@ -103,18 +104,18 @@ class Sandbox:
         answers = {probe.name: self.sh(text_of(probe)) for probe in probes(declared)}
         return plan("here", declared, states("here", declared, answers))
 
-    def apply(self, planned: Plan) -> list[Event]:
+    def apply(self, planned: Plan, backups: Backups = KEPT) -> list[Event]:
         """Run the script of a plan in the foreground; return its events."""
-        output = self.run(planned)
+        output = self.run(planned, backups)
         assert (output.exit_code, output.err) == (0, ""), output
         return self.events()
 
-    def run(self, planned: Plan) -> Output:
+    def run(self, planned: Plan, backups: Backups = KEPT) -> Output:
         """Run the script of a plan in the foreground, however it ends."""
         self.spool.mkdir(parents=True, exist_ok=True)
         (self.folder / "run" / "provision" / "lock").write_text(f"{RUN}\n")
         script = self.spool / "script"
-        script.write_text(script_of(planned, RUN), "utf-8")
+        script.write_text(script_of(planned, RUN, backups), "utf-8")
         return self.sh(words("/bin/sh", f"/run/provision/{RUN}/script"))
 
     def events(self) -> list[Event]:

@@ -534,12 +534,34 @@ def test_taking_back_what_was_never_there_does_nothing() -> None:
         assert without(document, earlier) == document
 
 
+@pytest.mark.parametrize(
+    ("wanted", "mode"),
+    [
+        ({"log-opts": {"splunk-token": "pw2"}}, "0600"),
+        ({"proxies": {"http-proxy": "http://me:pw@proxy:1"}}, "0600"),
+        ({"proxies": {"http-proxy": "http://proxy:1"}, "debug": True}, "0644"),
+    ],
+)
+def test_a_new_file_with_secrets_is_roots_alone(wanted: dict[str, Any], mode: str) -> None:
+    change = Host.having(None).plan(wanted)
+    assert change is not None
+    assert f"write_file {DAEMON_JSON} {mode} root:root" in change.script
+    rendered = DaemonJson(wanted).rendered()
+    assert rendered.mode == mode
+    there = Host(DaemonJsonState(replace(file(b"{}"), mode="0644")))
+    assert f"write_file {DAEMON_JSON} 0644 root:root" in str(there.plan(wanted)), "the mode is its owner's"
+    said = "".join(DaemonJson(wanted).notes(there.state, Planned()))
+    assert ("everybody can read it" in said) is (mode == "0600")
+    assert "pw" not in said
+
+
 def test_a_diff_shows_no_secrets() -> None:
-    existing = {"proxies": {"http-proxy": "http://proxy:1", "no-proxy": "a@b"}}
+    existing = {"proxies": {"http-proxy": "http://me:pw1@proxy:1", "no-proxy": "a@b"}}
     logs = {"splunk-token": "pw2", "splunk-url": "https://splunk:8088"}
     change = Host.having(text(existing)).plan({"log-driver": "splunk", "log-opts": logs})
     assert change is not None
-    assert "pw2" not in change.diff
-    assert '"splunk-token": "(not shown)"' in change.diff
+    assert "pw" not in change.diff
+    assert '"http-proxy": "http://(hidden)@proxy:1"' in change.diff
+    assert '"splunk-token": (hidden)' in change.diff
     assert '"splunk-url": "https://splunk:8088"' in change.diff
     assert '"no-proxy": "a@b"' in change.diff

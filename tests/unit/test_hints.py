@@ -106,6 +106,7 @@ SAMPLES = {
     "No devices were found": "dmesg",
     "Error response from daemon: No such image: tritonserver:24.07-py3": "roles triton",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.": "journalctl -u docker.service",
+    "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error": "slot",
     "nvidia-smi (process 7) has hung in the kernel, so no other is started": "reboot the host",
     "bash: line 1: nvidia-smi: command not found": "roles driver",
     "timeout: failed to run command 'nvidia-ctk': No such file or directory": "provision --hosts {host}",

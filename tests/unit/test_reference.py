@@ -94,3 +94,4 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
     assert "s3cret" not in shown
     assert shown.count("(hidden)") == 2
     assert "x: (encrypted)" in shown
+    assert reference.origins(host, [], secrets=True).count("s3cret") == 2

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from provision.plan.backups import Backups
 from provision.plan.plan import Plan
 from provision.plan.script import ACTIVE, NOT_STARTED, Event, follow, launch, parse_event, script_of
 from provision.probe import Output, quote
@@ -194,6 +196,36 @@ def test_a_finished_run_leaves_its_log_and_neither_lock_nor_script(box: Sandbox,
     assert (tmp_path / "run/provision/lock").read_text() == ""
     for path in box.spool.iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+BACKED_UP = {
+    # how long ago, the end of the run's name and the file → whether it is still there with 2 and 30 days
+    (500, "a", "etc/once, with blanks"): True,
+    (1, "a", "etc/a"): True,
+    (29, "a", "etc/a"): True,
+    (1, "a", "etc/b"): True,
+    (31, "a", "etc/b"): False,
+    (1, "a-1", "etc/c"): True,  # after a reboot of the same run
+    (1, "a", "etc/c"): True,
+    (2, "a", "etc/c"): False,
+    (3, "a", "etc/c"): False,
+    (40, "a", "etc/d"): True,
+    (41, "a", "etc/d"): False,
+}
+
+
+def test_a_run_removes_old_backups_and_never_the_newest_of_a_file(box: Sandbox) -> None:
+    folder, now = box.folder / "backups/provision", datetime.now(UTC)
+    files = {
+        folder / f"{now - timedelta(days=days):%Y%m%dT%H%M%SZ}-{end}" / path: stays
+        for (days, end, path), stays in BACKED_UP.items()
+    } | {folder / "mine/etc/c": True}
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    box.apply(Plan("h", ()), Backups(newest=2, days=30))
+    assert {file: file.exists() for file in files} == files
+    assert [path for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
 
 
 # --- the text that starts and follows a run ---------------------------------------------------------

@@ -18,7 +18,7 @@ from provision.causes.known_messages import KNOWN_MESSAGES, cause
 from provision.gpu.nvidia_smi import cards, selected, sysfs_address, uuids
 from provision.probe import Output, Probe, words
 from provision.roles.docker.containers import plain_run, steps
-from provision.roles.driver.health import HEALTH, readings
+from provision.roles.driver.health import FIELDS, HEALTH, readings
 from provision.roles.triton import http
 from provision.shell import assembled
 from tests.unit.examples import script_of as text_of
@@ -216,6 +216,51 @@ esac""",
 
 def test_health_of_a_driver_that_does_not_answer(tmp_path: Path) -> None:
     assert readings(sh(text_of(HEALTH), PATH=program(tmp_path, "echo broken; exit 9"))) is None
+
+
+VALUES = dict(zip(FIELDS, (
+    "0", "0", "0", "Enabled", "Enabled", "[N/A]", "No", "No", "Disabled", "Disabled", "16", "16",
+    "0x0000000000000001", "35", "None", "valid", "Default",
+), strict=True))  # fmt: skip
+"""A healthy GPU."""
+HANDLE = "Unable to determine the device handle for GPU 0000:0B:00.0: Unknown Error"
+LOST = "is lost (fell off the bus)"
+
+
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS[:14]], ids=["580", "535"])
+@pytest.mark.parametrize(
+    ("text", "verdict", "says"),
+    [
+        ("[GPU is lost]", "fail", LOST),
+        *((text, "fail", f"nvidia-smi shows {text} for ")
+          for text in ("[Unknown Error]", "Unknown Error", "ERR!", "[ERR!]", "[GPU requires reset]",
+                       "[Reset Required]")),
+        ("[Insufficient Permissions]", "warn", "nvidia-smi shows [Insufficient Permissions] for "),
+        ("[No data]", "warn", "nvidia-smi shows [No data] for "),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_cannot_be_read_is_told_once(
+    fields: tuple[str, ...], text: str, verdict: str, says: str
+) -> None:
+    rows = [[VALUES[field] for field in fields], ["1", *[text] * (len(fields) - 1)]]
+    lines = [",".join(fields), *map(", ".join, rows)]
+    told = readings(Output(0, "\n".join(lines).encode()))
+    assert told is not None
+    (found,) = told
+    assert (found.gpu, found.verdict) == ("1", verdict)
+    assert found.message.startswith(says)
+    assert ("slot" in found.hint) is (says == LOST)
+
+
+@pytest.mark.parametrize("code", [0, 15])
+def test_a_line_of_nvidia_smi_that_is_no_row_is_shown(code: int) -> None:
+    row = ", ".join(VALUES.values())
+    text = f"{','.join(FIELDS)}\n{row}\n{HANDLE}\nWARNING: infoROM is corrupted at gpu 0000:3B:00.0\n"
+    found = readings(Output(code, text.encode())) or ()
+    assert [(r.gpu, r.verdict, r.message) for r in found] == [
+        ("0000:0B:00.0", "fail", f"{LOST}: {HANDLE}"),
+        ("0000:3B:00.0", "warn", "nvidia-smi says: WARNING: infoROM is corrupted at gpu 0000:3B:00.0"),
+    ]
 
 
 @given(st.text(max_size=300))

@@ -102,14 +102,16 @@ def check_address(address: str) -> None:
         parts = Url(address)
     except ValueError:
         parts = None
-    if parts is not None and parts.username:
+    if parts.username or parts.password if parts else "@" in address:
         raise ImpossibleError(
-            "the address names a user",
-            hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5))",
+            "the address names a user or a password",
+            hint="put user and password into a file of /etc/apt/auth.conf.d on the hosts (apt_auth.conf(5)); "
+            "for dnf take a mirror that asks for none",
         )
     if parts is None or parts.query or parts.fragment or ".." in address.split("/"):
         raise ImpossibleError(
-            f"{address} is not the address of a folder", hint="write it as https://mirror.example.com/folder"
+            f"{address.partition('?')[0]} is not the address of a folder",
+            hint="write it as https://mirror.example.com/folder",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from provision.roles.docker.flags import conflict
 from provision.roles.docker.memory import MEMORY, PENDING, Memory, as_memory, recall
 from provision.roles.docker.merge import Merged, Path, differences, merge
 from provision.roles.docker.text import BOM, DAEMON_JSON, as_text, equal, parse
+from provision.secrecy import masked
 
 RESTART = Signal("docker:restart")
 """dockerd takes daemon.json over only when it starts."""
@@ -32,9 +32,6 @@ FILES_BELOW = "== daemon.json"
 """The line between the unit's files and our paths in the answer to the probe."""
 
 PATHS = (DAEMON_JSON, MEMORY, PENDING)
-
-_SECRETS = re.compile(r"""("[^"\n]*(?:token|secret|password)[^"\n]*": ")[^"\n]+(")""", re.IGNORECASE)
-"""What a diff does not show: secret options of log drivers."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class DaemonJson(Resource[DaemonJsonState]):
 
     def rendered(self) -> RenderedFile:
         document = merge({}, (), self.declared, self.initial).document
-        return RenderedFile(DAEMON_JSON, as_text(document), "0644")
+        return RenderedFile(DAEMON_JSON, as_text(document), _mode_of_a_new(document))
 
     @classmethod
     def probe(cls, resources: Sequence[DaemonJson]) -> Probe:  # noqa: ARG003
@@ -109,8 +106,19 @@ class DaemonJson(Resource[DaemonJsonState]):
         if there and equal(merged.document, existing):
             return self._take_back(there, merged, state) or self._remember(there, memory, merged)
         content = as_text(merged.document, there or b"")
-        write = File.edited(DAEMON_JSON, content, state.file).change(state.file, planned)
+        new = File.edited(DAEMON_JSON, content, state.file, _mode_of_a_new(merged.document))
+        write = new.change(state.file, planned)
         return write and self._with_memory(write, content, existing, merged)
+
+    def notes(self, state: DaemonJsonState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """Name a file with secrets that everybody can read: its mode is its owner's."""
+        there = content_of(DAEMON_JSON, state.file)
+        if there is None or not isinstance(state.file, FileState) or not int(state.file.mode, 8) & 0o004:
+            return ()
+        document = merge(parse(there), (), self.declared, self.initial).document
+        if _mode_of_a_new(document) == "0644":
+            return ()
+        return (f"{DAEMON_JSON} holds secrets, and everybody can read it: chmod 600 {DAEMON_JSON}",)
 
     def _with_memory(
         self, write: Change, content: bytes, existing: Mapping[str, Any], merged: Merged
@@ -134,7 +142,6 @@ class DaemonJson(Resource[DaemonJsonState]):
         return replace(
             write,
             resource=self.id,
-            diff=_SECRETS.sub(r"\1(not shown)\2", write.diff),
             summary=f"{' and '.join(verbs) or 'write an object'} in {DAEMON_JSON}",
             reason="other keys stay as they are" if existing else write.reason,
             script=_in_turn(steps),
@@ -172,6 +179,11 @@ class DaemonJson(Resource[DaemonJsonState]):
             ),
             done=_remembers(text),
         )
+
+
+def _mode_of_a_new(document: Mapping[str, Any]) -> str:
+    """The mode of a daemon.json that was not there: root's alone if it holds secrets."""
+    return "0644" if masked(document) == document else "0600"
 
 
 def _fed(command: str, content: bytes) -> str:

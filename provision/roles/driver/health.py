@@ -6,6 +6,7 @@ fields as in NVIDIA's documentation of ``nvidia-smi --help-query-gpu`` and its m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +40,12 @@ NOTHING = frozenset(
     {"", "[N/A]", "N/A", "None", "[Not Supported]", "[Requested functionality has been deprecated]"}
 )
 
+_LOST = re.compile("GPU is lost", re.IGNORECASE)
+_NO_HANDLE = re.compile("Unable to determine the device handle", re.IGNORECASE)
+_ERROR = re.compile(r"error|ERR!|requires reset|reset required", re.IGNORECASE)
+_UNREAD = re.compile(rf"^\[.*\]$|{_LOST.pattern}|{_ERROR.pattern}", re.IGNORECASE)
+"""What stands in place of a value that cannot be read."""
+
 SLOWED = {0x08: "hardware slowdown", 0x40: "hardware thermal slowdown", 0x80: "power brake"}
 """Bits of clocks_event_reasons.active that say that something is wrong (nvml.h, nvmlClocksEventReasons)."""
 SLOWED_BY_SOFTWARE = 0x20
@@ -48,6 +55,7 @@ HOT = 90
 RESET = "drain the host, then: nvidia-smi --gpu-reset, or reboot it"
 REPLACE = "take the host out of service and replace the GPU"
 COOLING = "look at the fans, the air flow and the power supply of the machine"
+LOST = "reboot the host, then look at the slot and the power of the GPU; on the host: dmesg | grep -i xid"
 SHARED = "nvidia-smi --compute-mode=DEFAULT"
 
 
@@ -68,26 +76,43 @@ class Reading:
 
 def readings(answer: Output) -> list[Reading] | None:
     """What is to be said of each GPU; None if nvidia-smi did not answer."""
-    lines = answer.out.splitlines()
-    if not answer.ok or len(lines) < 2:
+    header, *lines = answer.out.splitlines() or [""]
+    names = header.split(",")
+    split = [[value.strip() for value in line.split(",")] for line in lines]
+    rows = [dict(zip(names, values, strict=True)) for values in split if len(values) == len(names)]
+    others = [line for line, values in zip(lines, split, strict=True) if len(values) != len(names)]
+    if not lines or not (answer.ok or rows or any(map(_NO_HANDLE.search, others))):
         return None
-    names = lines[0].split(",")
-    found = []
-    for line in lines[1:]:
-        values = [value.strip() for value in line.split(",")]
-        if len(values) == len(names):
-            row = dict(zip(names, values, strict=True))
-            found += [Reading(row.get("index", "?"), *finding) for finding in _findings(row)]
-    return found
+    found = [Reading(row.get("index", "?"), *finding) for row in rows for finding in _findings(row)]
+    return found + [_remark(line.strip()) for line in others if line.strip()]
 
 
 def _findings(row: Mapping[str, str]) -> Iterator[Finding]:
+    unread: dict[str, list[str]] = {}
     for name, value in row.items():
-        if "error" in value.lower() or "requires reset" in value.lower():
-            yield "fail", f"{name} reads {value}", RESET
+        if _UNREAD.search(value) and value not in NOTHING:
+            unread.setdefault(value, []).append(name)
         elif value not in NOTHING:
             yield from _memory(name, value)
             yield from _condition(name, value, row)
+    for value, fields in unread.items():
+        more = f" and {len(fields) - 1} more" if fields[1:] else ""
+        shown = f"nvidia-smi shows {value} for {fields[0]}{more}"
+        if _LOST.search(value):
+            yield "fail", "is lost (fell off the bus)", LOST
+        elif _ERROR.search(value):
+            yield "fail", shown, RESET
+        else:
+            yield "warn", shown, "on the host, as root: nvidia-smi -q"
+
+
+def _remark(line: str) -> Reading:
+    """A line of nvidia-smi that is not about one GPU's values."""
+    at = re.search(r"GPU ?([0-9A-F]+:[0-9A-F]+:[0-9A-F.]+)", line, re.IGNORECASE)
+    gpu = at[1] if at else "?"
+    if _NO_HANDLE.search(line):
+        return Reading(gpu, "fail", f"is lost (fell off the bus): {line}", LOST)
+    return Reading(gpu, "fail" if _ERROR.search(line) else "warn", f"nvidia-smi says: {line}", RESET)
 
 
 def _memory(name: str, value: str) -> Iterator[Finding]:

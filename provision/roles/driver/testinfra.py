@@ -156,10 +156,8 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         answer = self._probe(HEALTH, seconds=80) if self.gpus else Output(0)
         found = readings(answer)
         if found is None:
-            fail(
-                f"nvidia-smi does not tell of the GPUs' health: {cause(answer)[0]}",
-                "on the host: dmesg | tail",
-            )
+            why, hint = cause(answer)
+            fail(f"nvidia-smi does not tell of the GPUs' health: {why}", hint or "on the host: dmesg | tail")
         return found
 
     @property

@@ -16,7 +16,7 @@ from provision.render import render
 from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
 from provision.resources.gpus_in_containers import CONTAINERS, GpusInContainers
-from provision.resources.image import Image
+from provision.resources.image import Image, RegistryLogin, registry_of
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
@@ -40,6 +40,7 @@ STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC
 container on its command line, which everybody on the host can read: none of them is a secret."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
+Registry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -156,6 +157,10 @@ class TritonSettings(Settings):
     instances: dict[Name, Instance | None] = Field(default={})
     """The servers of the host by name. Null: not on this host, whatever its groups say."""
 
+    registry_logins: dict[Registry, RegistryLogin] = Field(default={})
+    """Who pulls from a registry, by its name as it stands in ``image:``; ``docker.io`` where none does. A
+    registry that is not named here is asked as root's own Docker client on the host asks it."""
+
     @property
     def servers(self) -> dict[str, Instance]:
         """The instances that the host is to have."""
@@ -210,7 +215,8 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     if not settings.servers:
         return [others, GpusInContainers("triton")]
     found: list[AnyResource] = [
-        *(Image(image) for image in dict.fromkeys(server.image for server in settings.servers.values()))
+        Image(image, settings.registry_logins.get(registry_of(image)))
+        for image in dict.fromkeys(server.image for server in settings.servers.values())
     ]
     found += _shared(any(instance.canary for instance in settings.servers.values()))
     for name, instance in settings.servers.items():

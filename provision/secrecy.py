@@ -1,0 +1,51 @@
+"""What may be a secret, by its name or by what it is, and texts without it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HIDDEN = "(hidden)"
+
+_WORDS = (
+    "password|passwd|passphrase|secret|token(?![a-z])|credential"
+    "|(?:api|private|access|auth)[_-]?key(?![_-]?file)"
+)
+_NAME = re.compile(rf"{_WORDS}|(?:^|[_.-])(?:pass|pw|pwd)$", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)")
+"""User and password in an address; neither may hold ``/`` or ``@``, and people write both."""
+
+_NAMED = re.compile(
+    rf"""("[^"\n]*(?:{_WORDS})[^"\n]*"[ \t]*:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|[^\s,"\[\]{{}}]+)"""
+    rf"""|^([-+ ]?[ \t]*[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A secret behind its name: in JSON, or on a line of its own."""
+
+
+def is_secret(path: Sequence[str | int], value: object = None) -> bool:
+    """Whether the value that stands at ``path`` of some variables may be a secret."""
+    return (
+        any(_NAME.search(str(step)) for step in path)
+        or not {"env", "environment"}.isdisjoint(path[:-1])
+        or (isinstance(value, str) and ("PRIVATE KEY-----" in value or ("://" in value and "@" in value)))
+    )
+
+
+def masked(value: Any, path: Sequence[str | int] = ()) -> Any:
+    """A value of JSON types with ``(hidden)`` for what may be a secret; addresses lose user and password."""
+    if isinstance(value, Mapping):
+        return {key: masked(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item, (*path, number)) for number, item in enumerate(value)]
+    if not value or not is_secret(path, value):
+        return value
+    return without_secrets(value) if isinstance(value, str) and not is_secret(path) else HIDDEN
+
+
+def without_secrets(text: str) -> str:
+    """A text of files or programs without passwords in addresses, and without those behind their names."""
+    if "PRIVATE KEY-----" in text:
+        return HIDDEN
+    return _NAMED.sub(rf"\1\2{HIDDEN}", _ADDRESS.sub(HIDDEN, text))

@@ -1,0 +1,121 @@
+"""What may be a secret is shown nowhere: names of variables, values, addresses, texts of programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.errors import InventoryError, RefusedError
+from provision.inventory import Host
+from provision.inventory.settings import read
+from provision.plan.script import parse_event
+from provision.resource import unified
+from provision.roles import all_roles
+from provision.secrecy import masked, without_secrets
+
+SECRET = "s3cret"
+ROLES = {role.name: role for role in all_roles()}
+
+HIDDEN: dict[str, Any] = {
+    "ansible_become_password": SECRET,
+    "ansible_ssh_pass": SECRET,
+    "ansible_password": 12345,
+    "pw": SECRET,
+    "ngc_api_key": SECRET,
+    "HF_TOKEN": SECRET,
+    "secrets": {"any": {"thing": [SECRET]}},
+    "env": {"ANY": SECRET, "OTHER": 3},
+    "proxy": f"http://me:{SECRET}@proxy:1",
+    "odd": f"https://me:{SECRET}/@x@host/y",
+    "tokens": {"splunk-token": SECRET},
+    "pem": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n",
+}
+SHOWN: dict[str, Any] = {
+    "ansible_ssh_private_key_file": "~/.ssh/id",
+    "host_key": "ssh-ed25519 AAAA",
+    "tokenizer": "llama",
+    "ansible_become": True,
+    "uri": "https://host/a",
+    "image": "a/b@sha256:0",
+    "password": "",
+    "token": None,
+    "args": ["--x=1"],
+    "env": {},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_may_be_a_secret_is_masked(name: str) -> None:
+    shown = str(masked({name: HIDDEN[name]}))
+    assert "(hidden)" in shown
+    assert SECRET not in shown
+    assert "12345" not in shown
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_is_none_is_shown(name: str) -> None:
+    assert masked({name: SHOWN[name]}) == {name: SHOWN[name]}
+
+
+TEXTS = {
+    "an address": f"Get https://me:{SECRET}@host/v2/: refused",
+    "an address in quotes": f'parse "http://me:{SECRET}@proxy:x": invalid port',
+    "json": f'{{"log-opts": {{"splunk-token": "{SECRET}"}}}}',
+    "json with a quote in it": f'"a-password": "x\\"{SECRET}",',
+    "json without blanks": f'"password":"{SECRET}"',
+    "ini": f"password = {SECRET} {SECRET}",
+    "yaml": f"  api_key: {SECRET}",
+    "environment": f"HF_TOKEN={SECRET}",
+    "a key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_texts_are_shown_without_secrets(text: str) -> None:
+    assert SECRET not in without_secrets(f"before\n{text}\nafter\n")
+    assert SECRET not in unified("", f"{text}\n", "/f")
+    assert SECRET not in RefusedError("n1", text).message
+
+
+@pytest.mark.parametrize(
+    "text", ["unauthorized: a login is wanted", "the password of bob is wrong", "a@b", ""]
+)
+def test_other_texts_stay(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_what_a_step_printed_is_shown_without_secrets() -> None:
+    encoded = "cHJveHkgaHR0cDovL21lOnMzY3JldEBoOiBiYWQ="  # proxy http://me:s3cret@h: bad
+    assert parse_event(f"fail 0 1 5 {encoded}").output == "proxy http://(hidden)@h: bad"
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a repository's password": ("docker", {"source": "docker", "repo": {"uri": f"https://me:{SECRET}@h/x"}}),
+    "its password alone": ("docker", {"source": "docker", "repo": {"uri": f"https://:{SECRET}@h/x"}}),
+    "its password with a slash": ("docker", {"source": "docker", "repo": {"uri": f"https://a:b/{SECRET}@h"}}),
+    "its password with a blank": ("docker", {"source": "docker", "repo": {"uri": f"https://a: {SECRET}@h"}}),
+    "its token": ("docker", {"source": "docker", "repo": {"uri": f"https://h/x?token={SECRET}"}}),
+    "a mirror's password": ("driver", {"mirror": {"base": f"http://me:{SECRET}@h"}}),
+    "a variable that is no string": (
+        "triton",
+        {"instances": {"a": {"image": "a:1", "env": {"T": [SECRET]}}}},
+    ),
+    "a variable with NUL": ("triton", {"instances": {"a": {"image": "a:1", "env": {"T": f"{SECRET}\0"}}}}),
+    "a variable that is a template": (
+        "triton",
+        {"instances": {"a": {"image": "a:1", "env": {"T": f"{SECRET}{{{{"}}}},
+    ),
+    "a registry's password": ("triton", {"registry_logins": {"r": {"user": "a:b", "password": SECRET}}}),
+    "one that is no string": ("triton", {"registry_logins": {"r": {"user": "a", "password": [SECRET]}}}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_shows_no_secret(case: str) -> None:
+    name, settings = REFUSED[case]
+    if repo := settings.get("repo"):
+        repo |= {"suite": "x", "components": ["y"], "key": "k", "fingerprint": "f"}
+    with pytest.raises(InventoryError) as caught:
+        read(ROLES[name].settings, Host("n1", vars={name: settings}), name)
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
