@@ -33,8 +33,12 @@ def program(cache: Path) -> Path:
     return place
 
 
-def configuration(storage: Path, address: str) -> str:
-    """A configuration file for ``docker-registry serve`` (JSON is YAML)."""
+def configuration(storage: Path, address: str, htpasswd: Path | None = None) -> str:
+    """A configuration file for ``docker-registry serve`` (JSON is YAML).
+
+    :param htpasswd: a file with users and bcrypt's hashes of their passwords; None: nobody needs a login.
+    """
+    auth = {"auth": {"htpasswd": {"realm": "lab", "path": str(htpasswd)}}} if htpasswd else {}
     return json.dumps(
         {
             "version": 0.1,
@@ -45,6 +49,7 @@ def configuration(storage: Path, address: str) -> str:
                 "maintenance": {"uploadpurging": {"enabled": False}},
             },
             "http": {"addr": address},
+            **auth,
         },
         indent=2,
     )

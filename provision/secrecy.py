@@ -18,6 +18,7 @@ _ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)")
 
 _NAMED = re.compile(
     rf"""("[^"\n]*(?:{_WORDS})[^"\n]*"[ \t]*:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|[^\s,"\[\]{{}}]+)"""
+    rf"""|("[\w.-]*(?:{_WORDS})[\w.-]*=)(?:[^"\\\n]|\\.)*"""
     rf"""|^([-+ ]?[ \t]*[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -25,12 +26,12 @@ _NAMED = re.compile(
 
 
 def is_secret(path: Sequence[str | int], value: object = None) -> bool:
-    """Whether the value that stands at ``path`` of some variables may be a secret."""
-    return (
-        any(_NAME.search(str(step)) for step in path)
-        or not {"env", "environment"}.isdisjoint(path[:-1])
-        or (isinstance(value, str) and ("PRIVATE KEY-----" in value or ("://" in value and "@" in value)))
-    )
+    """Whether the value that stands at ``path`` of some variables may be a secret, or hold one."""
+    named = any(_NAME.search(str(step)) for step in path)
+    if named or not {"env", "environment"}.isdisjoint(path[:-1]):
+        return True
+    # Of an address that is none nobody can tell where its password ends.
+    return isinstance(value, str) and (("://" in value and "@" in value) or without_secrets(value) != value)
 
 
 def masked(value: Any, path: Sequence[str | int] = ()) -> Any:
@@ -39,13 +40,13 @@ def masked(value: Any, path: Sequence[str | int] = ()) -> Any:
         return {key: masked(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item, (*path, number)) for number, item in enumerate(value)]
-    if not value or not is_secret(path, value):
-        return value
-    return without_secrets(value) if isinstance(value, str) and not is_secret(path) else HIDDEN
+    if value and is_secret(path):
+        return HIDDEN
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def without_secrets(text: str) -> str:
     """A text of files or programs without passwords in addresses, and without those behind their names."""
     if "PRIVATE KEY-----" in text:
         return HIDDEN
-    return _NAMED.sub(rf"\1\2{HIDDEN}", _ADDRESS.sub(HIDDEN, text))
+    return _NAMED.sub(rf"\1\2\3{HIDDEN}", _ADDRESS.sub(HIDDEN, text))

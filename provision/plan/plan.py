@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +10,11 @@ from provision.errors import ProbeError, Refusal, RefusedError
 from provision.plan.declared import Declared
 from provision.probe import Output, Probe
 from provision.resource import CHECK, AnyResource, Change, Handler, Planned
+from provision.secrecy import without_secrets
 from provision.shell import digest
 
 STEPS = "shell/steps.sh"
 """The functions that run steps."""
-
-_CREDENTIALS = re.compile(r'(://)[^/@"\s]+(@)')
-"""User and password in an address; no text for people shows them."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def plan(
         try:
             change = item.resource.change(state, planned)
         except Refusal as refusal:
-            raise RefusedError(host, _hidden(refusal.message), hint=refusal.hint) from refusal
+            raise RefusedError(host, without_secrets(refusal.message), hint=refusal.hint) from refusal
         notes += map(_hidden, item.resource.notes(state, planned))
         if change is not None:
             shell = item.resource.shell
@@ -122,7 +119,7 @@ def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, O
         try:
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
-            raise RefusedError(planned.host, _hidden(refusal.message), hint=refusal.hint) from refusal
+            raise RefusedError(planned.host, without_secrets(refusal.message), hint=refusal.hint) from refusal
         kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
         changes.append(_for_people(replace(closer, **kept)))
     return replace(planned, changes=tuple(changes))
@@ -131,15 +128,11 @@ def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, O
 def _for_people(change: Change) -> Change:
     return replace(
         change,
-        summary=_hidden(change.summary),
-        reason=_hidden(change.reason),
-        diff=_hidden(change.diff),
-        simulation=_hidden(change.simulation),
+        summary=without_secrets(change.summary),
+        reason=without_secrets(change.reason),
+        diff=without_secrets(change.diff),
+        simulation=without_secrets(change.simulation),
     )
-
-
-def _hidden(text: str) -> str:
-    return _CREDENTIALS.sub(r"\1(not shown)\2", text)
 
 
 def _preview_name(change: Change) -> str:

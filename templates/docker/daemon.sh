@@ -104,13 +104,13 @@ reload_docker() {
   fi
 }
 
-# reload_was_taken: dockerd tells in its journal alone what it makes of a reload.
+# reload_was_taken: dockerd tells in its journal alone what it makes of a reload, with all that is in daemon.json.
 reload_was_taken() {
   patience=10
   while [ "$patience" -gt 0 ]; do
-    journalctl --no-pager -q -o cat -u docker.service ${since:+"--after-cursor=$since"} >"$run/reload"
-    if grep -q 'Reloaded configuration' "$run/reload"; then return 0; fi
-    if grep -E 'level=(error|fatal)' "$run/reload" | grep -i -E 'reload|config'; then return 1; fi
+    reloaded=$(journalctl --no-pager -q -o cat -u docker.service ${since:+"--after-cursor=$since"})
+    case $reloaded in *'Reloaded configuration'*) return 0 ;; esac
+    if printf '%s\n' "$reloaded" | grep -E 'level=(error|fatal)' | grep -i -E 'reload|config'; then return 1; fi
     patience=$((patience - 1))
     sleep 1
   done

@@ -13,9 +13,12 @@ docker_before=/var/lib/provision/docker/before
 # validate_daemon_json, the document in base64 on standard input: asks dockerd, where there is one that can tell.
 validate_daemon_json() {
   base64 -d >"$run/daemon.json" || return
+  valid=0
   if dockerd --help 2>/dev/null | grep -q -- --validate; then
-    timeout 60 dockerd --validate --config-file "$run/daemon.json" || { nothing_done; return 1; }
+    timeout 60 dockerd --validate --config-file "$run/daemon.json" || valid=$?
   fi
+  rm -f -- "$run/daemon.json"
+  [ "$valid" -eq 0 ] || { nothing_done; return 1; }
 }
 
 # forget_what_is_proven: dockerd was started since daemon.json was written, by a reboot or by hand, and runs.
