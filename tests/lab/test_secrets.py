@@ -38,11 +38,9 @@ SECRETS = {
 }
 PLANTED = "/root/planted"
 SEEN = "/root/seen"
-USED = {
-    "/etc/triton/main.env",
-    "/etc/docker/daemon.json",
-    "/var/lib/provision/docker/daemon.json.ours",
-}
+ASIDE = "/root/aside"
+DAEMON = ("/etc/docker/daemon.json", "/var/lib/provision/docker/daemon.json.ours")
+USED = {"/etc/triton/main.env", *DAEMON}
 """Where secrets are on a host."""
 
 DOCKERS = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/run/docker/")
@@ -136,8 +134,11 @@ def left(converged: Lab, private_registry: str, tmp_path_factory: pytest.TempPat
     good = write_inventory(folder / "with", document)
     without = write_inventory(folder / "without", inventory(machine, private_registry, login=False))
     refused = write_inventory(folder / "bad", bad)
-    shell(machine, f"docker rmi --force {image} 2>/dev/null; rm -f /etc/docker/daemon.json {SEEN}; rm -rf"
-          " /var/lib/provision/docker")  # fmt: skip
+    shell(
+        machine,
+        f"docker rmi --force {image} 2>/dev/null; rm -rf {SEEN} {ASIDE} /var/backups/provision;"
+        f" mkdir {ASIDE} && mv {' '.join(DAEMON)} {ASIDE}",
+    )
     machine.run(["sh", "-c", f"umask 077; cat >{PLANTED}"], given="".join(f"{form}\n" for form in found))
     shell(machine, f'systemd-run --quiet --unit=watch-arguments sh -c "{WATCH}"')
     host = ("--hosts", machine.name)
@@ -155,7 +156,9 @@ def left(converged: Lab, private_registry: str, tmp_path_factory: pytest.TempPat
         )
     shell(machine, "systemctl stop watch-arguments.service")
     yield Left(machine, found, *runs, saved, home)
-    shell(machine, f"rm -f {PLANTED} {SEEN}")
+    # A dockerd that runs forgets labels at a restart only.
+    back = "; ".join(f"mv {ASIDE}/{path.rpartition('/')[2]} {path}" for path in DAEMON)
+    shell(machine, f"{back}; rm -rf {PLANTED} {SEEN} {ASIDE}; systemctl restart docker.service")
 
 
 def test_a_pull_that_needs_a_login_says_so_and_works_with_one(left: Left) -> None:
