@@ -86,7 +86,7 @@ def plan(
             change = item.resource.change(state, planned)
         except Refusal as refusal:
             raise RefusedError(host, without_secrets(refusal.message), hint=refusal.hint) from refusal
-        notes += map(_hidden, item.resource.notes(state, planned))
+        notes += map(without_secrets, item.resource.notes(state, planned))
         if change is not None:
             shell = item.resource.shell
             change = replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell))

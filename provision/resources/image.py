@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from provision.probe import quote
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
@@ -27,13 +27,13 @@ class RegistryLogin(Settings):
 
     user: str = Field(pattern=r"^[^:\x00-\x1f]+$", examples=["$oauthtoken"])
     """Name of the user."""
-    password: SecretStr = Field(examples=["nvapi-…"])
+    password: str = Field(min_length=1, repr=False, examples=["nvapi-…"])
     """Password, or a token in its place."""
 
     def client_configuration(self, registry: str) -> str:
         """A configuration of Docker's client with this login (``docker login`` writes the same)."""
         server = "https://index.docker.io/v1/" if registry == "docker.io" else registry
-        login = f"{self.user}:{self.password.get_secret_value()}".encode()
+        login = f"{self.user}:{self.password}".encode()
         return json.dumps({"auths": {server: {"auth": base64.b64encode(login).decode()}}})
 
 

@@ -186,7 +186,6 @@ def test_nothing_that_is_shown_or_kept_here_has_a_secret(left: Left) -> None:
             assert [form for form in left.forms if form.encode() in file.read_bytes()] == [], file
 
 
-@pytest.mark.xfail(reason="a saved plan holds the scripts of its changes", strict=False)
 def test_a_saved_plan_has_no_secret(left: Left) -> None:
     assert [form for form in left.forms if form in left.saved.read_text()] == []
 

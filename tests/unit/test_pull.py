@@ -87,7 +87,7 @@ def test_a_pull_that_fails_says_why(box: Sandbox) -> None:
     assert (output.exit_code, output.out) == (1, f"{why}\n")
 
 
-LOGIN = RegistryLogin(user="$oauthtoken", password='pw "of" me')  # type: ignore[arg-type]
+LOGIN = RegistryLogin(user="$oauthtoken", password='pw "of" me')
 ASKED = """
 [ "$*" = "pull registry.example.org/a:1" ] || exit 9
 stat -c '%a %U' "$DOCKER_CONFIG" "$DOCKER_CONFIG/config.json"

@@ -284,7 +284,7 @@ def test_no_secret_is_in_the_text_and_no_guess_can_be_tested_with_it() -> None:
     found, wished = planted()
     text = saved.save({"h": found}, {"h": wished}, KEY)
     assert [name for name, secret in SECRETS.items() if secret in text] == []
-    assert "deb https://(not shown)@packages.example.org/nvidia ./" in text
+    assert "deb https://(hidden)@packages.example.org/nvidia ./" in text
     assert all(change.script not in text for change in found.changes if len(change.script) > 40)
     digests = {change["digest"] for change in json.loads(text)["hosts"]["h"]["changes"]}
     for change in found.changes:
