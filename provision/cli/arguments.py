@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,21 +99,37 @@ def targets(options: Options, *, bare: bool = False) -> tuple[list[Target], Mapp
     :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
-    chosen = choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
+    known = roles_for(options.inventory)
+    chosen = choose(known, [name for name in options.roles.split(",") if name])
     selected = select(options)
-    found, without = fleet.targets(selected, chosen, bare=bare)
+    found, without = fleet.targets(selected, chosen, [role.name for role in known], bare=bare)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
-def reachable(options: Options, *, bare: bool = False) -> list[Target]:
+def removals(options: Options) -> tuple[list[Target], Mapping[str, Host]]:
+    """The selected hosts without the roles that are named, as :func:`targets` returns them.
+
+    :raises UsageError: if no role is named, or for anything that is refused.
+    """
+    names = [name for name in options.roles.split(",") if name]
+    if wrong := [name for name in names if not re.fullmatch(r"\w[\w-]*", name, re.ASCII)]:
+        raise UsageError(f"--roles: {wrong[0]!r} is not the name of a role", hint="--roles triton,docker")
+    if not names:
+        raise UsageError("no roles are named", hint="--roles triton,docker: those to remove")
+    selected = select(options)
+    return fleet.removals(selected, names, roles_for(options.inventory)), {h.name: h for h in selected}
+
+
+def reachable(options: Options, *, bare: bool = False, remove: bool = False) -> list[Target]:
     """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
 
     :param bare: keep hosts without any of the roles.
+    :param remove: without the roles, as :func:`removals`.
     :raises UsageError: for anything that is refused.
     """
-    found, named = targets(options, bare=bare)
+    found, named = removals(options) if remove else targets(options, bare=bare)
     if options.ask_become_pass:
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
@@ -165,14 +182,18 @@ def enroll_hosts(
 
 
 @contextlib.contextmanager
-def open_fleet(options: Options, rollout: fleet.Rollout) -> Iterator[tuple[fleet.Fleet, Progress]]:
+def open_fleet(
+    options: Options, rollout: fleet.Rollout, *, remove: bool = False
+) -> Iterator[tuple[fleet.Fleet, Progress]]:
     """A fleet of the selected hosts with the permissions of the command line, and the view of its progress.
+
+    :param remove: roles are to be removed.
 
     :raises UsageError: for anything that is refused.
     """
     given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
-    found = [replace(target, granted=granted) for target in reachable(options)]
+    found = [replace(target, granted=granted) for target in reachable(options, remove=remove)]
     progress = Progress([target.name for target in found])
     with fleet.Fleet(found, rollout, progress.on_event, progress.refresh) as all_hosts:
         yield all_hosts, progress

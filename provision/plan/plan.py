@@ -98,7 +98,10 @@ def plan(
         notes += item.resource.notes(state, planned)
         if change is not None:
             shell = item.resource.shell
-            changes.append(replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell)))
+            functions = digest(STEPS, *shell)
+            changes.append(
+                replace(change, role=item.role, leaves=item.leaves, shell=shell, functions=functions)
+            )
     handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
     return Plan(host, _with_debts(tuple(changes), handlers, states_by_id), tuple(notes), granted)
 
@@ -128,7 +131,10 @@ def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, O
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
             raise RefusedError(planned.host, refusal.message, hint=refusal.hint) from refusal
-        kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
+        kept = {
+            name: getattr(change, name)
+            for name in ("role", "leaves", "shell", "functions", "owes", "settles")
+        }
         changes.append(replace(closer, **kept))
     return replace(planned, changes=tuple(changes))
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from provision.errors import UsageError
 from provision.plan.plan import Plan
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 _PLANS = TypeAdapter(dict[str, Plan])

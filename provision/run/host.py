@@ -21,6 +21,7 @@ from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
+from provision.resources.leftovers import Leftovers, with_leftovers
 from provision.role import Role, Settings
 from provision.run.apply import BusyError, LostRunError, apply, attach
 from provision.run.gather import Answers, gather, gather_both
@@ -40,12 +41,27 @@ class Target:
     """A host with its way in and the settings of the roles that it has, checked before any connection.
 
     :ivar granted: names of the permissions that the command line gives.
+    :ivar given: names of the roles that have settings for it, also of those that the command leaves out.
+    :ivar removed: what is there of each role that is to be removed: nothing, and before that what the role
+        itself says. Where it is not empty there are no settings.
     """
 
     name: str
     login: Login
     settings: Mapping[Role, Settings]
     granted: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    removed: tuple[Declared, ...] = ()
+
+    def declared(self, facts: Facts) -> tuple[Declared, ...]:
+        """All that is declared for the host; and of its roles nothing but that, as far as we wrote it.
+
+        :raises RefusedError: as :func:`declare`.
+        """
+        if self.removed:
+            return self.removed
+        roles = tuple(role.name for role in self.settings)
+        return with_leftovers(declare(self.name, self.settings, facts), roles, self.given)
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,7 @@ def survey(
 
     def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
         facts, run = _told(target.name, answers)
-        declared = declare(target.name, target.settings, facts)
+        declared = target.declared(facts)
         return (facts, run, declared), () if run else planning.probes(declared)
 
     (facts, run, declared), answers = gather_both(connection, (*PROBES, ACTIVE), then)
@@ -182,7 +198,9 @@ class HostRun:
             self.survey = survey(self.connection, self.target, on_event, self.sleep)
         finally:
             self.worked += self.clock() - began
-        self.right = len(self.survey.declared) - len(self.survey.plan.changes)
+        changed = {change.resource for change in self.survey.plan.changes}
+        ids = [item.resource.id for item in self.survey.declared if not isinstance(item.resource, Leftovers)]
+        self.right = sum(name not in changed for name in ids)
 
     def result(
         self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
@@ -290,7 +308,7 @@ class HostRun:
         took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
         self.reboots += 1
         facts, _ = ask_facts(self.connection)
-        declared = declare(self.target.name, self.target.settings, facts)
+        declared = self.target.declared(facts)
         plan = replan(self.connection, declared, approved.granted)
         self.survey = Survey(facts, declared, plan)
         count = len(plan.changes)

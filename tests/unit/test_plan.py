@@ -350,15 +350,15 @@ PLAN: dict[str, Any] = {"host": "h", "changes": [], "notes": [], "granted": []}
         "7",
         "[]",
         "{}",
-        '{"schema": 3}',
-        '{"schema": 3, "plans": []}',
-        '{"schema": 3, "plans": {"h": {}}}',
-        '{"schema": 3, "plans": {"h": ""}}',
-        '{"schema": 3, "plans": {"h": 7}}',
-        '{"schema": 3, "plans": {"h": {"changes": [{}]}}}',
-        '{"schema": 3, "plans": {"h": {"changes": ["x"]}}}',
+        '{"schema": 4}',
+        '{"schema": 4, "plans": []}',
+        '{"schema": 4, "plans": {"h": {}}}',
+        '{"schema": 4, "plans": {"h": ""}}',
+        '{"schema": 4, "plans": {"h": 7}}',
+        '{"schema": 4, "plans": {"h": {"changes": [{}]}}}',
+        '{"schema": 4, "plans": {"h": {"changes": ["x"]}}}',
         *(
-            json.dumps({"schema": 3, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
+            json.dumps({"schema": 4, "plans": {"h": {**PLAN, "changes": [{**ROW, **wrong}]}}})
             for wrong in (
                 {"script": 7},
                 {"script": ["x"]},
@@ -371,9 +371,9 @@ PLAN: dict[str, Any] = {"host": "h", "changes": [], "notes": [], "granted": []}
                 {"sign": "*"},
             )
         ),
-        json.dumps({"schema": 3, "plans": {"another": PLAN}}),
+        json.dumps({"schema": 4, "plans": {"another": PLAN}}),
         *(
-            json.dumps({"schema": 3, "plans": {"h": {**PLAN, name: wrong}}})
+            json.dumps({"schema": 4, "plans": {"h": {**PLAN, name: wrong}}})
             for name, wrong in (("changes", {}), ("notes", "x"), ("granted", [1]), ("granted", None))
         ),
         "[" * 100_000,
@@ -386,7 +386,7 @@ def test_garbage_is_no_saved_plan(text: str) -> None:
 
 
 def test_a_plan_of_another_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 3"):
+    with pytest.raises(UsageError, match="saved plan of schema 1, this version reads 4"):
         load('{"schema": 1, "plans": {}}', "saved.json")
 
 
@@ -394,4 +394,4 @@ def test_a_plan_of_another_version_is_refused() -> None:
 @given(st.recursive(st.none() | st.integers() | TEXTS, lambda v: st.lists(v) | st.dictionaries(TEXTS, v)))
 def test_any_other_document_is_refused_in_a_sentence(document: Any) -> None:
     with pytest.raises(UsageError):
-        load(json.dumps({"schema": 3, "plans": {"h": [document]}}), "f")
+        load(json.dumps({"schema": 4, "plans": {"h": [document]}}), "f")
