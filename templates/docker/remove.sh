@@ -10,6 +10,3 @@ made_with_runtimes() {
   form='{{if eq .HostConfig.Runtime "nvidia"}}{{.Name}}{{end}}'
   timeout 20 docker ps --all --quiet | xargs -r timeout 60 docker inspect --format "$form" | sed '/^$/d'
 }
-
-# reload_owners_docker: where dockerd runs.
-reload_owners_docker() { ! systemctl is-active --quiet docker.service || systemctl reload docker.service; }

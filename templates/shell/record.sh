@@ -33,6 +33,8 @@ remember_one() {
   role=${1%% *} path=${1#* file:}
   if [ "$path" = "$1" ]; then
     add_to_record "$1"
+  elif [ -e "$path" ] && in_record "$role before:$path"; then
+    return
   elif is_of_provision "$path"; then
     while [ ! -e "${path%/*}/" ]; do
       path=${path%/*}
@@ -40,7 +42,7 @@ remember_one() {
     done
     add_to_record "$1"
   else
-    in_record "$role before:$path" || add_to_record "$role before:$path"
+    add_to_record "$role before:$path"
   fi
 }
 

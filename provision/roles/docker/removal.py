@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from provision.probe import Output, Probe, quote
-from provision.resource import ABSENT, Change, Handler, Planned
+from provision.resource import ABSENT, Change, Planned
 from provision.resources.file import File, as_seen, content_of
-from provision.roles.docker.daemon_json import RELOAD, SECRETS, DaemonJson, DaemonJsonState, fed, in_turn
-from provision.roles.docker.daemon_options import needs_restart
+from provision.roles.docker.daemon_json import SECRETS, DaemonJson, DaemonJsonState, fed, in_turn
 from provision.roles.docker.memory import MEMORY, PENDING, recall
 from provision.roles.docker.merge import differences, without
-from provision.roles.docker.restart import DAEMON
 from provision.roles.docker.text import DAEMON_JSON, as_text, parse
 
 
@@ -59,7 +57,6 @@ class OwnersDaemonJson(DaemonJson):
             changed
         )
         put = [fed("validate_daemon_json", content), write.script.strip()]
-        late = "dockerd takes some of it over when it starts the next time"
         return replace(
             write,
             resource=self.id,
@@ -71,8 +68,8 @@ class OwnersDaemonJson(DaemonJson):
             guard=as_seen(DAEMON_JSON, state.file),
             script=in_turn([*(put if owners else [f"remove_file {DAEMON_JSON}"]), "forget_daemon_json"]),
             done=f"{write.done if owners else f'[ ! -e {DAEMON_JSON} ]'} && {forgotten}",
-            signals=(RELOAD.name,),
-            impact=(late,) if needs_restart(existing, owners) else (),
+            signals=(),
+            impact=("dockerd runs with these keys until it starts the next time: no container stops now",),
             preview=Probe("", "made_with_runtimes", ("docker/remove.sh",)),
         )
 
@@ -81,15 +78,3 @@ class OwnersDaemonJson(DaemonJson):
         lines = [line.removeprefix("/") for line in answer.out.splitlines()]
         found = tuple(f"container {name} was made with runtime nvidia: re-create it" for name in lines)
         return replace(change, impact=(*change.impact, *found))
-
-
-REMOVAL = (
-    OwnersDaemonJson(),
-    Handler(
-        "reload docker.service without our keys",
-        on=(RELOAD,),
-        script="reload_owners_docker",
-        shell=(DAEMON, "docker/remove.sh"),
-    ),
-)
-"""What takes the role's keys out of daemon.json. dockerd is reloaded, not restarted: no container stops."""

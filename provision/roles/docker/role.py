@@ -28,7 +28,7 @@ from provision.roles.docker.daemon import DaemonLoaded
 from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
 from provision.roles.docker.engine import ENGINES, Engine
-from provision.roles.docker.removal import REMOVAL
+from provision.roles.docker.removal import OwnersDaemonJson
 from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService
 from provision.roles.docker.text import DAEMON_JSON
 
@@ -246,6 +246,6 @@ ROLE = Role(
     order=30,
     shared=("mirror",),
     needs=("toolkit",),
-    removal=lambda: REMOVAL,
+    removal=lambda: [OwnersDaemonJson()],
     example=EXAMPLE,
 )
