@@ -96,6 +96,7 @@ class Leftovers(Resource[Record]):
         new = [f"{self.role} {item}" for item in self._new(state, planned)]
         if not going and not new:
             return None
+        going.sort(key=lambda item: not item.startswith("file:/etc/systemd/"))  # units, then what they use
         files = [_name(item) for item in going if item.startswith("file:")]
         holds = [_name(item) for item in going if item.startswith("hold:")]
         summary = [f"remove {', '.join(files)} (kept in the backups)"] * bool(files)
@@ -185,11 +186,6 @@ class NothingOf(Leftovers):
                     f"role {self.role} is not removed: {user} needs it, and {there}",
                     hint=f"remove both: --roles {user},{self.role}",
                 )
-        if not self.known and not state.of(self.role):
-            raise Refusal(
-                f"there is no role {self.role!r}, and nothing of one on this host",
-                hint="inv settings shows which roles there are",
-            )
         if not state.of(self.role):
             return None
         change = super().change(state, planned) or Change(
@@ -208,10 +204,20 @@ class NothingOf(Leftovers):
         )
 
     def notes(self, state: Record, planned: Planned) -> Sequence[str]:  # noqa: ARG002
-        """That it comes back, where the inventory still has its settings."""
-        if self.role not in self.given or not state.of(self.role):
-            return ()
-        return (f"role {self.role} still has settings for this host: provision brings it back",)
+        """That it comes back, where the inventory still has its settings; and what stays as we wrote it."""
+        noted = state.of(self.role)
+        if not noted:
+            strange = f"there is no role {self.role!r}, and nothing of one on this host"
+            return () if self.known else (strange,)
+        found = [
+            f"{_name(item)} was there before role {self.role}, and stays as it is now;"
+            " what it was before a run is in /var/backups/provision"
+            for item in noted
+            if item.startswith("before:")
+        ]
+        if self.role in self.given:
+            found.append(f"role {self.role} still has settings for this host: provision brings it back")
+        return found
 
 
 @dataclass(frozen=True)

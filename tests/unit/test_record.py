@@ -189,14 +189,12 @@ def removal(*names: str, given: tuple[str, ...] = (), strange: tuple[str, ...] =
         ),
         ("driver", "toolkit", "driver", "role driver is not removed: toolkit needs it"),
         ("toolkit", "", "toolkit docker", "role toolkit is not removed: docker needs it"),
-        ("tritn", "", "docker", "there is no role 'tritn', and nothing of one on this host"),
     ],
 )
 def test_a_role_that_another_needs_stays(removed: str, given: str, there: str, says: str) -> None:
-    roles = [name for name in ROLES if name == removed]
     said = record(declared(**{name: {} for name in there.split()}))
     with pytest.raises(Refusal) as caught:
-        changes_of(removal(*roles, given=tuple(given.split()), strange=(removed,) if not roles else ()), said)
+        changes_of(removal(removed, given=tuple(given.split())), said)
     assert caught.value.message.startswith(says)
 
 
@@ -236,6 +234,17 @@ def test_a_role_of_which_only_the_host_knows_is_removed() -> None:
     )
     assert "-one" in told.diff
     assert "content is not shown" in items[-1].resource.refine(change, Output(0, b"")).diff
+
+
+def test_what_was_there_before_us_stays_and_a_strange_name_is_told() -> None:
+    items = removal(strange=("site",))
+    (note,) = notes_of(items, "here site before:/etc/motd\n")
+    assert note.startswith("/etc/motd was there before role site, and stays as it is now")
+    assert notes_of(items, "") == ["there is no role 'site', and nothing of one on this host"]
+    assert changes_of(items, "") == []
+    units = "here site file:/etc/a\nhere site file:/etc/systemd/system/x.service\n"
+    (change,) = changes_of(items, units)
+    assert change.summary.startswith("remove /etc/systemd/system/x.service, /etc/a")
 
 
 def test_a_record_that_is_not_ours_is_not_read() -> None:
