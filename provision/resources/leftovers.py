@@ -123,13 +123,13 @@ class Leftovers(Resource[Record]):
 
     def _going(self, state: Record) -> list[str]:
         found = state.left_by(self.role, self.roles)
-        return [item for item in found if item not in self.kept and not item.startswith(SOURCES)]
+        return [item for item in found if item not in self.kept and item.startswith(SOURCES) == self.first]
 
     def _new(self, state: Record, planned: Planned) -> Iterator[str]:
         """What is right and was not noted: an earlier version wrote it, or another role."""
         noted = [item.replace("before:", "file:", 1) for item in state.of(self.role)]
         for item, resources in self.wanted.items():
-            if item not in noted and not planned.positions(resources):
+            if not self.first and item not in noted and not planned.positions(resources):
                 yield item
 
     def refine(self, change: Change, answer: Output) -> Change:
@@ -152,13 +152,6 @@ class OldSources(Leftovers):
 
     kind: ClassVar[str] = "old-sources"
     first: ClassVar[bool] = True
-
-    def _going(self, state: Record) -> list[str]:
-        found = state.left_by(self.role, self.roles)
-        return [item for item in found if item not in self.kept and item.startswith(SOURCES)]
-
-    def _new(self, state: Record, planned: Planned) -> Iterator[str]:  # noqa: ARG002
-        return iter(())
 
 
 @dataclass(frozen=True)
