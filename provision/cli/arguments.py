@@ -33,7 +33,7 @@ from provision.roles import choose, with_site
 from provision.roles.driver.reboot import REBOOT
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
-from provision.run.host import Target
+from provision.run.target import Target
 
 
 def load_inventory(path: str) -> Inventory:

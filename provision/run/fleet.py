@@ -20,8 +20,9 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.resources.leftovers import without
 from provision.role import Role
-from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
+from provision.run.host import Doing, HostRun, OnEvent, ask_facts
 from provision.run.jobs import Jobs, each
+from provision.run.target import Target
 
 T = TypeVar("T")
 

@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 
 from provision.causes.known_messages import hint_for
 from provision.connection import Connection
-from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
 from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
-from provision.plan.declared import Declared, declare
+from provision.plan.declared import Declared
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
-from provision.resources.leftovers import Leftovers, with_leftovers
-from provision.role import Role, Settings
+from provision.resources.leftovers import Leftovers
 from provision.run.apply import BusyError, LostRunError, apply, attach
 from provision.run.gather import Answers, gather, gather_both
+from provision.run.target import Target
 
 PREVIEW = 300.0
 """Seconds for the host's own tools to say what they would do."""
@@ -34,34 +33,6 @@ POLL = 2.0
 
 REBOOTS = 3
 """Reboots after which a host that still wants another one is given up."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A host with its way in and the settings of the roles that it has, checked before any connection.
-
-    :ivar granted: names of the permissions that the command line gives.
-    :ivar given: names of the roles that have settings for it, also of those that the command leaves out.
-    :ivar removed: what is there of each role that is to be removed: nothing, and before that what the role
-        itself says. Where it is not empty there are no settings.
-    """
-
-    name: str
-    login: Login
-    settings: Mapping[Role, Settings]
-    granted: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
-    removed: tuple[Declared, ...] = ()
-
-    def declared(self, facts: Facts) -> tuple[Declared, ...]:
-        """All that is declared for the host; and of its roles nothing but that, as far as we wrote it.
-
-        :raises RefusedError: as :func:`declare`.
-        """
-        if self.removed:
-            return self.removed
-        roles = tuple(role.name for role in self.settings)
-        return with_leftovers(declare(self.name, self.settings, facts), roles, self.given)
 
 
 @dataclass(frozen=True)

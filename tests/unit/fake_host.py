@@ -23,7 +23,8 @@ from provision.plan.script import ACTIVE, GONE, LAUNCH
 from provision.probe import Output, Probe, words
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
 from provision.role import Role, Settings
-from provision.run.host import HostRun, Target
+from provision.run.host import HostRun
+from provision.run.target import Target
 from provision.shell import assembled
 
 OF_RUNS = assembled(LAUNCH)
