@@ -30,7 +30,8 @@ from provision.plan.script import ACTIVE
 from provision.roles import all_roles
 from provision.run.fleet import targets
 from provision.run.gather import script_of
-from provision.run.host import Target, ask_facts, survey
+from provision.run.host import ask_facts, survey
+from provision.run.target import Target
 
 ROUNDS = 7
 

@@ -22,7 +22,8 @@ from provision.connection import Connection
 from provision.inventory import sources
 from provision.roles import all_roles
 from provision.run.fleet import targets
-from provision.run.host import Target, survey
+from provision.run.host import survey
+from provision.run.target import Target
 
 ROUNDS = 20
 SETTLE = 0.2

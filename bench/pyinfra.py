@@ -26,7 +26,8 @@ from provision.resources.packages.sets import PackageSet
 from provision.resources.service import Service
 from provision.roles import all_roles
 from provision.run.fleet import targets
-from provision.run.host import Target, ask_facts
+from provision.run.host import ask_facts
+from provision.run.target import Target
 
 PINNED = "pyinfra==3.10.0"
 ROUNDS = 5

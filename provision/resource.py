@@ -100,6 +100,7 @@ class Change:
         allows it too.
     :ivar reloads_systemd: whether systemd reads its units again on the way.
     :ivar role: the role that declares it; filled in by the plan.
+    :ivar leaves: what it leaves on the host, as lines of the record; filled in by the plan.
     :ivar shell: the files below ``templates/`` whose functions its texts call; filled in by the plan.
     :ivar functions: tells whether these functions are still those of the plan; filled in by the plan.
     """
@@ -126,6 +127,7 @@ class Change:
     after_reboot: bool = False
     reloads_systemd: bool = False
     role: str = ""
+    leaves: tuple[str, ...] = ()
     shell: tuple[str, ...] = ()
     functions: str = ""
 
@@ -183,6 +185,14 @@ class Resource(ABC, Generic[State]):
     @abstractmethod
     def id(self) -> str:
         """The resource's name, unique on a host."""
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """What is on the host because of it, as ``shell/record.sh`` has it: ``file:PATH``, ``hold:NAME``.
+
+        It goes when the settings no longer declare it, or its role is removed. Nothing as a rule.
+        """
+        return ()
 
     @classmethod
     def asked_by(cls) -> type[Resource[Any]]:
@@ -270,6 +280,7 @@ class Handler(Resource[bool]):
     :ivar covered_by: ids (or ``ID:ACTION``) whose change does the same work, so the handler is dropped.
     :ivar signals: what it tells the handlers of other roles.
     :ivar reloads_systemd: whether it makes systemd read its units again.
+    :ivar brings: what it leaves on the host.
     """
 
     name: str
@@ -279,12 +290,18 @@ class Handler(Resource[bool]):
     signals: tuple[Signal, ...] = ()
     reloads_systemd: bool = False
     shell: tuple[str, ...] = ("shell/units.sh",)
+    brings: tuple[str, ...] = ()
     kind: ClassVar[str] = "handler"
 
     @property
     def id(self) -> str:
         """``handler:NAME``."""
         return f"handler:{self.name}"
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """What it brings."""
+        return self.brings
 
     @property
     def note(self) -> str:

@@ -37,6 +37,9 @@ class Role:
     :ivar resources: what a host needs, in the order in which it is made right. It may raise Refusal.
     :ivar order: place among the roles of a run; lower comes first.
     :ivar shared: settings that are the host's variables of the same name where its own do not give them.
+    :ivar needs: names of the roles without which it does not work where they are on its host.
+    :ivar removal: what takes from a host what the record of files and holds does not tell; after the files
+        come its handlers, which may listen to them.
     :ivar example: settings as an inventory gives them, with which the role is tested.
     """
 
@@ -45,4 +48,6 @@ class Role:
     resources: Callable[[Any, Facts], Sequence[AnyResource]]
     order: int = 50
     shared: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    removal: Callable[[], Sequence[AnyResource]] = tuple
     example: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)

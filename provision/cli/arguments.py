@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from provision.roles import choose, with_site
 from provision.roles.driver.reboot import REBOOT
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
-from provision.run.host import Target
+from provision.run.target import Target
 
 
 def load_inventory(path: str) -> Inventory:
@@ -117,21 +118,42 @@ def targets(options: Options, *, bare: bool = False) -> tuple[list[Target], Mapp
     :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
+    known = roles_for(options.inventory)
     chosen, selected = _chosen(options), select(options)
-    found, without = fleet.targets(selected, chosen, bare=bare)
+    found, without = fleet.targets(selected, chosen, [role.name for role in known], bare=bare)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}
 
 
-def reachable(options: Options, *, bare: bool = False, approved: SavedPlans | None = None) -> list[Target]:
+def removals(options: Options) -> tuple[list[Target], Mapping[str, Host]]:
+    """The selected hosts without the roles that are named, as :func:`targets` returns them.
+
+    :raises UsageError: if no role is named, or for anything that is refused.
+    """
+    names = [name for name in options.roles.split(",") if name]
+    if wrong := [name for name in names if not re.fullmatch(r"\w[\w-]*", name, re.ASCII)]:
+        raise UsageError(f"--roles: {wrong[0]!r} is not the name of a role", hint="--roles triton,docker")
+    if not names:
+        raise UsageError("no roles are named", hint="--roles triton,docker: those to remove")
+    selected = select(options)
+    return fleet.removals(selected, names, roles_for(options.inventory)), {h.name: h for h in selected}
+
+
+def reachable(
+    options: Options, *, bare: bool = False, approved: SavedPlans | None = None, remove: bool = False
+) -> list[Target]:
     """:func:`targets`, ready to be connected to: with sudo's password, and with host keys that are known.
 
     :param bare: keep hosts without any of the roles.
     :param approved: what the run may do.
+    :param remove: without the roles, as :func:`removals`.
     :raises UsageError: for anything that is refused.
     """
-    found, named = approved_targets(options, approved) if approved else targets(options, bare=bare)
+    if approved:
+        found, named = approved_targets(options, approved)
+    else:
+        found, named = removals(options) if remove else targets(options, bare=bare)
     if options.ask_become_pass:
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
@@ -185,16 +207,19 @@ def enroll_hosts(
 
 @contextlib.contextmanager
 def open_fleet(
-    options: Options, rollout: fleet.Rollout, approved: SavedPlans | None = None
+    options: Options, rollout: fleet.Rollout, approved: SavedPlans | None = None, *, remove: bool = False
 ) -> Iterator[tuple[fleet.Fleet, Progress]]:
     """A fleet of the selected hosts with the permissions of the command line, and the view of its progress.
 
     :param approved: what the run may do.
+    :param remove: roles are to be removed.
     :raises UsageError: for anything that is refused.
     """
     given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
-    found = [replace(target, granted=granted) for target in reachable(options, approved=approved)]
+    found = [
+        replace(target, granted=granted) for target in reachable(options, approved=approved, remove=remove)
+    ]
     progress = Progress([target.name for target in found])
     with fleet.Fleet(found, rollout, progress.on_event, progress.refresh) as all_hosts:
         yield all_hosts, progress

@@ -24,7 +24,7 @@ NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "
 """Tasks of ``tasks.py`` at the clone's top level."""
 
 GROUPS = (
-    ("Change hosts", ("provision", "plan")),
+    ("Change hosts", ("provision", "plan", "remove")),
     ("Look at hosts", ("verify", "facts")),
     ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
     ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),

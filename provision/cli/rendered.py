@@ -8,7 +8,7 @@ from provision.errors import UsageError
 from provision.facts import RHEL_FAMILY, Facts, Gpu
 from provision.plan.declared import declare
 from provision.resource import RenderedFile
-from provision.run.host import Target
+from provision.run.target import Target
 
 CODENAMES = {"debian:12": "bookworm", "debian:13": "trixie", "ubuntu:22.04": "jammy", "ubuntu:24.04": "noble"}
 

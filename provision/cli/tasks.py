@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from provision.cli.progress import Progress
     from provision.errors import RefusedError
     from provision.plan.plan import Plan
-    from provision.run.fleet import Show
+    from provision.plan.saved import SavedPlans
+    from provision.run.fleet import Rollout, Show
 
 
 @task(
@@ -42,17 +43,54 @@ def provision(
 
     inv provision --hosts gpu-nodes --serial 1,10% --yes
     """
+    from provision.cli import saved_plans
+    from provision.run.fleet import Rollout
+
+    approved = saved_plans.load(plan) if plan else None
+    rollout = Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
+    _carry_out(options, rollout, approved, check=check, diff=diff, yes=yes)
+
+
+@task(
+    "hosts inventory roles forks enroll accept_new ask_become_pass json",
+    check="only plan; exit code 3 if changes are pending",
+    yes="do not ask before applying",
+    serial="sizes of batches; the last repeats: 1,10%,50%",
+    max_failed="start no other host after more failures: 2 or 5%",
+)
+def remove(
+    options: Options, *, check: bool = False, yes: bool = False, serial: str = "", max_failed: str = ""
+) -> None:
+    """Take what roles have left off hosts: plan, ask, apply. Packages and images stay.
+
+    inv remove --roles triton --hosts gpu-07
+    """
+    from provision.run.fleet import Rollout
+
+    rollout = Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
+    _carry_out(options, rollout, check=check, diff=True, yes=yes, remove=True)
+
+
+def _carry_out(
+    options: Options,
+    rollout: Rollout,
+    approved: SavedPlans | None = None,
+    *,
+    check: bool,
+    diff: bool,
+    yes: bool,
+    remove: bool = False,
+) -> None:
+    """Plan all hosts, ask, apply, print what became of them, and exit."""
     from provision.cli import arguments, saved_plans, terminal
     from provision.plan import report
     from provision.run import fleet
 
-    approved = saved_plans.load(plan) if plan else None
     refused: Mapping[str, RefusedError] = {}
-    rollout = fleet.Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
     run = arguments.run_id()
     asks = not (yes or check)
     whole = asks or approved is not None
-    with arguments.open_fleet(options, rollout, approved) as (all_hosts, progress):
+    with arguments.open_fleet(options, rollout, approved, remove=remove) as (all_hosts, progress):
         show = _shown(progress, terminal.log if options.json else terminal.write_data, diff=diff)
         show_early = fleet.unseen if whole or options.json else show
         if check or whole:
@@ -333,5 +371,5 @@ def check_roles(options: Options, *, update_golden: bool = False) -> None:
     raise SystemExit(checks.check_roles(options.inventory, update_golden))
 
 
-COLLECTION = Collection(provision, plan, verify, facts, inventory, settings, render, check_roles)
+COLLECTION = Collection(provision, plan, remove, verify, facts, inventory, settings, render, check_roles)
 """What a new task of the product is added to."""

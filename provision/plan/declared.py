@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provision.errors import Refusal, RefusedError, UsageError
 from provision.facts import Facts
@@ -14,10 +14,19 @@ from provision.role import Role, Settings
 
 @dataclass(frozen=True)
 class Declared:
-    """A resource and the role that declares it."""
+    """A resource and the role that declares it.
+
+    :ivar also: further roles that declare the very same.
+    """
 
     role: str
     resource: AnyResource
+    also: tuple[str, ...] = ()
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """What it leaves on the host, as lines of the record."""
+        return tuple(f"{role} {item}" for role in (self.role, *self.also) for item in self.resource.leaves)
 
 
 def declare(host: str, settings: Mapping[Role, Settings], facts: Facts) -> tuple[Declared, ...]:
@@ -32,6 +41,8 @@ def declare(host: str, settings: Mapping[Role, Settings], facts: Facts) -> tuple
         resources = _resources(host, role, values, facts)
         for resource in resources:
             first = found.setdefault(resource.id, Declared(role.name, resource))
+            if first.role != role.name:
+                found[resource.id] = replace(first, also=(*first.also, role.name))
             if first.resource != resource:
                 raise RefusedError(
                     host,

@@ -89,7 +89,8 @@ def plan(
         notes += map(without_secrets, item.resource.notes(state, planned))
         if change is not None:
             shell = item.resource.shell
-            change = replace(change, role=item.role, shell=shell, functions=digest(STEPS, *shell))
+            functions = digest(STEPS, *shell)
+            change = replace(change, role=item.role, leaves=item.leaves, shell=shell, functions=functions)
             changes.append(_for_people(change))
     handlers = [item.resource for item in declared if isinstance(item.resource, Handler)]
     return Plan(host, _with_debts(tuple(changes), handlers, states_by_id), tuple(notes), granted)
@@ -120,7 +121,8 @@ def refined(planned: Plan, declared: Sequence[Declared], answers: Mapping[str, O
             closer = resources[change.resource].refine(change, answer)
         except Refusal as refusal:
             raise RefusedError(planned.host, without_secrets(refusal.message), hint=refusal.hint) from refusal
-        kept = {name: getattr(change, name) for name in ("role", "shell", "functions", "owes", "settles")}
+        names = ("role", "leaves", "shell", "functions", "owes", "settles")
+        kept = {name: getattr(change, name) for name in names}
         changes.append(_for_people(replace(closer, **kept)))
     return replace(planned, changes=tuple(changes))
 

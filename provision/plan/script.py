@@ -55,9 +55,13 @@ def script_of(plan: Plan, run: str, backups: Backups = KEPT) -> str:
     kept = f"kept_backups={backups.newest} backup_days={backups.days}\n"
     parts = [f"run={quote(f'{SPOOL}/{run}')}\n{assembled(STEPS, *files)}{kept}begin\n"]
     for index, change in enumerate(plan.changes):
-        for name, body in (("done", change.done), ("guard", change.guard), ("do", change.script)):
-            varying = f"{change.varying}\n" if change.varying else ""
+        # Before the step, which may find that there is nothing to do; and in it, where a failure is told.
+        remember = f"remember {words(*change.leaves)}" if change.leaves else ""
+        do = f"{remember} || return\n{change.script}" if remember else change.script
+        varying = f"{change.varying}\n" if change.varying else ""
+        for name, body in (("done", change.done), ("guard", change.guard), ("do", do)):
             parts.append(f"{name}_{index}() {{\n{varying}{body or ':'}\n}}\n")
+        parts.append(f"{remember}\n" if remember else "")
         owes, settles = " ".join(change.owes), " ".join(change.settles)
         word = "reboot_step" if change.reboot else "step"
         parts.append(f"{word} {index} {words(change.resource, owes, settles)}\n")

@@ -121,6 +121,11 @@ def as_seen(path: str, state: FileState | Missing) -> str:
     return f"holds {quote(path)} {checksum(state.content)}"
 
 
+def gone(path: str) -> str:
+    """The signal of a change that takes a file away."""
+    return f"gone:{path}"
+
+
 def _in_the_way(path: str, state: FileState) -> Refusal:
     return Refusal(
         f"there is a {state.type} at {path}", hint=f"look what {path} is for, and move it away by hand"
@@ -191,6 +196,10 @@ class RegularFile(PathResource):
     mode: str
     owner: str
     group: str
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        return (f"file:{self.path}",)
 
     @abstractmethod
     def fault(self, content: bytes | None) -> str:

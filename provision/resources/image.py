@@ -61,6 +61,10 @@ class Image(OfDockerd[bool | Missing]):
         return f"image:{self.ref}"
 
     @property
+    def leaves(self) -> tuple[str, ...]:
+        return (self.id,)
+
+    @property
     def place(self) -> str:
         return f"/images/{_ODD.sub(lambda byte: b'%%%02X' % ord(byte[0]), self.ref.encode()).decode()}/json"
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
+from provision.resources.file import gone
 from provision.shell import constant
 
 UNITS = constant("shell/own_units.sh", "unit_folder")
@@ -21,11 +22,13 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
 
     :ivar keep: names of the units that stay.
     :ivar beside: files that go with a unit; ``{}`` stands for its instance.
+    :ivar why: the reason, where it is not that the settings no longer name them.
     """
 
     prefix: str
     keep: tuple[str, ...]
     beside: tuple[str, ...] = ()
+    why: str = ""
     kind: ClassVar[str] = "no-other-units"
     shell = ("shell/units.sh",)
 
@@ -53,14 +56,16 @@ class NoOtherUnits(Resource[tuple[str, ...]]):
 
     def change(self, state: tuple[str, ...], planned: Planned) -> Change | None:  # noqa: ARG002
         """Stop and remove them; their files stay in the backups."""
+        files = [path for unit in state for path in (f"{UNITS}/{unit}", *self._beside(unit))]
         if not state:
             return None
         return Change(
             resource=self.id,
             action="remove",
             summary=f"stop and remove {', '.join(state)} (kept in the backups)",
-            reason=f"the settings no longer name {'it' if len(state) == 1 else 'them'}",
+            reason=self.why or f"the settings no longer name {'it' if len(state) == 1 else 'them'}",
             sign="-",
+            signals=tuple(map(gone, files)),
             reloads_systemd=True,
             done=" && ".join(f"[ ! -e {quote(f'{UNITS}/{unit}')} ]" for unit in state),
             script=" && ".join(

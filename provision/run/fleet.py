@@ -22,9 +22,11 @@ from provision.plan.backups import BACKUPS, Backups
 from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.plan.saved import SavedPlans
+from provision.resources.leftovers import without
 from provision.role import Role
-from provision.run.host import Doing, HostRun, OnEvent, Target, ask_facts
+from provision.run.host import Doing, HostRun, OnEvent, ask_facts
 from provision.run.jobs import Jobs, each
+from provision.run.target import Target
 
 T = TypeVar("T")
 
@@ -98,12 +100,13 @@ def _share(text: str, total: int, option: str) -> int:
 
 
 def targets(
-    hosts: Iterable[Host], roles: Sequence[Role], *, bare: bool = False
+    hosts: Iterable[Host], roles: Sequence[Role], names: Sequence[str] = (), *, bare: bool = False
 ) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
     Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
 
+    :param names: of all roles that there are.
     :param bare: return hosts without settings among the others.
     :raises InventoryError: with file and line, for settings or connection variables that are refused, and if
         no host has settings for any of the roles.
@@ -121,7 +124,8 @@ def targets(
         }
         if settings or bare:
             login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
-            found.append(Target(host.name, login, settings, backups=backups))
+            given = tuple(name for name in names if name in host.vars)
+            found.append(Target(host.name, login, settings, given=given, backups=backups))
         else:
             without.append(host)
     if not found and without:
@@ -131,6 +135,22 @@ def targets(
             hint=f"give it variables of that name, for instance in group_vars: {roles[-1].name}: …",
         )
     return found, [host.name for host in without]
+
+
+def removals(hosts: Iterable[Host], roles: Sequence[str], known: Sequence[Role]) -> list[Target]:
+    """The same hosts without some roles, of which only the hosts may know.
+
+    :raises InventoryError: for connection variables that are refused.
+    """
+    config = ssh_config()
+    chosen = [role for role in known if role.name in roles]
+    strange = [name for name in dict.fromkeys(roles) if name not in {role.name for role in chosen}]
+    found = []
+    for host in hosts:
+        given = [role.name for role in known if role.name in host.vars]
+        removed = without(chosen, known, given, strange)
+        found.append(Target(host.name, Login.of(host.name, host.vars, config), {}, removed=removed))
+    return found
 
 
 def logins(hosts: Iterable[Host]) -> list[Login]:

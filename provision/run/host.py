@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 
 from provision.causes.known_messages import hint_for
 from provision.connection import Connection
-from provision.connection.login import Login
 from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
 from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
-from provision.plan.backups import KEPT, Backups
-from provision.plan.declared import Declared, declare
+from provision.plan.declared import Declared
 from provision.plan.plan import Plan
 from provision.plan.result import Result, Status
 from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
-from provision.role import Role, Settings
+from provision.resources.leftovers import Leftovers
 from provision.run.apply import BusyError, LostRunError, apply, attach
 from provision.run.gather import Answers, gather, gather_both
+from provision.run.target import Target
 
 PREVIEW = 300.0
 """Seconds for the host's own tools to say what they would do."""
@@ -34,20 +33,6 @@ POLL = 2.0
 
 REBOOTS = 3
 """Reboots after which a host that still wants another one is given up."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A host with its way in and the settings of the roles that it has, checked before any connection.
-
-    :ivar granted: names of the permissions that the command line gives.
-    """
-
-    name: str
-    login: Login
-    settings: Mapping[Role, Settings]
-    granted: tuple[str, ...] = ()
-    backups: Backups = KEPT
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,7 @@ def survey(
 
     def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
         facts, run = _told(target.name, answers)
-        declared = declare(target.name, target.settings, facts)
+        declared = target.declared(facts)
         return (facts, run, declared), () if run else planning.probes(declared)
 
     (facts, run, declared), answers = gather_both(connection, (*PROBES, ACTIVE), then)
@@ -184,7 +169,9 @@ class HostRun:
             self.survey = survey(self.connection, self.target, on_event, self.sleep)
         finally:
             self.worked += self.clock() - began
-        self.right = len(self.survey.declared) - len(self.survey.plan.changes)
+        changed = {change.resource for change in self.survey.plan.changes}
+        ids = [item.resource.id for item in self.survey.declared if not isinstance(item.resource, Leftovers)]
+        self.right = sum(name not in changed for name in ids)
 
     def result(
         self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
@@ -293,7 +280,7 @@ class HostRun:
         took = self._await_boot(self.survey.facts.boot_id, reboot.reboot)
         self.reboots += 1
         facts, _ = ask_facts(self.connection)
-        declared = declare(self.target.name, self.target.settings, facts)
+        declared = self.target.declared(facts)
         plan = replan(self.connection, declared, approved.granted)
         self.survey = Survey(facts, declared, plan)
         count = len(plan.changes)

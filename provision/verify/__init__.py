@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 from provision.finding import Concern, Finding, Missing, fail, warn
-from provision.run.host import Target
+from provision.run.target import Target
 
 __all__ = ["Concern", "Finding", "Missing", "Target", "fail", "skip", "warn"]
 

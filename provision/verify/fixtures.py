@@ -9,7 +9,8 @@ import pytest
 
 from provision.facts import PROBES, Facts
 from provision.role import Settings
-from provision.run.host import Target, facts_of
+from provision.run.host import facts_of
+from provision.run.target import Target
 from provision.verify.backend import Backend, VerifyHost
 from provision.verify.subjects import Subject, instances_of
 

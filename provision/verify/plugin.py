@@ -11,7 +11,7 @@ from _pytest.unittest import TestCaseFunction
 from provision.errors import HostError, UsageError, visible
 from provision.finding import Concern, Missing
 from provision.role import Role
-from provision.run.host import Target
+from provision.run.target import Target
 from provision.verify.backend import Backend, Mode, VerifyHost
 from provision.verify.fixtures import GIVEN, Given
 from provision.verify.outcome import Check, naming

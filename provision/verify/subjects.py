@@ -10,7 +10,7 @@ import pytest
 
 from provision.role import Role, Settings
 from provision.roles import choose
-from provision.run.host import Target
+from provision.run.target import Target
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from provision.errors import UnreachableError, UsageError
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import FORKS
-from provision.run.host import Doing, OnEvent, Target
+from provision.run.host import Doing, OnEvent
 from provision.run.jobs import each
+from provision.run.target import Target
 from provision.verify import fixtures
 from provision.verify.backend import Backend, VerifyHost, host_of
 from provision.verify.modules import modules_of

@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: shell/record.sh
 # Files.
 
 # Folder of what was replaced or removed, a folder for each run.
@@ -45,6 +46,13 @@ write_file() {
     return 1
   fi
   case $file in /etc/apt/*) rm -f "$run/apt-is-fresh" ;; esac
+}
+
+# remove_file PATH: into the backups; and the folders that we made for it, if nothing else is in them.
+remove_file() {
+  backup "$1" && rm -f -- "$1" || return
+  folder=${1%/*}
+  while grep -q -s -e "^[^ ]* folder:$folder\$" "$record" && rmdir -- "$folder" 2>/dev/null; do folder=${folder%/*}; done
 }
 
 # make_directory PATH MODE OWNER:GROUP

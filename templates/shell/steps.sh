@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/environment.sh shell/files.sh shell/lock.sh shell/units.sh
+# needs: shell/environment.sh shell/files.sh shell/lock.sh shell/record.sh shell/units.sh
 # What every plan's script begins with: how steps run.
 # $run is the folder of this run: root-only, with a log for each step and the events that a controller follows.
 

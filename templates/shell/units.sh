@@ -73,7 +73,7 @@ was_started() {
 retire_unit() {
   unit=${1##*/}
   systemctl disable --quiet --now -- "$unit"
-  backup "$1" && rm -f -- "$1" && systemctl daemon-reload || return
+  remove_file "$1" && systemctl daemon-reload || return
   shift
-  for beside in "$@"; do backup "$beside" && rm -f -- "$beside" || return; done
+  for beside in "$@"; do remove_file "$beside" || return; done
 }

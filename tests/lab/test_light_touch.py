@@ -13,7 +13,8 @@ from provision.connection import Connection
 from provision.inventory import sources
 from provision.roles import all_roles
 from provision.run.fleet import targets
-from provision.run.host import Target, survey
+from provision.run.host import survey
+from provision.run.target import Target
 from tests.lab.cli import INVENTORY
 from tests.lab.test_provision import converged, host, shell
 

@@ -23,7 +23,8 @@ from provision.plan.script import ACTIVE, GONE, LAUNCH
 from provision.probe import Output, Probe, words
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
 from provision.role import Role, Settings
-from provision.run.host import HostRun, Target
+from provision.run.host import HostRun
+from provision.run.target import Target
 from provision.shell import assembled
 
 OF_RUNS = assembled(LAUNCH)
@@ -147,6 +148,7 @@ class FakeHost(Connection):
 
     :ivar wants: what each of its things needs; empty where it is right.
     :ivar owed: notes of the handlers that are owed.
+    :ivar recorded: what it says of its record.
     :ivar boot: how often it was booted since the start.
     :ivar spools: what each run wrote, until a reboot.
     :ivar runs: id and resources of every run that was begun through this connection.
@@ -158,6 +160,7 @@ class FakeHost(Connection):
         self.wants = dict(wants or {})
         self.incidents = Incidents()
         self.owed: set[str] = set()
+        self.recorded: list[str] = []
         self.boot = 0
         self.spools: dict[str, list[bytes]] = {}
         self.runs: list[tuple[str, list[str]]] = []
@@ -225,6 +228,8 @@ class FakeHost(Connection):
         word, *names = shlex.split(script)
         if word == "things":
             return "".join(f"{self.wants.get(name, '')}\n" for name in names)
+        if word == "recorded":
+            return "".join(f"{line}\n" for line in self.recorded)
         if word == "preview":
             return f"would change {names[0]}\n"
         if script == Handler.probe([]).script:

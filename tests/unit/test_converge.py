@@ -18,7 +18,8 @@ from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.host import POLL, PREVIEW, REBOOTS, Doing, HostRun, Target
+from provision.run.host import POLL, PREVIEW, REBOOTS, Doing, HostRun
+from provision.run.target import Target
 from tests.unit.examples import H100, settings_of
 from tests.unit.fake_host import FakeHost, Thing, run_of
 

@@ -10,7 +10,7 @@ from provision.cli.rendered import assumed, rendered
 from provision.connection.login import Login
 from provision.errors import RefusedError, UsageError
 from provision.roles import all_roles
-from provision.run.host import Target
+from provision.run.target import Target
 from tests.unit.examples import settings_of
 
 

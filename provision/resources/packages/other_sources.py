@@ -19,7 +19,7 @@ from provision.errors import Refusal
 from provision.facts import Family
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource, unified
-from provision.resources.file import checksum, parse_contents
+from provision.resources.file import checksum, gone, parse_contents
 from provision.shell import constant
 
 SOURCES = "shell/sources_state.sh"
@@ -140,7 +140,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
 
         :raises Refusal: if a source stands among others.
         """
-        left = [file for file in state if not planned.positions((_gone(file.path),))]
+        left = [file for file in state if not planned.positions((gone(file.path),))]
         files = [file for file in left if self._may_go(file)]
         if not files:
             return None
@@ -157,7 +157,7 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
             guard=" && ".join(f"holds {quote(file.path)} {checksum(file.content)}" for file in files),
             done=" && ".join(f"[ ! -e {quote(path)} ]" for path in paths),
             script=f"remove_sources {words(*paths)}",
-            signals=tuple(map(_gone, paths)),
+            signals=tuple(map(gone, paths)),
         )
 
     def _may_go(self, file: SourceFile) -> bool:
@@ -180,11 +180,6 @@ class OtherSources(Resource[tuple[SourceFile, ...]]):
         uri = entry.uri.replace("$(ARCH)", self.architecture).replace("$basearch", self.architecture)
         same = _bare(uri) == _bare(self.uri) and entry.suite in ("", self.suite)
         return same or any(f"/{part}/" in f"{uri}/" for part in parts)
-
-
-def _gone(path: str) -> str:
-    """The signal of a change that moves a file away."""
-    return f"gone:{path}"
 
 
 def _bare(uri: str) -> str:

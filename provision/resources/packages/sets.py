@@ -164,6 +164,11 @@ class PackageSet(Resource[State]):
         return f"packages:{self.name}"
 
     @property
+    def leaves(self) -> tuple[str, ...]:
+        kinds = ("package", "hold") if self.hold else ("package",)
+        return tuple(f"{kind}:{package.name}" for kind in kinds for package in self.packages)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names and globs of all packages that count."""
         return (*(p.name for p in self.packages), *(self.major.others if self.major else ()))

@@ -66,6 +66,10 @@ class DaemonJson(Resource[DaemonJsonState]):
     def id(self) -> str:
         return f"file:{DAEMON_JSON}"
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        return (f"keys:{DAEMON_JSON}",)
+
     def rendered(self) -> RenderedFile:
         document = merge({}, (), self.declared, self.initial).document
         return RenderedFile(DAEMON_JSON, as_text(document), _mode_of_a_new(document))
@@ -133,9 +137,9 @@ class DaemonJson(Resource[DaemonJsonState]):
         if merged.document.get("live-restore") is True:
             signals.append(LIVE_RESTORE)
         steps = [
-            _fed("validate_daemon_json", content),
+            fed("validate_daemon_json", content),
             "keep_working_daemon_json",
-            _fed(f"write_file {words(PENDING, '0600', 'root:root')}", memory),
+            fed(f"write_file {words(PENDING, '0600', 'root:root')}", memory),
             write.script.strip(),
             f"mv -f -T -- {words(PENDING, MEMORY)}",
         ]
@@ -144,7 +148,7 @@ class DaemonJson(Resource[DaemonJsonState]):
             resource=self.id,
             summary=f"{' and '.join(verbs) or 'write an object'} in {DAEMON_JSON}",
             reason="other keys stay as they are" if existing else write.reason,
-            script=_in_turn(steps),
+            script=in_turn(steps),
             done=f"{write.done} && {_remembers(memory)}",
             signals=names_of(signals),
         )
@@ -156,11 +160,11 @@ class DaemonJson(Resource[DaemonJsonState]):
         if write is None:
             return None
         text = as_memory(merged.settings, content)
-        steps = [_fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
+        steps = [fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
         return replace(
             write,
             diff="",
-            script=_in_turn([write.script.strip(), *steps]),
+            script=in_turn([write.script.strip(), *steps]),
             done=f"{write.done} && {_remembers(text)}",
         )
 
@@ -174,8 +178,8 @@ class DaemonJson(Resource[DaemonJsonState]):
             action="remember",
             summary=f"note which keys of {DAEMON_JSON} are ours",
             reason="its owner changed one of them" if memory.settled else "an earlier run ended before it",
-            script=_in_turn(
-                [_fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
+            script=in_turn(
+                [fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
             ),
             done=_remembers(text),
         )
@@ -186,12 +190,12 @@ def _mode_of_a_new(document: Mapping[str, Any]) -> str:
     return "0644" if masked(document) == document else "0600"
 
 
-def _fed(command: str, content: bytes) -> str:
+def fed(command: str, content: bytes) -> str:
     """A command with ``content`` in base64 on its standard input."""
     return f"{command} <<'END'\n{base64.encodebytes(content).decode('ascii')}END"
 
 
-def _in_turn(steps: Sequence[str]) -> str:
+def in_turn(steps: Sequence[str]) -> str:
     """Each step only if the one before it succeeded; a here-document's line takes the ``&&``."""
     lines = []
     for number, step in enumerate(steps):

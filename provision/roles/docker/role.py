@@ -28,6 +28,7 @@ from provision.roles.docker.daemon import DaemonLoaded
 from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
 from provision.roles.docker.engine import ENGINES, Engine
+from provision.roles.docker.removal import OwnersDaemonJson
 from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService
 from provision.roles.docker.text import DAEMON_JSON
 
@@ -238,4 +239,13 @@ def _handlers(settings: DockerSettings, runtimes: tuple[str, ...], *, moves: boo
 
 EXAMPLE = {"daemon": {"log-driver": "local"}}
 
-ROLE = Role("docker", DockerSettings, resources, order=30, shared=("mirror",), example=EXAMPLE)
+ROLE = Role(
+    "docker",
+    DockerSettings,
+    resources,
+    order=30,
+    shared=("mirror",),
+    needs=("toolkit",),
+    removal=lambda: [OwnersDaemonJson()],
+    example=EXAMPLE,
+)

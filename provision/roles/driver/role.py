@@ -10,7 +10,7 @@ from provision.errors import Refusal
 from provision.facts import Facts, Family
 from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
-from provision.resources.file import File
+from provision.resources.file import File, gone
 from provision.resources.packages.deb import left_alone
 from provision.resources.packages.public import Mirror
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
@@ -316,4 +316,18 @@ def _fabric(facts: Facts) -> list[AnyResource]:
     return [*(umad if facts.nvlink5 else ()), daemon]
 
 
-ROLE = Role("driver", DriverSettings, resources, order=10, shared=("mirror",), example={"branch": 580})
+def removal() -> list[AnyResource]:
+    """The initramfs has a copy of what kept nouveau out."""
+    name, shell = "rebuild the initramfs without our files", ("driver/rebuild_initramfs.sh",)
+    return [Handler(name, on=(gone(BLACKLIST),), script="rebuild_initramfs", shell=shell)]
+
+
+ROLE = Role(
+    "driver",
+    DriverSettings,
+    resources,
+    order=10,
+    shared=("mirror",),
+    removal=removal,
+    example={"branch": 580},
+)

@@ -342,4 +342,18 @@ EXAMPLE = {
     }
 }
 
-ROLE = Role("triton", TritonSettings, resources, order=40, example=EXAMPLE)
+
+def removal() -> list[AnyResource]:
+    """Every instance whose unit is ours, also of versions that kept no record."""
+    return [NoOtherUnits("triton", (), beside=(ENVIRONMENT,), why="the role is removed")]
+
+
+ROLE = Role(
+    "triton",
+    TritonSettings,
+    resources,
+    order=40,
+    needs=("driver", "toolkit", "docker"),
+    removal=removal,
+    example=EXAMPLE,
+)

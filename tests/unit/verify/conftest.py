@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from provision.connection.login import Login
-from provision.run.host import Target
+from provision.run.target import Target
 from provision.verify.outcome import Check, VerifyResult
 from provision.verify.suite import Choice, verify
 from tests.unit.local_host import LocalHost

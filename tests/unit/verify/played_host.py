@@ -12,7 +12,7 @@ from provision.connection.login import Login
 from provision.facts import PROBES
 from provision.probe import Output
 from provision.role import Role, Settings
-from provision.run.host import Target
+from provision.run.target import Target
 from provision.verify.outcome import Check, HostResult
 from provision.verify.suite import Choice, verify
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from provision.connection.login import Login
 from provision.probe import Output
-from provision.run.host import Target
+from provision.run.target import Target
 from provision.verify.suite import Choice, verify
 from tests.unit.local_host import LocalHost
 from tests.unit.verify.conftest import Try

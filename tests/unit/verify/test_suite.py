@@ -10,7 +10,7 @@ import pytest
 
 from provision.connection.login import Login
 from provision.errors import UsageError
-from provision.run.host import Target
+from provision.run.target import Target
 from provision.verify import suite
 from provision.verify.suite import Choice, listed, verify
 from tests.unit.local_host import LocalHost

@@ -1,0 +1,12 @@
+# shellcheck shell=sh
+# needs: docker/daemon_json.sh
+# daemon.json without our keys.
+
+# forget_daemon_json: what was remembered of it.
+forget_daemon_json() { rm -rf -- "${docker_memory%/*}"; }
+
+# made_with_runtimes: the names of the containers that were made with the runtime nvidia. They do not start without it.
+made_with_runtimes() {
+  form='{{if eq .HostConfig.Runtime "nvidia"}}{{.Name}}{{end}}'
+  timeout 20 docker ps --all --quiet | xargs -r timeout 60 docker inspect --format "$form" | sed '/^$/d'
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=sh
+# needs: shell/packages.sh
+# What roles have left on a host, so that it can go when nobody wants it any more.
+
+# A line for each thing that a role left: the role, a blank, and what it is: file:PATH; before:PATH for a file that was
+# there before us; folder:PATH; hold:NAME, package:NAME and image:NAME; keys:PATH for keys in a file of others.
+record=/var/lib/provision/ours
+
+# recorded: each line of the record after a word, which is gone for files and holds that are not there any more.
+recorded() {
+  [ -r "$record" ] || return 0
+  names=' '
+  [ ! -r "$held" ] || while read -r name; do names="$names$name "; done <"$held"
+  while read -r line; do
+    item=${line#* } there=here
+    case $item in
+      file:*) [ -e "${item#file:}" ] || [ -L "${item#file:}" ] || there=gone ;;
+      hold:*) case $names in *" ${item#hold:} "*) ;; *) there=gone ;; esac ;;
+    esac
+    printf '%s %s\n' "$there" "$line"
+  done <"$record"
+}
+
+# remember LINE...: in the record, before what they name is made. A file that is there is only ours if its name or its
+# first lines say so.
+remember() {
+  for line in "$@"; do remember_one "$line" || return; done
+}
+
+# remember_one "ROLE ITEM"
+remember_one() {
+  ! in_record "$1" || return 0
+  role=${1%% *} path=${1#* file:}
+  if [ "$path" = "$1" ]; then
+    add_to_record "$1"
+  elif [ -e "$path" ] && in_record "$role before:$path"; then
+    return
+  elif is_of_provision "$path"; then
+    while [ ! -e "${path%/*}/" ]; do
+      path=${path%/*}
+      add_to_record "$role folder:$path" || return
+    done
+    add_to_record "$1"
+  else
+    add_to_record "$role before:$path"
+  fi
+}
+
+# are_remembered LINE...: what they name is in the record, or was there before us.
+are_remembered() {
+  for line in "$@"; do
+    in_record "$line" || in_record "${line%% *} before:${line#* file:}" || return
+  done
+}
+
+in_record() { grep -q -s -x -F -e "$1" "$record"; }
+
+# add_to_record LINE: whole or not at all.
+add_to_record() {
+  { cat "$record" 2>/dev/null; printf '%s\n' "$1"; } >"$record.new" && sync "$record.new" && mv -f "$record.new" "$record"
+}
+
+# is_of_provision PATH: it is not there yet, or was made by us.
+is_of_provision() {
+  [ ! -L "$1" ] || return
+  [ -e "$1" ] || return 0
+  case $1 in *provision*) return ;; esac
+  head -n 3 -- "$1" | grep -q -a 'Written by provision'
+}
