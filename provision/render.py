@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ from provision.errors import RenderError
 _FOLDERS: list[Path] = []
 """Folders of sites' roles, whose templates are found like our own."""
 
+_LAST_OF_PLANES = "".join(chr(plane << 16 | code) for plane in range(17) for code in (0xFFFE, 0xFFFF))
+_NO_CHARACTER = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_LAST_OF_PLANES}]")
+"""What Unicode does not have for text: halves of surrogate pairs, and the 66 noncharacters."""
+
 
 def add_folder(folder: Path) -> None:
     """Find the templates of a site's roles: ``FOLDER/ROLE/NAME`` as ``ROLE/NAME``."""
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)
         _environment.cache_clear()
+        template_path.cache_clear()
 
 
+@functools.cache
 def template_path(name: str) -> Path:
     """The file of a template, ours before a site's.
 
@@ -67,16 +74,11 @@ def _writable(value: object) -> str:
     text = str(value)
     if "\0" in text:
         raise RenderError(f"a NUL character cannot be written to a unit or environment file: {text!r}")
-    if strange := next((c for c in text if not _is_character(ord(c))), None):
+    if strange := _NO_CHARACTER.search(text):
         raise RenderError(
-            f"U+{ord(strange):04X} is no character; systemd reads no file that has it: {text!r}"
+            f"U+{ord(strange[0]):04X} is no character; systemd reads no file that has it: {text!r}"
         )
     return text
-
-
-def _is_character(code: int) -> bool:
-    """Whether Unicode has it for text: no half of a surrogate pair, and none of the 66 noncharacters."""
-    return not (0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE)
 
 
 def _utf8_escapes(character: str) -> str:

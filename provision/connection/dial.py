@@ -14,22 +14,28 @@ STAGGER = 0.25
 """Seconds that one address is ahead of the next (RFC 8305, "Connection Attempt Delay")."""
 DEAD_PEER = 30
 """Seconds after which data that nobody acknowledged ends the connection (tcp(7), TCP_USER_TIMEOUT)."""
+READ_AHEAD = 1 << 16
+"""Bytes that are taken from a socket at a time."""
 
 Address = tuple[socket.AddressFamily, tuple[str | int, ...] | tuple[int, bytes]]
 
 
 class PromptSocket(socket.socket):
-    """A socket that acknowledges at once.
+    """A socket that acknowledges at once, and reads ahead: paramiko asks twice for each packet.
 
     sshd leaves Nagle's algorithm on where there is no terminal (packet.c, ssh_packet_set_interactive), so its
     answer to our first request waits for the acknowledgement of its last message, which the kernel holds back
     for 40 ms. TCP_QUICKACK is not a lasting mode (tcp(7)), so it is set with every read.
     """
 
+    ahead = b""
+
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        data = super().recv(bufsize, flags)
-        with contextlib.suppress(OSError):
-            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if not self.ahead:
+            self.ahead = super().recv(READ_AHEAD, flags)
+            with contextlib.suppress(OSError):
+                self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        data, self.ahead = self.ahead[:bufsize], self.ahead[bufsize:]
         return data
 
 

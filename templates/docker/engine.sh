@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/dockerd.sh
+# needs: shell/dockerd.sh shell/apt_state.sh
 # The Docker Engine: which one a host has, and what it runs with.
 
 # Docker's client, or a script that runs podman.
@@ -34,12 +34,13 @@ docker_here() {
   read -r first 2>/dev/null <"$docker_client"
   case $first in '#!'*) ! grep -q podman "$docker_client" || echo "podman $docker_client" ;; esac
   if [ -e /root/.docker/config.json ]; then grep -o '"currentContext": *"[^"]*"' /root/.docker/config.json; fi
-  # shellcheck disable=SC2086  # names in a row
-  if command -v dpkg-query >/dev/null; then
-    dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Status}\n' $docker_engines 2>/dev/null
+  if [ -d "$dpkg_info" ]; then
+    # dpkg keeps the sums of a package as long as its files are there.
+    for engine in $docker_engines; do [ ! -e "$dpkg_info/$engine.md5sums" ] || echo "package $engine"; done
   elif command -v rpm >/dev/null; then
     # Of a package that is not there, rpm says so on standard output.
-    rpm -q --qf 'package %{NAME} %{VERSION}-%{RELEASE} installed\n' $docker_engines | grep -v ' is not installed$'
+    # shellcheck disable=SC2086  # names in a row
+    rpm -q --qf 'package %{NAME}\n' $docker_engines | grep -v ' is not installed$'
   fi
   :
 }

@@ -37,6 +37,9 @@ has_headers() { [ -e "/lib/modules/$1/build/Makefile" ]; }
 # Places: DKMS on Debian and Ubuntu (updates), and on RHEL (extra); RHEL's precompiled and weak modules; Ubuntu's signed
 # ones (kernel). Debian names the module after the alternative that it is: nvidia-current.
 find_driver_module() {
+  for driver_file in "/lib/modules/$1"/updates/dkms/nvidia.ko* "/lib/modules/$1"/updates/dkms/nvidia-current.ko*; do
+    [ ! -f "$driver_file" ] || return 0
+  done
   driver_file=$(find -L "/lib/modules/$1/updates" "/lib/modules/$1/extra" "/lib/modules/$1/weak-updates" \
     "/lib/modules/$1/kernel" -type f -regextype posix-extended -regex \
     '.*/nvidia(-current(-open)?|-tesla(-[0-9]+)?|-legacy-[0-9]+xx)?\.ko(\.[a-z]+)?' -print -quit 2>/dev/null) || :

@@ -5,7 +5,8 @@
 # system_facts: kernel, machine, dpkg's architecture and id of the boot, a line each.
 system_facts() {
   lines_of /proc/sys/kernel/osrelease
-  uname -m
+  # Linux has this file since 6.1.
+  if [ -r /proc/sys/kernel/arch ]; then lines_of /proc/sys/kernel/arch; else uname -m; fi
   dpkg --print-architecture 2>/dev/null || echo
   lines_of /proc/sys/kernel/random/boot_id
 }

@@ -6,7 +6,7 @@ smi_patience=60
 
 # smi ARGUMENT...: with a limit. Where an earlier one has hung, which no signal ends, no other is put beside it.
 smi() {
-  if pgrep -x nvidia-smi >/dev/null 2>&1 && smi_has_hung; then
+  if grep -q -s -x nvidia-smi /proc/[0-9]*/comm && smi_has_hung; then
     echo "nvidia-smi (process $hung) has hung in the kernel, so no other is started" >&2
     return 1
   fi

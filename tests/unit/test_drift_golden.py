@@ -60,7 +60,7 @@ DRIFT: Mapping[str, Callable[[Any], Any]] = {
     "daemon-json": lambda _: DaemonJsonState(DAEMON_JSON),
     "daemon-loaded": lambda _: ("runc", frozenset({"runc"})),
     "directory": lambda _: FileState("directory", "0700", "root", "root"),
-    "docker-engine": lambda _: EngineState({"docker.io": "20.10"}, ("/usr/bin/dockerd",), runs=True),
+    "docker-engine": lambda _: EngineState(("docker.io",), ("/usr/bin/dockerd",), runs=True),
     "docker-service": lambda _: UnitState("inactive", "dead", "disabled"),
     "file": lambda _: FILE,
     "gpus-in-containers": lambda _: ("abc", "def"),

@@ -27,11 +27,11 @@ nvidia-driver-cuda
 
 dpkg\tamd64\t1.21.22\tinstalled\tinstall
 docker.io\tamd64\t20.10.24+dfsg1-1+deb12u1\tinstalled\tinstall
-libnvidia-container1\tamd64\t1.20.0-1\tinstalled\thold
+libnvidia-container1:amd64\tamd64\t1.20.0-1\tinstalled\thold
 nvidia-container-toolkit\tamd64\t1.17.8-1\tconfig-files\tdeinstall
 nvidia-driver-cuda\tamd64\t580.159.04-1\thalf-configured\thold
 nvidia-kernel-open-dkms\tall\t580.159.04-1\tinstalled\thold
-nvidia-smi\ti386\t470.1-1\tinstalled\tinstall
+nvidia-smi:i386\ti386\t470.1-1\tinstalled\tinstall
 tini\t\t\tnot-installed\tunknown
 """
 """What we hold, and what dpkg-query 1.21 prints, of which only what is of dpkg's own architecture counts; a
@@ -434,7 +434,7 @@ def test_a_hold_of_somebody_else_does_not_keep_a_package_from_repair() -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_damaged_files_are_found_without_a_process(shell: str, tmp_path: Path) -> None:
+def test_damaged_files_are_found_with_one_program(shell: str, tmp_path: Path) -> None:
     info, root = tmp_path / "info", tmp_path / "root"
     sums = {
         "whole": b"w",
@@ -465,11 +465,16 @@ def test_damaged_files_are_found_without_a_process(shell: str, tmp_path: Path) -
         .replace("usr/share/", f"{str(root)[1:]}/share/")
     )
     head = script[: script.rindex("deb_states ")]
-    ran = subprocess.run([shell, "-c", f"{head}damaged_debs a 'b*' c"], capture_output=True, check=True)
+    known = (
+        "a\tall\t1\tinstalled\tinstall\nb:amd64\tamd64\t1\tinstalled\tinstall\nc\t\t\tnot-installed\tunknown"
+    )
+    ran = subprocess.run([shell, "-c", f"{head}damaged_of '{known}'"], capture_output=True, check=True)
     assert ran.stderr == b""
     found = sorted(set(ran.stdout.decode().splitlines()))
     assert found == [
         f"damaged\t{package}\t{root}/{name}" for package in ("a", "b:amd64") for name in ("changed", "gone")
     ]
-    quiet = f"{head}PATH=\nmd5sum() {{ echo x; }}\ndamaged_debs a >/dev/null"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/grep").symlink_to(str(shutil.which("grep")))
+    quiet = f"{head}PATH={tmp_path}/bin\nmd5sum() {{ echo x; }}\ndamaged_of a >/dev/null"
     assert subprocess.run([shell, "-c", quiet], capture_output=True, check=True).stderr == b""

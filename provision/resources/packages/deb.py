@@ -65,9 +65,8 @@ class Packages(PackageSet[DebState]):
     @classmethod
     def probe(cls, resources: Sequence[Packages]) -> Probe:
         """Ask dpkg for every package of every set at once."""
-        whole = {name for r in resources for name in (*(p.name for p in r.packages), *r.along)}
-        names = sorted({name for r in resources for name in r.names} | whole)
-        script = words("deb_states", " ".join(sorted(whole)), *names)
+        names = sorted({name for r in resources for name in (*r.names, *r.whole)})
+        script = words("deb_states", *names)
         return Probe("packages", script, ("shell/apt_state.sh",), in_place=True)
 
     @classmethod
@@ -84,19 +83,26 @@ class Packages(PackageSet[DebState]):
         native = next((row[1] for row in rows if row[0] == "dpkg"), None)
         if native is None:
             raise ValueError(f"dpkg-query does not know dpkg: {answer.err.strip()}")
+        whole = [glob for r in resources for glob in r.whole]
         damaged: dict[str, dict[str, None]] = {}  # in order; a glob may name a package once more
         for _, package, path in (row for row in rows if row[0] == "damaged"):
             name, _, architecture = package.partition(":")
-            if architecture in ("", native):
+            if architecture in ("", native) and any(fnmatchcase(name, glob) for glob in whole):
                 damaged.setdefault(name, {})[path] = None
         known: dict[str, PackageState] = {}
-        for name, architecture, version, status, want in (row for row in rows if row[0] != "damaged"):
+        for package, architecture, version, status, want in (row for row in rows if row[0] != "damaged"):
+            name = package.partition(":")[0]
             if status not in ("not-installed", "config-files") and architecture in (native, "all"):
                 known[name] = PackageState(
                     version, status, want == "hold", name in ours, tuple(damaged.get(name, ()))
                 )
         declared = {p.name for r in resources for p in r.packages}
         return {r.id: r._own(known, declared) for r in resources}
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Names and globs of the packages whose files have to be as they came."""
+        return (*(package.name for package in self.packages), *self.along)
 
     def _own(self, known: Mapping[str, PackageState], declared: Collection[str]) -> DebState:
         others = {n: s for n, s in known.items() if self._tells_major(n)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from abc import abstractmethod
 from typing import Annotated, Literal, Self
@@ -115,6 +116,7 @@ def check_address(address: str) -> None:
         )
 
 
+@functools.cache
 def check_key(key: str, fingerprint: str) -> None:
     """Refuse a key with another fingerprint.
 

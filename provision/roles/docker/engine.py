@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ QUESTION = Probe("docker-engine", "docker_here", (SHELL,), in_place=True)
 class EngineState:
     """What a host has.
 
-    :ivar packages: installed engine packages and their versions.
+    :ivar packages: names of the engine packages whose files are there.
     :ivar programs: where there is a dockerd.
     :ivar runs: whether root's dockerd runs.
     :ivar rootless: runtime folders of users whose own dockerd runs.
@@ -36,7 +36,7 @@ class EngineState:
     :ivar asked: whether the host was asked; there are plans without one.
     """
 
-    packages: Mapping[str, str]
+    packages: tuple[str, ...]
     programs: tuple[str, ...] = ()
     runs: bool = False
     rootless: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Engine(Single[EngineState]):
         return engine_here(answer)
 
     def bare(self) -> EngineState:
-        return EngineState({}, asked=False)
+        return EngineState((), asked=False)
 
     def change(self, state: EngineState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Nothing to do, ever.
@@ -95,10 +95,9 @@ def engine_here(answer: Output) -> EngineState:
     """Read the answer to :data:`QUESTION`."""
     found = by_word(answer.out)
     running = [folder.rpartition("/")[0] for folder in found.get("running", ())]
-    packages = [value.split(" ") for value in found.get("package", ())]
     context = re.search(r'^"currentContext": *"([^"]*)"$', answer.out, re.MULTILINE)
     return EngineState(
-        packages={name: version for name, version, status in packages if status == "installed"},
+        packages=tuple(found.get("package", ())),
         programs=tuple(found.get("dockerd", ())),
         runs="/run" in running,
         rootless=tuple(folder for folder in running if folder != "/run"),
@@ -114,7 +113,7 @@ def refuse_other_engines(state: EngineState, declared: Sequence[str]) -> None:
 
     :raises Refusal: if it does.
     """
-    others = {name: version for name, version in state.packages.items() if name not in declared}
+    others = [name for name in state.packages if name not in declared]
     if not declared:
         if state.asked and not state.packages and not state.programs:
             raise Refusal(
@@ -122,9 +121,8 @@ def refuse_other_engines(state: EngineState, declared: Sequence[str]) -> None:
                 hint="docker.source: archive or docker installs one",
             )
     elif others:
-        name, version = next(iter(others.items()))
         raise Refusal(
-            f"{name} {version} is installed here, and the settings want {', '.join(declared)}:"
+            f"{others[0]} is installed here, and the settings want {', '.join(declared)}:"
             " to replace it would stop its containers",
             hint="docker.source: none leaves it alone and configures it; or remove it by hand",
         )

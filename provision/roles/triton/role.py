@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -233,14 +234,21 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     return [*found, others, GpusInContainers("triton")]
 
 
-def _shared(canary: bool) -> Iterator[AnyResource]:
-    yield File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755")
-    yield File(MOUNTS_GATE, render("triton/mounts-gate.j2").encode(), mode="0755")
-    yield File(READY, render("triton/wait-ready.j2").encode(), mode="0755")
-    if canary:
-        folder = f"{CANARY}/{CANARY_MODEL}"
-        yield File(f"{folder}/config.pbtxt", render("triton/canary.pbtxt.j2", name=CANARY_MODEL).encode())
-        yield File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode())
+@functools.cache
+def _shared(canary: bool) -> tuple[AnyResource, ...]:
+    gates = (
+        File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755"),
+        File(MOUNTS_GATE, render("triton/mounts-gate.j2").encode(), mode="0755"),
+        File(READY, render("triton/wait-ready.j2").encode(), mode="0755"),
+    )
+    if not canary:
+        return gates
+    folder = f"{CANARY}/{CANARY_MODEL}"
+    return (
+        *gates,
+        File(f"{folder}/config.pbtxt", render("triton/canary.pbtxt.j2", name=CANARY_MODEL).encode()),
+        File(f"{folder}/1/model.py", render("triton/canary.py.j2").encode()),
+    )
 
 
 def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
