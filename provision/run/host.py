@@ -332,7 +332,7 @@ class HostRun:
                 )
             self.sleep(POLL)
         # Units that start at boot are on their way; planning before they are up would start them once more.
-        self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
+        self.connection.run("timeout -k 5 60 systemctl is-system-running --wait || :", timeout=90)
         return self.clock() - began
 
     def _plan_after_another(self, busy: BusyError, approved: Plan, on_event: OnEvent) -> None:

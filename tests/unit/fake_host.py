@@ -28,7 +28,7 @@ from provision.shell import assembled
 
 OF_RUNS = assembled(LAUNCH)
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-UP = "timeout 60 systemctl is-system-running --wait || :"
+UP = "timeout -k 5 60 systemctl is-system-running --wait || :"
 
 
 def encoded(text: str) -> str:
