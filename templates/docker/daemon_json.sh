@@ -16,7 +16,7 @@ validate_daemon_json() {
   valid=0
   if dockerd --help 2>/dev/null | grep -q -- --validate; then
 <<<<<<< HEAD
-    timeout 60 dockerd --validate --config-file "$run/daemon.json" || valid=$?
+    timeout -k 5 60 dockerd --validate --config-file "$run/daemon.json" || valid=$?
 =======
     timeout -k 5 60 dockerd --validate --config-file "$run/daemon.json" || { nothing_done; return 1; }
 >>>>>>> 4976abf (Every time limit on hosts ends also what ignores SIGTERM)
