@@ -27,7 +27,7 @@ NOT_STARTED = int(constant(LAUNCH, "run_not_started"))
 LONGEST = int(constant(LAUNCH, "longest_run"))
 """Seconds after which the host ends a run."""
 
-ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
+ACTIVE = Probe("active-run", "active_run", ("shell/lock.sh",), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,99}")

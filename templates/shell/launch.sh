@@ -100,9 +100,3 @@ last_words() {
     told=$words
   done
 }
-
-# active_run: prints the run that is under way, or nothing.
-active_run() {
-  read -r active 2>/dev/null <"$run_lock" || return 0
-  flock -n -s "$run_lock" true 2>/dev/null || echo "$active"
-}
