@@ -104,7 +104,7 @@ give_back() {
 
 # begin: with the lock that was taken for this run; another run may have been started before this script was.
 begin() {
-  if ! take_lock 60 || ! lock_is_of "${run##*/}"; then
+  if ! { lock_is_of "${run##*/}" && take_lock 60 && lock_is_of "${run##*/}"; }; then
     rm -f "$run/script"
     event end overtaken "$(head -n 1 "$run_lock" | encode)"
     exit 1
