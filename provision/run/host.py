@@ -362,11 +362,8 @@ class HostRun:
 
 
 def _beyond(host: str, when: str, change: Change) -> RefusedError:
-    return RefusedError(
-        host,
-        f"{when} the plan has more than was approved: {change.summary} ({change.reason})",
-        hint="look at the new plan: inv plan",
-    )
+    message = f"{when} the plan has more than was approved: {change.summary} ({change.reason})"
+    return RefusedError(host, message, hint="look at the new plan: inv plan")
 
 
 def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
