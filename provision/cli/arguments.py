@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from getpass import getpass
+from getpass import getpass, getuser
 from pathlib import Path
+from socket import gethostname
 
 from provision.cli import terminal
 from provision.cli.options import Options
@@ -154,17 +156,30 @@ def reachable(
         found, named = approved_targets(options, approved)
     else:
         found, named = removals(options) if remove else targets(options, bare=bare)
+    ways = _ready(options, named, [target.login for target in found])
+    return [replace(target, login=way) for target, way in zip(found, ways, strict=True)]
+
+
+def logins(options: Options) -> Sequence[Login]:
+    """How the selected hosts are reached, whatever their settings are.
+
+    :raises UsageError: for anything that is refused.
+    """
+    selected = select(options)
+    return _ready(options, {host.name: host for host in selected}, fleet.logins(selected))
+
+
+def _ready(options: Options, named: Mapping[str, Host], ways: Sequence[Login]) -> Sequence[Login]:
     if options.ask_become_pass:
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
         password = getpass("sudo password: ")
-        found = [replace(t, login=replace(t.login, become_password=password)) for t in found]
-    ways = [target.login for target in found]
+        ways = [replace(way, become_password=password) for way in ways]
     if options.enroll or options.accept_new:
         enroll_hosts(options, ways)  # what it leaves out fails in the run, and no other host
     else:
         _require_known(named, ways)
-    return found
+    return ways
 
 
 def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
@@ -237,6 +252,15 @@ def write_below(folder: Path, file: RenderedFile) -> None:
         path.write_bytes(file.content)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
+
+
+def operator() -> str:
+    """Who runs the command, and where, for those who read what became of a run."""
+    try:
+        user = getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return f"{user}@{gethostname()}"
 
 
 def run_id() -> str:

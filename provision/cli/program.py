@@ -23,8 +23,11 @@ from provision.data import CLONE
 NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "bench")
 """Tasks of ``tasks.py`` at the clone's top level."""
 
+OPTIONAL = {"settings": "--role", "stop": "--run"}
+"""Tasks that take a word without an option, and the option that it stands for."""
+
 GROUPS = (
-    ("Change hosts", ("provision", "plan", "remove")),
+    ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
     ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
     ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),
@@ -69,11 +72,17 @@ class Program(InvokeProgram):
         sys.dont_write_bytecode = caching
 
     def parse_tasks(self) -> None:
-        """Parse tasks with their options. Invoke's positional arguments cannot be left out; a role can."""
+        """Parse tasks with their options. Invoke's positional arguments cannot be left out; these can."""
         words = self.core.unparsed
-        for at in range(1, len(words) if words[:1] == ["settings"] else 0):
-            if not words[at].startswith("-") and words[at - 1] not in ("--inventory", "--role"):
-                words.insert(at, "--role")
+        option = OPTIONAL.get(words[0], "") if words else ""
+        for at in range(1, len(words) if option else 0):
+            if not words[at].startswith("-") and words[at - 1] not in (
+                "--inventory",
+                "--hosts",
+                "--forks",
+                option,
+            ):
+                words.insert(at, option)
                 break
         with self._usage_errors():
             super().parse_tasks()

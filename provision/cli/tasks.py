@@ -260,9 +260,51 @@ def facts(options: Options) -> None:
                 f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
                 f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){more}"
             )
-        for name, error in errors.items():
-            terminal.log(f"{name}: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+        terminal.log_errors(errors)
     raise SystemExit(1 if errors else 0)
+
+
+@task(
+    "hosts inventory forks enroll accept_new ask_become_pass json",
+    run="its id; without one, show what runs",
+    now="cut the step that runs, too; never a package operation",
+    yes="do not ask",
+)
+def stop(options: Options, *, run: str = "", now: bool = False, yes: bool = False) -> None:
+    """End a run on its hosts, before its next step. Without an id, show what runs.
+
+    inv stop 20260102T030405Z-abcdef --hosts gpu-nodes
+    """
+    from provision.cli import arguments, terminal
+    from provision.cli.progress import Progress
+    from provision.plan.report import by_text, counted
+    from provision.run import stop as ending
+    from provision.run.fleet import on_each
+
+    ending.require_id(run)
+    ways = arguments.logins(options)
+    found, errors = on_each(ways, lambda connection: ending.underway(connection, run), options.forks)
+    outcomes = {name: one.outcome(run) for name, one in found.items()}
+    affected = [way for way in ways if way.host in found and found[way.host].is_of(run)]
+    if affected:
+        terminal.log("\n".join(by_text({way.host: found[way.host].text for way in affected})))
+        cut = ", and cut the step that runs" if now else ""
+        question = f"End this on {counted(len(affected), 'host')}{cut}?"
+        if not yes and not terminal.confirmed(question, "--yes"):
+            terminal.log("nothing was stopped")
+            raise SystemExit(3)
+        with Progress([way.host for way in affected]) as progress:
+            runs = {way.host: found[way.host].run for way in affected}
+            stopped = ending.Stop(runs, arguments.operator(), now, progress.on_event)
+            ended, failed = on_each(affected, stopped.on, options.forks, progress.refresh)
+        outcomes, errors = outcomes | ended, errors | failed
+    if options.json:
+        terminal.write_json(ending.document(found, outcomes, errors))
+    else:
+        if outcomes:
+            terminal.write_data("\n".join(by_text({name: one.message for name, one in outcomes.items()})))
+        terminal.log_errors(errors)
+    raise SystemExit(ending.exit_code(outcomes, errors))
 
 
 @task(
@@ -371,5 +413,7 @@ def check_roles(options: Options, *, update_golden: bool = False) -> None:
     raise SystemExit(checks.check_roles(options.inventory, update_golden))
 
 
-COLLECTION = Collection(provision, plan, remove, verify, facts, inventory, settings, render, check_roles)
+COLLECTION = Collection(
+    provision, plan, remove, stop, verify, facts, inventory, settings, render, check_roles
+)
 """What a new task of the product is added to."""

@@ -18,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from provision.cli import program_name
-from provision.errors import ProvisionError, UsageError, visible
+from provision.errors import HostError, ProvisionError, UsageError, visible
 
 STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -79,6 +79,12 @@ def log(text: str) -> None:
     """Print a remark: to standard error. What nobody can read is no reason to stop."""
     with contextlib.suppress(OSError):
         print(printable(named(text)), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def log_errors(errors: Mapping[str, HostError]) -> None:
+    """Print the errors of hosts, each with its hint."""
+    for name, error in errors.items():
+        log(f"{name}: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
 
 
 @contextlib.contextmanager

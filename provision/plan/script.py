@@ -27,14 +27,14 @@ NOT_STARTED = int(constant(LAUNCH, "run_not_started"))
 LONGEST = int(constant(LAUNCH, "longest_run"))
 """Seconds after which the host ends a run."""
 
-ACTIVE = Probe("active-run", "active_run", (LAUNCH,), in_place=True)
+ACTIVE = Probe("active-run", "active_run", ("shell/lock.sh",), in_place=True)
 """Asks which run is under way on a host; it prints nothing where there is none."""
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,99}")
 _EVENT = re.compile(
     r"start \d{1,5} [\w+/=]*|skip \d{1,5}|ok \d{1,5} \d{1,9}"
     r"|fail \d{1,5} (\d{1,3}|guard|unproven) \d{1,9}( [\w+/=]*)?"
-    r"|(say|out) [\w+/=]*|end (ok|failed|interrupted|overtaken|rebooting)",
+    r"|(say|out) [\w+/=]*|end (ok|failed|interrupted|rebooting)|end (overtaken|stopped)( [\w+/=]*)?",
     re.ASCII,
 )
 
@@ -91,10 +91,10 @@ class Event:
     :ivar index: number of the step in the plan; -1 for the end.
     :ivar resource: what the step is about; known at its start.
     :ivar status: for ``fail`` the exit code, ``guard`` or ``unproven``; for ``end`` ``ok``, ``failed``,
-        ``interrupted``, ``overtaken`` or ``rebooting``.
+        ``interrupted``, ``overtaken``, ``stopped`` or ``rebooting``.
     :ivar milliseconds: how long the step took.
     :ivar output: for ``fail`` the last lines that it printed, for ``out`` the last one; for ``say`` the
-        remark.
+        remark; for ``overtaken`` the run that was started instead, for ``stopped`` who asked for that.
     """
 
     kind: Literal["start", "skip", "ok", "fail", "say", "out", "end"]
@@ -125,8 +125,11 @@ def parse_event(line: str) -> Event:
             )
         case ["say" | "out" as kind, text]:
             return Event(kind, output=_decode(text))
-        case ["end", status]:
-            return Event("end", status=status)
+        case ["end", status, *output]:
+            told = _decode("".join(output)).strip()
+            return Event(
+                "end", status=status, output=told and run_id_of(told) if status == "overtaken" else told
+            )
     raise AssertionError(line)
 
 

@@ -94,7 +94,7 @@ class Image(OfDockerd[bool | Missing]):
             if state is ABSENT
             else "Docker cannot be asked yet (assumed absent)",
             sign="+",
-            done=f"timeout 60 docker image inspect {quote(self.ref)} >/dev/null 2>&1",
+            done=f"timeout -k 5 60 docker image inspect {quote(self.ref)} >/dev/null 2>&1",
             script=self._pull(),
         )
 

@@ -36,14 +36,22 @@ MOST_EVENTS = 20_000
 
 
 class BusyError(HostError):
-    """Another run is under way on the host.
+    """Another run is under way on the host; nothing was changed by this one.
 
-    :param run: its id.
+    :param run: its id; "" if that is not known.
     """
 
-    def __init__(self, host: str, run: str) -> None:
-        super().__init__(host, f"run {run or 'of another operator'} is under way on the host")
+    def __init__(self, host: str, run: str, message: str = "") -> None:
+        super().__init__(host, message or f"run {run or 'of another operator'} is under way on the host")
         self.run = run
+
+
+class OvertakenError(BusyError):
+    """Another run was started before this one had begun; it may be over."""
+
+
+class StoppedError(HostError):
+    """Somebody ended the run with ``inv stop``."""
 
 
 class LostRunError(HostError):
@@ -88,6 +96,15 @@ class _Spool:
     def ended(self) -> bool:
         return bool(self.events) and self.events[-1].kind == "end"
 
+    @property
+    def place(self) -> str:
+        """Where the run ended."""
+        steps = [event for event in self.events if event.index >= 0]
+        if not steps:
+            return "before its first step"
+        number = f"{steps[-1].index + 1}" + (f"/{self.steps}" if self.steps < MOST_EVENTS else "")
+        return f"in step {number}, which was cut" if steps[-1].kind == "start" else f"after step {number}"
+
 
 def apply(
     connection: Connection,
@@ -104,13 +121,20 @@ def apply(
     A lost connection is opened again, after a while, and the run followed on from where it was. Attempts
     count from the last connection that told something, or lasted.
 
-    :raises BusyError: if another run is under way; nothing was started.
+    :raises BusyError: if another run is under way, or was started before this one began; nothing was changed.
+    :raises StoppedError: if somebody ended the run.
     :raises UnreachableError: if the host cannot be reached any more; a run that was started continues on it.
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
     spool = _Spool(connection.login.host, len(plan.changes), on_event)
-    return _watch(connection, launch(plan, run, backups), run, spool, sleep, clock=clock)
+    events = _watch(connection, launch(plan, run, backups), run, spool, sleep, clock=clock)
+    if events[-1].status == "overtaken":
+        other = f"run {events[-1].output}" if events[-1].output else "another run"
+        raise OvertakenError(
+            spool.host, events[-1].output, f"run {run} did nothing: {other} was started since"
+        )
+    return events
 
 
 def attach(
@@ -156,6 +180,12 @@ def _watch(
             sleep(wait)
             connection.close()
         else:
+            if spool.ended and spool.events[-1].status == "stopped":
+                raise StoppedError(
+                    spool.host,
+                    f"run {run} was stopped by {spool.events[-1].output} {spool.place}",
+                    hint="run again: what is left is planned anew",
+                )
             if spool.ended:
                 return spool.events
             raise _without_result(connection.login.host, run, output)

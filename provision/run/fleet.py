@@ -166,19 +166,30 @@ def gather_facts(
     ways: Iterable[Login], forks: int, connect: Callable[[Login], Connection] = Connection
 ) -> tuple[dict[str, Facts], dict[str, HostError]]:
     """Facts of every host that answers, and the error of every one that does not."""
+    return on_each(ways, lambda connection: ask_facts(connection, VIRTUALIZATION)[0], forks, connect=connect)
 
-    def ask(login: Login) -> Facts | HostError:
+
+def on_each(
+    ways: Iterable[Login],
+    work: Callable[[Connection], T],
+    forks: int,
+    refresh: Callable[[], None] = lambda: None,
+    connect: Callable[[Login], Connection] = Connection,
+) -> tuple[dict[str, T], dict[str, HostError]]:
+    """What ``work`` returns for every host, and the error of every one where it fails."""
+
+    def one(login: Login) -> T | HostError:
         try:
             with connect(login) as connection:
-                return ask_facts(connection, VIRTUALIZATION)[0]
+                return work(connection)
         except HostError as error:
             return error
         except Exception as error:  # noqa: BLE001  # a defect of ours must not end the command for the other hosts
             return defect(login.host, error)
 
-    answers = each({login.host: login for login in ways}, ask, forks, lambda: None)
-    facts = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
-    return facts, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
+    answers = each({login.host: login for login in ways}, one, forks, refresh)
+    found = {name: answer for name, answer in answers.items() if not isinstance(answer, HostError)}
+    return found, {name: answer for name, answer in answers.items() if isinstance(answer, HostError)}
 
 
 @dataclass

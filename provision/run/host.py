@@ -21,7 +21,7 @@ from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
 from provision.resources.leftovers import Leftovers
-from provision.run.apply import BusyError, LostRunError, apply, attach
+from provision.run.apply import BusyError, LostRunError, OvertakenError, apply, attach
 from provision.run.gather import Answers, gather, gather_both
 from provision.run.target import Target
 
@@ -33,6 +33,9 @@ POLL = 2.0
 
 REBOOTS = 3
 """Reboots after which a host that still wants another one is given up."""
+
+OTHERS = 10
+"""Runs of others that are waited for before a host is given up."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class HostRun:
 
     :ivar clock: seconds; only differences count.
     :ivar reboots: how often it was rebooted.
+    :ivar others: how many runs of others came first.
     :ivar right: how many resources were right before anything was changed.
     :ivar worked: seconds that were spent on it; waiting for an answer or for other hosts does not count.
     :ivar began: when the work that is under way began.
@@ -155,6 +159,7 @@ class HostRun:
     sleep: Callable[[float], None] = time.sleep
     survey: Survey | None = None
     reboots: int = 0
+    others: int = 0
     right: int = 0
     worked: float = 0.0
     began: float | None = None
@@ -212,7 +217,8 @@ class HostRun:
         while self.survey.plan.changes:
             stage = next_stage(self.survey.plan)
             try:
-                self._apply_stage(stage, f"{run}-{self.reboots}" if self.reboots else run, on_event, done)
+                again = self.reboots + self.others
+                self._apply_stage(stage, f"{run}-{again}" if again else run, on_event, done)
             except BusyError as busy:
                 self._plan_after_another(busy, approved, on_event)
                 continue
@@ -319,21 +325,23 @@ class HostRun:
                 )
             self.sleep(POLL)
         # Units that start at boot are on their way; planning before they are up would start them once more.
-        self.connection.run("timeout 60 systemctl is-system-running --wait || :", timeout=90)
+        self.connection.run("timeout -k 5 60 systemctl is-system-running --wait || :", timeout=90)
         return self.clock() - began
 
     def _plan_after_another(self, busy: BusyError, approved: Plan, on_event: OnEvent) -> None:
         """Somebody else was quicker: wait for them, and go on only with what was approved.
 
-        :raises BusyError: if it is not known what to wait for.
+        :raises BusyError: if it is not known what to wait for, or there is no end to it.
         :raises RefusedError: if the new plan has more than was approved.
         """
-        if not busy.run:
+        self.others += 1
+        if self.others > OTHERS or not (busy.run or isinstance(busy, OvertakenError)):
             raise busy
         assert self.survey is not None
-        on_event(self.target.name, f"{busy.message}; attached to it")
-        told = functools.partial(on_event, self.target.name)
-        attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
+        if busy.run:
+            on_event(self.target.name, f"{busy.message}; attached to it")
+            told = functools.partial(on_event, self.target.name)
+            attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
             raise _beyond(self.target.name, "after another run", beyond[0])
@@ -341,11 +349,8 @@ class HostRun:
 
 
 def _beyond(host: str, when: str, change: Change) -> RefusedError:
-    return RefusedError(
-        host,
-        f"{when} the plan has more than was approved: {change.summary} ({change.reason})",
-        hint="look at the new plan: inv plan",
-    )
+    message = f"{when} the plan has more than was approved: {change.summary} ({change.reason})"
+    return RefusedError(host, message, hint="look at the new plan: inv plan")
 
 
 def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
@@ -357,12 +362,6 @@ def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
                 plan.host,
                 f"run {run} was interrupted on the host",
                 hint=f"by a signal, or after {LONGEST // 3600} hours; run again: the run continues",
-            )
-        if events and events[-1].status == "overtaken":
-            raise HostError(
-                plan.host,
-                f"run {run} did nothing: another run was started before it had begun",
-                hint="run again: it attaches to that run, or plans anew",
             )
         return
     change = plan.changes[failed.index]

@@ -21,6 +21,7 @@ from testinfra.modules.base import Module
 
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
+from provision.plan.script import ACTIVE
 from provision.probe import Output, Probe
 from provision.run.fleet import defect
 from provision.shell import assembled
@@ -29,6 +30,10 @@ from provision.verify.changes import changes_something
 
 STALE = 0.2
 """Seconds after which a test that asks the same again is taken to wait for a change."""
+
+
+RUNNING = Question(f"{assembled(*ACTIVE.shell)}{ACTIVE.script}")
+"""Which run is changing the host meanwhile."""
 
 
 class Mode(Enum):
@@ -61,6 +66,7 @@ class Memory:
     :ivar given_up: questions that a batch did not answer; they are asked alone.
     :ivar lost: why the host can no longer be asked anything.
     :ivar seconds: how long the host was asked.
+    :ivar run: the last run that was under way when it was asked.
     """
 
     known: dict[Question, Output] = field(default_factory=dict)
@@ -68,13 +74,14 @@ class Memory:
     given_up: set[Question] = field(default_factory=set)
     lost: HostError | None = None
     seconds: float = 0.0
+    run: str = ""
 
     def fetch(self, connection: Connection) -> None:
         """Ask the host everything that is wanted, in one exec; what it does not answer is given up."""
         wanted, self.wanted = list(self.wanted), {}
         began = time.monotonic()
         try:
-            answers = ask(connection, wanted)
+            answers = ask(connection, [*wanted, RUNNING])
         except HostError as error:
             self.lost = error
             return
@@ -83,6 +90,7 @@ class Memory:
             return
         finally:
             self.seconds += time.monotonic() - began
+        self.run = answers.pop(RUNNING, Output(0)).out.strip() or self.run
         self.known |= answers
         self.given_up.update(question for question in wanted if question not in answers)
 

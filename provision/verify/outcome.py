@@ -60,6 +60,7 @@ class HostResult:
 
     :ivar address: where it was asked, which errors may name; empty if that is not known.
     :ivar error: why it could not be asked, or not to the end.
+    :ivar run: a run that was under way there meanwhile; "" without one.
     :ivar connects: sessions that were opened.
     :ivar execs: commands that were run over them.
     """
@@ -67,6 +68,7 @@ class HostResult:
     host: str
     checks: tuple[Check, ...] = ()
     error: HostError | None = None
+    run: str = ""
     seconds: float = 0.0
     connects: int = 0
     execs: int = 0
@@ -80,6 +82,11 @@ class HostResult:
         if not self.checks:
             return "unverified"
         return "failed" if self.count("fail") else "ok"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What calls for no change."""
+        return (f"run {self.run} was under way; findings may be of that moment",) if self.run else ()
 
     def count(self, verdict: Verdict) -> int:
         """How many checks ended so."""
@@ -128,6 +135,7 @@ class VerifyResult:
     def text(self) -> str:
         """Each finding once, the worst first; then a line for hosts with the same counts, and the sum."""
         blocks = [*_errors(self.hosts), *_findings(self.hosts, "fail"), *_findings(self.hosts, "warn")]
+        blocks += _notes(self.hosts)
         skips = "\n".join(_skips(self.hosts))
         sums = "\n".join([*_counts(self.hosts), *_live(self.live), *self._sum()])
         return "\n\n".join([*blocks, *([skips] if skips else []), sums]) + "\n"
@@ -194,6 +202,14 @@ def _findings(hosts: Iterable[HostResult], verdict: Verdict) -> Iterator[str]:
     found = _grouped(hosts, verdict)
     for (title, message, hint), names in sorted(found.items(), key=lambda item: -len(item[1])):
         yield _block(f"{verdict.upper()} {title}:", names, message, hint)
+
+
+def _notes(hosts: Iterable[HostResult]) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for host in hosts:
+        for note in host.notes:
+            groups.setdefault(note, []).append(host.host)
+    yield from (_block("NOTE", names, note, "") for note, names in groups.items())
 
 
 def _skips(hosts: Iterable[HostResult]) -> Iterator[str]:
@@ -266,6 +282,7 @@ def _host(host: HostResult) -> dict[str, Any]:
     return {
         "status": host.status,
         "checks": [_check(check, host.host) for check in host.checks],
+        "notes": list(host.notes),
         "error": _said(error.message, error.hint, host.host) if error else None,
         "seconds": round(host.seconds, 3),
         "connects": host.connects,

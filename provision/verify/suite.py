@@ -297,6 +297,7 @@ def _result(name: str, host: VerifyHost, running: Running) -> HostResult:
         name,
         checks=tuple(running.checks[name]),
         error=host.backend.memory.lost or running.errors.get(name),
+        run=host.backend.memory.run,
         seconds=host.backend.memory.seconds,
         connects=connection.connects,
         execs=connection.execs,

@@ -6,7 +6,7 @@
 docker_knows() {
   default=$1
   shift
-  known=$(timeout 20 docker info --format '{{.DefaultRuntime}}{{range $name, $_ := .Runtimes}} {{$name}}{{end}}') || return
+  known=$(timeout -k 5 20 docker info --format '{{.DefaultRuntime}}{{range $name, $_ := .Runtimes}} {{$name}}{{end}}') || return
   [ "${known%% *}" = "$default" ] || return
   for runtime in "$@"; do
     case " ${known#* } " in *" $runtime "*) ;; *) return 1 ;; esac
@@ -14,10 +14,10 @@ docker_knows() {
 }
 
 # docker_answers: dockerd answers, not only its client.
-docker_answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+docker_answers() { timeout -k 5 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # containers_outlive_docker: live-restore is on in the running dockerd.
-containers_outlive_docker() { [ "$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}')" = true ]; }
+containers_outlive_docker() { [ "$(timeout -k 5 20 docker info --format '{{.LiveRestoreEnabled}}')" = true ]; }
 
 # start_docker DEFAULT RUNTIME...
 start_docker() { bring_up_docker start "$@"; }
@@ -28,7 +28,7 @@ nothing_stops() {
   systemctl is-active --quiet docker.service || return 0
   names=$(running_with_docker)
   if [ "$outlive" != yes ] && { [ "$outlive" = no ] || ! containers_outlive_docker; }; then
-    names="$names $(timeout 20 docker ps --format '{{.Names}}')"
+    names="$names $(timeout -k 5 20 docker ps --format '{{.Names}}')"
   fi
   # shellcheck disable=SC2086  # names in a row
   set -- $names
@@ -54,7 +54,7 @@ restart_docker() {
 # adopt_docker DEFAULT RUNTIME...: after the engine's package moved; most packages restart dockerd themselves.
 adopt_docker() {
   installed=$(dockerd --version) || return
-  running=$(timeout 20 docker version --format '{{.Server.Version}}' 2>/dev/null)
+  running=$(timeout -k 5 20 docker version --format '{{.Server.Version}}' 2>/dev/null)
   case $installed in *" version $running,"*) [ -z "$running" ] || return 0 ;; esac
   restart_docker "$@"
 }
@@ -78,16 +78,16 @@ bring_up_docker() {
 # promised_to_return: the running containers that Docker starts again when it starts.
 promised_to_return() {
   form='{{.Id}} {{.HostConfig.RestartPolicy.Name}}'
-  timeout 20 docker ps --quiet --no-trunc | xargs -r timeout 60 docker inspect --format "$form" |
+  timeout -k 5 20 docker ps --quiet --no-trunc | xargs -r timeout -k 5 60 docker inspect --format "$form" |
     sed -n -E 's/ (always|unless-stopped)$//p'
 }
 
 # bring_back CONTAINERS: starts those that Docker did not, and names those that do not start.
 bring_back() {
   for id in $1; do
-    case $(timeout 20 docker inspect --format '{{.State.Running}} {{.Name}}' "$id" 2>&1) in
+    case $(timeout -k 5 20 docker inspect --format '{{.State.Running}} {{.Name}}' "$id" 2>&1) in
       "true "*) ;;
-      "false "*) timeout 60 docker start "$id" >/dev/null || say "container $id did not come back: docker logs $id" ;;
+      "false "*) timeout -k 5 60 docker start "$id" >/dev/null || say "container $id did not come back: docker logs $id" ;;
       *) say "container $id is not known to Docker any more" ;;
     esac
   done

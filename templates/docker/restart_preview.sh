@@ -18,11 +18,11 @@ restart_preview() {
   systemctl is-active --quiet docker.service || return 0
   echo active
   running_with_docker | sed 's/^/unit /'
-  if live=$(timeout 20 docker info --format '{{.LiveRestoreEnabled}}' 2>/dev/null) && [ -n "$live" ]; then
+  if live=$(timeout -k 5 20 docker info --format '{{.LiveRestoreEnabled}}' 2>/dev/null) && [ -n "$live" ]; then
     echo "live-restore $live"
     form='container {{.Name}} {{.Config.Image}} {{or .HostConfig.RestartPolicy.Name "no"}}'
     docker ps --quiet --no-trunc |
-      xargs -r timeout 60 docker inspect --format "$form {{index .Config.Labels \"$instance_label\"}}"
+      xargs -r timeout -k 5 60 docker inspect --format "$form {{index .Config.Labels \"$instance_label\"}}"
   else
     for task in $container_tasks; do
       if [ -d "$task" ]; then echo "unknown ${task##*/}"; fi

@@ -10,6 +10,6 @@ dockerd_in_force() {
   # shellcheck disable=SC3013  # dash, bash and busybox know -nt
   [ "$daemon_json" -nt "$docker_pid" ] || return 0
   echo younger
-  timeout 20 journalctl --no-pager -q -o cat -u docker.service --since "@$(stat -c %Y "$docker_pid")" |
+  timeout -k 5 20 journalctl --no-pager -q -o cat -u docker.service --since "@$(stat -c %Y "$docker_pid")" |
     sed -n 's/.*msg="Reloaded configuration: \(.*\)"$/reloaded \1/p' | tail -n 1
 }

@@ -48,7 +48,7 @@ module_is_there() {
 # name and version.
 dkms_versions() {
   command -v dkms >/dev/null || return 0
-  timeout 60 dkms status -k "$1" |
+  timeout -k 5 60 dkms status -k "$1" |
     sed -n -e '/^nvidia-fs[/,]/d' -e '/^nvidia-peermem[/,]/d' \
       -e 's/^nvidia[^,/]*[/,] *\([^,]*\), .*: installed.*/\1/p'
 }

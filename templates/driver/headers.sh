@@ -20,11 +20,11 @@ headers_package_rhel() {
 kernel_packaged_debian() { grep -l -s -x -F "/boot/vmlinuz-$1" /var/lib/dpkg/info/*"$1"*.list; }
 
 # kernel_packaged_rhel KERNEL: the same on RHEL.
-kernel_packaged_rhel() { timeout 20 rpm -qf "/lib/modules/$1/vmlinuz" 2>/dev/null; }
+kernel_packaged_rhel() { timeout -k 5 20 rpm -qf "/lib/modules/$1/vmlinuz" 2>/dev/null; }
 
 # package_offered_debian PACKAGE: prints whether a repository that the host knows has it; unknown without any lists.
 package_offered_debian() {
-  set -- "$(timeout 30 apt-cache policy "$1" 2>/dev/null)" /var/lib/apt/lists/*Packages*
+  set -- "$(timeout -k 5 30 apt-cache policy "$1" 2>/dev/null)" /var/lib/apt/lists/*Packages*
   case $1 in
     *"Candidate: (none)"*) echo no ;;
     *Candidate:*) echo yes ;;
@@ -34,7 +34,7 @@ package_offered_debian() {
 
 # package_offered_rhel PACKAGE: the same on RHEL.
 package_offered_rhel() {
-  if offers=$(timeout 60 dnf -q -C repoquery "$1" 2>/dev/null); then
+  if offers=$(timeout -k 5 60 dnf -q -C repoquery "$1" 2>/dev/null); then
     if [ -n "$offers" ]; then echo yes; else echo no; fi
   else
     echo unknown

@@ -8,7 +8,7 @@ load_module() {
     fail "nouveau is loaded and holds the GPU; it is blacklisted now, and gone after a reboot"
     return
   fi
-  timeout 120 modprobe -- "$1"
+  timeout -k 5 120 modprobe -- "$1"
 }
 
 # module_is NAME GLOB: loaded in a version that matches, which is also the installed one where that is known.
@@ -37,12 +37,12 @@ reload_module() {
   done
   for module in nvidia_uvm nvidia_drm nvidia_modeset nvidia_peermem "$1"; do
     [ -d "/sys/module/$module" ] || continue
-    timeout 60 modprobe -r -- "$module" && continue
+    timeout -k 5 60 modprobe -r -- "$module" && continue
     for unit in $stopped; do systemctl start "$unit"; done
     fail "reboot needed: kernel module $module is in use, so the new driver cannot be loaded"
     return
   done
-  timeout 120 modprobe -- "$1" && timeout 120 modprobe -- nvidia-uvm || return
+  timeout -k 5 120 modprobe -- "$1" && timeout -k 5 120 modprobe -- nvidia-uvm || return
   for unit in $stopped; do systemctl start "$unit" || return; done
 }
 
@@ -55,5 +55,5 @@ unload_nouveau() {
     fail "reboot needed: nouveau is loaded and drives the console"
     return
   fi
-  timeout 60 modprobe -r -- nouveau || fail "reboot needed: nouveau is loaded and cannot be unloaded"
+  timeout -k 5 60 modprobe -r -- nouveau || fail "reboot needed: nouveau is loaded and cannot be unloaded"
 }

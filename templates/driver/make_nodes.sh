@@ -13,7 +13,7 @@ make_nodes() {
     nvidia-modprobe -u $(printf ' -c=%s' ${minors:-0})
     return
   fi
-  [ -d /sys/module/nvidia_uvm ] || timeout 120 modprobe -- nvidia-uvm || return
+  [ -d /sys/module/nvidia_uvm ] || timeout -k 5 120 modprobe -- nvidia-uvm || return
   for minor in $minors 255; do
     name=/dev/nvidia$minor
     if [ "$minor" = 255 ]; then name=/dev/nvidiactl; fi

@@ -19,5 +19,5 @@ secure_boot_keys() {
   done
   echo "key=$key"
   if [ -d /sys/module/nvidia ]; then find_installed signer; echo "loaded=$installed"; fi
-  if [ -n "$key" ]; then echo "said=$(timeout 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
+  if [ -n "$key" ]; then echo "said=$(timeout -k 5 20 mokutil --test-key "$key" 2>&1 | tail -n 1)"; fi
 }

@@ -18,7 +18,7 @@ gpu_users() {
     echo "holder ${holder##*/}"
   done
   if command -v docker >/dev/null 2>&1; then
-    timeout 20 docker ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
+    timeout -k 5 20 docker ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
   fi
   :
 }

@@ -22,7 +22,7 @@ images_without() {
   find_initramfs_images
   for image in $images; do
     if command -v lsinitramfs >/dev/null; then lister=lsinitramfs; else lister=lsinitrd; fi
-    files=$(timeout 30 "$lister" "$image" 2>/dev/null) || continue
+    files=$(timeout -k 5 30 "$lister" "$image" 2>/dev/null) || continue
     case $files in *"${1#/}"*) ;; *) echo "$image" ;; esac
   done
 }

@@ -2,12 +2,13 @@
 # needs: shell/packages.sh shell/apt_state.sh
 # Steps with Debian packages.
 
-# apt_get ARGUMENT...: a package operation is never cut and has no time limit of its own. It waits a while for locks
-# that others hold.
+# apt_get ARGUMENT...: a package operation is never cut and has no time limit of its own; fetching indexes may be cut.
+# It waits a while for locks that others hold.
 apt_get() {
-  waited=0
+  waited=0 kept=uncut
+  [ "$1" != update ] || kept=
   while :; do
-    apt-get -q -y -o DPkg::Lock::Timeout=0 -o Acquire::Retries=3 -o APT::Color=0 -o Dpkg::Use-Pty=0 \
+    $kept apt-get -q -y -o DPkg::Lock::Timeout=0 -o Acquire::Retries=3 -o APT::Color=0 -o Dpkg::Use-Pty=0 \
       -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" 2>"$run/stderr"
     code=$?
     await_lock || break
@@ -20,7 +21,7 @@ apt_get() {
 dpkg_configure() {
   waited=0
   while :; do
-    dpkg --configure -a --force-confdef --force-confold 2>"$run/stderr"
+    uncut dpkg --configure -a --force-confdef --force-confold 2>"$run/stderr"
     code=$?
     await_lock || break
   done
@@ -117,7 +118,7 @@ package_held() {
 }
 
 # hold_packages NAME...: and write down that these holds are ours.
-hold_packages() { note_ours "$@" && apt-mark hold "$@"; }
+hold_packages() { note_ours "$@" && uncut apt-mark hold "$@"; }
 
 # packages_are_whole NAME...: all their files are as they came.
 packages_are_whole() {

@@ -2,11 +2,12 @@
 # needs: shell/dnf_state.sh
 # Steps with RPM packages.
 
-# dnf_run ARG...: never cut. It waits a while for another dnf; 200 is how dnf says that there is one (dnf.conf(5)).
+# dnf_run ARG...: never cut, but for fetching indexes. It waits a while for another dnf; 200 is how dnf says that there is one (dnf.conf(5)).
 dnf_run() {
-  waited=0
+  waited=0 kept=uncut
+  [ "$1" != makecache ] || kept=
   while :; do
-    dnf -y --color=never --setopt=exit_on_lock=True --setopt=install_weak_deps=False "$@" 2>"$run/stderr"
+    $kept dnf -y --color=never --setopt=exit_on_lock=True --setopt=install_weak_deps=False "$@" 2>"$run/stderr"
     code=$?
     if [ "$code" -ne 200 ] || [ "$waited" -ge 120 ]; then break; fi
     [ "$waited" -gt 0 ] || say "waiting for another package operation: $(dnf_holder)"

@@ -26,7 +26,7 @@ nvidia_devices() {
 # which a device is in no hurry to give.
 nvlink5_switch() {
   set -- /sys/class/infiniband/*/device/vpd
-  if [ -e "$1" ] && timeout 5 grep -q -s -a SW_MNG "$@"; then echo yes; fi
+  if [ -e "$1" ] && timeout -k 5 5 grep -q -s -a SW_MNG "$@"; then echo yes; fi
 }
 
 # secure_boot_variable: it holds four bytes of attributes, then 1 where Secure Boot is on (UEFI 2.10, 3.3).

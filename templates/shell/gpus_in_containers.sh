@@ -4,11 +4,11 @@
 
 # sight CONTAINER: what nvidia-smi in it says of GPUs, in a word: yes, no, unknown, or untold if there is no such program.
 sight() {
-  said=$(timeout 20 docker exec "$1" nvidia-smi -L 2>&1)
+  said=$(timeout -k 5 20 docker exec "$1" nvidia-smi -L 2>&1)
   case "$? $said" in
     "0 "*) echo yes ;;
     126* | 127*) echo untold ;;
-    124* | *"Error response from daemon"*) echo unknown ;;
+    124* | 137* | *"Error response from daemon"*) echo unknown ;;
     *) echo no ;;
   esac
 }
@@ -23,7 +23,7 @@ gpus_of_containers() {
       *DevicePolicy=strict* | *DevicePolicy=closed*) devices=lost ;;
       *) devices=kept ;;
     esac
-    timeout 20 docker inspect --format "$id $devices $(sight "$id") {{.Name}} {{.Config.Image}}" "$id" 2>/dev/null
+    timeout -k 5 20 docker inspect --format "$id $devices $(sight "$id") {{.Name}} {{.Config.Image}}" "$id" 2>/dev/null
   done
   :
 }
@@ -36,7 +36,7 @@ lost_gpus() {
     untold) ;;
     *) return 1 ;;
   esac
-  case $(timeout 20 docker exec "$1" sh -c ': </dev/nvidiactl' 2>&1) in
+  case $(timeout -k 5 20 docker exec "$1" sh -c ': </dev/nvidiactl' 2>&1) in
     *"not permitted"*) return 0 ;;
     *) return 1 ;;
   esac
@@ -48,7 +48,7 @@ gpus_are_still_seen() {
   for id in $(containers_with_gpus); do
     case " $* " in *" $id "*) continue ;; esac
     lost_gpus "$id" || continue
-    name=$(timeout 20 docker inspect --format '{{.Name}} ({{.Config.Image}})' "$id") || continue
+    name=$(timeout -k 5 20 docker inspect --format '{{.Name}} ({{.Config.Image}})' "$id") || continue
     lost="$lost ${name#/}"
   done
   [ -z "$lost" ] || fail "containers that no longer see their GPUs:$lost; re-create them, with --runtime=nvidia"

@@ -20,17 +20,23 @@ events_size=262144
 # Seconds after which a run is ended, as by an interrupt.
 longest_run=14400
 
-# launch RUN, its script on standard input: prints "busy OTHER" and starts nothing if another run is under way.
+# launch RUN, its script on standard input: prints "busy OTHER" and starts nothing if another run is under way. Whoever
+# has just taken the lock has a moment to say which run that is.
 launch() {
   umask 077
   # From the lock to the start of the script nothing may stop this, neither a lost connection nor an interrupt.
   trap '' HUP INT PIPE
   mkdir -p "$spool" && cd "$spool" || exit "$run_not_started"
-  if ! take_lock 1; then
+  tries=0
+  until take_lock 1; do
     [ -f lock ] || exit "$run_not_started"
-    echo "busy $(cat lock)"
-    exit 0
-  fi
+    if [ -s lock ] || [ "$tries" -ge 5 ]; then
+      echo "busy $(cat lock)"
+      exit 0
+    fi
+    tries=$((tries + 1))
+  done
+  : >lock
   # shellcheck disable=SC2010,SC2012  # by time, which a glob does not give; we named them all
   ls -1t | grep -v -x lock | tail -n "+$kept_runs" | while IFS= read -r old; do rm -rf -- "$old"; done
   # A run that was killed left what may hold secrets.
@@ -72,7 +78,9 @@ follow() {
   last_words "$waiter" &
   tail -c "+$2" -s 0.1 --pid="$waiter" -f events
   kill $! 2>/dev/null
-  grep -q '^end ' events || echo "its script was killed" >&2
+  if grep -q '^end ' events; then return; fi
+  [ ! -e stop ] || printf 'end stopped %s\n' "$(base64 -w0 <stop)"
+  echo "its script was killed" >&2
 }
 
 # await_end RUN: until the run has given its lock back, or nobody follows it any more.
@@ -91,10 +99,4 @@ last_words() {
     [ "$words" = "$told" ] || printf 'out %s\n' "$words"
     told=$words
   done
-}
-
-# active_run: prints the run that is under way, or nothing.
-active_run() {
-  read -r active 2>/dev/null <"$run_lock" || return 0
-  flock -n -s "$run_lock" true 2>/dev/null || echo "$active"
 }

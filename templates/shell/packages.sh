@@ -26,6 +26,9 @@ explainers=
 # explain_failure: what they tell.
 explain_failure() { for explainer in $explainers; do "$explainer"; done; }
 
+# uncut COMMAND...: which changes packages, so that no end of the run cuts it: a lock on the file pid says that it works.
+uncut() { flock -s -o "$run/pid" "$@"; }
+
 # among WORD "WORD...": it is one of them.
 among() {
   case " $2 " in *" $1 "*) ;; *) return 1 ;; esac

@@ -27,6 +27,7 @@ nothing_done() { for note in $debts; do rm -f "$owed/$note"; done; }
 
 # step N NAME OWES SETTLES: runs guard_N, do_N and done_N, and tells what became of it.
 step() {
+  [ ! -e "$run/stop" ] || exit 0
   event start "$1" "$(printf '%s' "$2" | encode)"
   began=$(now)
   if ("done_$1") </dev/null >/dev/null 2>&1 9>&-; then
@@ -60,6 +61,7 @@ step() {
 # reboot_step N NAME OWES: the last step of its script, unless the host was booted since the plan; what comes after
 # is planned again when the host is back.
 reboot_step() {
+  [ ! -e "$run/stop" ] || exit 0
   event start "$1" "$(printf '%s' "$2" | encode)"
   began=$(now)
   if ("done_$1") </dev/null >/dev/null 2>&1 9>&-; then
@@ -91,18 +93,20 @@ finish() {
   exit 0
 }
 
-# give_back STATUS: what the run held, after its last event.
+# give_back STATUS: what the run held, after its last event. Where somebody asked for the end of the run, the file stop
+# says who.
 give_back() {
-  event end "$1"
+  if [ "$1" = interrupted ] && [ -e "$run/stop" ]; then set -- stopped "$(encode <"$run/stop")"; fi
+  event end "$@"
   rm -f "$run/script"
   : >"$run_lock"
 }
 
 # begin: with the lock that was taken for this run; another run may have been started before this script was.
 begin() {
-  if ! take_lock 60 || ! lock_is_of "${run##*/}"; then
+  if ! { lock_is_of "${run##*/}" && take_lock 60 && lock_is_of "${run##*/}"; }; then
     rm -f "$run/script"
-    event end overtaken
+    event end overtaken "$(head -n 1 "$run_lock" | encode)"
     exit 1
   fi
   echo $$ >"$run/pid"

@@ -50,7 +50,7 @@ restart_unit() { run_unit restart "$@"; }
 run_unit() {
   since=$(date +%s)
   systemctl reset-failed -- "$2" 2>/dev/null
-  timeout "$3" systemctl "$1" -- "$2" && { was_started "$2"; return; }
+  timeout -k 5 "$3" systemctl "$1" -- "$2" && { was_started "$2"; return; }
   code=$?
   [ "$code" -ne 124 ] || echo "$2 did not come up within $3 s"
   # The cause often stands far above the end. With --since, journalctl's own -n would show the first lines.

@@ -35,10 +35,10 @@ refresh_cdi_spec() {
       echo "$refresh_unit.path cannot be enabled"
     systemctl reset-failed "$refresh_unit.service" 2>/dev/null
     # It succeeds without doing anything where modules.dep does not name the driver.
-    timeout 120 systemctl restart "$refresh_unit.service" || echo "$refresh_unit.service failed"
+    timeout -k 5 120 systemctl restart "$refresh_unit.service" || echo "$refresh_unit.service failed"
   fi
   if [ -z "$(find "$cdi_spec" -newer "$run/before-cdi" 2>/dev/null)" ]; then
-    (umask 022 && mkdir -p "${cdi_spec%/*}" && timeout 120 nvidia-ctk cdi generate --output="$cdi_spec") || return
+    (umask 022 && mkdir -p "${cdi_spec%/*}" && timeout -k 5 120 nvidia-ctk cdi generate --output="$cdi_spec") || return
   fi
   cdi_is_fresh
 }

@@ -8,7 +8,7 @@ gpu_gate=/usr/local/lib/provision/triton-gpu-gate
 # instances: for each container of an instance its unit and the ports of the host that it holds.
 instances() {
   form="triton@{{index .Config.Labels \"$instance_label\"}}.service{{range .HostConfig.PortBindings}}{{range .}} {{.HostPort}}{{end}}{{end}}"
-  timeout 20 docker ps --quiet --filter "label=$instance_label" | xargs -r timeout 20 docker inspect --format "$form"
+  timeout -k 5 20 docker ps --quiet --filter "label=$instance_label" | xargs -r timeout -k 5 20 docker inspect --format "$form"
 }
 
 # holders UNIT PORT...: the other instances that hold one of these ports.
@@ -29,7 +29,7 @@ serving_now() {
   holders "$@" | sed 's/^/holder /'
 }
 
-docker_is_up() { timeout 20 docker version >/dev/null 2>&1; }
+docker_is_up() { timeout -k 5 20 docker version >/dev/null 2>&1; }
 
 # instance_needs UNIT SELECTION: what a start of it would meet: why its GPUs cannot be had, who else has its container's
 # name, the ports that instances hold, and the sockets on which the host listens.
@@ -38,7 +38,7 @@ instance_needs() {
   if command -v docker >/dev/null; then
     name=${1#triton@} name=${name%.service}
     form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"
-    timeout 20 docker inspect --type container --format "$form" "triton-$name" 2>/dev/null
+    timeout -k 5 20 docker inspect --type container --format "$form" "triton-$name" 2>/dev/null
     if docker_is_up; then instances | sed 's/^/holds /'; else echo silent; fi
   fi
   sed 's/^ */socket /' /proc/net/tcp /proc/net/tcp6 2>/dev/null

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,71 @@ def test_an_unknown_host_key_is_refused_and_enrolled_once_shown(lab: Lab, tmp_pa
     assert "gpu-01: ssh-ed25519 SHA256:" in enrolled.err
     assert inv("facts", "--hosts", "gpu-01", inventory=source).code == 0
     assert len(known.read_text().splitlines()) == 1
+
+
+SLOW = """
+from provision.resource import Handler
+from provision.resources.file import File
+from provision.role import Role, Settings
+
+WAITS = "uncut sh -c 'until [ -e /run/go ]; do sleep 0.1; done'; [ -e /run/free ] || sleep 600"
+
+
+def resources(settings, facts):
+    one, two = File("/run/one", b"1"), File("/run/two", b"2")
+    slow = Handler("wait", (one.id,), WAITS, shell=("shell/units.sh", "shell/packages.sh"))
+    return one, slow, two
+
+
+ROLE = Role("slow", Settings, resources)
+"""
+
+
+def test_a_run_is_stopped_between_two_steps_or_at_once_and_the_next_one_does_the_rest(
+    lab: Lab, tmp_path: Path
+) -> None:
+    machine, document = host(lab, "gpu-01"), lab_inventory()
+    document["_meta"]["hostvars"]["gpu-01"]["slow"] = {}
+    source = write_inventory(tmp_path, document)
+    (tmp_path / "roles/slow").mkdir(parents=True)
+    (tmp_path / "roles/slow/role.py").write_text(SLOW)
+    hosts = ("--hosts", "gpu-01")
+
+    def begun() -> tuple[subprocess.Popen[str], str]:
+        shell(machine, "rm -rf /run/one /run/two /run/go /run/provision")
+        process = start("provision", *hosts, "--yes", "--json", "--roles", "slow", inventory=source)
+        slow = "grep -q '^start 1 ' /run/provision/*/events"
+        wait_for(lambda: machine.run(["sh", "-c", slow]).returncode == 0)
+        found = inv("stop", *hosts, "--json", inventory=source).host("gpu-01")
+        assert (found["status"], found["step"], found["resource"]) == ("running", 2, "handler:wait")
+        return process, found["run"]
+
+    def stopped(process: subprocess.Popen[str], run: str, *options: str) -> tuple[Answer, str]:
+        stop = start("stop", "--run", run, *hosts, "--yes", *options, inventory=source)
+        wait_for(lambda: machine.run(["test", "-e", f"/run/provision/{run}/stop"]).returncode == 0)
+        time.sleep(1)
+        assert stop.poll() is None, "it waits for the step, which changes packages"
+        shell(machine, "touch /run/go")
+        out, err = stop.communicate(timeout=60)
+        told = Answer(process.wait(60), *process.communicate())
+        assert (stop.returncode, told.code) == (0, 1), f"{out}{err}{told}"
+        assert machine.run(["test", "-e", "/run/two"]).returncode == 1
+        return Answer(0, out, err), told.host("gpu-01")["error"]["message"]
+
+    shell(machine, "touch /run/free")
+    process, run = begun()
+    unasked = inv("stop", "--run", run, *hosts, inventory=source)
+    assert (unasked.code, process.poll()) == (2, None), unasked
+    said, told = stopped(process, run)
+    assert re.fullmatch(rf"run {run} was stopped by \S+@\S+ after step 2/3", told), told
+    assert "after step 2" in said.out
+    assert inv("stop", "--run", run, *hosts, inventory=source).out == f"gpu-01: run {run} is over\n"
+
+    shell(machine, "rm /run/free")
+    said, told = stopped(*begun(), "--now")
+    assert told.endswith(" in step 2/3, which was cut"), told
+    assert "a package operation is under way" in said.err
+    shell(machine, "touch /run/free")
+    assert (
+        provision("--roles", "slow", pattern="gpu-01", inventory=source).host("gpu-01")["status"] == "changed"
+    )

@@ -19,7 +19,7 @@ from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import UnreachableError
 from provision.facts import PROBES, VIRTUALIZATION
-from provision.plan.script import ACTIVE, GONE, LAUNCH
+from provision.plan.script import ACTIVE, GONE, LAUNCH, NOT_STARTED
 from provision.probe import Output, Probe, words
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
 from provision.role import Role, Settings
@@ -29,7 +29,7 @@ from provision.shell import assembled
 
 OF_RUNS = assembled(LAUNCH)
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-UP = "timeout 60 systemctl is-system-running --wait || :"
+UP = "timeout -k 5 60 systemctl is-system-running --wait || :"
 
 
 def encoded(text: str) -> str:
@@ -124,7 +124,9 @@ class Incidents:
     :ivar undone: what is still wrong after its step.
     :ivar prints: lines that a step prints; only who follows the run sees them.
     :ivar after_boot: what is needed after the first reboot, the second, and so on.
-    :ivar interrupted: whether a run ends after its first step, because it was interrupted.
+    :ivar ends: how a run ends after some of its steps, if not by itself.
+    :ivar steps: how many these are.
+    :ivar overtaken: by which runs the next ones are, before they begin; "" for one that is over by then.
     :ivar error: what a command of a run ends with, if it says anything on standard error.
     :ivar hangs: what its probes wait for before they answer.
     """
@@ -138,7 +140,9 @@ class Incidents:
     undone: set[str] = field(default_factory=set)
     prints: dict[str, list[str]] = field(default_factory=dict)
     after_boot: list[dict[str, str]] = field(default_factory=list)
-    interrupted: bool = False
+    ends: str = ""
+    steps: int = 1
+    overtaken: list[str] = field(default_factory=list)
     error: str = ""
     hangs: threading.Event | None = None
 
@@ -256,6 +260,10 @@ class FakeHost(Connection):
                 return Output(GONE)
             begin = int(rest[0]) - 1
             self._finish_theirs(run)
+        elif run in self.spools:
+            return Output(NOT_STARTED)
+        elif self.incidents.overtaken:
+            self.spools[run] = [f"end overtaken {encoded(self.incidents.overtaken.pop(0))}".encode()]
         elif self._busy is not None:
             on_line(f"busy {self._busy}".encode())
             return Output(0)
@@ -297,6 +305,9 @@ class FakeHost(Connection):
         if self.incidents.error:
             return
         for word, index, name, owes, settles in calls:
+            if self.incidents.ends and int(index) == self.incidents.steps:
+                yield event("end", self.incidents.ends)
+                return
             yield event("start", index, encoded(name))
             yield from (f"out {encoded(line)}".encode() for line in self.incidents.prints.get(name, ()))
             self.owed |= set(owes.split())
@@ -313,10 +324,7 @@ class FakeHost(Connection):
                 yield event("end", "rebooting")
                 self._reboot()
                 return
-            if self.incidents.interrupted:
-                yield event("end", "interrupted")
-                return
-        yield event("end", "ok")
+        yield event("end", self.incidents.ends or "ok")
 
     def _reboot(self) -> None:
         if self.incidents.stays_up:

@@ -18,10 +18,10 @@ from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.host import POLL, PREVIEW, REBOOTS, Doing, HostRun
+from provision.run.host import OTHERS, POLL, PREVIEW, REBOOTS, Doing, HostRun
 from provision.run.target import Target
 from tests.unit.examples import H100, settings_of
-from tests.unit.fake_host import FakeHost, Thing, run_of
+from tests.unit.fake_host import FakeHost, Thing, encoded, run_of
 
 MODULE = "module:nvidia"
 REBOOT = Thing(MODULE, reboot=30, needs=REBOOT_NEEDED, causes=("packages",))
@@ -29,11 +29,11 @@ A, B, C = Thing("a"), Thing("b"), Thing("c")
 DUE = {MODULE: "reboot"}
 
 
-def converged(host: FakeHost, *resources: AnyResource, granted: str = "") -> Result:
+def converged(host: FakeHost, *resources: AnyResource, granted: str = "", run_id: str = "r") -> Result:
     """Survey a host and apply its plan."""
     run = run_of(host, *resources, granted=tuple(granted.split()))
     run.make_survey(lambda *_: None)
-    return run.apply("r", lambda *_: None)
+    return run.apply(run_id, lambda *_: None)
 
 
 def told(result: Result) -> str:
@@ -127,14 +127,14 @@ def test_what_a_failed_run_owes_is_done_by_the_next() -> None:
     assert converged(host, A, B, restart).status == "failed"
     assert (host.wants, host.owed) == ({"a": "", "b": "update"}, {"restart"})
     host.incidents.fails = {}
-    result = converged(host, A, B, restart)
+    result = converged(host, A, B, restart, run_id="r2")
     assert (result.status, made(result)) == ("changed", ["b", "handler:restart"])
     assert host.owed == set()
 
 
 def test_a_run_that_was_interrupted_on_the_host_failed() -> None:
     host = FakeHost(wants("a"))
-    host.incidents.interrupted = True
+    host.incidents.ends = "interrupted"
     result = converged(host, A)
     assert (result.status, told(result)) == ("failed", "run r was interrupted on the host")
 
@@ -298,7 +298,7 @@ def test_the_run_of_another_operator_is_waited_for() -> None:
     host = FakeHost(wants("a", "b"))
     host.busy_with("theirs", "a", late=True)
     result = converged(host, A, B)
-    assert (result.status, host.runs) == ("changed", [("r", ["b"])])
+    assert (result.status, host.runs) == ("changed", [("r-1", ["b"])])
 
 
 def test_another_run_may_have_left_nothing_to_do() -> None:
@@ -317,6 +317,44 @@ def test_what_another_run_left_must_not_go_beyond_the_approval() -> None:
     result = run.apply("r", lambda *_: None)
     assert told(result) == "after another run the plan has more than was approved: update c (c is wrong)"
     assert host.runs == []
+
+
+def test_a_run_that_another_was_started_before_gives_way_and_does_what_that_left() -> None:
+    host = FakeHost(wants("a", "b"))
+    host.busy_with("theirs", "a", late=True)
+    host.incidents.overtaken = ["theirs"]
+    run = run_of(host, A, B)
+    run.make_survey(lambda *_: None)
+    events: list[Any] = []
+    result = run.apply("r", lambda _, event: events.append(event))
+    assert (result.status, made(result), host.runs) == ("changed", ["b"], [("r-1", ["b"])])
+    assert "run r did nothing: run theirs was started since; attached to it" in events
+
+
+def test_a_run_that_was_overtaken_by_one_that_is_over_is_planned_anew() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.overtaken = ["", ""]
+    assert (converged(host, A).status, host.runs) == ("changed", [("r-2", ["a"])])
+
+
+def test_others_do_not_come_first_for_ever() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.overtaken = [""] * 99
+    result = converged(host, A)
+    assert (result.status, host.runs, len(host.spools)) == ("failed", [], OTHERS + 1)
+    assert told(result) == f"run r-{OTHERS} did nothing: another run was started since"
+
+
+@pytest.mark.parametrize(("steps", "place"), [(0, "before its first step"), (1, "after step 1/2")])
+def test_a_run_that_somebody_stopped_says_who_and_the_next_one_does_the_rest(steps: int, place: str) -> None:
+    host = FakeHost(wants("a", "b"))
+    host.incidents.ends, host.incidents.steps = f"stopped {encoded('ann@desk')}", steps
+    result = converged(host, A, B)
+    assert (result.status, told(result)) == ("failed", f"run r was stopped by ann@desk {place}")
+    assert made(result) == ["a"][:steps]
+    host.incidents.ends = ""
+    assert converged(host, A, B, run_id="r2").status == "changed"
+    assert set(host.wants.values()) == {""}
 
 
 def test_a_run_without_a_name_is_not_waited_for() -> None:

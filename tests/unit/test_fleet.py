@@ -502,7 +502,7 @@ def test_a_run_that_ended_early_leaves_another_plan_than_the_approved_one() -> N
     host = FakeHost({"a": "update", "b": "update"})
     played = Hosts([host], (Thing("a"), Thing("b")))
     approved = saved_of(played)
-    host.incidents.interrupted = True
+    host.incidents.ends = "interrupted"
     first = played.fleet()
     assert applied(first, approved) == []
     assert statuses(first) == {"h": "failed"}

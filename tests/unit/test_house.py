@@ -108,6 +108,19 @@ def test_nothing_is_left_for_later() -> None:
     assert left == set()
 
 
+def test_every_time_limit_on_hosts_ends_what_ignores_its_signal() -> None:
+    """``timeout`` alone sends SIGTERM, and waits for ever for a process that ignores it."""
+    call = re.compile(r"(?<![\w-])timeout (?!-k \d)(?=-|\d|\"?\$|\{)")
+    texts = [*PRODUCT, *(path for path in (ROOT / "templates").rglob("*") if path.is_file())]
+    without = {
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in texts
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if call.search(line) and not line.lstrip().startswith("#")
+    }
+    assert without == set()
+
+
 def test_the_lock_files_have_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for name, declared in (

@@ -383,3 +383,13 @@ def test_exit_codes(found: list[HostResult], stopped: bool, code: int) -> None:
 def test_a_host_without_a_verdict_is_never_ok() -> None:
     assert HostResult("a").status == "unverified"
     assert "1 unverified" in VerifyResult((HostResult("a"),)).text()
+
+
+def test_a_run_that_was_under_way_is_a_note() -> None:
+    found = VerifyResult(hosts(2, lambda _: replace(asked(RUNC), run="r")))
+    assert (
+        "NOTE gpu-[01-02] (2 hosts)\n  run r was under way; findings may be of that moment\n" in found.text()
+    )
+    notes = [host["notes"] for host in found.document()["hosts"].values()]
+    assert notes == [["run r was under way; findings may be of that moment"]] * 2
+    assert found.exit_code == 3

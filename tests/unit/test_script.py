@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from hypothesis import strategies as st
 
 from provision.plan.backups import Backups
 from provision.plan.plan import Plan
-from provision.plan.script import ACTIVE, NOT_STARTED, Event, follow, launch, parse_event, script_of
-from provision.probe import Output, quote
+from provision.plan.script import ACTIVE, GONE, NOT_STARTED, Event, follow, launch, parse_event, script_of
+from provision.probe import Output, quote, words
 from provision.resource import Change, Handler
 from provision.resources.file import Directory, File
+from provision.run.stop import DESCRIBED, STOP
+from provision.shell import assembled
 from tests.unit.examples import script_of as script_text
 from tests.unit.sandbox import RUN, SHELLS, Sandbox, kinds
 
@@ -362,11 +366,93 @@ until [ -s /run/provision/other/pid ]; do sleep 0.02; done
 wait $late $other"""
     output = box.sh(script)
     assert output == Output(0, b"lock=other\n")
-    assert (box.folder / "run/told").read_text() == "end overtaken\n"
+    assert (box.folder / "run/told").read_text() == "end overtaken b3RoZXIK\n"
     assert (box.folder / "run/other").read_text().splitlines()[-1] == "end ok"
     assert not (box.folder / "run/late").exists()
     assert not (box.folder / "run/provision/late/script").exists(), "it may hold secrets"
     assert (box.folder / "run/provision/lock").read_text() == ""
+
+
+def test_a_run_gives_whoever_has_just_the_lock_a_moment_to_name_itself(box: Sandbox) -> None:
+    script = f"""mkdir -p /run/provision; cd /run/provision
+(exec 9>>lock; flock 9; sleep 2; echo other >lock; sleep 2) &
+until ! flock -n lock true; do sleep 0.02; done
+({launch(Plan("h"), RUN)})
+wait"""
+    assert box.sh(script).out == "busy other\n"
+
+
+STOPPED = """n=0; until [ -s /run/provision/{0}/events ] || [ $n -ge 200 ]; do sleep 0.05; n=$((n + 1)); done
+"""
+
+
+def stopping(run: str, *more: str) -> str:
+    """The text that asks a run to end before its next step."""
+    return f"({assembled(STOP)}{words('stop_before_step', run, *more)})"
+
+
+def test_a_run_that_is_to_stop_ends_its_step_and_begins_no_other(box: Sandbox) -> None:
+    plan = Plan("h", (*SLOW.changes, step("touch /run/later", "[ -e /run/later ]", owes=("note",))))
+    script = f"""({launch(plan, RUN)}) >/run/followed 2>&1 &
+{STOPPED.format(RUN)}
+{stopping(RUN, "ann@desk; id")}
+({script_text(DESCRIBED)}) >/run/described
+: >/run/go
+wait
+{stopping(RUN, "bob")}
+echo $?
+({script_text(DESCRIBED)})"""
+    assert box.sh(script).out == f"{GONE}\n"
+    assert re.fullmatch(
+        rf"{RUN} \d{{4}}-\d\d-\d\dT[\d:]+Z 0 c3RlcA==\n", (box.folder / "run/described").read_text()
+    )
+    assert kinds(box.events()) == ["ok 0", "end stopped"]
+    assert box.events()[-1].output == "ann@desk; id"
+    assert (box.folder / "run/followed").read_text().splitlines()[-1].startswith("end stopped ")
+    assert not (box.folder / "run/later").exists()
+    assert box.owed == set()
+    assert (box.folder / "run/provision/lock").read_text() == ""
+    assert launched(box, Plan("h"), "second") == ["end ok"]
+
+
+def test_a_run_that_is_asked_to_stop_in_its_last_step_ends_as_it_would(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, RUN)}) >/run/followed 2>&1 &
+{STOPPED.format(RUN)}
+{stopping(RUN, "ann")}
+: >/run/go
+wait"""
+    box.sh(script)
+    assert kinds(box.events()) == ["ok 0", "end ok"]
+
+
+def test_a_run_that_was_to_stop_and_is_killed_was_stopped(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, RUN)}) >/run/followed 2>/dev/null &
+{STOPPED.format(RUN)}
+{stopping(RUN, "ann")}
+kill -KILL "$(cat /run/provision/{RUN}/pid)"
+wait
+({script_text(DESCRIBED)})
+({follow(RUN, 0)}) 2>/dev/null
+: >/run/go"""
+    told = box.sh(script).out
+    assert [parse_event(line).kind for line in told.splitlines()] == ["start", "end"]
+    assert (box.folder / "run/followed").read_text() == told
+    assert parse_event(told.splitlines()[-1]) == Event("end", status="stopped", output="ann")
+
+
+def test_a_package_operation_is_under_way_until_it_ends(box: Sandbox) -> None:
+    """What ends a run at once waits for this lock, which no process has that a package leaves behind."""
+    works = "uncut sh -c 'sleep 30 & until [ -e /run/go ]; do sleep 0.05; done'; touch /run/slow"
+    change = replace(step(works, "[ -e /run/slow ]"), shell=("shell/packages.sh",))
+    script = f"""({launch(Plan("h", (change,)), RUN)}) >/run/followed 2>&1 &
+{STOPPED.format(RUN)}
+cd /run/provision/{RUN}
+n=0; while flock -n pid true && [ $n -lt 100 ]; do sleep 0.05; n=$((n + 1)); done
+flock -n pid true; echo $?
+: >/run/go
+flock pid echo free
+wait"""
+    assert box.sh(script).out == "1\nfree\n"
 
 
 def test_a_daemon_that_a_step_starts_does_not_hold_the_lock(box: Sandbox) -> None:

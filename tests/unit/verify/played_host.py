@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from provision.connection import Connection
 from provision.connection.login import Login
 from provision.facts import PROBES
+from provision.plan.script import ACTIVE
 from provision.probe import Output
 from provision.role import Role, Settings
 from provision.run.target import Target
@@ -95,7 +96,7 @@ class Played:
         for pattern, found in reversed(list(self.answers.items())):
             if re.search(pattern, line):
                 return found(line) if callable(found) else found
-        fact = next((probe.name for probe in PROBES if line.endswith(probe.script)), None)
+        fact = next((probe.name for probe in (*PROBES, ACTIVE) if line.endswith(probe.script)), None)
         if fact is not None:
             return said(self.facts.get(fact, ""))
         known = (
