@@ -13,7 +13,7 @@ about_leftovers() {
     fi
   done
   for name in $2; do
-    ! timeout 20 docker image inspect "$name" >/dev/null 2>&1 || echo "image $name"
+    ! timeout -k 5 20 docker image inspect "$name" >/dev/null 2>&1 || echo "image $name"
   done
   shift 2
   for path in "$@"; do
