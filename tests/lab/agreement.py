@@ -49,7 +49,7 @@ Say = Callable[..., Mapping[str, Any]]
 def disagreements(machines: Sequence[LabHost], names: Sequence[str], *look: str) -> dict[str, list[str]]:
     """One fault on each host; what is not as it should be, by fault, in words.
 
-    A fault of which only verify may speak is mended by its own script, as one that provisioning refuses is.
+    A fault that a run cannot mend is mended by its own script.
 
     :param look: further options of verify.
     """
@@ -66,7 +66,7 @@ def disagreements(machines: Sequence[LabHost], names: Sequence[str], *look: str)
     wrong = {name: _wrong(fault, plans[name], looks[name]) for name, (_, fault) in tried.items()}
     for machine, fault in tried.values():
         whole_gpus(machine, fault)
-        if not fault.plan or fault.refused:
+        if not fault.plan or fault.by_hand:
             shell(machine, fault.mends)
             wait_for_serving(machine)
     runs = ask("provision", "--yes")
@@ -103,8 +103,10 @@ def _wrong(fault: Fault, plan: Mapping[str, Any], look: Mapping[str, Any]) -> li
         wrong.append(f"plan does not say {fault.plan!r}, but {told}")
     if not fault.plan and told:
         wrong.append(f"plan is to be silent and says {told}")
-    if fault.refused is not bool(plan["error"]):
-        wrong.append(f"plan refuses: {plan['error']}")
     if not any(line.startswith(f"{fault.check}: ") and re.search(fault.says, line) for line in found):
         wrong.append(f"verify does not say {fault.says!r}, but {found}")
     return wrong
+
+
+AGREEMENT = {name: fault for name, fault in FAULTS.items() if fault.plan or fault.alone}
+"""The faults that stay until somebody mends them."""
