@@ -18,7 +18,7 @@ from provision.inventory import sources
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
 from tests.conftest import cases
-from tests.lab.agreement import break_host, shell, wait_for_serving, whole_gpus
+from tests.lab.agreement import AGREEMENT, break_host, disagreements, shell, wait_for_serving, whole_gpus
 from tests.lab.cli import INVENTORY, LAB, ROOT, Answer, inv
 from tests.lab.verify_faults import FAULTS, Fault
 
@@ -137,6 +137,13 @@ def test_healthy_hosts_have_no_findings(serving: Lab, request: pytest.FixtureReq
         assert answer.code == 0, str(answer)
         for machine in serving.hosts:
             assert found(answer, machine.name, "fail", "warn") == {}
+
+
+def test_plan_and_verify_agree_on_a_sample(serving: Lab, request: pytest.FixtureRequest) -> None:
+    names = cases(request.config, "agreement", AGREEMENT, 4)
+    machines = [serving.host("gpu-01"), serving.host(BROKEN)]
+    for batch in (names[:2], names[2:]):
+        assert disagreements(machines, batch, "--quick") == {}
 
 
 def test_a_fault_of_one_host_is_not_that_of_another(serving: Lab) -> None:
