@@ -5,7 +5,6 @@
 # commands_of UNIT...: a line with unit and process of each that runs, and whose command no drop-in sets. Then what these
 # processes were started with, each below a line with the path of it.
 commands_of() {
-  lines=
   for unit in "$@"; do
     shift
     process=
