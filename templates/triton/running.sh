@@ -39,6 +39,6 @@ runs_command() {
 
 # runs_image CONTAINER IMAGE: the container runs what the image's name stands for now.
 runs_image() {
-  now=$(timeout 20 docker image inspect --format '{{.Id}}' "$2") || return
-  [ "$(timeout 20 docker inspect --type container --format '{{.Image}}' "$1")" = "$now" ]
+  now=$(timeout -k 5 20 docker image inspect --format '{{.Id}}' "$2") || return
+  [ "$(timeout -k 5 20 docker inspect --type container --format '{{.Image}}' "$1")" = "$now" ]
 }
