@@ -42,12 +42,12 @@ class OfDockerd(Resource[State]):
 
     @property
     @abstractmethod
-    def place(self) -> str:
-        """What dockerd is asked for: a path of its HTTP interface."""
+    def places(self) -> tuple[str, ...]:
+        """What dockerd is asked for: paths of its HTTP interface."""
 
     @abstractmethod
-    def seen(self, told: Told) -> State:
-        """Its state, from the answer."""
+    def seen(self, *told: Told) -> State:
+        """Its state, from the answers."""
 
     @classmethod
     def asked_by(cls) -> type[Resource[Any]]:
@@ -67,12 +67,13 @@ class OfDockerd(Resource[State]):
         places = _places(resources)
         told = all_told(answer.out)
         found = dict(zip(places, [*told, *[Told()] * len(places)], strict=False))
-        return {r.id: r.seen(found[r.place]) for r in resources}
+        return {r.id: r.seen(*(found[place] for place in r.places)) for r in resources}
 
 
 def _places(resources: Iterable[OfDockerd[Any]]) -> list[str]:
     """What to ask for, once each; what need not be asked comes last, so that its answer may be missing."""
-    return list(dict.fromkeys(r.place for r in sorted(resources, key=lambda r: bool(r.read_from))))
+    in_order = sorted(resources, key=lambda r: bool(r.read_from))
+    return list(dict.fromkeys(place for r in in_order for place in r.places))
 
 
 def all_told(text: str) -> list[Told]:

@@ -66,13 +66,18 @@ class Image(OfDockerd[bool | Missing]):
 
     @property
     def place(self) -> str:
+        """What dockerd is asked for."""
         return f"/images/{_ODD.sub(lambda byte: b'%%%02X' % ord(byte[0]), self.ref.encode()).decode()}/json"
 
-    def seen(self, told: Told) -> bool | Missing:
+    @property
+    def places(self) -> tuple[str, ...]:
+        return (self.place,)
+
+    def seen(self, *told: Told) -> bool | Missing:
         """True for an image that is there, ABSENT, or UNKNOWN while no dockerd answers."""
-        if told.status not in (200, 404):
+        if told[0].status not in (200, 404):
             return UNKNOWN
-        names = told.strings("RepoTags") | told.strings("RepoDigests")
+        names = told[0].strings("RepoTags") | told[0].strings("RepoDigests")
         return True if _familiar(self.ref) in map(_familiar, names) else ABSENT
 
     def bare(self) -> Missing:

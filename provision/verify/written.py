@@ -6,19 +6,36 @@ from collections.abc import Iterable
 
 from testinfra.host import Host
 
-from provision.probe import Output
-from provision.resource import AnyResource
+from provision.finding import fail
+from provision.probe import Output, Probe
+from provision.resource import AnyResource, Handler
 from provision.resource import Missing as Unknown
 from provision.resources.file import File, parse_paths, read_paths
 from provision.shell import assembled
+
+
+def _ask(host: Host, probe: Probe) -> Output:
+    result = host.run(f"{assembled(*probe.shell)}{probe.script}", own=False)
+    return Output(result.rc, result.stdout_bytes, result.stderr_bytes)
+
+
+def require_settled(host: Host, declared: Iterable[AnyResource]) -> None:
+    """See that no earlier run of a role ended before a restart or reload that it owes."""
+    handlers = [resource for resource in declared if isinstance(resource, Handler)]
+    owed = []
+    for kind in dict.fromkeys(handler.asked_by() for handler in handlers):
+        members = [handler for handler in handlers if handler.asked_by() is kind]
+        states = kind.states(members, _ask(host, kind.probe(members)))
+        owed += [handler.name for handler in members if states[handler.id]]
+    if owed:
+        fail(f"an earlier run ended before it could {', '.join(owed)}", "inv provision --hosts {host}")
 
 
 def differing(host: Host, declared: Iterable[AnyResource]) -> list[str]:
     """What is wrong with each file that a role writes and nobody else, in words."""
     files = {file.path: file for file in declared if isinstance(file, File)}
     probe = read_paths("files", list(files))
-    result = host.run(f"{assembled(*probe.shell)}{probe.script}", own=False)
-    found = parse_paths(list(files), Output(result.rc, result.stdout_bytes, result.stderr_bytes))
+    found = parse_paths(list(files), _ask(host, probe))
     wrong = []
     for path, file in files.items():
         now = found[path]

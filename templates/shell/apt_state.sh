@@ -51,4 +51,16 @@ damaged_of() (
     fi
     printf 'damaged\t%s\t%s\n' "${package##*/}" "$path"
   done
+  # Links have no sums.
+  for sums in "$@"; do
+    shift
+    set -- "$@" "${sums%.md5sums}.list"
+  done
+  # shellcheck disable=SC2013
+  for line in $(grep -H -s -E '^/(usr/)?(bin|sbin|lib)/' "$@" /dev/null); do
+    package=${line%%.list:*} path=${line#*.list:}
+    if [ -e "$path" ] || [ -L "$path" ]; then continue; fi
+    case $diverted in *" $path "*) continue ;; esac
+    printf 'damaged\t%s\t%s\n' "${package##*/}" "$path"
+  done
 )

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/dnf_state.sh
+# needs: shell/apt_state.sh shell/dnf_state.sh
 # Installed packages and their files, as verification sees them.
 
 # installed_packages NAME...: state, name, version and, where it is held, hold; without dpkg, each lock has a line of its
@@ -31,4 +31,14 @@ lost_files() {
   # shellcheck disable=SC2046,SC2086  # names are words
   $list $(echo "$names" | grep -v container) 2>/dev/null | grep -E '^(/usr)?/(lib|lib64|bin|sbin)/' |
     while read -r path; do [ -e "$path" ] || [ -L "$path" ] || echo "$path"; done
+}
+
+# changed_files NAME...: files of these packages that have other content than they came with, of those that are younger
+# than their installation; without dpkg none is told. Names may be globs; those of containers' packages are left out.
+changed_files() {
+  command -v dpkg-query >/dev/null || return 0
+  damaged_debs "$@" | while read -r _ package path; do
+    case $package in *container*) continue ;; esac
+    [ ! -e "$path" ] || echo "$path"
+  done
 }

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.demo import inference
-from lab.host import LabHost
 from lab.lab import Lab
 from provision import roles
 from provision.connection import Connection
@@ -19,6 +18,7 @@ from provision.inventory import sources
 from provision.roles.triton.role import Instance, TritonSettings
 from provision.run import fleet
 from tests.conftest import cases
+from tests.lab.agreement import AGREEMENT, break_host, disagreements, shell, wait_for_serving, whole_gpus
 from tests.lab.cli import INVENTORY, LAB, ROOT, Answer, inv
 from tests.lab.verify_faults import FAULTS, Fault
 
@@ -29,13 +29,6 @@ SAMPLE = 5
 """Faults of the catalogue that a run tries; the campaign tries all."""
 HEALTHY = 2
 """Looks at healthy hosts, none of which may find anything; the campaign takes 200."""
-
-
-def shell(machine: LabHost, script: str) -> str:
-    """Run a script as root on a host, out of band; its output."""
-    done = machine.run(["sh", "-c", script])
-    assert done.returncode == 0, f"{script}: {done.stdout} {done.stderr}"
-    return str(done.stdout)
 
 
 def look(pattern: str = "gpu-nodes", *arguments: str) -> Answer:
@@ -52,14 +45,6 @@ def found(answer: Answer, name: str, *verdicts: str) -> dict[str, str]:
         for check in answer.host(name)["checks"]
         if check["verdict"] in verdicts
     }
-
-
-def wait_for_serving(machine: LabHost) -> None:
-    """A unit that was started again needs some seconds."""
-    for _ in range(60):
-        if machine.run(["systemctl", "is-active", "--quiet", "triton@main.service"]).returncode == 0:
-            return
-        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -123,17 +108,11 @@ def fault(serving: Lab, name_of_fault: str) -> Iterator[Fault]:
     """A host with one fault, mended afterwards."""
     fault = FAULTS[name_of_fault]
     machine = serving.host(BROKEN)
-    if fault.gpus and fault.gpus.left is not None:
-        machine.remove_gpus(fault.gpus.left)
-    elif fault.gpus:
-        machine.break_gpus(*fault.gpus.faults, fields=fault.gpus.fields)
-    shell(machine, fault.breaks)
+    break_host(machine, fault)
     try:
         yield fault
     finally:
-        if fault.gpus:
-            machine.break_gpus()
-            machine.remove_gpus(machine.gpu_count)
+        whole_gpus(machine, fault)
         if fault.mends == "provision":
             assert inv("provision", "--hosts", BROKEN, "--yes").code == 0
         else:
@@ -158,6 +137,13 @@ def test_healthy_hosts_have_no_findings(serving: Lab, request: pytest.FixtureReq
         assert answer.code == 0, str(answer)
         for machine in serving.hosts:
             assert found(answer, machine.name, "fail", "warn") == {}
+
+
+def test_plan_and_verify_agree_on_a_sample(serving: Lab, request: pytest.FixtureRequest) -> None:
+    names = cases(request.config, "agreement", AGREEMENT, 4)
+    machines = [serving.host("gpu-01"), serving.host(BROKEN)]
+    for batch in (names[:2], names[2:]):
+        assert disagreements(machines, batch, "--quick") == {}
 
 
 def test_a_fault_of_one_host_is_not_that_of_another(serving: Lab) -> None:

@@ -32,6 +32,9 @@ class Fault:
     :ivar check: the title of the one check that fails or warns.
     :ivar says: a regular expression that its message holds.
     :ivar mends: shell text that makes it right again; ``provision``: the next run does.
+    :ivar plan: a regular expression that a change of the plan, or its refusal, holds.
+    :ivar by_hand: whether the plan speaks of it, and a run cannot mend it.
+    :ivar alone: why only verify speaks of it. A fault that passes by itself has neither this nor ``plan``.
     """
 
     breaks: str
@@ -39,6 +42,9 @@ class Fault:
     says: str
     mends: str
     gpus: Gpus | None = None
+    plan: str = ""
+    by_hand: bool = False
+    alone: str = ""
 
 
 FAULTS = TypeAdapter(dict[str, Fault]).validate_python(

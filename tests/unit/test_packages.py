@@ -455,14 +455,17 @@ def test_damaged_files_are_found_with_one_program(shell: str, tmp_path: Path) ->
             os.utime(root / name, (100, 100) if name == "whole" else (300, 300))
     for package in ("a", "b:amd64"):
         (info / f"{package}.md5sums").write_text("".join(lines))
-        (info / f"{package}.list").touch()
+        (info / f"{package}.list").write_text(f"{root}/lib/link\n{root}/lib/lost\n{root}/whole\n")
         os.utime(info / f"{package}.list", (200, 200))
+    (root / "lib").mkdir()
+    (root / "lib/link").symlink_to("nothing")
     (tmp_path / "diversions").write_text(f"{root}/diverted\n{root}/diverted.real\nother\n")
     script = (
         script_of(Packages.probe([DRIVER]))
         .replace("/var/lib/dpkg/info", str(info))
         .replace("/var/lib/dpkg/diversions", str(tmp_path / "diversions"))
         .replace("usr/share/", f"{str(root)[1:]}/share/")
+        .replace("(usr/)?(bin|sbin|lib)/", f"{str(root)[1:]}/lib/")
     )
     head = script[: script.rindex("deb_states ")]
     known = (
@@ -472,7 +475,9 @@ def test_damaged_files_are_found_with_one_program(shell: str, tmp_path: Path) ->
     assert ran.stderr == b""
     found = sorted(set(ran.stdout.decode().splitlines()))
     assert found == [
-        f"damaged\t{package}\t{root}/{name}" for package in ("a", "b:amd64") for name in ("changed", "gone")
+        f"damaged\t{package}\t{root}/{name}"
+        for package in ("a", "b:amd64")
+        for name in ("changed", "gone", "lib/lost")
     ]
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/grep").symlink_to(str(shutil.which("grep")))

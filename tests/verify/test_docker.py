@@ -14,10 +14,11 @@ from provision.resources.packages.installed import require
 from provision.resources.packages.sets import Package
 from provision.roles.docker.daemon_options import RELOADABLE
 from provision.roles.docker.engine import refuse_other_engines
-from provision.roles.docker.role import DockerSettings, daemon_of, engine_of, packages_of
+from provision.roles.docker.role import DockerSettings, daemon_of, engine_of, packages_of, resources
 from provision.roles.docker.testinfra import AGAIN, PACKAGES
 from provision.roles.docker.text import DAEMON_JSON
 from provision.verify import fail, skip, warn
+from provision.verify.written import require_settled
 
 ROLE = "docker"
 
@@ -69,6 +70,18 @@ def test_nvidia_runtime_is_there(host: Host) -> None:
 
 def test_daemon_json_is_as_declared(host: Host, settings: DockerSettings) -> None:
     host.docker_engine.require_on_disk(daemon_of(settings).declared)
+
+
+def test_daemon_json_has_no_key_of_an_earlier_run(host: Host, settings: DockerSettings) -> None:
+    host.docker_engine.require_no_leftovers(daemon_of(settings))
+
+
+def test_no_run_ended_early(host: Host, settings: DockerSettings, facts: Facts) -> None:
+    try:
+        declared = resources(settings, facts)
+    except Refusal as refusal:
+        fail(refusal.message, refusal.hint)
+    require_settled(host, declared)
 
 
 @pytest.mark.hint(f"on the host: chown root:root {DAEMON_JSON}; chmod 0644 {DAEMON_JSON}")

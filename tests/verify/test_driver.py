@@ -25,7 +25,7 @@ from provision.roles.driver.role import (
 )
 from provision.roles.driver.run_file import UNINSTALL
 from provision.verify import Missing, fail, skip, warn
-from provision.verify.written import differing
+from provision.verify.written import differing, require_settled
 
 ROLE = "driver"
 AGAIN = "inv provision --hosts {host} --roles driver"
@@ -80,12 +80,13 @@ def test_gpus_are_on_the_bus(host: Host) -> None:
 
 @pytest.mark.usefixtures("packages")
 def test_packages_are_installed(host: Host) -> None:
-    if lost := host.nvidia.lost_files:
-        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+    gone, changed = host.nvidia.lost_files, host.nvidia.changed_files
+    if wrong := gone or changed:
+        more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
         raise Missing(
             "driver packages",
-            f"{lost[0]}{more} of the driver's packages is gone",
-            "on the host: apt-get install --reinstall or dnf reinstall, of what dpkg -S or rpm -qf says",
+            f"{wrong[0]}{more} of the driver's packages is {'gone' if gone else 'changed'}",
+            f"{AGAIN}; on the host: apt-get install --reinstall, dnf reinstall: what dpkg -S or rpm -qf says",
         )
 
 
@@ -99,6 +100,11 @@ def test_no_driver_is_beside_that_of_packages(host: Host) -> None:
 @pytest.mark.usefixtures("held")
 def test_files_are_as_provisioned(host: Host, settings: DriverSettings, facts: Facts) -> None:
     require_files(host, settings, facts)
+
+
+@pytest.mark.usefixtures("held")
+def test_no_run_ended_early(host: Host, settings: DriverSettings, facts: Facts) -> None:
+    require_settled(host, resources(settings, facts))
 
 
 def test_nouveau_is_not_loaded(host: Host) -> None:

@@ -28,6 +28,7 @@ from provision.roles.toolkit.role import (
 )
 from provision.verify import Missing, Target, fail, skip, warn
 from provision.verify.written import differing as differing_files
+from provision.verify.written import require_settled
 
 ROLE = "toolkit"
 AGAIN = "inv provision --hosts {host} --roles toolkit"
@@ -80,6 +81,10 @@ def test_files_are_as_provisioned(host: Host, settings: ToolkitSettings, facts: 
         fail(refusal.message, refusal.hint)
     if wrong:
         fail("; ".join(wrong), AGAIN)
+
+
+def test_no_run_ended_early(host: Host, settings: ToolkitSettings, facts: Facts) -> None:
+    require_settled(host, resources(settings, facts))
 
 
 @pytest.mark.hint("on the host: type -a nvidia-ctk; remove the one that no package has")

@@ -30,7 +30,7 @@ from provision.roles.triton.role import (
 from provision.roles.triton.testinfra import AGAIN, Address, Triton
 from provision.roles.triton.unit import command_of
 from provision.verify import Missing, Target, fail, skip, warn
-from provision.verify.written import differing
+from provision.verify.written import differing, require_settled
 
 ROLE = "triton"
 
@@ -92,6 +92,11 @@ def cause(answer: Output, *, inside: bool = False) -> tuple[str, str | None]:
 
 def test_files_are_as_provisioned(host: Host, settings: TritonSettings, declared: dict[str, File]) -> None:
     require_files(host, settings, declared)
+
+
+@pytest.mark.usefixtures("declared")
+def test_no_run_ended_early(host: Host, settings: TritonSettings, facts: Facts) -> None:
+    require_settled(host, resources(settings, facts))
 
 
 @pytest.mark.hint(AGAIN)

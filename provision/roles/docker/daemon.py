@@ -34,12 +34,12 @@ class DaemonLoaded(OfDockerd[Loaded | Missing]):
         return "docker:loaded-configuration"
 
     @property
-    def place(self) -> str:
-        return "/info"
+    def places(self) -> tuple[str, ...]:
+        return ("/info",)
 
-    def seen(self, told: Told) -> Loaded | Missing:
-        default = told.document.get("DefaultRuntime")
-        return (str(default), told.strings("Runtimes")) if told.status == 200 and default else UNKNOWN
+    def seen(self, *told: Told) -> Loaded | Missing:
+        default = told[0].document.get("DefaultRuntime")
+        return (str(default), told[0].strings("Runtimes")) if told[0].status == 200 and default else UNKNOWN
 
     def bare(self) -> Missing:
         return UNKNOWN

@@ -12,11 +12,15 @@ from provision.causes.known_messages import cause
 from provision.errors import Refusal
 from provision.finding import Missing, fail
 from provision.probe import Output, by_word, quote, words
+from provision.resources.file import parse_paths, read_paths
 from provision.resources.gpus_in_containers import SIGHT, Seen, seen
 from provision.resources.packages.installed import INSTALLED, Installed, installed
 from provision.roles.docker.containers import INFO, loaded, none_run, plain_run, steps
+from provision.roles.docker.daemon_json import PATHS, DaemonJson
 from provision.roles.docker.engine import ENGINES, QUESTION, EngineState, engine_here, refuse_look_alikes
 from provision.roles.docker.flags import UNIT_FILES, conflict
+from provision.roles.docker.memory import MEMORY, PENDING, recall
+from provision.roles.docker.merge import differences, merge
 from provision.roles.docker.text import DAEMON_JSON, equal, parse
 from provision.shell import assembled
 
@@ -100,6 +104,31 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         """
         if wrong := list(_differences(self.daemon_json, declared)):
             raise Missing("daemon.json", f"daemon.json {'; '.join(wrong)}", AGAIN)
+
+    def require_no_leftovers(self, daemon: DaemonJson) -> None:
+        """See that daemon.json has no key of ours that is not declared any more, and that we know which are.
+
+        :raises Missing: if not.
+        """
+        self.require_on_disk({})
+        probe = read_paths("daemon.json", PATHS)
+        found = parse_paths(PATHS, self._ask(probe.script, *probe.shell))
+        content = self._host.file(DAEMON_JSON).content
+        try:
+            memory = recall(content, found[MEMORY], found[PENDING])
+        except Refusal as refusal:
+            raise Missing("daemon.json", refusal.message, refusal.hint) from refusal
+        document = parse(content)
+        merged = merge(document, memory.settings, daemon.declared, daemon.initial)
+        changed, gone = differences(document, merged.document)
+        if left := [key for key in (*changed, *gone) if key not in daemon.declared]:
+            message = (
+                f"an earlier run set {', '.join(left)} in {DAEMON_JSON}, and the settings name it no longer"
+            )
+            raise Missing("daemon.json", message, AGAIN)
+        if not memory.settled:
+            message = f"an earlier run ended before it noted which keys of {DAEMON_JSON} are ours"
+            raise Missing("daemon.json", message, AGAIN)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -179,6 +179,11 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         return self._ask(words("lost_files", *FILES), INSTALLED).out.splitlines()
 
     @property
+    def changed_files(self) -> list[str]:
+        """Files of its packages that have other content than they came with."""
+        return self._ask(words("changed_files", *FILES), INSTALLED).out.splitlines()
+
+    @property
     def versions(self) -> dict[str, str]:
         """What each part of the driver says of its version; "" where it says nothing."""
         found = {"the loaded module": self.module_version}

@@ -22,7 +22,9 @@ from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton.arguments import options, unit_sets
+from provision.roles.triton.running import RunningCommand, RunningImage
 from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
+from provision.roles.triton.unit import command_of
 from provision.shell import constant
 
 GATE = constant(INSTANCES, "gpu_gate")
@@ -281,7 +283,7 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         file=unit_file(name),
         ports=ports,
     )
-    yield ServerRestart(
+    restart = ServerRestart(
         f"restart {unit}",
         on=(*files, command_signal(unit)),
         script=words("serve", "restart_unit", unit, str(seconds), *map(str, ports)),
@@ -290,6 +292,9 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         seconds=seconds,
         ports=ports,
     )
+    yield restart
+    yield RunningCommand(restart, tuple(command_of(_unit(name, instance))))
+    yield RunningImage(restart, container_of(name), Image(instance.image))
     # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
     yield Handler(
         f"wait for {unit}",

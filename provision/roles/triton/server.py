@@ -190,7 +190,11 @@ class ServerRestart(Handler):
     def change(self, state: bool, planned: Planned) -> Change | None:
         """As of any handler; with a preview of whom it stops."""
         change = super().change(state, planned)
-        return change and replace(change, preview=_serving_now(self.unit, self.ports))
+        return change and replace(change, preview=self.serving_now())
+
+    def serving_now(self) -> Probe:
+        """Asks what a restart would stop."""
+        return _serving_now(self.unit, self.ports)
 
     def refine(self, change: Change, answer: Output) -> Change:
         """Say what stops."""

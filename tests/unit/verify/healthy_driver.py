@@ -41,6 +41,8 @@ QUERY_40 = [
 # The last line of a question, as a regular expression: the functions that it calls are before it.
 STATE, LIBRARIES, HEALTH = r"\ndriver_state$", r"\ndriver_libraries$", r"\ngpu_health [^\n]*$"
 SMI, LOST = r"\nsmi --query-gpu=index,uuid[^\n]*$", r"\nlost_files [^\n]*$"
+CHANGED = r"\nchanged_files [^\n]*$"
+OWED, OWED_TO_DOCKER = r"\nnames_in [^\n]*$", r"\nowed_to_docker [^\n]*$"
 PACKAGES = r"\ninstalled_packages 'nvidia-\*'[^\n]*$"
 KERNELS, IMAGES, SIGNER = r"\nmodules_on_disk$", r"\nimages_without [^\n]*$", r"\nmodule_signer$"
 FABRIC, POLICY, ALONE = r"\nfabric_states$", r"^apt-cache policy ", r"^apt-config dump "
@@ -138,6 +140,9 @@ HEALTHY = Played(
         HEALTH: health(),
         PACKAGES: driver_packages(),
         LOST: said(),
+        CHANGED: said(),
+        OWED: said(),
+        OWED_TO_DOCKER: said(),
         KERNELS: said(f"6.18.44 {VERSION} yes nvidia/{VERSION}\n" * 2),
         IMAGES: said(),
         SIGNER: said(),

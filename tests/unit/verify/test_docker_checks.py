@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from provision.probe import Output
+from provision.roles.docker.memory import MEMORY
 from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
+from tests.unit.verify.healthy_driver import OWED_TO_DOCKER
 from tests.unit.verify.healthy_triton import (
     DAMAGED,
     ENGINE,
@@ -52,7 +54,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_engine_passes_every_check() -> None:
     result = checked(serving(settings()))
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 12
+    assert len(result.checks) == 14
 
 
 def flags(text: str) -> Output:
@@ -75,7 +77,28 @@ DEFAULT, RUNTIME, ON_DISK = (
 LOADED = "loaded configuration is the one on disk"
 OWN, FILES = "packages are those of the settings", "files of its packages are as they came"
 
+MEMORY_OF_BIP = {
+    "schema": 1,
+    "daemon.json": "",
+    "settings": [{"path": ["bip"], "ours": "172.31.9.1/24"}],
+}
+
 FAULTS: dict[str, tuple[Played, str, str]] = {
+    "a restart is owed": (
+        broken({OWED_TO_DOCKER: said("restart-docker.service\n")}),
+        "no run ended early",
+        "an earlier run ended before it could restart docker.service",
+    ),
+    "a key of ours that is no longer declared": (
+        broken(files={JSON: document(bip="172.31.9.1/24"), MEMORY: There(json.dumps(MEMORY_OF_BIP))}),
+        "daemon json has no key of an earlier run",
+        "an earlier run set bip in /etc/docker/daemon.json, and the settings name it no longer",
+    ),
+    "a memory of our keys that nobody can read": (
+        broken(files={MEMORY: There("{")}),
+        "daemon json has no key of an earlier run",
+        f"{MEMORY} is not as it was written",
+    ),
     "dockerd is down": (broken({INFO: DOWN}), BASE, "dockerd does not answer: dockerd is not running"),
     "dockerd hangs": (broken({INFO: said(code=124)}), BASE, "did not answer in time"),
     "unit failed": (broken(units=STOPPED), BASE, r"dockerd is not running: docker\.service is failed"),

@@ -14,6 +14,7 @@ from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
 from tests.unit.verify.healthy_driver import (
     ALONE,
+    CHANGED,
     FABRIC,
     FACTS,
     HEALTH,
@@ -22,6 +23,7 @@ from tests.unit.verify.healthy_driver import (
     KERNELS,
     LIBRARIES,
     LOST,
+    OWED,
     PACKAGES,
     POLICY,
     SIGNER,
@@ -53,7 +55,7 @@ def messages(result: HostResult, verdict: str) -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(HEALTHY, driver())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 20
+    assert len(result.checks) == 21
     assert connection.execs <= 5
 
 
@@ -99,6 +101,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"answers": {SMI: NO_LIBRARY, LIBRARIES: said(), LOST: said("/usr/lib/libnvidia-ml.so.1\n/x\n")}},
         "packages are installed",
         r"/usr/lib/libnvidia-ml\.so\.1 and 1 more of the driver's packages is gone",
+    ),
+    "a program is changed": (
+        {"answers": {CHANGED: said("/usr/bin/nvidia-smi\n")}},
+        "packages are installed",
+        "/usr/bin/nvidia-smi of the driver's packages is changed",
+    ),
+    "a restart is owed": (
+        {"answers": {OWED: said("reload-systemd-for-the-device-nodes\n")}},
+        "no run ended early",
+        "an earlier run ended before it could reload systemd for the device nodes",
     ),
     "library of another version": (
         {"answers": {LIBRARIES: said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.535.261.03\n")}},

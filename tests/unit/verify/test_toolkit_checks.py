@@ -68,7 +68,7 @@ def messages(result: HostResult, verdict: str) -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(HEALTHY, driver() | toolkit())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len([check for check in result.checks if check.role == "toolkit"]) == 11
+    assert len([check for check in result.checks if check.role == "toolkit"]) == 12
     assert connection.execs <= 5
 
 

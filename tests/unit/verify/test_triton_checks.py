@@ -74,7 +74,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(serving(settings()), settings())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 33
+    assert len(result.checks) == 36
     assert connection.execs <= 8
 
 

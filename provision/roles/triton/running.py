@@ -1,0 +1,134 @@
+"""What an instance runs, which may be another thing than its unit and its image are now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from provision.probe import Output, Probe, words
+from provision.resource import UNKNOWN, Change, Missing, Planned, Resource, State
+from provision.resources.dockerd import OfDockerd, Told
+from provision.resources.file import parse_contents
+from provision.resources.image import Image
+from provision.roles.triton.server import SERVE, ServerRestart
+
+RUNNING = "triton/running.sh"
+
+
+class Running(Resource[State]):
+    """What both kinds share: whatever else runs, a restart of the unit makes it right."""
+
+    restart: ServerRestart
+    shell = (SERVE, RUNNING)
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}:{self.restart.unit}"
+
+    def restarted(self, planned: Planned, reason: str, done: str) -> Change | None:
+        """The restart, unless the plan starts the unit anyway."""
+        unit = self.restart.unit
+        starts = (f"service:{unit}:start", f"service:{unit}:await", self.restart.id, f"command:{unit}")
+        if planned.positions(starts):
+            return None
+        return Change(
+            resource=self.id,
+            action="restart",
+            summary=self.restart.name,
+            reason=reason,
+            done=done,
+            script=self.restart.script,
+            preview=self.restart.serving_now(),
+            after_reboot=True,
+        )
+
+    def refine(self, change: Change, answer: Output) -> Change:
+        """Say what stops."""
+        return self.restart.refine(change, answer)
+
+
+@dataclass(frozen=True)
+class RunningCommand(Running[bytes | None]):
+    """The process of the unit was started with the command that is in its file.
+
+    :ivar restart: the restart of the instance.
+    :ivar command: the words of the command.
+    """
+
+    restart: ServerRestart
+    command: tuple[str, ...]
+    kind: ClassVar[str] = "command"
+
+    @classmethod
+    def probe(cls, resources: Sequence[RunningCommand]) -> Probe:
+        """Read what the processes of all units were started with."""
+        units = (r.restart.unit for r in resources)
+        return Probe("command", words("commands_of", *units), (RUNNING,), in_place=True)
+
+    @classmethod
+    def states(cls, resources: Sequence[RunningCommand], answer: Output) -> Mapping[str, bytes | None]:
+        """What each process was started with; None where none runs, or a drop-in sets its command."""
+        head, _, data = b"\n".join((b"", answer.stdout)).partition(b"\n\n")
+        processes = dict(line.split(" ", 1) for line in head.decode("ascii").split("\n") if line)
+        found = parse_contents(data)
+        return {
+            r.id: found.get(f"/proc/{processes.get(r.restart.unit, '')}/cmdline") or None for r in resources
+        }
+
+    def bare(self) -> None:
+        return None
+
+    def change(self, state: bytes | None, planned: Planned) -> Change | None:
+        """Restart the unit if it was started with another command."""
+        wanted = "".join(f"{word}\0" for word in self.command).encode()
+        if state is None or state.rstrip(b"\n") == wanted:
+            return None
+        done = words("runs_command", self.restart.unit, hashlib.sha256(wanted).hexdigest())
+        others = [word for word in state.decode("utf-8", "backslashreplace").split("\0") if word]
+        told = " ".join(word for word in others if word not in self.command) or "other words"
+        return self.restarted(planned, f"it runs with {told}", done)
+
+
+Images = tuple[str, str]
+"""Ids of the image that a container runs, and of the one that the name stands for."""
+
+
+@dataclass(frozen=True)
+class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
+    """The container of the unit runs the image that its name stands for.
+
+    :ivar restart: the restart of the instance.
+    :ivar container: its name.
+    :ivar image: the image of the settings.
+    """
+
+    restart: ServerRestart
+    container: str
+    image: Image
+    kind: ClassVar[str] = "image-of"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return f"/containers/{self.container}/json", self.image.place
+
+    def seen(self, *told: Told) -> Images | Missing:
+        """Both ids; UNKNOWN where the container does not run."""
+        container, image = told
+        running = container.document.get("State", {}).get("Running") is True
+        ids = str(container.document.get("Image", "")), str(image.document.get("Id", ""))
+        return ids if running and ids[0] else UNKNOWN
+
+    def bare(self) -> Missing:
+        return UNKNOWN
+
+    def change(self, state: Images | Missing, planned: Planned) -> Change | None:
+        """Restart the unit if its container runs another image; a pull may bring one."""
+        pulled = planned.positions((self.image.id,))
+        if isinstance(state, Missing) or (state[0] == state[1] and not pulled):
+            return None
+        reason = (
+            "if the pull brings another image" if pulled else f"it runs another image than {self.image.ref}"
+        )
+        return self.restarted(planned, reason, words("runs_image", self.container, self.image.ref))

@@ -1,0 +1,131 @@
+"""What instances run, beside what their files and images say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provision.probe import Output
+from provision.resource import UNKNOWN, Change, Planned
+from provision.resources.dockerd import OfDockerd
+from provision.roles.triton.role import TritonSettings, resources
+from provision.roles.triton.running import RUNNING, RunningCommand, RunningImage
+from provision.shell import assembled
+from tests.unit.examples import H100, IMAGE
+from tests.unit.sandbox import SHELLS
+
+UNIT = "triton@main.service"
+DECLARED = {
+    resource.id: resource
+    for resource in resources(TritonSettings.model_validate({"instances": {"main": {"image": IMAGE}}}), H100)
+}
+
+
+def command() -> RunningCommand:
+    found = DECLARED[f"command:{UNIT}"]
+    assert isinstance(found, RunningCommand)
+    return found
+
+
+def image() -> RunningImage:
+    found = DECLARED[f"image-of:{UNIT}"]
+    assert isinstance(found, RunningImage)
+    return found
+
+
+def made(id_: str, action: str) -> Planned:
+    return Planned((Change(id_, action, "", "", ""),))
+
+
+def told(*words: str) -> bytes | None:
+    cmdline = "".join(f"{word}\0" for word in words).encode()
+    answer = f"{UNIT} 77\n\n==> /proc/77/cmdline <==\n".encode() + cmdline
+    return RunningCommand.states([command()], Output(0, answer))[command().id]
+
+
+def test_a_process_with_the_command_of_its_unit_is_right() -> None:
+    assert command().change(told(*command().command), Planned()) is None
+    none = RunningCommand.states([command()], Output(0, b"\n"))[command().id]
+    assert none is None
+    assert command().change(none, Planned()) is None
+
+
+def test_another_command_is_a_restart() -> None:
+    others = [word.replace("--shm-size=1g", "--shm-size=2g") for word in command().command]
+    change = command().change(told(*others), Planned())
+    assert change is not None
+    assert (change.action, change.reason) == ("restart", "it runs with --shm-size=2g")
+    assert change.done.startswith(f"runs_command {UNIT} ")
+    assert image().change(("a", "b"), Planned((change,))) is None, "one restart does both"
+
+
+@pytest.mark.parametrize(
+    "planned",
+    [
+        made(f"service:{UNIT}", "start"),
+        made(f"service:{UNIT}", "await"),
+        made(f"handler:restart {UNIT}", "run"),
+    ],
+)
+def test_what_starts_anyway_is_not_restarted(planned: Planned) -> None:
+    assert command().change(told("other"), planned) is None
+    assert image().change(("a", "b"), planned) is None
+
+
+def dockerd(container: object, ours: object) -> object:
+    """The state by two answers of dockerd."""
+    rows = ((container, 200 if container else 404), (ours, 200 if ours else 404))
+    text = "".join(f"{json.dumps(document or {'message': 'no'})} {status}\n" for document, status in rows)
+    return OfDockerd.states([image()], Output(0, text.encode()))[image().id]
+
+
+RUNS = {"State": {"Running": True}, "Image": "sha256:a"}
+
+
+def test_a_container_of_another_image_is_restarted() -> None:
+    assert (
+        OfDockerd.probe([image()]).script == f"ask_dockerd /containers/triton-main/json /images/{IMAGE}/json"
+    )
+    state = dockerd(RUNS, {"Id": "sha256:b"})
+    change = image().change(state, Planned())  # type: ignore[arg-type]
+    assert change is not None
+    assert change.reason == f"it runs another image than {IMAGE}"
+    assert image().change(("sha256:a", "sha256:a"), Planned()) is None
+
+
+def test_a_pull_may_bring_another_image() -> None:
+    state = dockerd(RUNS, None)
+    pull = made(f"image:{IMAGE}", "pull")
+    change = image().change(state, pull)  # type: ignore[arg-type]
+    assert change is not None
+    assert change.reason == "if the pull brings another image"
+
+
+@pytest.mark.parametrize("container", [None, {"State": {"Running": False}, "Image": "sha256:a"}])
+def test_a_container_that_does_not_run_has_no_image(container: object) -> None:
+    assert dockerd(container, {"Id": "sha256:b"}) is UNKNOWN
+    assert image().change(UNKNOWN, Planned()) is None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_commands_are_read_without_those_of_drop_ins(shell: str, tmp_path: Path) -> None:
+    groups, etc = tmp_path / "cgroup", tmp_path / "etc"
+    etc.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        for name in ("a", "b", "c"):
+            group = groups / f"system.slice/system-triton.slice/triton@{name}.service"
+            group.mkdir(parents=True)
+            (group / "cgroup.procs").write_text(f"{process.pid}\n" if name != "c" else "")
+        for name, line in (("a", "LimitCORE=0"), ("b", "ExecStart=/bin/other")):
+            (etc / f"triton@{name}.service.d").mkdir()
+            (etc / f"triton@{name}.service.d/x.conf").write_text(f"[Service]\nExecStart=\n{line}\n")
+        script = assembled(RUNNING) + "commands_of triton@a.service triton@b.service triton@c.service"
+        script = script.replace("/sys/fs/cgroup", str(groups)).replace("/etc/systemd/system", str(etc))
+        ran = subprocess.run([shell, "-c", script], capture_output=True, check=True)
+        process.kill()
+    expected = f"triton@a.service {process.pid}\n\n==> /proc/{process.pid}/cmdline <==\nsleep\0".encode()
+    assert ran.stdout == expected + b"60\0"
+    assert ran.stderr == b""
