@@ -248,8 +248,7 @@ def write_below(folder: Path, file: RenderedFile) -> None:
     path = folder / file.path.lstrip("/")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(file.content)
+        _replace(path, file.content)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
 
