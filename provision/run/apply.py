@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from provision.causes.known_messages import hint_for
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan.backups import KEPT, Backups
@@ -203,13 +204,16 @@ def _without_result(host: str, run: str, output: Output) -> HostError:
             hint="run again: the run continues where this one was cut",
         )
     if output.exit_code == NOT_STARTED:
+        full = "No space left" in said
         return HostError(
             host,
-            f"run {run} was not started, nothing was changed: {said}",
-            hint=f"is there space, and may root write, in {SPOOL} on the host?",
+            f"run {run} was not started, nothing was changed: {f'no space in {SPOOL}' if full else said}",
+            hint="see df -h /run on the host; the journal in it is cut by journalctl --vacuum-size=16M"
+            if full
+            else f"may root write in {SPOOL} on the host?",
         )
     return HostError(
         host,
         f"run {run} ended without a result (exit {output.exit_code}): {said}",
-        hint=f"on the host: journalctl -u provision-{run}",
+        hint=hint_for(said) or f"on the host: journalctl -u provision-{run}",
     )

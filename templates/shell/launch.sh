@@ -17,6 +17,9 @@ kept_runs=10
 # Bytes in which all events of a run find room.
 events_size=262144
 
+# Bytes that logs of steps find free when a run is started.
+logs_size=1048576
+
 # Seconds after which a run is ended, as by an interrupt.
 longest_run=14400
 
@@ -51,9 +54,10 @@ launch() {
   follow "$1" 1
 }
 
-# put_script RUN: all of standard input as the script, and room for its events; or nothing is to be started.
+# put_script RUN: all of standard input as the script, and room for its events and logs; or nothing is to be started.
 put_script() {
-  mkdir "$1" && cat >"$1/script" && : >"$1/events" && fallocate --keep-size --length "$events_size" "$1/events"
+  mkdir "$1" && cat >"$1/script" && : >"$1/events" && fallocate --keep-size --length "$events_size" "$1/events" &&
+    fallocate --length "$logs_size" "$1/room" && rm "$1/room"
 }
 
 # start_script RUN: which takes the lock over.

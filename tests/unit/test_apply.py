@@ -87,16 +87,26 @@ def test_a_host_that_breaks_off_for_ever_is_watched_no_longer_than_a_run_may_tak
     assert LONGEST < host.clock.now < LONGEST + 2 * PATIENCE
 
 
+@pytest.mark.parametrize(
+    ("said", "why", "hint"),
+    [
+        (b"cat: write error: No space left on device\n", "no space in /run/provision", "df -h /run"),
+        (
+            b"mkdir: Read-only file system\n",
+            "mkdir: Read-only file system",
+            "may root write in /run/provision",
+        ),
+    ],
+)
 def test_a_run_that_was_not_started_says_why_and_that_nothing_was_changed(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, said: bytes, why: str, hint: str
 ) -> None:
     host = FakeHost()
-    said = b"mkdir: cannot create directory: No space left on device\n"
     monkeypatch.setattr(host, "run", lambda *_, **__: Output(NOT_STARTED, b"", said))
     with pytest.raises(HostError) as caught:
         applied(host)
-    assert caught.value.message == f"run r was not started, nothing was changed: {said.decode().strip()}"
-    assert "space" in str(caught.value.hint)
+    assert caught.value.message == f"run r was not started, nothing was changed: {why}"
+    assert hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("cut", range(9))
