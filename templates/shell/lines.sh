@@ -4,7 +4,8 @@
 # lines_of FILE...: the lines of small text files; nothing for what cannot be read, or is no file.
 lines_of() {
   for file in "$@"; do
-    [ -f "$file" ] && [ -r "$file" ] || continue
+    [ -f "$file" ] || continue
+    [ -r "$file" ] || continue
     while IFS= read -r line || [ -n "$line" ]; do printf '%s\n' "$line"; done <"$file"
   done
 }
