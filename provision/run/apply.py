@@ -13,6 +13,7 @@ from provision.plan.plan import Plan
 from provision.plan.script import (
     GONE,
     LONGEST,
+    NOT_FOLLOWED,
     NOT_STARTED,
     SPOOL,
     Event,
@@ -166,6 +167,8 @@ def _watch(
         told, since = spool.told, clock()
         try:
             output = connection.run(script, timeout=until - since, on_line=spool.line, what=f"run {run}")
+            if output.exit_code == NOT_FOLLOWED and not spool.ended:
+                raise UnreachableError(connection.login.host, f"what followed run {run} was killed")
         except UnreachableError as error:
             if spool.told > told or clock() - since > GOOD:
                 waits = iter(RECONNECTS)

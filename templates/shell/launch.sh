@@ -11,6 +11,9 @@ run_is_gone=66
 # Exit code where the run was not started.
 run_not_started=67
 
+# Exit code where what followed a run was killed, and the run may go on.
+run_not_followed=68
+
 # Spools of earlier runs that stay for reading.
 kept_runs=10
 
@@ -81,7 +84,9 @@ follow() {
   waiter=$( ( (exec >/dev/null 2>&1; await_end "$1") & echo $! ) )
   last_words "$waiter" &
   tail -c "+$2" -s 0.1 --pid="$waiter" -f events
+  told=$?
   kill $! 2>/dev/null
+  if [ "$told" -ne 0 ] || { lock_is_of "$1" && ! flock -n -s "$run_lock" true; }; then exit "$run_not_followed"; fi
   if grep -q '^end ' events; then return; fi
   [ ! -e stop ] || printf 'end stopped %s\n' "$(base64 -w0 <stop)"
   echo "its script was killed" >&2

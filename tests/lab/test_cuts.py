@@ -42,7 +42,8 @@ OUR_UNIT = "$(systemctl list-units --plain --no-legend 'provision-2*.service' | 
 PROCESSES = f'unit={OUR_UNIT}; [ -n "$unit" ] && cat /sys/fs/cgroup/system.slice/$unit/cgroup.procs'
 """The run's shell first, then what it has started, the newest last."""
 
-SESSIONS = "pgrep -f '^sshd: .*(notty|\\[priv\\])'"
+SESSIONS = "cat /sys/fs/cgroup/user.slice/user-*.slice/session-*.scope/cgroup.procs"
+"""sshd's own for the connection, and what follows the run."""
 
 LEFT = "find /etc /usr/local /var/lib/provision /root -xdev -name '.provision.*'"
 """What is left of files that were being written."""

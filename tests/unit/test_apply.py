@@ -9,7 +9,7 @@ import pytest
 
 from provision.errors import HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.script import LONGEST, NOT_STARTED, Event
+from provision.plan.script import LONGEST, NOT_FOLLOWED, NOT_STARTED, Event
 from provision.probe import Output
 from provision.resource import Change
 from provision.run.apply import GOOD, PATIENCE, RECONNECTS, BusyError, LostRunError, apply, attach
@@ -107,6 +107,21 @@ def test_a_run_that_was_not_started_says_why_and_that_nothing_was_changed(
         applied(host)
     assert caught.value.message == f"run r was not started, nothing was changed: {why}"
     assert hint in str(caught.value.hint)
+
+
+def test_a_run_is_followed_again_where_what_followed_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = FakeHost()
+    host.incidents.cuts = [2]
+    real = host.run
+
+    def killed(*arguments: Any, **options: Any) -> Output:
+        try:
+            return real(*arguments, **options)
+        except UnreachableError:
+            return Output(NOT_FOLLOWED)
+
+    monkeypatch.setattr(host, "run", killed)
+    assert applied(host) == (EVENTS, EVENTS)
 
 
 @pytest.mark.parametrize("cut", range(9))

@@ -19,7 +19,17 @@ from hypothesis import strategies as st
 
 from provision.plan.backups import Backups
 from provision.plan.plan import Plan
-from provision.plan.script import ACTIVE, GONE, NOT_STARTED, Event, follow, launch, parse_event, script_of
+from provision.plan.script import (
+    ACTIVE,
+    GONE,
+    NOT_FOLLOWED,
+    NOT_STARTED,
+    Event,
+    follow,
+    launch,
+    parse_event,
+    script_of,
+)
 from provision.probe import Output, quote, words
 from provision.resource import Change, Handler
 from provision.resources.file import Directory, File
@@ -337,6 +347,19 @@ cat /run/followed
 wait"""
     assert box.sh(script).out == "start 0 c3RlcA==\n"
     assert kinds(box.events()) == ["ok 0", "end ok"]
+
+
+def test_what_follows_a_run_may_be_killed_and_the_run_is_followed_again(box: Sandbox) -> None:
+    script = f"""({launch(SLOW, RUN)}) >/run/followed 2>&1 &
+until grep -q start /run/followed; do sleep 0.05; done
+pkill -KILL -P $! -x tail
+wait $!
+echo $?
+: >/run/go
+({follow(RUN, 0)})"""
+    code, *events = box.sh(script).out.splitlines()
+    assert int(code) == NOT_FOLLOWED
+    assert kinds([parse_event(line) for line in events if not line.startswith("out ")]) == ["ok 0", "end ok"]
 
 
 def test_a_run_that_was_killed_holds_nothing_though_another_process_has_its_pid(box: Sandbox) -> None:
