@@ -126,7 +126,7 @@ def cut_somewhere(machine: LabHost, cut: str, chance: random.Random) -> str:
     answer = Answer(process.returncode, out, err)
     assert "Traceback" not in out + err, str(answer)
     assert answer.code in (0, 1, -signal.SIGKILL), str(answer)
-    said = next((line for line in out.splitlines() if line.startswith(f"{machine.name}: ")), "")
+    *_, said = ["", *(line for line in out.splitlines() if line.startswith(f"{machine.name}: "))]
     nothing = "" if done else " (nothing to cut)"
     return f"step {step} of {steps} + {moment:.1f} s{nothing}: exit {answer.code}; {said[:150]}"
 
