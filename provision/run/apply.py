@@ -166,9 +166,7 @@ def _watch(
     while True:
         told, since = spool.told, clock()
         try:
-            output = connection.run(script, timeout=until - since, on_line=spool.line, what=f"run {run}")
-            if output.exit_code == NOT_FOLLOWED and not spool.ended:
-                raise UnreachableError(connection.login.host, f"what followed run {run} was killed")
+            output = _follow(connection, script, run, spool, until - since)
         except UnreachableError as error:
             if spool.told > told or clock() - since > GOOD:
                 waits = iter(RECONNECTS)
@@ -195,6 +193,14 @@ def _watch(
             raise _without_result(connection.login.host, run, output)
         if connection.execs > begun:  # otherwise the host has not seen the script
             script = follow(run, spool.offset)
+
+
+def _follow(connection: Connection, script: str, run: str, spool: _Spool, timeout: float) -> Output:
+    """Watch over one connection; to lose what follows on the host is to lose the connection."""
+    output = connection.run(script, timeout=timeout, on_line=spool.line, what=f"run {run}")
+    if output.exit_code == NOT_FOLLOWED and not spool.ended:
+        raise UnreachableError(connection.login.host, f"what followed run {run} was killed")
+    return output
 
 
 def _without_result(host: str, run: str, output: Output) -> HostError:
