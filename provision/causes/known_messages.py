@@ -174,8 +174,8 @@ KNOWN_MESSAGES = (
         "the host cannot reach the server: check the mirror's address, the route and the proxy",
     ),
     Message(
-        r"No space left on device|don't have enough free space|more space needed on the",
-        "the disk is full: see df -h on the host",
+        r"[Nn]o space left on device|don't have enough free space|more space needed on the",
+        "the disk is full: see df -h and df -i on the host, which show /run and /tmp too",
     ),
     Message(
         r"needs to be reinstalled, but I can't find an archive",

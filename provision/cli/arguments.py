@@ -17,6 +17,7 @@ from socket import gethostname
 from provision.cli import terminal
 from provision.cli.options import Options
 from provision.cli.progress import Progress
+from provision.cli.saved_plans import beside
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
@@ -248,8 +249,7 @@ def write_below(folder: Path, file: RenderedFile) -> None:
     path = folder / file.path.lstrip("/")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(file.content)
+        beside(path, file.content).rename(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
 

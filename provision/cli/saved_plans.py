@@ -34,7 +34,7 @@ def save(path: str, plans: Mapping[str, Plan], settings: Mapping[str, Mapping[Ro
     try:
         if file.exists() and not file.is_file():
             raise UsageError(f"{path}: not a regular file", hint="name another file: --out FILE")
-        _beside(file, text.encode()).rename(file)
+        beside(file, text.encode()).rename(file)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
     terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
@@ -70,7 +70,7 @@ def key(*, make: bool = False) -> bytes:
     try:
         if make and not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made = _beside(file, f"{secrets.token_hex(SHORTEST)}\n".encode())
+            made = beside(file, f"{secrets.token_hex(SHORTEST)}\n".encode())
             with contextlib.suppress(FileExistsError):  # somebody else was quicker
                 os.link(made, file)
             made.unlink()
@@ -94,7 +94,7 @@ def _key_file() -> Path:
     return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))
 
 
-def _beside(file: Path, content: bytes) -> Path:
+def beside(file: Path, content: bytes) -> Path:
     """A file beside another one that only its owner can read; nothing is left if it cannot be written."""
     descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

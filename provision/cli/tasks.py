@@ -77,6 +77,10 @@ def verify(
         terminal.write_json(found.document())
     else:
         terminal.write_data(found.text())
+    if found.unwritten:
+        raise found.unwritten
+    if found.interrupted:
+        raise KeyboardInterrupt
     raise SystemExit(found.exit_code)
 
 

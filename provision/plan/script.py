@@ -24,6 +24,9 @@ GONE = int(constant(LAUNCH, "run_is_gone"))
 NOT_STARTED = int(constant(LAUNCH, "run_not_started"))
 """Exit code of the script of :func:`launch` where nothing was started."""
 
+NOT_FOLLOWED = int(constant(LAUNCH, "run_not_followed"))
+"""Exit code of both scripts where what followed the run was killed, and the run may go on."""
+
 LONGEST = int(constant(LAUNCH, "longest_run"))
 """Seconds after which the host ends a run."""
 

@@ -216,8 +216,6 @@ class RegularFile(PathResource):
         """
         if isinstance(state, Missing):
             return self.write(state, "create", "it does not exist")
-        if state.type == DANGLING:
-            return self.write(ABSENT, "create", "the link there points to nothing")
         if state.type != "file":
             raise _in_the_way(self.path, state)
         wrong = [fault] if (fault := self.fault(state.content)) else []
@@ -232,7 +230,8 @@ class RegularFile(PathResource):
 class File(RegularFile):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
-    A symbolic link is followed: what it points to is replaced and the link stays.
+    A symbolic link is followed: what it points to is replaced and the link stays. One that points to nothing
+    is refused: where it points may be a file system that is not mounted.
     ``sensitive`` content is never shown, and never readable by others while it is written.
     """
 
@@ -250,7 +249,7 @@ class File(RegularFile):
 
         It is root's, and nobody else may write it: what root's programs do is in it.
         """
-        if isinstance(state, Missing) or state.type == DANGLING or "UNKNOWN" in (state.owner, state.group):
+        if isinstance(state, Missing) or "UNKNOWN" in (state.owner, state.group):
             return cls(path, content, mode=mode)
         mode = f"{int(state.mode, 8) & ~0o022:04o}"
         return cls(path, content, mode=mode, group=state.group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from provision.causes.known_messages import hint_for
 from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan.backups import KEPT, Backups
@@ -12,6 +13,7 @@ from provision.plan.plan import Plan
 from provision.plan.script import (
     GONE,
     LONGEST,
+    NOT_FOLLOWED,
     NOT_STARTED,
     SPOOL,
     Event,
@@ -164,7 +166,7 @@ def _watch(
     while True:
         told, since = spool.told, clock()
         try:
-            output = connection.run(script, timeout=until - since, on_line=spool.line, what=f"run {run}")
+            output = _follow(connection, script, run, spool, until - since)
         except UnreachableError as error:
             if spool.told > told or clock() - since > GOOD:
                 waits = iter(RECONNECTS)
@@ -193,6 +195,14 @@ def _watch(
             script = follow(run, spool.offset)
 
 
+def _follow(connection: Connection, script: str, run: str, spool: _Spool, timeout: float) -> Output:
+    """Watch over one connection; to lose what follows on the host is to lose the connection."""
+    output = connection.run(script, timeout=timeout, on_line=spool.line, what=f"run {run}")
+    if output.exit_code == NOT_FOLLOWED and not spool.ended:
+        raise UnreachableError(connection.login.host, f"what followed run {run} was killed")
+    return output
+
+
 def _without_result(host: str, run: str, output: Output) -> HostError:
     """Why a run that was watched did not tell its end."""
     said = output.err.strip()[-300:]
@@ -203,13 +213,16 @@ def _without_result(host: str, run: str, output: Output) -> HostError:
             hint="run again: the run continues where this one was cut",
         )
     if output.exit_code == NOT_STARTED:
+        full = "No space left" in said
         return HostError(
             host,
-            f"run {run} was not started, nothing was changed: {said}",
-            hint=f"is there space, and may root write, in {SPOOL} on the host?",
+            f"run {run} was not started, nothing was changed: {f'no space in {SPOOL}' if full else said}",
+            hint="see df -h /run on the host; the journal in it is cut by journalctl --vacuum-size=16M"
+            if full
+            else f"may root write in {SPOOL} on the host?",
         )
     return HostError(
         host,
         f"run {run} ended without a result (exit {output.exit_code}): {said}",
-        hint=f"on the host: journalctl -u provision-{run}",
+        hint=hint_for(said) or f"on the host: journalctl -u provision-{run}",
     )

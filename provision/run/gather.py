@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from provision.causes.known_messages import hint_for
 from provision.connection import Connection, DeadlineError, UnfinishedError
 from provision.errors import ProbeError
 from provision.probe import Output, Probe, quote
@@ -148,7 +149,7 @@ class _Gathering:
     def unreadable(self, output: Output, why: str) -> ProbeError:
         said = output.err.strip().rpartition("\n")[2]
         message = f"the answer to {len(self.probes)} probes cannot be read (exit code {output.exit_code})"
-        return ProbeError(self.connection.login.host, f"{message}: {why}: {said}")
+        return ProbeError(self.connection.login.host, f"{message}: {why}: {said}", hint=hint_for(said))
 
     def unfinished(self, error: UnfinishedError) -> ProbeError:
         """The probe that was running; after the last one, that one; the error itself if there was none."""
@@ -157,6 +158,6 @@ class _Gathering:
             return ProbeError(host, error.message, hint=error.hint)
         name = self.probes[min(ended, len(self.probes) - 1)].name
         if isinstance(error, DeadlineError):
-            hint = "run it by hand on the host; a GPU driver that hangs shows up like this (see dmesg)"
+            hint = "look on the host what it waits for: a GPU driver or a file system that hangs (dmesg)"
             return ProbeError(host, f"probe {name} did not end within {self.timeout:g} s", hint=hint)
         return ProbeError(host, f"{error.message}, in probe {name}", hint=error.hint)

@@ -126,8 +126,17 @@ def survey(
 
 
 def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[str, ...]) -> Plan:
-    """Ask for the state of all that is declared, and plan: one exec, and one more for previews."""
-    return _plan(connection, declared, gather(connection, planning.probes(declared)), granted)
+    """Ask for the state of all that is declared, and plan: one exec, and one more for previews.
+
+    Where the connection is lost it is asked once more, over another one.
+    """
+    probes = planning.probes(declared)
+    try:
+        answers = gather(connection, probes)
+    except UnreachableError:  # a session may end while a run is followed; questions change nothing
+        connection.close()
+        answers = gather(connection, probes)
+    return _plan(connection, declared, answers, granted)
 
 
 def _plan(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from provision.errors import HostError, UnreachableError
+from provision.errors import HostError, UnreachableError, UsageError
 from provision.inventory.folding import folded
 from provision.plan.report import counted
 
@@ -99,7 +99,9 @@ class VerifyResult:
 
     :ivar rounds: how often questions were collected and sent to all hosts.
     :ivar live: the checks that asked their host themselves, with the reason.
-    :ivar stopped: the run ended at a failure, and checks are missing.
+    :ivar stopped: the run ended early, and checks are missing.
+    :ivar interrupted: by Ctrl-C or a signal.
+    :ivar unwritten: why the report could not be written.
     """
 
     hosts: tuple[HostResult, ...]
@@ -107,6 +109,8 @@ class VerifyResult:
     rounds: int = 0
     live: tuple[str, ...] = ()
     stopped: bool = False
+    interrupted: bool = False
+    unwritten: UsageError | None = None
 
     @property
     def exit_code(self) -> int:

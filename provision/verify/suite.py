@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,11 @@ def verify(
             view.refresh()
 
         running = Running(hosts, fetch, done)
-        code = _run(choice, selection, running)
+        interrupted, code, report = False, None, _Report(choice.junit)
+        try:
+            code = _run(choice, selection, running, report)
+        except KeyboardInterrupt:
+            interrupted = True
         if code == pytest.ExitCode.NO_TESTS_COLLECTED:
             raise _nothing(choice)
         return VerifyResult(
@@ -128,6 +132,8 @@ def verify(
             rounds=running.rehearsals.rounds,
             live=running.alone(),
             stopped=code is None or (choice.first and code == pytest.ExitCode.TESTS_FAILED),
+            interrupted=interrupted,
+            unwritten=report.unwritten,
         )
 
 
@@ -184,6 +190,26 @@ class _Interrupts:
         self.exited = self.exited or issubclass(excinfo.type, pytest.exit.Exception)
 
 
+class _Report:
+    """Keeps a report that cannot be written, as on a full disk, from taking what was found with it."""
+
+    def __init__(self, junit: Path | None) -> None:
+        self.junit = junit
+        self.unwritten: UsageError | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            if self.junit is None:
+                raise
+            if self.junit.is_file():
+                self.junit.unlink()  # a part of it says something else than the whole
+            message = f"{error.filename or self.junit}: {error.strerror}"
+            self.unwritten = UsageError(message, hint="name another file: --junit FILE")
+
+
 @contextlib.contextmanager
 def _hosts(
     targets: Iterable[Target], roles: Iterable[Role], connect: Callable[[Login], Connection]
@@ -210,7 +236,7 @@ def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[
     """Run pytest; what keeps the suite from running is a UsageError."""
     words = io.StringIO()
     folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in choice.suites))
-    with contextlib.redirect_stdout(words), _nothing_printed(), _importable(folders), _written(choice.junit):
+    with contextlib.redirect_stdout(words), _nothing_printed(), _importable(folders):
         code = run_pytest(
             folders[0],
             [*choice.arguments(), *more],
@@ -232,17 +258,6 @@ def _run(choice: Choice, selection: Selection, *plugins: object, more: Sequence[
         last = words.getvalue().strip().rpartition("\n")[2] or "what pytest printed above says why"
         raise UsageError(f"the suite could not run: {last}")
     return code
-
-
-@contextlib.contextmanager
-def _written(junit: Path | None) -> Iterator[None]:
-    """A report that cannot be written, as on a full disk, is told in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if junit is None:
-            raise
-        raise UsageError(f"{error.filename or junit}: {error.strerror}", hint="--junit FILE") from error
 
 
 @contextlib.contextmanager

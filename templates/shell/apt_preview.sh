@@ -19,6 +19,6 @@ with_planned_files() {
   planned_etc=$(mktemp -d) && trap 'rm -rf "$planned_etc"' EXIT && cp -a /etc/apt/. "$planned_etc" || exit
   write_file() {
     file=$planned_etc/${1#/etc/apt/}
-    mkdir -p "${file%/*}" && base64 -d >"$file"
+    mkdir -p "${file%/*}" && base64 -d >"$file" || exit
   }
 }

@@ -38,6 +38,8 @@ write_file() {
   folder=${file%/*}
   (umask 022 && mkdir -p -- "${folder:-/}") || return
   backup "$file" || return
+  # One run writes at a time: what is there under such a name is of one that was cut.
+  rm -f -- "${folder:-}"/.provision.??????
   new=$(mktemp -- "${folder:-}/.provision.XXXXXX") || return
   if base64 -d >"$new" && chown "$3" "$new" && chmod "$2" "$new" && sync "$new" && mv -f -T -- "$new" "$file"; then
     sync "${folder:-/}"

@@ -11,11 +11,17 @@ run_is_gone=66
 # Exit code where the run was not started.
 run_not_started=67
 
+# Exit code where what followed a run was killed, and the run may go on.
+run_not_followed=68
+
 # Spools of earlier runs that stay for reading.
 kept_runs=10
 
 # Bytes in which all events of a run find room.
 events_size=262144
+
+# Bytes that logs of steps find free when a run is started.
+logs_size=1048576
 
 # Seconds after which a run is ended, as by an interrupt.
 longest_run=14400
@@ -51,9 +57,10 @@ launch() {
   follow "$1" 1
 }
 
-# put_script RUN: all of standard input as the script, and room for its events; or nothing is to be started.
+# put_script RUN: all of standard input as the script, and room for its events and logs; or nothing is to be started.
 put_script() {
-  mkdir "$1" && cat >"$1/script" && : >"$1/events" && fallocate --keep-size --length "$events_size" "$1/events"
+  mkdir "$1" && cat >"$1/script" && : >"$1/events" && fallocate --keep-size --length "$events_size" "$1/events" &&
+    fallocate --length "$logs_size" "$1/room" && rm "$1/room"
 }
 
 # start_script RUN: which takes the lock over.
@@ -77,7 +84,9 @@ follow() {
   waiter=$( ( (exec >/dev/null 2>&1; await_end "$1") & echo $! ) )
   last_words "$waiter" &
   tail -c "+$2" -s 0.1 --pid="$waiter" -f events
+  told=$?
   kill $! 2>/dev/null
+  if [ "$told" -ne 0 ] || { lock_is_of "$1" && ! flock -n -s "$run_lock" true; }; then exit "$run_not_followed"; fi
   if grep -q '^end ' events; then return; fi
   [ ! -e stop ] || printf 'end stopped %s\n' "$(base64 -w0 <stop)"
   echo "its script was killed" >&2

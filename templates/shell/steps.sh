@@ -11,7 +11,13 @@ cd / || exit 1
 # Folder with a note for each handler that is owed.
 owed=/var/lib/provision/owed
 
-now() { date +%s%3N; }
+now() { date +%s%3N || echo 0; }
+# since MILLISECONDS: how long ago that was; 0 where the clock does not tell, as it was set meanwhile.
+since() {
+  passed=$(($(now) - $1))
+  if [ "$passed" -lt 0 ] || [ "$passed" -ge 100000000 ]; then passed=0; fi
+  echo "$passed"
+}
 event() { printf '%s\n' "$*" >>"$run/events"; }
 encode() { base64 -w0; }
 fail() { echo "$*" >&2; return 1; }
@@ -20,6 +26,16 @@ fail() { echo "$*" >&2; return 1; }
 say() {
   echo "$1"
   event say "$(printf '%s' "$1" | encode)"
+}
+
+# owe NOTE...: from now on these are owed; a step whose debts cannot be noted changes nothing.
+owe() {
+  for note in "$@"; do
+    [ ! -e "$owed/$note" ] || continue
+    # In a shell of its own, which the failure of a special builtin's redirection ends.
+    (: >"$owed/$note") || return
+    debts="$debts $note"
+  done
 }
 
 # nothing_done: a step that fails before it changes anything owes nothing for it.
@@ -39,13 +55,15 @@ step() {
     finish failed
   fi
   debts=
-  for note in $3; do
-    [ -e "$owed/$note" ] || debts="$debts $note"
-    : >"$owed/$note"
-  done
+  # shellcheck disable=SC2086  # names of notes, which hold no blanks
+  if ! owe $3 2>"$run/$1.log"; then
+    nothing_done
+    event fail "$1" 1 0 "$(encode <"$run/$1.log")"
+    finish failed
+  fi
   ("do_$1") </dev/null >"$run/$1.log" 2>&1 9>&-
   code=$?
-  took=$(($(now) - began))
+  took=$(since "$began")
   if [ "$code" -ne 0 ]; then
     event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
@@ -68,12 +86,12 @@ reboot_step() {
     event skip "$1"
     return
   fi
-  for note in $3; do : >"$owed/$note"; done
-  if ! ("do_$1") </dev/null >"$run/$1.log" 2>&1 9>&-; then
-    event fail "$1" 1 $(($(now) - began)) "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
+  # shellcheck disable=SC2086  # names of notes, which hold no blanks
+  if ! { owe $3 && ("do_$1") </dev/null 9>&-; } >"$run/$1.log" 2>&1; then
+    event fail "$1" 1 "$(since "$began")" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi
-  event ok "$1" $(($(now) - began))
+  event ok "$1" "$(since "$began")"
   finish rebooting
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from provision.errors import HostError, UnreachableError
 from provision.plan.plan import Plan
-from provision.plan.script import LONGEST, NOT_STARTED, Event
+from provision.plan.script import LONGEST, NOT_FOLLOWED, NOT_STARTED, Event
 from provision.probe import Output
 from provision.resource import Change
 from provision.run.apply import GOOD, PATIENCE, RECONNECTS, BusyError, LostRunError, apply, attach
@@ -87,16 +87,41 @@ def test_a_host_that_breaks_off_for_ever_is_watched_no_longer_than_a_run_may_tak
     assert LONGEST < host.clock.now < LONGEST + 2 * PATIENCE
 
 
+@pytest.mark.parametrize(
+    ("said", "why", "hint"),
+    [
+        (b"cat: write error: No space left on device\n", "no space in /run/provision", "df -h /run"),
+        (
+            b"mkdir: Read-only file system\n",
+            "mkdir: Read-only file system",
+            "may root write in /run/provision",
+        ),
+    ],
+)
 def test_a_run_that_was_not_started_says_why_and_that_nothing_was_changed(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, said: bytes, why: str, hint: str
 ) -> None:
     host = FakeHost()
-    said = b"mkdir: cannot create directory: No space left on device\n"
     monkeypatch.setattr(host, "run", lambda *_, **__: Output(NOT_STARTED, b"", said))
     with pytest.raises(HostError) as caught:
         applied(host)
-    assert caught.value.message == f"run r was not started, nothing was changed: {said.decode().strip()}"
-    assert "space" in str(caught.value.hint)
+    assert caught.value.message == f"run r was not started, nothing was changed: {why}"
+    assert hint in str(caught.value.hint)
+
+
+def test_a_run_is_followed_again_where_what_followed_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = FakeHost()
+    host.incidents.cuts = [2]
+    real = host.run
+
+    def killed(*arguments: Any, **options: Any) -> Output:
+        try:
+            return real(*arguments, **options)
+        except UnreachableError:
+            return Output(NOT_FOLLOWED)
+
+    monkeypatch.setattr(host, "run", killed)
+    assert applied(host) == (EVENTS, EVENTS)
 
 
 @pytest.mark.parametrize("cut", range(9))
@@ -152,7 +177,7 @@ def test_a_run_without_a_result_says_what_the_host_said() -> None:
         HostError, match=r"run r ended without a result \(exit 1\): mkdir: No space"
     ) as caught:
         applied(host)
-    assert caught.value.hint == "on the host: journalctl -u provision-r"
+    assert "the disk is full" in str(caught.value.hint)
     assert not isinstance(caught.value, UnreachableError)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from provision.errors import ChangeError, RefusedError
+from provision.errors import ChangeError, RefusedError, UnreachableError
 from provision.plan.declared import declare
 from provision.plan.result import Result
 from provision.plan.script import Event
+from provision.probe import Output
 from provision.resource import AnyResource, Handler
 from provision.role import Role, Settings
 from provision.roles import all_roles
@@ -277,6 +278,22 @@ def test_a_reboot_by_somebody_else_is_a_failure_of_the_run() -> None:
     result = converged(host, A, B)
     assert result.status == "failed"
     assert told(result) == "the host does not know run r any more: it was rebooted"
+
+
+def test_a_session_that_ended_while_a_run_was_followed_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = FakeHost(wants("a"))
+    real, lost = host.run, [UnreachableError("h", "the session ended")]
+
+    def run(*arguments: Any, **options: Any) -> Output:
+        if host.runs and lost:
+            raise lost.pop()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(host, "run", run)
+    result = converged(host, A)
+    assert (result.status, made(result), lost) == ("changed", ["a"], [])
 
 
 # --- somebody else's run --------------------------------------------------------------------------

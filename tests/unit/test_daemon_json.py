@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provision.errors import Refusal
-from provision.resource import ABSENT, Change, Missing, Planned
+from provision.resource import ABSENT, Change, Planned
 from provision.resources.file import FileState, checksum
 from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
@@ -334,9 +334,13 @@ def test_a_memory_that_is_not_ours_is_refused(memory: bytes) -> None:
     assert "count as your own" in caught.value.hint
 
 
-@pytest.mark.parametrize("state", [ABSENT, file(None, "dangling link")])
-def test_a_host_without_the_file(state: FileState | Missing) -> None:
-    change = Host(DaemonJsonState(state)).plan(NVIDIA)
+def test_a_link_that_points_to_nothing_is_refused() -> None:
+    with pytest.raises(Refusal, match=f"there is a dangling link at {DAEMON_JSON}"):
+        Host(DaemonJsonState(file(None, "dangling link"))).plan(NVIDIA)
+
+
+def test_a_host_without_the_file() -> None:
+    change = Host(DaemonJsonState()).plan(NVIDIA)
     assert change is not None
     assert (change.action, change.resource) == ("create", f"file:{DAEMON_JSON}")
     assert change.summary == f"set default-runtime, runtimes in {DAEMON_JSON}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from provision.facts import PROBES, VIRTUALIZATION, Gpu, parse
+from provision.facts import FACTS, PROBES, VIRTUALIZATION, Gpu, parse
 from provision.gpu.pci import RANGES, Architecture, architecture_of
 from provision.probe import Output
+from provision.shell import assembled
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
@@ -183,3 +185,11 @@ def test_generations(device: int, name: str | None) -> None:
 def test_the_blocks_of_device_ids_do_not_overlap() -> None:
     assert all(first <= last for first, last, _ in RANGES)
     assert all(one[1] < other[0] for one, other in itertools.pairwise(RANGES))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_no_file_is_not_waited_for(shell: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "os-release")
+    script = f"{assembled(FACTS)}lines_of '{tmp_path}/os-release'; echo on"
+    out = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert out == "on\n"

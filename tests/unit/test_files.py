@@ -191,12 +191,6 @@ FILE = File("/etc/a b", b"new\n")
         (state(b"new\n", owner="www"), "update", "owner is www:root, wanted root:root", None),
         (state(b"", "0600"), "update", "its content differs; mode is 0600, wanted 0644", None),
         (state(None), "update", "its content differs", "[ -f '/etc/a b' ]"),
-        (
-            state(None, type_="dangling link"),
-            "create",
-            "the link there points to nothing",
-            "[ ! -e '/etc/a b' ]",
-        ),
     ],
 )
 def test_a_file_that_is_not_right(

@@ -323,6 +323,12 @@ def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: s
     assert (change.simulation, change.script) == (text, upgrade().script)
 
 
+def test_a_simulation_that_has_no_space_for_planned_files_says_so() -> None:
+    said = b"cp: error writing '/tmp/tmp.x/apt.conf': No space left on device\n"
+    change = DRIVER.refine(upgrade(), Output(1, b"", said))
+    assert change.simulation == f"known after apply\n{said.decode()}"
+
+
 def test_names_of_moves() -> None:
     assert moves_of(("a", "b"), ("install", "upgrade")) == (
         "package:a:install",

@@ -129,7 +129,14 @@ def test_the_change_shows_what_it_does_and_keeps_mode_and_owner() -> None:
     assert wanted.change(after, Planned()) is None
 
 
-@pytest.mark.parametrize("state", [ABSENT, file(None, DANGLING), file(b"")])
+def test_a_link_that_points_to_nothing_is_not_written_through() -> None:
+    state = file(None, DANGLING)
+    assert ConfigToml({MODE: "auto", NO_CGROUPS: False}).change(state, Planned()) is None
+    with pytest.raises(Refusal, match="there is a dangling link"):
+        ConfigToml({MODE: "legacy", NO_CGROUPS: False}).change(state, Planned())
+
+
+@pytest.mark.parametrize("state", [ABSENT, file(b"")])
 def test_without_a_file_only_what_is_no_default_is_written(state: Any) -> None:
     assert ConfigToml({MODE: "auto", NO_CGROUPS: False}).change(state, Planned()) is None
     change = ConfigToml({MODE: "legacy", NO_CGROUPS: False}).change(state, Planned())

@@ -268,7 +268,7 @@ def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: 
         host.docker_engine.require_gpus_in_containers()
         assert host.nvidia.gpus
         why, hint = cause(answer, inside=True)
-        raise Missing(gpus_of(server), f"nvidia-smi in {server.container} shows no GPU: {why}", hint)
+        raise Missing(gpus_of(server), f"nvidia-smi in {server.container} fails: {why}", hint)
     require_gpus(host, server, instance, found, server.container)
 
 
@@ -403,7 +403,7 @@ def test_plain_container_sees_all_gpus(host: Host, image: str) -> None:
     there, found = host.nvidia.gpus, uuids(step.out)
     if not found:
         why, hint = cause(step, inside=True)
-        message = f"docker run --rm {image} nvidia-smi -L shows no GPU: {why}"
+        message = f"docker run --rm {image} nvidia-smi -L {'shows no GPU' if step.ok else 'fails'}: {why}"
         raise Missing(f"GPUs in {image}", message, hint)
     if set(found) != {card.uuid for card in there}:
         raise Missing(

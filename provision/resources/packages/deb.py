@@ -195,6 +195,8 @@ class Packages(PackageSet[DebState]):
         if not answer.ok:
             said = [line for line in text.splitlines() if line.startswith("E: ")] or text.splitlines()[-1:]
             why = "" if NOT_YET.search(text) else "".join(f"\napt-get now says: {line}" for line in said)
+            if not text:  # apt-get was not asked, as there was no space for the planned files
+                why = "".join(f"\n{line}" for line in answer.err.splitlines()[-1:])
             return Simulation(text=f"known after apply{why}\n")
         moves = [match for line in text.splitlines() if (match := LINE.match(line))]
         removed = [match for match in moves if match["verb"] == "Remv"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from testinfra.modules.base import InstanceModule
 
-from provision.causes.known_messages import cause
+from provision.causes.known_messages import cause, hint_for
 from provision.facts import DISPLAY_CLASSES
 from provision.finding import Missing, fail
 from provision.gpu.nvidia_smi import GPUS, Card, cards
@@ -237,7 +237,9 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         """
         answer = self.run("apt-cache policy %s", package)
         if errors := re.findall(r"^E: (.*)", answer.stderr, re.MULTILINE):
-            raise Missing("apt sources", f"apt cannot read its sources: {errors[0]}", AGAIN)
+            raise Missing(
+                "apt sources", f"apt cannot read its sources: {errors[0]}", hint_for(errors[0]) or AGAIN
+            )
         found = re.search(r"^  Candidate: (\S+)", answer.stdout, re.MULTILINE)
         return found[1] if found and found[1] != "(none)" else ""
 

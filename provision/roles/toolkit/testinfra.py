@@ -7,7 +7,7 @@ from typing import Any
 
 from testinfra.modules.base import InstanceModule
 
-from provision.causes.known_messages import cause
+from provision.causes.known_messages import cause, hint_for
 from provision.errors import Refusal
 from provision.facts import Family
 from provision.finding import Missing
@@ -109,7 +109,9 @@ class ContainerToolkit(InstanceModule):  # type: ignore[misc]  # testinfra has n
         if family == "debian":
             answer = self._ask("apt-get indextargets >/dev/null")
             if errors := re.findall(r"^E: (.*)", answer.err, re.MULTILINE):
-                raise Missing("apt sources", f"apt cannot read its sources: {errors[0]}", AGAIN)
+                raise Missing(
+                    "apt sources", f"apt cannot read its sources: {errors[0]}", hint_for(errors[0]) or AGAIN
+                )
         texts = [f"/{part}" for part in OLD_REPOSITORIES]
         found = self._ask(words("other_sources", family, "", *texts), SOURCES)
         return [SourceFile(path, text) for path, text in sorted(parse_contents(found.stdout).items())]

@@ -207,6 +207,27 @@ def test_a_test_that_ends_the_run_says_so(attempt: Try) -> None:
     assert tried.result.exit_code != 0
 
 
+def test_what_was_found_before_an_interrupt_is_kept(attempt: Try, tmp_path: Path) -> None:
+    file = tmp_path / "verify.xml"
+    tried = attempt(
+        "def test_a(host):\n    assert host.run('true').rc == 0\n"
+        "def test_b(host):\n    assert host.run('false').rc == 0\n"
+        "@pytest.mark.live\ndef test_c():\n    raise KeyboardInterrupt\n",
+        junit=file,
+    )
+    assert tried.verdicts() == {"a": "pass", "b": "fail"}
+    assert tried.result.interrupted
+    assert "checks are missing" in tried.result.text()
+    cases = [case.get("name") for case in ElementTree.parse(file).getroot().iter("testcase")]
+    assert cases[:2] == ["test_a[h1]", "test_b[h1]"]
+
+
+def test_a_report_without_space_takes_nothing_of_what_was_found_with_it(attempt: Try) -> None:
+    tried = attempt(MARKED, junit=Path("/dev/full"))
+    assert len(tried.checks) == 4
+    assert str(tried.result.unwritten) == "/dev/full: No space left on device"
+
+
 def test_a_file_alone_and_what_lies_beside_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "words_beside_it.py").write_text("WORD = 'said'\n")
     file = tmp_path / "test_alone.py"
