@@ -13,9 +13,12 @@ from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import Change, Handler, Planned, Resource, unified
 from provision.resources.file import gone, parse_contents
 from provision.role import Role
+from provision.shell import constant
 
 SOURCES = ("file:/etc/apt/", "file:/etc/yum.repos.d/", "file:/etc/pki/rpm-gpg/")
 """Where the files are with which every package operation can stop."""
+
+BACKUPS = constant("shell/files.sh", "backups")
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class NothingOf(Leftovers):
             return () if self.known else (strange,)
         found = [
             f"{_name(item)} was there before role {self.role}, and stays as it is now;"
-            " what it was before a run is in /var/backups/provision"
+            f" what it was before a run is in {BACKUPS}"
             for item in noted
             if item.startswith("before:")
         ]

@@ -15,11 +15,7 @@ validate_daemon_json() {
   base64 -d >"$run/daemon.json" || return
   valid=0
   if dockerd --help 2>/dev/null | grep -q -- --validate; then
-<<<<<<< HEAD
     timeout -k 5 60 dockerd --validate --config-file "$run/daemon.json" || valid=$?
-=======
-    timeout -k 5 60 dockerd --validate --config-file "$run/daemon.json" || { nothing_done; return 1; }
->>>>>>> 4976abf (Every time limit on hosts ends also what ignores SIGTERM)
   fi
   rm -f -- "$run/daemon.json"
   [ "$valid" -eq 0 ] || { nothing_done; return 1; }

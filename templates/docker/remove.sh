@@ -8,5 +8,5 @@ forget_daemon_json() { rm -rf -- "${docker_memory%/*}"; }
 # made_with_runtimes: the names of the containers that were made with the runtime nvidia. They do not start without it.
 made_with_runtimes() {
   form='{{if eq .HostConfig.Runtime "nvidia"}}{{.Name}}{{end}}'
-  timeout -k 5 20 docker ps --all --quiet | xargs -r timeout 60 docker inspect --format "$form" | sed '/^$/d'
+  timeout -k 5 20 docker ps --all --quiet | xargs -r timeout -k 5 60 docker inspect --format "$form" | sed '/^$/d'
 }

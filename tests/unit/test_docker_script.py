@@ -62,7 +62,7 @@ docker() {
   esac
 }
 dockerd() { case $1 in --version) echo "Docker version ${installed:-20.10.24}, build 297e128" ;; esac; }
-timeout() { shift; "$@"; }
+timeout() { shift 3; "$@"; }
 sleep() { :; }
 """
 

@@ -79,7 +79,18 @@ def test_version_and_tasks(environment: Path) -> None:
     names = {
         line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ") and line[2] != " "
     }
-    assert names == {"check-roles", "facts", "inventory", "plan", "provision", "render", "settings", "verify"}
+    assert names == {
+        "check-roles",
+        "facts",
+        "inventory",
+        "plan",
+        "provision",
+        "remove",
+        "render",
+        "settings",
+        "stop",
+        "verify",
+    }
 
 
 def test_the_module_is_a_command_too(environment: Path) -> None:

@@ -253,7 +253,7 @@ docker() {
     inspect) echo "triton@main.service 8000 8001 8002"; echo "triton@old.service 9000 9001 9002" ;;
   esac
 }
-timeout() { shift; "$@"; }
+timeout() { shift 3; "$@"; }
 xargs() { shift; "$@"; }
 systemctl() { echo "$*" >>/run/calls; }
 event() { :; }

@@ -211,7 +211,7 @@ def test_a_start_of_a_unit_that_is_owed_a_restart_restarts_it(
     if owed:
         note.parent.mkdir(parents=True)
         note.touch()
-    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift; "$@"; }}\nrun=/run; sub={sub} met=yes\n'
+    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift 3; "$@"; }}\nrun=/run; sub={sub} met=yes\n'
     assert box.sh(f"{script}start_unit a.service 5").ok
     calls = (tmp_path / "run/calls").read_text().splitlines()
     assert f"{verb} -- a.service" in calls
@@ -222,7 +222,7 @@ def test_a_start_of_a_unit_that_is_owed_a_restart_restarts_it(
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_condition_that_keeps_a_unit_down_is_told(tmp_path: Path, shell: str) -> None:
     box = Sandbox.make(tmp_path, shell)
-    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift; "$@"; }}\nrun=/run; sub=dead met=no\n'
+    script = f'{assembled(STEPS)}{PROGRAMS}timeout() {{ shift 3; "$@"; }}\nrun=/run; sub=dead met=no\n'
     answer = box.sh(f"{script}start_unit a.service 5")
     assert answer.exit_code == 1
     assert "ConditionPathExists=/x was not met" in answer.out
