@@ -27,7 +27,7 @@ explainers=
 explain_failure() { for explainer in $explainers; do "$explainer"; done; }
 
 # uncut COMMAND...: which changes packages, so that no end of the run cuts it: a lock on the file pid says that it works.
-uncut() { flock -s -o "$run/pid" "$@"; }
+uncut() { flock -s -o "${run:?}/pid" "$@"; }
 
 # among WORD "WORD...": it is one of them.
 among() {
