@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)")
 _NAMED = re.compile(
     rf"""("[^"\n]*(?:{_WORDS})[^"\n]*"[ \t]*:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|[^\s,"\[\]{{}}]+)"""
     rf"""|("[\w.-]*(?:{_WORDS})[\w.-]*=)(?:[^"\\\n]|\\.)*"""
-    rf"""|^([-+ ]?[ \t]*[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
+    rf"""|^([-+ ]?[ \t]*(?:Environment=)?["']?[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
     re.IGNORECASE | re.MULTILINE,
 )
 """A secret behind its name: in JSON, or on a line of its own."""

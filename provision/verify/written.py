@@ -38,7 +38,7 @@ def differing(host: Host, declared: Iterable[AnyResource]) -> list[str]:
         if isinstance(now, Unknown):
             wrong.append(f"{path} is not there")
         elif now.content != file.content:
-            wrong.append(f"{path} is not as provision wrote it")
+            wrong.append(f"{path} is not what the settings ask for")
         elif (now.mode, now.owner, now.group) != (file.mode, file.owner, file.group):
             wrong.append(
                 f"{path} is {now.mode} {now.owner}:{now.group}, wanted {file.mode} {file.owner}:{file.group}"

@@ -52,7 +52,7 @@ write_file() {
 
 # remove_file PATH: into the backups; and the folders that we made for it, if nothing else is in them.
 remove_file() {
-  backup "$1" && rm -f -- "$1" || return
+  backup "$1" && rm -f -- "$1" && forget_file "$1" || return
   folder=${1%/*}
   while grep -q -s -e "^[^ ]* folder:$folder\$" "$record" && rmdir -- "$folder" 2>/dev/null; do folder=${folder%/*}; done
 }

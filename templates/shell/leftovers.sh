@@ -21,7 +21,7 @@ take_away() {
 # forget PATTERN...: takes the lines that match, as grep has it, out of the record.
 forget() {
   grep -v "$@" "$record" >"$record.new" || [ $? -eq 1 ] || return
-  sync "$record.new" && mv -f "$record.new" "$record"
+  keep_record
 }
 
 # forget_role ROLE

@@ -57,7 +57,25 @@ in_record() { grep -q -s -x -F -e "$1" "$record"; }
 
 # add_to_record LINE: whole or not at all.
 add_to_record() {
-  { cat "$record" 2>/dev/null; printf '%s\n' "$1"; } >"$record.new" && sync "$record.new" && mv -f "$record.new" "$record"
+  { cat "$record" 2>/dev/null; printf '%s\n' "$1"; } >"$record.new" && keep_record
+}
+
+# keep_record: what was written beside it takes its place.
+keep_record() { sync "$record.new" && mv -f "$record.new" "$record"; }
+
+# forget_file PATH: whoever makes such a file from now on, it is not ours.
+forget_file() {
+  in_record_of_any "file:$1" || return 0
+  path=$1 awk '{ item = $0; sub(/^[^ ]* /, "", item) } item != "file:" ENVIRON["path"]' "$record" >"$record.new" &&
+    keep_record
+}
+
+in_record_of_any() { cut -d ' ' -f 2- "$record" 2>/dev/null | grep -q -x -F -e "$1"; }
+
+# forget_gone: files and holds that somebody else took away.
+forget_gone() {
+  [ -e "$record" ] || return 0
+  recorded >"$record.all" && sed -n 's/^here //p' "$record.all" >"$record.new" && rm "$record.all" && keep_record
 }
 
 # is_of_provision PATH: it is not there yet, or was made by us.

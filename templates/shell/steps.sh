@@ -106,6 +106,7 @@ booted_since() { [ "$(cat /proc/sys/kernel/random/boot_id)" != "$1" ]; }
 
 finish() {
   (prune_backups) || say "old backups could not be removed from $backups"
+  [ "$1" != ok ] || (forget_gone) || say "$record could not be written"
   give_back "$1"
   trap - EXIT
   exit 0

@@ -292,6 +292,24 @@ def test_the_record_tells_ours_from_what_was_there(shell: str, tmp_path: Path) -
     assert (tmp_path / "etc/motd").exists()
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_gone_is_ours_no_more_though_somebody_makes_it_again(shell: str, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    record = root.write("/var/lib/provision/ours")
+    removed, kept = (root.write(f"/etc/{name}", "text\n") for name in ("removed", "kept"))
+    lines = [
+        f"triton file:{removed}",
+        f"site file:{removed}",
+        f"triton file:{kept}",
+        f"triton file:{root.folder}/gone",
+    ]
+    record.write_text("".join(f"{line}\n" for line in [*lines, "triton image:x"]))
+    assert root.words(f"backups={tmp_path}/backups; remove_file {removed}").ok
+    assert record.read_text().splitlines() == [*lines[2:], "triton image:x"]
+    assert root.words("forget_gone").ok
+    assert record.read_text().splitlines() == [lines[2], "triton image:x"]
+
+
 OWNERS: list[dict[str, Any]] = [
     {},
     {"log-driver": "journald"},

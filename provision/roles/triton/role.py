@@ -285,7 +285,8 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
     )
     restart = ServerRestart(
         f"restart {unit}",
-        on=(*files, command_signal(unit)),
+        # The container keeps the folder that it was started with, though it is there no more.
+        on=(*files, f"{Directory(models_of(name, instance)).id}:create", command_signal(unit)),
         script=words("serve", "restart_unit", unit, str(seconds), *map(str, ports)),
         covered_by=(f"service:{unit}:start",),
         unit=unit,

@@ -193,7 +193,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "pin of another branch": (
         {"files": {PREFERENCES: There("Pin: version 570.*\n")}, "answers": {POLICY: policy("570.211.01-1")}},
         "files are as provisioned",
-        f"{PREFERENCES} is not as provision wrote it",
+        f"{PREFERENCES} is not what the settings ask for",
     ),
     "a file of another mode": (
         {"files": {BLACKLIST: There(HEALTHY.files[BLACKLIST].text, mode=0o666)}},

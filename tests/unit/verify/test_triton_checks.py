@@ -141,7 +141,7 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
     "canary changed": (
         broken(files={f"/usr/local/share/provision/triton/{CANARY_MODEL}/1/model.py": There("x")}),
         "files are as provisioned",
-        r"model\.py is not as provision wrote it",
+        r"model\.py is not what the settings ask for",
     ),
     "another instance": (
         broken({OTHERS: said(f"{UNIT}\n/etc/systemd/system/triton@old.service\n")}),
@@ -151,7 +151,7 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
     "unit changed by hand": (
         broken(files={UNIT: There("[Unit]\n")}),
         THE_UNIT,
-        "is not as provision wrote it",
+        "is not what the settings ask for",
     ),
     "unit gone": (
         broken(
