@@ -9,26 +9,34 @@ from typing import Any
 HIDDEN = "(hidden)"
 
 _WORDS = (
-    "password|passwd|passphrase|secret|token(?![a-z])|credential"
+    "password|passwd|passphrase|secret|tokens?(?![a-z])|authorization|credential"
     "|(?:api|private|access|auth)[_-]?key(?![_-]?file)"
 )
 _NAME = re.compile(rf"{_WORDS}|(?:^|[_.-])(?:pass|pw|pwd)$", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)")
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)|(?<![^\s\"'=])[^\s\"'<>/@:=]+:[^\s\"'<>/@]+(?=@)")
 """User and password in an address; neither may hold ``/`` or ``@``, and people write both."""
 
 _NAMED = re.compile(
     rf"""("[^"\n]*(?:{_WORDS})[^"\n]*"[ \t]*:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|[^\s,"\[\]{{}}]+)"""
     rf"""|("[\w.-]*(?:{_WORDS})[\w.-]*=)(?:[^"\\\n]|\\.)*"""
+    rf"""|((?:(?<![\w.-])|--)[\w.-]*(?:{_WORDS})[\w.-]*=)(?:"[^"\n]*"|'[^'\n]*'|[^\s&;"']+)"""
+    rf"""|(--[\w-]*(?:{_WORDS})[\w-]*[ \t]+)\S+"""
     rf"""|^([-+ ]?[ \t]*(?:Environment=)?["']?[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
     re.IGNORECASE | re.MULTILINE,
 )
-"""A secret behind its name: in JSON, or on a line of its own."""
+"""A secret behind its name: in JSON, as ``NAME=…``, as an option, or on a line of its own."""
 
 
 def is_secret(path: Sequence[str | int], value: object = None) -> bool:
     """Whether the value that stands at ``path`` of some variables may be a secret, or hold one."""
     named = any(_NAME.search(str(step)) for step in path)
     if named or not {"env", "environment"}.isdisjoint(path[:-1]):
+        return True
+    if path and path[-1] in (
+        "env",
+        "environment",
+        "registry_logins",
+    ):  # what should be a mapping, and is a text
         return True
     # Of an address that is none nobody can tell where its password ends.
     return isinstance(value, str) and (("://" in value and "@" in value) or without_secrets(value) != value)
@@ -37,6 +45,8 @@ def is_secret(path: Sequence[str | int], value: object = None) -> bool:
 def masked(value: Any, path: Sequence[str | int] = ()) -> Any:
     """A value of JSON types with ``(hidden)`` for what may be a secret; addresses lose user and password."""
     if isinstance(value, Mapping):
+        if "value" in value and _NAME.search(str(value.get("name", ""))):
+            value = {**value, "value": HIDDEN}
         return {key: masked(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item, (*path, number)) for number, item in enumerate(value)]
@@ -49,4 +59,4 @@ def without_secrets(text: str) -> str:
     """A text of files or programs without passwords in addresses, and without those behind their names."""
     if "PRIVATE KEY-----" in text:
         return HIDDEN
-    return _NAMED.sub(rf"\1\2\3{HIDDEN}", _ADDRESS.sub(HIDDEN, text))
+    return _NAMED.sub(rf"\1\2\3\4\5{HIDDEN}", _ADDRESS.sub(HIDDEN, text))

@@ -370,7 +370,8 @@ def _hop_of_command(host: str, command: str) -> str:
             usable = False
     if not usable or not found["W"] or not found[""]:
         hint = "use ProxyJump (ansible_ssh_common_args: -J HOST)"
-        raise InventoryError(f"{host}: this ProxyCommand is not supported: {command}", hint=hint)
+        program = command.split(" ", maxsplit=1)[0]  # its arguments may hold a password
+        raise InventoryError(f"{host}: this ProxyCommand is not supported: {program} …", hint=hint)
     user = f"{found['l']}@" if found["l"] else ""
     return user + found[""] + (f":{found['p']}" if found["p"] else "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from posixpath import normpath
 from typing import Any, ClassVar
 
 from provision.errors import Refusal
@@ -19,6 +20,7 @@ SOURCES = ("file:/etc/apt/", "file:/etc/yum.repos.d/", "file:/etc/pki/rpm-gpg/")
 """Where the files are with which every package operation can stop."""
 
 BACKUPS = constant("shell/files.sh", "backups")
+RECORD = constant("shell/record.sh", "record")
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Record:
 
     :ivar rows: all of it.
     :ivar here: what is still there.
+    :ivar other: what somebody made in the place of ours.
     """
 
     rows: frozenset[tuple[str, str]] = frozenset()
     here: frozenset[tuple[str, str]] = frozenset()
+    other: frozenset[tuple[str, str]] = frozenset()
 
     def of(self, role: str) -> list[str]:
         """All that is noted of a role."""
@@ -83,12 +87,15 @@ class Leftovers(Resource[Record]):
 
         :raises ValueError: if a line is not as we write it.
         """
-        lines = [line.split(" ", 2) for line in answer.out.splitlines()]
-        if not answer.ok or any(len(line) != 3 for line in lines):
-            raise ValueError(f"not a record of what roles have left: {answer.err.strip()}")
+        if not answer.ok:
+            raise ValueError(f"{RECORD}: {answer.err.strip()}")
+        lines = [_row(line) for line in answer.out.splitlines()]
         rows = frozenset((role, item) for _, role, item in lines)
-        here = frozenset((role, item) for word, role, item in lines if word == "here")
-        return {r.id: Record(rows, here) for r in resources}
+        here, other = (
+            frozenset((role, item) for word, role, item in lines if word == wanted)
+            for wanted in ("here", "other")
+        )
+        return {r.id: Record(rows, here, other) for r in resources}
 
     def bare(self) -> Record:
         return Record()
@@ -127,6 +134,15 @@ class Leftovers(Resource[Record]):
     def _going(self, state: Record) -> list[str]:
         found = state.left_by(self.role, self.roles)
         return [item for item in found if item not in self.kept and item.startswith(SOURCES) == self.first]
+
+    def notes(self, state: Record, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+        """What somebody made in the place of ours."""
+        found = sorted(item for role, item in state.other if role == self.role and item not in self.kept)
+        return [
+            f"{_name(item)} is not what role {self.role} wrote there, and stays"
+            for item in found
+            if item.startswith(SOURCES) == self.first
+        ]
 
     def _new(self, state: Record, planned: Planned) -> Iterator[str]:
         """What is right and was not noted: an earlier version wrote it, or another role."""
@@ -199,7 +215,7 @@ class NothingOf(Leftovers):
             preview=_question(kinds["package"], kinds["image"], files),
         )
 
-    def notes(self, state: Record, planned: Planned) -> Sequence[str]:  # noqa: ARG002
+    def notes(self, state: Record, planned: Planned) -> Sequence[str]:
         """That it comes back, where the inventory still has its settings; and what stays as we wrote it."""
         noted = state.of(self.role)
         if not noted:
@@ -211,6 +227,7 @@ class NothingOf(Leftovers):
             for item in noted
             if item.startswith("before:")
         ]
+        found += super().notes(state, planned)
         if self.role in self.given:
             found.append(f"role {self.role} still has settings for this host: provision brings it back")
         return found
@@ -220,6 +237,7 @@ class NothingOf(Leftovers):
 class LeftByOthers(Leftovers):
     """What roles have left that have no settings any more: it is named, and stays."""
 
+    host: str = ""
     kind: ClassVar[str] = "left-by-others"
 
     def change(self, state: Record, planned: Planned) -> Change | None:  # noqa: ARG002
@@ -239,14 +257,17 @@ class LeftByOthers(Leftovers):
         some = f"{left[0]} is" if len(left) == 1 else f"{left[0]} and {len(left) - 1} more are"
         return (
             f"role {role} has no settings for this host, and {some} left of it;"
-            f" to remove that: inv remove --roles {role}"
+            f" to remove that: inv remove --roles {role} --hosts {self.host}"
         )
 
 
 def with_leftovers(
-    declared: Sequence[Declared], roles: Sequence[str], given: Sequence[str]
+    declared: Sequence[Declared], roles: Sequence[str], given: Sequence[str], host: str = "all"
 ) -> tuple[Declared, ...]:
-    """What roles declare, and that nothing else of them is there."""
+    """What roles declare, and that nothing else of them is there.
+
+    :param host: for the command that removes what others have left.
+    """
     wanted: dict[str, dict[str, tuple[str, ...]]] = {role: {} for role in roles}
     for item in declared:
         for role, leaf in itertools.product((item.role, *item.also), item.resource.leaves):
@@ -257,7 +278,7 @@ def with_leftovers(
         every = (role, wanted[role], kept, tuple(roles), tuple(given))
         first.append(Declared(role, OldSources(*every)))
         last.append(Declared(role, Leftovers(*every)))
-    others = LeftByOthers("", {}, kept, tuple(roles), tuple(given))
+    others = LeftByOthers("", {}, kept, tuple(roles), tuple(given), host=host)
     return (*first, *declared, *last, Declared("", others))
 
 
@@ -283,6 +304,22 @@ def without(
         rest.append(Declared(name, nothing))
         rest += [Declared(name, resource) for resource in own if isinstance(resource, Handler)]
     return (*sources, *rest)
+
+
+def _row(line: str) -> tuple[str, str, str]:
+    """A word, a role and what it left.
+
+    :raises ValueError: if we do not write such lines.
+    """
+    word, role, item = [*line.split(" ", 2), "", ""][:3]
+    kind, _, name = item.partition(":")
+    path = kind in ("file", "before", "folder", "keys")
+    if not (role and kind and name) or (path and normpath(name) != name) or (path and name[0] != "/"):
+        raise ValueError(
+            f"{RECORD} has a line that provision does not write: {line.partition(' ')[2][:200]!r};"
+            " remove that line, or the file: the next run notes anew what is there"
+        )
+    return word, role, item
 
 
 def _name(item: str) -> str:

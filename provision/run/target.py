@@ -39,4 +39,4 @@ class Target:
         if self.removed:
             return self.removed
         roles = tuple(role.name for role in self.settings)
-        return with_leftovers(declare(self.name, self.settings, facts), roles, self.given)
+        return with_leftovers(declare(self.name, self.settings, facts), roles, self.given, self.name)

@@ -22,8 +22,12 @@ def _ask(host: Host, probe: Probe) -> Output:
 def require_settled(host: Host, declared: Iterable[AnyResource]) -> None:
     """See that no earlier run of a role ended before a restart or reload that it owes."""
     handlers = [resource for resource in declared if isinstance(resource, Handler)]
-    notes = _ask(host, Handler.probe(handlers)).out.splitlines()
-    if owed := [handler.name for handler in handlers if handler.note in notes]:
+    owed = []
+    for kind in dict.fromkeys(handler.asked_by() for handler in handlers):
+        members = [handler for handler in handlers if handler.asked_by() is kind]
+        notes = _ask(host, kind.probe(members)).out.splitlines()
+        owed += [handler.name for handler in members if handler.note in notes]
+    if owed:
         fail(f"an earlier run ended before it could {', '.join(owed)}", "inv provision --hosts {host}")
 
 

@@ -75,8 +75,17 @@ bring_up_docker() {
   fi
 }
 
-# promised_to_return: the running containers that Docker starts again when it starts.
+# promised_to_return: the running containers that Docker starts again when it starts. Those of a dockerd that was killed
+# run on without it, until the next one ends them.
 promised_to_return() {
+  if ! systemctl is-active --quiet docker.service; then
+    for folder in /var/lib/docker/containers/*/; do
+      grep -q -s '"Running":true' "${folder}config.v2.json" || continue
+      grep -q -s -E '"RestartPolicy":\{"Name":"(always|unless-stopped)"' "${folder}hostconfig.json" || continue
+      basename "$folder"
+    done
+    return
+  fi
   form='{{.Id}} {{.HostConfig.RestartPolicy.Name}}'
   timeout -k 5 20 docker ps --quiet --no-trunc | xargs -r timeout -k 5 60 docker inspect --format "$form" |
     sed -n -E 's/ (always|unless-stopped)$//p'

@@ -19,7 +19,8 @@ smi_has_hung() {
   [ -n "$hung" ] && sleep 1 && [ "$(hung_smi)" = "$hung" ]
 }
 
-# hung_smi: the first process that waits in the kernel for long.
+# hung_smi: the first process of root's that waits in the kernel for long; anybody can call a program so.
 hung_smi() {
-  ps -C nvidia-smi -o pid=,stat=,etimes= | awk -v limit="$smi_patience" '$2 ~ /^D/ && $3 >= limit { print $1; exit }'
+  ps -C nvidia-smi -o pid=,stat=,etimes=,euid= |
+    awk -v limit="$smi_patience" '$2 ~ /^D/ && $3 >= limit && $4 == 0 { print $1; exit }'
 }

@@ -1,24 +1,34 @@
 # shellcheck shell=sh
-# needs: shell/packages.sh
+# needs: shell/packages.sh shell/own_units.sh
 # What roles have left on a host, so that it can go when nobody wants it any more.
 
 # A line for each thing that a role left: the role, a blank, and what it is: file:PATH; before:PATH for a file that was
 # there before us; folder:PATH; hold:NAME, package:NAME and image:NAME; keys:PATH for keys in a file of others.
 record=/var/lib/provision/ours
 
-# recorded: each line of the record after a word, which is gone for files and holds that are not there any more.
+# recorded: each line of the record after a word: here; gone for files and holds that are not there any more; other for
+# what is no file, or a unit without our mark, which somebody made in the place of ours.
 recorded() {
-  [ -r "$record" ] || return 0
+  if [ ! -f "$record" ] || [ ! -r "$record" ]; then return 0; fi
   names=' '
   [ ! -r "$held" ] || while read -r name; do names="$names$name "; done <"$held"
   while read -r line; do
     item=${line#* } there=here
     case $item in
-      file:*) [ -e "${item#file:}" ] || [ -L "${item#file:}" ] || there=gone ;;
+      file:*) look_at "${item#file:}" ;;
       hold:*) case $names in *" ${item#hold:} "*) ;; *) there=gone ;; esac ;;
     esac
     printf '%s %s\n' "$there" "$line"
   done <"$record"
+}
+
+# look_at PATH: says in $there that it is gone, or other.
+look_at() {
+  if [ ! -e "$1" ] && [ ! -L "$1" ]; then
+    there=gone
+  elif [ ! -f "$1" ] || [ -L "$1" ] || { [ "${1%/*}" = "$unit_folder" ] && ! has_unit_mark "$1"; }; then
+    there=other
+  fi
 }
 
 # remember LINE...: in the record, before what they name is made. A file that is there is only ours if its name or its
@@ -75,7 +85,8 @@ in_record_of_any() { cut -d ' ' -f 2- "$record" 2>/dev/null | grep -q -x -F -e "
 # forget_gone: files and holds that somebody else took away.
 forget_gone() {
   [ -e "$record" ] || return 0
-  recorded >"$record.all" && sed -n 's/^here //p' "$record.all" >"$record.new" && rm "$record.all" && keep_record
+  recorded >"$record.all" && sed -n '/^gone /!s/^[a-z]* //p' "$record.all" >"$record.new" && rm "$record.all" &&
+    keep_record
 }
 
 # is_of_provision PATH: it is not there yet, or was made by us.

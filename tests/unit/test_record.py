@@ -162,7 +162,7 @@ def test_a_role_without_settings_is_named_and_nothing_is_done() -> None:
     assert note.startswith(
         "role triton has no settings for this host, and /etc/systemd/system/triton@main.service"
     )
-    assert note.endswith("to remove that: inv remove --roles triton")
+    assert note.endswith("to remove that: inv remove --roles triton --hosts all")
     items = with_leftovers(declared(toolkit={}), ["toolkit"], ["toolkit", "triton"])
     assert ["our keys in /etc/docker/daemon.json is left" in note for note in notes_of(items, said)] == [True]
     assert notes_of(items, said.replace("here docker", "gone site")) == []
@@ -248,8 +248,11 @@ def test_what_was_there_before_us_stays_and_a_strange_name_is_told() -> None:
 
 
 def test_a_record_that_is_not_ours_is_not_read() -> None:
-    with pytest.raises(ValueError, match="not a record"):
-        Leftovers.states([], Output(0, b"here what\n"))
+    for line in ("what", "", "x garbage", "x file:/etc/../etc/passwd", "x file:etc/passwd", "x hold:"):
+        with pytest.raises(
+            ValueError, match="/var/lib/provision/ours has a line that provision does not write"
+        ):
+            Leftovers.states([], Output(0, f"here {line}\n".encode()))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -306,6 +309,11 @@ def test_what_is_gone_is_ours_no_more_though_somebody_makes_it_again(shell: str,
     record.write_text("".join(f"{line}\n" for line in [*lines, "triton image:x"]))
     assert root.words(f"backups={tmp_path}/backups; remove_file {removed}").ok
     assert record.read_text().splitlines() == [*lines[2:], "triton image:x"]
+    unit = root.write("/etc/systemd/system/triton@x.service", "[Unit]\n")
+    record.write_text(record.read_text() + f"triton file:{unit}\ntriton file:{root.folder}/etc\n")
+    asked = root.words(f"unit_folder={unit.parent}; recorded").out.splitlines()
+    assert [line.split()[0] for line in asked] == ["here", "gone", "here", "other", "other"]
+    record.write_text("".join(f"{line}\n" for line in [*lines[2:], "triton image:x"]))
     assert root.words("forget_gone").ok
     assert record.read_text().splitlines() == [lines[2], "triton image:x"]
 

@@ -31,6 +31,14 @@ HIDDEN: dict[str, Any] = {
     "proxy": f"http://me:{SECRET}@proxy:1",
     "odd": f"https://me:{SECRET}/@x@host/y",
     "tokens": {"splunk-token": SECRET},
+    "access_tokens": {"a": SECRET},
+    "list": [{"name": "DB_PASSWORD", "value": SECRET}],
+    "registry_logins": f"u:{SECRET}",
+    "image": f"u:{SECRET}@reg/x:1",
+    "url": f"https://h/x?token={SECRET}",
+    "multi": f"foo\nexport DB_PASSWORD={SECRET}; x\n",
+    "command": f"mysql --password {SECRET}",
+    "http-headers": {"Authorization": SECRET},
     "pem": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n",
 }
 SHOWN: dict[str, Any] = {
@@ -70,6 +78,10 @@ TEXTS = {
     "ini": f"password = {SECRET} {SECRET}",
     "yaml": f"  api_key: {SECRET}",
     "environment": f"HF_TOKEN={SECRET}",
+    "a unit": f"Environment=API_TOKEN={SECRET}",
+    "a line of pairs": f"a=1 PASSWORD={SECRET} b=2",
+    "a query": f"http://h/x?sig=a&password={SECRET}&c=d",
+    "an option": f"mysql --password {SECRET}",
     "a key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}",
 }
 

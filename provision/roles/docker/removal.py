@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from provision.probe import Output, Probe, quote
-from provision.resource import ABSENT, Change, Planned
+from provision.resource import ABSENT, Change, Planned, unified
 from provision.resources.file import File, as_seen, content_of
 from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState, fed, in_turn
 from provision.roles.docker.memory import MEMORY, PENDING, recall
@@ -61,7 +61,11 @@ class OwnersDaemonJson(DaemonJson):
             write,
             resource=self.id,
             action="remove",
-            summary=f"{' and '.join(verbs)} in {DAEMON_JSON}",
+            summary=f"{' and '.join(verbs)} in {DAEMON_JSON}"
+            + ("" if owners else ", which has no others and goes"),
+            diff=write.diff
+            if owners
+            else unified((there or b"").decode("utf-8", "replace"), "", DAEMON_JSON),
             reason="the role is removed; what was there before us stays",
             sign="-",
             guard=as_seen(DAEMON_JSON, state.file),
