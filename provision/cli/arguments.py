@@ -68,7 +68,8 @@ def approved_targets(options: Options, approved: SavedPlans) -> tuple[list[Targe
     known = [host for host in loaded.hosts.values() if host.name in approved.hosts]
     selected = loaded.select(options.hosts) if options.hosts else known
     chosen = [role for role in _chosen(options) if options.roles or role.name in approved.roles]
-    found, _ = fleet.targets(selected, chosen, bare=True)
+    names = [role.name for role in roles_for(options.inventory)]
+    found, _ = fleet.targets(selected, chosen, names, bare=True)
     roles = {target.name: [role.name for role in target.settings] for target in found}
     if misfits := approved.misfits(roles, loaded.hosts):
         raise UsageError("\n  ".join(["this run is not what was approved", *misfits]), hint=AGAIN)

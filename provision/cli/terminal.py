@@ -150,4 +150,8 @@ def confirmed(question: str, instead: str) -> bool:
         )
     termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        log("\ninterrupted at the question: nothing was changed")
+        raise SystemExit(130) from None

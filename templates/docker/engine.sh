@@ -14,8 +14,11 @@ docker_here() {
     if [ -e "$at" ]; then echo "snap $at"; fi
   done
   for file in /run/user/*/docker.pid "$docker_pid"; do
+    # In their own folders users can make anything of that name.
     pid=
-    read -r pid 2>/dev/null <"$file" || [ -n "$pid" ] || continue
+    if [ ! -f "$file" ] || [ -L "$file" ]; then continue; fi
+    read -r pid 2>/dev/null <"$file"
+    case $pid in '' | *[!0-9]*) continue ;; esac
     if [ -d "/proc/$pid" ]; then echo "running ${file%.pid}"; fi
   done
   for file in /usr/bin/dockerd /usr/sbin/dockerd /usr/local/bin/dockerd; do
