@@ -120,7 +120,7 @@ class Leftovers(Resource[Record]):
             resource=self.id,
             action="remove" if going else "note",
             summary="; ".join(summary),
-            reason=self.why if going else "what is noted goes when it is not wanted any more",
+            reason=self.why if going else "so that it goes, or is named, when it is not wanted any more",
             sign="-" if going else "~",
             script=" && ".join(script),
             done=" && ".join(done),
