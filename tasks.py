@@ -121,7 +121,24 @@ def test(
     pytest = [sys.executable, "-m", "pytest", *paths, *chosen]
     with terminal.error_boundary():
         argv = test_root.command(pytest, [ROOT], terminal.log)
-    raise SystemExit(subprocess.run(argv, cwd=ROOT, check=False).returncode)
+    tests = subprocess.Popen(argv, cwd=ROOT)
+    try:
+        code = tests.wait()
+    except KeyboardInterrupt:  # they have it as well, and end
+        code = tests.wait() or 130
+    finally:
+        _take_down_test_labs()
+    raise SystemExit(code)
+
+
+def _take_down_test_labs() -> None:
+    """Tests that were interrupted may have left theirs."""
+    from lab.lab import Lab
+    from lab.layout import TESTS
+    from lab.prerequisites import unfit
+
+    for name in TESTS if unfit() is None else ():
+        Lab(name).down(lambda _: None)
 
 
 @task

@@ -25,6 +25,9 @@ NETWORKS = {
 
 A name has at most five letters, as those of network interfaces are short."""
 
+TESTS = ("test", "other")
+"""The labs of the two processes that run tests side by side."""
+
 
 def cache_root() -> Path:
     """What survives ``lab.down``: root file systems, packages, the container image."""

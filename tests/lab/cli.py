@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.layout import TESTS
+
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventories" / "lab"
-LAB = "other" if os.environ.get("PYTEST_XDIST_WORKER") == "gw1" else "test"
+LAB = TESTS[os.environ.get("PYTEST_XDIST_WORKER") == "gw1"]
 """The lab of this process: two run tests side by side, and each has its own."""
 
 
