@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,11 +25,16 @@ def stop(machine: LabHost) -> None:
 
 
 @pytest.fixture(scope="module")
-def with_cdi(converged: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:
-    """The host whose Docker has CDI switched on, by a key of daemon.json; off again at the end."""
+def source(converged: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An inventory that switches CDI on, by a key of daemon.json."""
     document = lab_inventory()
     document["gpu-nodes"]["vars"]["docker"]["daemon"]["features"] = {"cdi": True}
-    source = write_inventory(tmp_path_factory.mktemp("cdi"), document)
+    return write_inventory(tmp_path_factory.mktemp("cdi"), document)
+
+
+@pytest.fixture(scope="module")
+def with_cdi(converged: Lab, source: Path) -> Iterator[LabHost]:
+    """The host whose Docker has CDI switched on; off again at the end."""
     machine = host(converged, NAME)
     stop(machine)
     answer = provision(pattern=NAME, inventory=source)
@@ -55,8 +61,9 @@ def test_docker_itself_gives_gpus_by_their_cdi_names(with_cdi: LabHost, device: 
     shell(with_cdi, f"{run} python3 -c 'import tensorrt_llm'")
 
 
-def test_verify_passes_with_cdi(with_cdi: LabHost) -> None:
-    verified = inv("verify", "--hosts", NAME, "--json")
+@pytest.mark.usefixtures("with_cdi")
+def test_verify_passes_with_cdi(source: Path) -> None:
+    verified = inv("verify", "--hosts", NAME, "--json", inventory=source)
     assert verified.code == 0, str(verified)
 
 
