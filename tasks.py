@@ -116,7 +116,7 @@ def test(
     if seed:
         chosen += [f"--seed={seed}"]
     if not (k or campaign):
-        chosen += ["-n2", "--dist=loadfile", "--no-loadscope-reorder"]  # there are labs for two processes
+        chosen += ["-n2", "--dist=loadgroup", "--no-loadscope-reorder"]  # there are labs for two processes
     _install_developers_tools()
     pytest = [sys.executable, "-m", "pytest", *paths, *chosen]
     with terminal.error_boundary():

@@ -35,6 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"there is no campaign {name!r}")
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = chosen
+    if config.getoption("loadgroup", False):
+        for item in chosen:
+            if item.path.parent.name != "verify":  # their tests share nothing, and take long
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def cases(config: pytest.Config, campaign: str, all_cases: Mapping[str, object], size: int) -> Sequence[str]:

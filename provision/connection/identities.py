@@ -117,8 +117,6 @@ def _loaded(file: Path) -> paramiko.PKey | tuple[str, str]:
     """Return the private key in ``file``, or what is wrong with it and what to do."""
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{file} is no file")
         others = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077
         if others and b"PRIVATE KEY" in file.read_bytes()[:200]:
             return f"can be read by others (mode {stat.S_IMODE(status.st_mode):04o})", f"chmod 600 {file}"

@@ -391,6 +391,7 @@ def test_a_file_that_others_may_write_is_taken_back(state: FileState, reason: st
     assert (change and change.reason) == reason
     if change:
         assert change.signals == ()
+        assert 'touch -d "$read_at"' in change.script, "dockerd read it at that time, and reads it no more"
         assert change.done.count("&&") >= 2
 
 

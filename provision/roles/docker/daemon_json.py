@@ -159,12 +159,13 @@ class DaemonJson(Resource[DaemonJsonState]):
         write = File.edited(DAEMON_JSON, content, state.file).change(state.file, Planned())
         if write is None:
             return None
-        text = as_memory(merged.settings, content)
+        text, keep = as_memory(merged.settings, content), f'touch -d "$read_at" {DAEMON_JSON}'
         steps = [fed(f"write_file {words(MEMORY, '0600', 'root:root')}", text), f"rm -f -- {PENDING}"]
         return replace(
             write,
             diff="",
-            script=in_turn([write.script.strip(), *steps]),
+            # By its time dockerd has read it: what it says is the same.
+            script=in_turn([f"read_at=$(stat -c %y {DAEMON_JSON})", write.script.strip(), keep, *steps]),
             done=f"{write.done} && {_remembers(text)}",
         )
 
