@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of another campaign, or without one what is for a campaign only.
+    """Leave out what is of another campaign; or without one what is for campaigns only, or not in the sample.
 
     :raises pytest.UsageError: if no test is of the campaign.
     """
@@ -33,12 +34,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if wanted(item)]
     if name and not chosen:
         raise pytest.UsageError(f"there is no campaign {name!r}")
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    if not (name or config.option.keyword):
+        chosen = _sampled(chosen, str(config.getoption("--seed")))
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = chosen
     if config.getoption("loadgroup", False):
         for item in chosen:
             if item.path.parent.name != "verify":  # their tests share nothing, and take long
                 item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _sampled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
+    """Of the tests of a file whose mark says ``sample=N``, so many that the seed chooses."""
+    files: dict[Path, list[pytest.Item]] = {}
+    sizes: dict[Path, int] = {}
+    for item in items:
+        for mark in item.iter_markers("campaign"):
+            if "sample" in mark.kwargs:
+                files.setdefault(item.path, []).append(item)
+                sizes[item.path] = mark.kwargs["sample"]
+    left_out: set[pytest.Item] = set()
+    for path, there in files.items():
+        size = min(sizes[path], len(there))
+        left_out |= set(there) - set(random.Random(f"{seed} {path.name}").sample(there, size))
+    return [item for item in items if item not in left_out]
 
 
 def cases(config: pytest.Config, campaign: str, all_cases: Mapping[str, object], size: int) -> Sequence[str]:
