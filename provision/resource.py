@@ -280,7 +280,6 @@ class Handler(Resource[bool]):
     :ivar covered_by: ids (or ``ID:ACTION``) whose change does the same work, so the handler is dropped.
     :ivar signals: what it tells the handlers of other roles.
     :ivar reloads_systemd: whether it makes systemd read its units again.
-    :ivar brings: what it leaves on the host.
     """
 
     name: str
@@ -290,18 +289,12 @@ class Handler(Resource[bool]):
     signals: tuple[Signal, ...] = ()
     reloads_systemd: bool = False
     shell: tuple[str, ...] = ("shell/units.sh",)
-    brings: tuple[str, ...] = ()
     kind: ClassVar[str] = "handler"
 
     @property
     def id(self) -> str:
         """``handler:NAME``."""
         return f"handler:{self.name}"
-
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        """What it brings."""
-        return self.brings
 
     @property
     def note(self) -> str:

@@ -204,11 +204,6 @@ class CdiSpecs(Resource[CdiState]):
     def id(self) -> str:
         return f"cdi:{self.which}"
 
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        """The spec, where the toolkit's own unit has not made it before."""
-        return (f"file:{GENERATED}",) if self.which == "generated" else ()
-
     @classmethod
     def probe(cls, resources: Sequence[CdiSpecs]) -> Probe:  # noqa: ARG003
         return QUESTION

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from provision.facts import Facts, Family
 from provision.resource import AnyResource, Handler
-from provision.resources.file import File, gone
+from provision.resources.file import File
 from provision.resources.packages.other_sources import OtherSources
 from provision.resources.packages.public import Mirror, public_repository
 from provision.resources.packages.repository import (
@@ -21,7 +21,7 @@ from provision.resources.packages.repository import (
 from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
-from provision.roles.toolkit.cdi import GENERATED, REFRESH, UNIT, CdiSpecs
+from provision.roles.toolkit.cdi import REFRESH, CdiSpecs
 from provision.roles.toolkit.config import ConfigToml
 from provision.roles.toolkit.config_keys import Value, flat, wrong
 
@@ -169,18 +169,9 @@ def _cdi(settings: ToolkitSettings) -> list[AnyResource]:
             on=(DRIVER_MOVED, DRIVER_LOADED, *base),
             script="refresh_cdi_spec",
             shell=CdiSpecs.shell,
-            brings=spec.leaves,
         ),
         spec,
     ]
-
-
-def removal() -> list[AnyResource]:
-    """Where we made the spec, the toolkit's own unit does not make it again."""
-    script = f"systemctl disable --now {UNIT}.path {UNIT}.service"
-    # Where there is no such unit there is nothing to disable.
-    script = f"! systemctl cat {UNIT}.path >/dev/null 2>&1 || {script}"
-    return [Handler("stop making the CDI spec", on=(gone(GENERATED),), script=script)]
 
 
 ROLE = Role(
@@ -190,6 +181,5 @@ ROLE = Role(
     order=20,
     shared=("mirror",),
     needs=("driver",),
-    removal=removal,
     example={"cdi": True},
 )
