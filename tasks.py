@@ -126,8 +126,8 @@ def test(
         code = tests.wait()
     except KeyboardInterrupt:  # they have it as well, and end
         code = tests.wait() or 130
-    finally:
-        _take_down_test_labs()
+        if not unit:
+            _take_down_test_labs()
     raise SystemExit(code)
 
 

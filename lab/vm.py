@@ -89,7 +89,7 @@ class Vm:
         self.host.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         root = self.folder / "root"
-        execute("mkdir", "-p", str(self.folder))
+        self.folder.mkdir(parents=True)
         self.host.mount()
         execute("cp", "--archive", str(self.host.root), str(root))
         execute("cp", "--archive", f"{self.host.gpu_folder}/.", str(root / "usr/share/lab-gpu"))
@@ -128,13 +128,8 @@ class Vm:
             place = tree / file.removeprefix("/")
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / file.removeprefix("/"), place)
-        execute(
-            "sh",
-            "-c",
-            'cd "$0" && find . | cpio --quiet -o -H newc | gzip >"$1"',
-            str(tree),
-            str(self.folder / "initrd.gz"),
-        )
+        pack = 'cd "$0" && find . | cpio --quiet -o -H newc | gzip >"$1"'
+        execute("sh", "-c", pack, str(tree), str(self.folder / "initrd.gz"))
 
     def reset(self) -> None:
         """Go back to the bare disk; the machine is off then."""
@@ -154,24 +149,10 @@ class Vm:
         execute("ip", "link", "set", self._tap, "master", layout.bridge, "up")
         self._cgroup.spawn(
             [
-                *(
-                    "qemu-system-x86_64",
-                    "-accel",
-                    "tcg,thread=multi",
-                    "-cpu",
-                    "max",
-                    "-smp",
-                    "2",
-                    "-m",
-                    "2048",
-                ),
-                *(
-                    "-nographic",
-                    "-kernel",
-                    str(self.folder / "vmlinuz"),
-                    "-initrd",
-                    str(self.folder / "initrd.gz"),
-                ),
+                *("qemu-system-x86_64", "-nographic", "-accel", "tcg,thread=multi"),
+                *("-cpu", "max", "-smp", "2", "-m", "2048"),
+                *("-kernel", str(self.folder / "vmlinuz")),
+                *("-initrd", str(self.folder / "initrd.gz")),
                 *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet"),
                 # What the guest's kernel has sent to the disk is there; what it still held is lost.
                 *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),

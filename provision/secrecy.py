@@ -13,6 +13,9 @@ _WORDS = (
     "|(?:api|private|access|auth)[_-]?key(?![_-]?file)"
 )
 _NAME = re.compile(rf"{_WORDS}|(?:^|[_.-])(?:pass|pw|pwd)$", re.IGNORECASE)
+_MAPPINGS = frozenset({"env", "environment", "registry_logins"})
+"""Mappings in which any value may be a secret."""
+
 _ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)|(?<![^\s\"'=])[^\s\"'<>/@:=]+:[^\s\"'<>/@]+(?=@)")
 """User and password in an address; neither may hold ``/`` or ``@``, and people write both."""
 
@@ -30,13 +33,9 @@ _NAMED = re.compile(
 def is_secret(path: Sequence[str | int], value: object = None) -> bool:
     """Whether the value that stands at ``path`` of some variables may be a secret, or hold one."""
     named = any(_NAME.search(str(step)) for step in path)
-    if named or not {"env", "environment"}.isdisjoint(path[:-1]):
+    if named or not _MAPPINGS.isdisjoint(path[:-1]):
         return True
-    if path and path[-1] in (
-        "env",
-        "environment",
-        "registry_logins",
-    ):  # what should be a mapping, and is a text
+    if path and path[-1] in _MAPPINGS:  # and what stands there is no mapping
         return True
     # Of an address that is none nobody can tell where its password ends.
     return isinstance(value, str) and (("://" in value and "@" in value) or without_secrets(value) != value)

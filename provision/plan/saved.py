@@ -127,9 +127,9 @@ class SavedPlans:
         if not found:
             return None
         more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
-        since = f"settings of {', '.join(roles)} are others now" if roles else "host or program changed since"
-        said = "; ".join([*found[:NAMED], *more, since])
-        message = f"{counted(len(found), 'difference')} from the approved plan: {said}"
+        since = f"the settings of {', '.join(roles)} changed" if roles else "the settings are the same"
+        said = "; ".join([*found[:NAMED], *more])
+        message = f"{counted(len(found), 'difference')} from the approved plan ({since}): {said}"
         return RefusedError(plan.host, message, hint=AGAIN)
 
 
@@ -158,6 +158,8 @@ def load(text: str, name: str) -> SavedPlans:
     try:
         document = json.loads(text)
         schema = document["schema"]
+        if not isinstance(schema, int):
+            raise ValueError("its schema is no number")
         if schema != SCHEMA:
             raise UsageError(
                 f"{name}: saved plan of schema {visible(str(schema))[:20]}, this version reads {SCHEMA}",

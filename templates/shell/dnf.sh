@@ -2,7 +2,8 @@
 # needs: shell/dnf_state.sh
 # Steps with RPM packages.
 
-# dnf_run ARG...: never cut, but for fetching indexes. It waits a while for another dnf; 200 is how dnf says that there is one (dnf.conf(5)).
+# dnf_run ARG...: never cut, but for fetching indexes. It waits a while for another dnf; 200 is how dnf says that there is
+# one (dnf.conf(5)).
 dnf_run() {
   waited=0 kept=uncut
   [ "$1" != makecache ] || kept=

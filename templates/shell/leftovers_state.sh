@@ -2,8 +2,8 @@
 # needs: shell/file_state.sh shell/own_units.sh
 # What there is to say of what goes.
 
-# about_leftovers "PACKAGE..." "IMAGE..." PATH...: what removes images and packages; a line for each package and image that is on the host, and for each
-# unit that runs; then the contents of the files that everybody may read.
+# about_leftovers "PACKAGE..." "IMAGE..." PATH...: what removes images and packages; a line for each package and image that
+# is on the host, and for each unit that runs; then the contents of the files that everybody may read.
 about_leftovers() {
   echo "image-tool docker image rm"
   if command -v dpkg-query >/dev/null; then echo "package-tool apt-get purge"; else echo "package-tool dnf remove"; fi

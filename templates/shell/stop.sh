@@ -3,7 +3,7 @@
 # The end of a run, for whoever asks: between two steps, or at once.
 
 # Exit code where processes of a run do not end.
-processes_left=68
+processes_left=69
 
 # Seconds that a run has to end after each of the two signals.
 end_patience=15

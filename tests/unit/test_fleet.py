@@ -467,8 +467,8 @@ def test_a_host_whose_plan_is_another_one_by_now_is_refused_alone(check: bool) -
             fleet.planned()
     else:
         assert applied(fleet, approved) == [
-            "h2: 1 difference from the approved plan: different: create a (approved: update a); "
-            "host or program changed since"
+            "h2: 1 difference from the approved plan (the settings are the same): "
+            "different: create a (approved: update a)"
         ]
     assert statuses(fleet) == {"h1": "changed", "h2": "failed", "h3": "changed"}
     assert fleet.results["h2"].changes == ()
@@ -507,5 +507,5 @@ def test_a_run_that_ended_early_leaves_another_plan_than_the_approved_one() -> N
     assert applied(first, approved) == []
     assert statuses(first) == {"h": "failed"}
     assert applied(played.fleet(), approved) == [
-        "h: 1 difference from the approved plan: gone: update a; host or program changed since"
+        "h: 1 difference from the approved plan (the settings are the same): gone: update a"
     ]

@@ -83,7 +83,7 @@ def test_a_plan_with_the_same_changes_is_as_approved() -> None:
 )
 def test_what_makes_another_change(value: dict[str, Any]) -> None:
     assert said(approved(step("a")), step("a", **value)) == (
-        "h: 1 difference from the approved plan: different: update a; host or program changed since"
+        "h: 1 difference from the approved plan (the settings are the same): different: update a"
     )
 
 
@@ -107,8 +107,8 @@ def test_differences_are_named_change_by_change() -> None:
     known = approved(step("a"), step("b"), step("c", summary="write c (1 byte)"), step("d"))
     fresh = (step("c", script="x", summary="write c (2 bytes)"), step("d"), step("e", "start"))
     assert said(known, *fresh, wished=OTHER) == (
-        "h: 4 differences from the approved plan: new: start e; gone: update a; gone: update b; "
-        "different: write c (2 bytes) (approved: write c (1 byte)); settings of role are others now"
+        "h: 4 differences from the approved plan (the settings of role changed): new: start e; gone: update a; "
+        "gone: update b; different: write c (2 bytes) (approved: write c (1 byte))"
     )
     assert "different: the order of its changes" in said(known, *(step("d"), *known_changes("c", "b", "a")))
 
@@ -119,14 +119,16 @@ def known_changes(*names: str) -> list[Change]:
 
 def test_many_differences_are_counted() -> None:
     text = said(approved(), *(step(f"s{n}") for n in range(50)))
-    assert text.startswith("h: 50 differences from the approved plan: new: update s0; ")
-    assert "new: update s19; and 30 more; " in text
+    assert text.startswith(
+        "h: 50 differences from the approved plan (the settings are the same): new: update s0; "
+    )
+    assert text.endswith("new: update s19; and 30 more")
 
 
 def test_a_host_that_is_right_by_now_is_as_approved_unless_something_else_is_wanted() -> None:
     assert said(approved(step("a"))) == ""
-    assert "gone: update a; settings of role are others now" in said(approved(step("a")), wished=OTHER)
-    assert "gone: update a; settings of role are others now" in said(approved(step("a")), wished={})
+    assert "(the settings of role changed): gone: update a" in said(approved(step("a")), wished=OTHER)
+    assert "(the settings of role changed): gone: update a" in said(approved(step("a")), wished={})
     assert said(approved(), wished=OTHER) == ""
 
 
@@ -318,6 +320,8 @@ def document(hosts: Any) -> str:
         *(document({"h": {**HOST, "changes": [wrong]}}) for wrong in WRONG),
         *(document({"h": {**HOST, "changes": [{**ROW, name: 7}]}}) for name in ROW),
         *(document({"h": {**HOST, "settings": wrong}}) for wrong in (*WRONG[1:], [], {"r": 7})),
+        '{"schema": "4"}',
+        '{"schema": "4\\nerror: forged"}',
         "[" * 100_000,
     ],
 )
@@ -328,7 +332,7 @@ def test_garbage_is_no_saved_plan(text: str) -> None:
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize("schema", ["1", "3", '"4\\nerror: forged"'])
+@pytest.mark.parametrize("schema", ["1", "3"])
 def test_a_plan_of_another_version_is_refused(schema: str) -> None:
     with pytest.raises(UsageError, match=r"saved plan of schema \S.*, this version reads 4") as caught:
         saved.load(f'{{"schema": {schema}, "plans": {{}}}}', "saved.json")

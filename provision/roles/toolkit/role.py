@@ -161,16 +161,13 @@ def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
 
 def _cdi(settings: ToolkitSettings) -> list[AnyResource]:
     """The spec is made anew after what it describes has changed, and wherever it is not right."""
-    base, spec = moves_of(("nvidia-container-toolkit-base",)), CdiSpecs("generated")
+    base = moves_of(("nvidia-container-toolkit-base",))
     return [
         CdiSpecs("others", remove=settings.other_cdi_specs == "remove"),
         Handler(
-            REFRESH,
-            on=(DRIVER_MOVED, DRIVER_LOADED, *base),
-            script="refresh_cdi_spec",
-            shell=CdiSpecs.shell,
+            REFRESH, on=(DRIVER_MOVED, DRIVER_LOADED, *base), script="refresh_cdi_spec", shell=CdiSpecs.shell
         ),
-        spec,
+        CdiSpecs("generated"),
     ]
 
 
