@@ -107,8 +107,8 @@ def test_differences_are_named_change_by_change() -> None:
     known = approved(step("a"), step("b"), step("c", summary="write c (1 byte)"), step("d"))
     fresh = (step("c", script="x", summary="write c (2 bytes)"), step("d"), step("e", "start"))
     assert said(known, *fresh, wished=OTHER) == (
-        "h: 4 differences from the approved plan (the settings of role changed): new: start e; gone: update a; "
-        "gone: update b; different: write c (2 bytes) (approved: write c (1 byte))"
+        "h: 4 differences from the approved plan (the settings of role changed): new: start e; "
+        "gone: update a; gone: update b; different: write c (2 bytes) (approved: write c (1 byte))"
     )
     assert "different: the order of its changes" in said(known, *(step("d"), *known_changes("c", "b", "a")))
 
