@@ -18,7 +18,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", default="1", help="chooses the samples of campaigns")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is of another campaign; or without one what is for campaigns only, or not in the sample.
 
@@ -40,10 +39,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = set(chosen)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = chosen
-    if config.getoption("loadgroup", False):
-        for item in chosen:
-            if item.path.parent.name != "verify":  # their tests share nothing, and take long
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _sampled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
