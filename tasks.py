@@ -155,20 +155,26 @@ def check(c: Context) -> None:
     raise SystemExit(1 if any(codes) else 0)
 
 
-@task
-def bench(c: Context) -> None:
+@task(
+    help={
+        "round-trip": "milliseconds that a round trip to the hosts takes longer than it does",
+        "rounds": "rounds of each measurement; unset: each one's own number",
+    }
+)
+def bench(c: Context, round_trip: int = 0, rounds: int = 0) -> None:
     """Measure against Fabric, pyinfra, testinfra; a host's CPU time.
 
-    inv bench
+    inv bench --round-trip 50
     """
-    from bench import nothing_to_do, on_the_host, pyinfra, verify
+    from bench import far, nothing_to_do, on_the_host, pyinfra, verify
     from lab.lab import Lab
     from provision.cli import terminal
 
     out = terminal.write_data
-    with terminal.error_boundary():
+    asked = {"rounds": rounds} if rounds else {}
+    with terminal.error_boundary(), far.inventory(round_trip / 1000) as inventory:
         on_the_host.run(out, Lab.named())
-        raise SystemExit(max(measure.run(out) for measure in (nothing_to_do, pyinfra, verify)))
+        raise SystemExit(max(way.run(out, inventory, **asked) for way in (nothing_to_do, pyinfra, verify)))
 
 
 def _run(program: str, *arguments: str) -> int:

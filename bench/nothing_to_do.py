@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fabric
 import paramiko
@@ -36,9 +37,9 @@ from provision.run.target import Target
 ROUNDS = 7
 
 
-def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
+def run(out: Callable[[str], None], inventory: Path, pattern: str = "gpu-nodes", rounds: int = ROUNDS) -> int:
     """Measure on all hosts of ``pattern`` and print one line a way; 1 if a host is not converged."""
-    hosts, _ = targets(sources.load([sources.default_path()]).select(pattern), all_roles())
+    hosts, _ = targets(sources.load([inventory]).select(pattern), all_roles())
     scripts = {target.name: _scripts(target) for target in hosts}
     ways: dict[str, Callable[[Target], int]] = {
         "survey": _survey,
@@ -47,7 +48,7 @@ def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
     }
     walls: dict[str, list[float]] = {name: [] for name in ways}
     cpus: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, way in ways.items():
             wall, cpu = time.perf_counter(), time.process_time()
             with ThreadPoolExecutor(len(hosts)) as pool:
@@ -57,7 +58,7 @@ def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
             if pending:
                 out(f"{pending} changes are pending; the hosts are not converged")
                 return 1
-    out(f"{len(hosts)} hosts, medians of {ROUNDS} rounds")
+    out(f"{len(hosts)} hosts, medians of {rounds} rounds")
     for name in ways:
         ratio = statistics.median(a / b for a, b in zip(walls["survey"], walls[name], strict=True))
         out(

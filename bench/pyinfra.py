@@ -8,6 +8,7 @@ rounds, so that the machine's noise hits both; the ratio of the medians is what 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -46,29 +47,41 @@ for unit in wanted["units"]:
 """
 
 
-def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
+def run(out: Callable[[str], None], inventory: Path, pattern: str = "gpu-nodes", rounds: int = ROUNDS) -> int:
     """Measure on all hosts of ``pattern`` and print both medians and their ratio.
 
     :raises ProvisionError: if one of the commands fails.
     """
-    hosts, _ = targets(sources.load([sources.default_path()]).select(pattern), all_roles())
+    hosts, _ = targets(sources.load([inventory]).select(pattern), all_roles())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, hosts)
         ways = {
-            "ours": [sys.executable, str(ROOT / "tasks.py"), "provision", "--hosts", pattern, "--yes"],
+            "ours": [
+                *(sys.executable, str(ROOT / "tasks.py"), "provision", "--hosts", pattern, "--yes"),
+                *("--inventory", str(inventory)),
+            ],
             "pyinfra": [str(_program()), "--yes", str(folder / "inventory.py"), str(folder / "deploy.py")],
         }
+        # As in an activated environment: the inventory's program asks for python3, which may be a slow wrapper.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         walls: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for way, argv in ways.items():
                 began = time.perf_counter()
-                done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    argv,
+                    cwd=folder,
+                    env=os.environ | {"PATH": path},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
                 walls[way].append(time.perf_counter() - began)
                 if done.returncode:
                     raise ProvisionError(f"{way} failed: {(done.stdout + done.stderr)[-600:]}")
     medians = {way: statistics.median(times) for way, times in walls.items()}
-    out(f"{len(hosts)} hosts, medians of {ROUNDS} rounds, start-up included")
+    out(f"{len(hosts)} hosts, medians of {rounds} rounds, start-up included")
     for way, median in medians.items():
         out(f"{way:<8} {median * 1000:7.0f} ms  {median / medians['ours']:5.2f} × ours")
     return 0
@@ -95,7 +108,7 @@ def _program() -> Path:
 def _write(folder: Path, hosts: list[Target]) -> None:
     """The deploy, its files, and an inventory with what each host is to have."""
     (folder / "deploy.py").write_text(DEPLOY, "utf-8")
-    rows = [(target.login.address, _data(folder / target.name, target)) for target in hosts]
+    rows = [(target.name, _data(folder / target.name, target)) for target in hosts]
     (folder / "inventory.py").write_text(
         f"import json\nhosts = json.loads({json.dumps(json.dumps(rows))})\n"
         "hosts = [tuple(row) for row in hosts]\n",
@@ -119,6 +132,7 @@ def _data(folder: Path, target: Target) -> Mapping[str, Any]:
         "units": [resource.unit for resource in declared if isinstance(resource, Service)],
     }
     return {
+        "ssh_hostname": login.address,
         "ssh_port": login.port,
         "ssh_user": login.user,
         "ssh_key": login.key_files[0],

@@ -31,27 +31,27 @@ SUITE = ROOT / "tests/data/suites/plain"
 BACKENDS = ("paramiko", "ssh")
 
 
-def run(out: Callable[[str], None], pattern: str = "gpu-nodes") -> int:
+def run(out: Callable[[str], None], inventory: Path, pattern: str = "gpu-nodes", rounds: int = ROUNDS) -> int:
     """Measure on all hosts of ``pattern`` and print each way's median and ratio.
 
     :raises ProvisionError: if a way does not have the outcomes of the others.
     """
-    hosts = logins(sources.load([sources.default_path()]).select(pattern))
+    hosts = logins(sources.load([inventory]).select(pattern))
     names = ",".join(login.host for login in hosts)
     walls: dict[str, list[float]] = {way: [] for way in ("ours", *BACKENDS)}
     summary: Mapping[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, no_sudo_passwords(hosts):
         config = write_ssh_config(Path(folder), hosts)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             began = time.perf_counter()
-            summary = ours(names)["summary"]
+            summary = ours(names, inventory=inventory)["summary"]
             walls["ours"].append(time.perf_counter() - began)
             for backend in BACKENDS:
                 began = time.perf_counter()
                 stock(backend, names, config)
                 walls[backend].append(time.perf_counter() - began)
     ours_median = statistics.median(walls["ours"])
-    out(f"{len(hosts)} hosts, {summary['checks']} checks, medians of {ROUNDS} rounds, start-up included")
+    out(f"{len(hosts)} hosts, {summary['checks']} checks, medians of {rounds} rounds, start-up included")
     out(f"ours: {summary['rounds']} rounds, {summary['execs']} execs")
     for way, times in walls.items():
         median = statistics.median(times)

@@ -97,7 +97,8 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(OSError):
+        # Closing the proxy cancels this task; asyncio's server would log that as an error of its callback.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             onward_reader, onward_writer = await asyncio.open_connection(*self._target)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._carry(reader, onward_writer))

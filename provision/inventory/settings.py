@@ -211,9 +211,9 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
     """What the model says of the setting at ``path``; an item of a list is described by its list."""
     while len(path) > 1:
         for type_ in _annotation(model, path[1:-1]):
-            field = type_.model_fields.get(str(path[-1])) if _is_a(type_, BaseModel) else None
-            if field and field.description:
-                return f"{path[-1]}: {' '.join(field.description.split())}"
+            fields = type_.model_json_schema()["properties"] if _is_a(type_, BaseModel) else {}
+            if said := fields.get(str(path[-1]), {}).get("description"):
+                return f"{path[-1]}: {' '.join(said.split())}"
         path = path[:-1]
     return None
 
