@@ -110,11 +110,9 @@ def test(
     from provision.cli import terminal
 
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
-    chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
-    if campaign:
-        chosen = ["-m", "campaign", f"--campaign={campaign}"]
-    if seed:
-        chosen += [f"--seed={seed}"]
+    chosen = ["-m", "campaign" if campaign else "slow" if slow else "not slow"]
+    for option, value in (("--campaign", campaign), ("--seed", seed), ("-k", k)):
+        chosen += [f"{option}={value}"] if value else []
     if not (k or campaign):
         # There are labs for two processes. Groups (loadgroup) do nothing with pytest 9.2 and xdist 3.8.
         chosen += ["-n2", "--dist=loadfile", "--no-loadscope-reorder"]
