@@ -99,6 +99,15 @@ KNOWN_MESSAGES = (
         "or on the host, as root: docker login REGISTRY",
     ),
     Message(
+        r"needs \S+ GB, and \S+ GB are free in ",
+        "on the host, docker system df shows what takes the room: remove images that no unit needs, or give "
+        "that folder a larger file system; dockerd's own is data-root in docker.daemon",
+    ),
+    Message(
+        r"\.tar\S* brought .*, and not ",
+        "make the archive anew: docker save -o NAME-TAG.tar REGISTRY/NAME:TAG, with the image as the settings name it",
+    ),
+    Message(
         r"proxyconnect tcp|Proxy Authentication Required",
         "dockerd's proxy does not let it through: see http-proxy and https-proxy in daemon.json and in the "
         "environment of docker.service",
@@ -211,8 +220,9 @@ KNOWN_MESSAGES = (
     # Docker, the NVIDIA Container Toolkit and nvidia-smi, on the host and in containers. Those with a cause
     # were seen on a host with an H100, driver 580.159.04, toolkit 1.20.0 and Docker 26.1.
     Message(
-        r"no progress in \d+ s: the pull of",
-        "the registry or the way to it went silent: run again, which keeps the layers that have arrived",
+        r"no progress in \d+ s: the (pull|load) of",
+        "the registry, the archive or the way to it went silent: run again, which keeps the layers of a registry "
+        "that have arrived",
     ),
     Message(
         r"manifest unknown|not found: manifest",

@@ -6,9 +6,9 @@ import base64
 import json
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from provision.probe import quote
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
@@ -17,6 +17,11 @@ from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.role import Settings
 
 PULL = "shell/pull.sh"
+
+Archives = Annotated[
+    str, StringConstraints(pattern=r"^(/[^\x00:]*|https?://[^\s@?#]+)$"), AfterValidator(lambda s: s.rstrip("/"))
+]
+"""Where archives of images are: a folder of the host, or an address; a login in it would be seen by everybody."""
 
 _ODD = re.compile(rb"[^A-Za-z0-9/:@._-]")
 """Bytes that no name of an image holds; a path of HTTP holds them only as codes."""
@@ -43,16 +48,28 @@ def registry_of(ref: str) -> str:
     return first if slash and (first == "localhost" or "." in first or ":" in first) else "docker.io"
 
 
+def archive_of(ref: str, archives: str | None) -> str:
+    """Where the archive of an image may be: ``ARCHIVES/NAME-TAG.tar``, with the last part of its name.
+
+    Empty for an image with a digest: dockerd does not tell the digests of what it loads.
+    """
+    name, _, tag = ref.rpartition("/")[2].partition(":")
+    return f"{archives}/{name}-{tag}.tar" if archives and "@" not in ref else ""
+
+
 @dataclass(frozen=True)
 class Image(OfDockerd[bool | Missing]):
     """A container image that is on the host, so that no unit start waits for a download.
 
     :ivar ref: ``NAME:TAG``, ``NAME@DIGEST`` or both.
     :ivar login: who pulls it; without one, root as the host's own Docker client has it.
+    :ivar archive: path or address of an archive from which it is loaded if that is there, also with ``.gz``
+        or ``.zst``.
     """
 
     ref: str
     login: RegistryLogin | None = None
+    archive: str = ""
     kind: ClassVar[str] = "image"
     shell = (PULL,)
 
@@ -92,7 +109,9 @@ class Image(OfDockerd[bool | Missing]):
         return Change(
             resource=self.id,
             action="pull",
-            summary=f"pull {self.ref}",
+            summary=f"load {self.ref} from {self.archive}[.gz|.zst], or pull it"
+            if self.archive
+            else f"pull {self.ref}",
             reason="Docker's store is another one then"
             if lost
             else "it is not on the host"
@@ -104,10 +123,11 @@ class Image(OfDockerd[bool | Missing]):
         )
 
     def _pull(self) -> str:
+        archive = f"archive={quote(self.archive)}; " if self.archive else ""
         if self.login is None:
-            return f"pull_image {quote(self.ref)}"
+            return f"{archive}pull_image {quote(self.ref)}"
         configuration = base64.encodebytes(self.login.client_configuration(registry_of(self.ref)).encode())
-        return f"pull_as {quote(self.ref)} <<'END'\n{configuration.decode()}END"
+        return f"{archive}pull_as {quote(self.ref)} <<'END'\n{configuration.decode()}END"
 
 
 def _familiar(ref: str) -> str:

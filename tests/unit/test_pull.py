@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from provision.data import data
 from provision.plan.plan import STEPS
-from provision.probe import Output
+from provision.probe import Output, quote
 from provision.resource import ABSENT, Planned
-from provision.resources.image import PULL, Image, RegistryLogin, registry_of
+from provision.resources.image import PULL, Image, RegistryLogin, archive_of, registry_of
 from provision.shell import assembled
 from tests.unit.sandbox import SHELLS, Sandbox
 
 IMAGE = Image("registry.example.org/a:1")
 CLIENT = """#!/bin/sh
+case $1 in info) exit 1 ;; esac
 [ "$1 $2" = "pull registry.example.org/a:1" ] || exit 9
 [ -t 1 ] || {{ echo "no terminal"; exit 8; }}
 {0}
 """
-PROGRESS = "printf '\\033[1A\\033[2K\\rab12: Downloading [=>  ] %s MB/9 GB\\033[1B' $n"
-LONG = f"n=0; while [ $n -lt 12 ]; do {PROGRESS}; sleep 0.5; n=$((n + 1)); done; echo; echo Status: got it"
+DONE = "printf '0123456789ab: Already exists\\r\\n1123456789ab: Waiting\\r\\n1123456789ab: Verifying Checksum\\r\\n'"
+PROGRESS = "printf '\\033[1A\\033[2K\\rab1234567890: Downloading [=>  ]  %s.5MB/2GB\\r\\033[1B' $n"
+LONG = f"{DONE}; n=0; while [ $n -lt 12 ]; do {PROGRESS}; sleep 0.5; n=$((n + 1)); done; echo; echo Status: got it"
 
 
 @pytest.fixture(params=SHELLS[:1])
@@ -50,13 +54,9 @@ def test_a_pull_that_makes_progress_may_take_longer_than_its_patience(box: Sandb
     assert (output.exit_code, output.err) == (0, "")
     *progress, last = output.out.splitlines()
     assert last == "Status: got it"
-    # The end may be seen by the last look, too.
-    progress = [line for line in progress if line != last]
+    progress = [line for line in progress if line.startswith("1 of 3 layers")]
     assert progress
-    told = "ab12: Downloading [=>  ] "
-    assert any(line.startswith(told) for line in progress)
-    # A line may be looked at while it is being written.
-    assert all(line.startswith(told[: len(line)]) for line in progress)
+    assert set(progress) <= {"1 of 3 layers", "1 of 3 layers, 0.0 of 2.0 GB"}
     assert output.out.replace("\n", "").isprintable()
     assert not (box.folder / "run/provision/r1/pulling").exists()
 
@@ -103,7 +103,7 @@ def test_a_login_is_there_for_the_pull_alone(box: Sandbox, code: int) -> None:
     (login,) = json.loads(document)["auths"].items()
     assert login[0] == "registry.example.org"
     assert base64.b64decode(login[1]["auth"]) == b'$oauthtoken:pw "of" me'
-    assert list((box.folder / "run/provision/r1").iterdir()) == []
+    assert [path.name for path in (box.folder / "run/provision/r1").iterdir()] == ["last"]
 
 
 def test_a_login_is_shown_nowhere_but_in_the_script() -> None:
@@ -128,3 +128,191 @@ def test_a_login_is_shown_nowhere_but_in_the_script() -> None:
 def test_the_registry_of_an_image(ref: str, registry: str) -> None:
     assert registry_of(ref) == registry
     assert ("index.docker.io" in LOGIN.client_configuration(registry)) is (registry == "docker.io")
+
+
+CHUNKS = (
+    "24.07-py3: Pulling from nvidia/tritonserver\r\n",
+    "aaaaaaaaaaaa: Pulling fs layer\r\nbbbbbbbbbbbb: Pulling fs layer\r\ncccccccccccc: Waiting\r\n",
+    "\033[3A\033[2K\raaaaaaaaaaaa: Downloading [=>   ]  10.5MB/1.2GB\r\033[3B"
+    "\033[2A\033[2K\rbbbbbbbbbbbb: Downloading [==>  ]  512kB/900MB\r\033[2B",
+    "\033[3A\033[2K\raaaaaaaaaaaa: Download com",
+    "plete\r\033[3B\033[3A\033[2K\raaaaaaaaaaaa: Extracting [=> ]  1MB/1.2GB\r\033[3B"
+    "\033[3A\033[2K\raaaaaaaaaaaa: Pull comp",
+    "lete \r\033[3B\033[2A\033[2K\rbbbbbbbbbbbb: Downloading [===> ]  450MB/900MB\r\033[2B",
+)
+TOLD = (
+    "",
+    "0 of 3 layers",
+    "0 of 3 layers, 0.0 of 2.1 GB",
+    "0 of 3 layers, 0.0 of 2.1 GB",
+    "0 of 3 layers, 1.2 of 2.1 GB",
+    "1 of 3 layers, 1.6 of 2.1 GB",
+)
+
+
+def test_layers_and_bytes_are_told_while_they_come(box: Sandbox) -> None:
+    """Each look sees only what was written since the last one, and a line may be cut in two."""
+    calls, at = [], 0
+    for number, chunk in enumerate(CHUNKS):
+        (box.folder / f"run/{number}").write_bytes(chunk.encode())
+        calls.append(f'cat /run/{number} >>/run/told; echo "<$(layers_since {at} /run/told)>"')
+        at += len(chunk)
+    output = box.sh(f"run=/run\n{assembled(PULL)}\n" + "\n".join(calls))
+    assert (output.out, output.err) == ("".join(f"<{line}>\n" for line in TOLD), "")
+
+
+def test_what_is_known_of_layers_is_bounded(box: Sandbox) -> None:
+    lines = "".join(f"{number:012x}: Waiting\r\n" for number in range(2000))
+    (box.folder / "run/told").write_text(lines)
+    output = box.sh(f"run=/run\n{assembled(PULL)}\nlayers_since 0 /run/told")
+    assert output.out == "0 of 500 layers\n"
+
+
+def room(ref: str, free_kb: int, info: str, config: str = "") -> str:
+    return f"""run=/run
+{assembled(STEPS, PULL)}
+docker() {{ printf '%b' '{info}'; }}
+containerd() {{ printf '%s\\n' {quote(config)}; }}
+df() {{ echo head; echo "disk 1 1 {free_kb} 1% $4"; }}
+timeout() {{ shift 3; "$@"; }}
+has_room {ref} "$(room_of {ref})"
+"""
+
+
+NVIDIA = "nvcr.io/nvidia/tritonserver"
+
+
+@pytest.mark.parametrize(
+    ("ref", "free", "says"),
+    [
+        (f"{NVIDIA}:24.07-trtllm-python-py3", 13_000_000, "needs 14.0 GB, and 13.3 GB are free in /run"),
+        (f"{NVIDIA}:24.07-trtllm-python-py3", 14_000_000, ""),
+        (f"{NVIDIA}:24.07-py3", 4_000_000, "needs 5.0 GB, and 4.1 GB are free in /run"),
+        (f"{NVIDIA}:24.07-py3@sha256:0", 4_000_000, "needs 5.0 GB"),
+        (f"{NVIDIA}:24.07-py3-sdk", 4_000_000, ""),
+        ("example.org/nvidia/tritonserver:24.07-py3", 1_000_000, ""),
+        ("example.org/a:1", 900_000, "needs 1.0 GB, and 0.9 GB are free in /run"),
+    ],
+)
+def test_room_is_looked_for_before_a_pull(box: Sandbox, ref: str, free: int, says: str) -> None:
+    output = box.sh(room(ref, free, r"/run\n[]"))
+    assert output.exit_code == bool(says)
+    assert output.err == "" if not says else f"{ref} {says}" in output.err
+
+
+STORE = r"/var/lib\n[[driver-type io.containerd.snapshotter.v1]]"
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "where"),
+    [
+        (r"/var/lib\n[[Backing Filesystem extfs]]", "", "/var/lib"),
+        (STORE, 'version = 2\nroot = "/run"', "/run"),
+        (STORE, "root = '/run'", "/run"),
+        (STORE, "", ""),
+    ],
+)
+def test_room_is_looked_for_where_images_lie(box: Sandbox, info: str, config: str, where: str) -> None:
+    """Of containerd's own default folder there is none here, so nobody can tell."""
+    output = box.sh(room("a:1", 1, info, config))
+    assert output.err == (f"a:1 needs 1.0 GB, and 0.0 GB are free in {where}\n" if where else "")
+
+
+LOADS = """#!/bin/sh
+echo "$*" >>/run/calls
+case "$1 $2" in
+  "info "*) exit 1 ;;
+  "load ") cat >/run/read; echo "Loaded image: $(cat /run/read)" ;;
+  "image inspect") [ -f /run/read ] && [ "$(cat /run/read)" = "$3" ] ;;
+  "pull "*) echo pulled ;;
+esac
+"""
+
+
+def load(box: Sandbox, files: dict[str, str], curl: str = "", archives: str = "/run/images") -> Output:
+    """What an image comes to with these archives in a folder, or with this curl."""
+    for name, text in {"docker": LOADS, "curl": f"#!/bin/sh\n{curl}\n"}.items():
+        program = box.folder / f"run/bin/{name}"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    (box.folder / "run/images").mkdir()
+    for name, text in files.items():
+        (box.folder / "run/images" / name).write_text(text)
+    change = Image(IMAGE.ref, archive=archive_of(IMAGE.ref, archives)).change(ABSENT, Planned())
+    assert change is not None
+    return box.sh(
+        f"run=/run/r1; mkdir $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH\nzstd() {{ :; }}\n"
+        f"do_1() {{ {change.script}\n}}\ndo_1\n"
+    )
+
+
+def calls(box: Sandbox) -> list[str]:
+    """Docker's calls that count."""
+    return [line for line in (box.folder / "run/calls").read_text().splitlines() if line[:4] != "info"]
+
+
+@pytest.mark.parametrize("name", ["a-1.tar", "a-1.tar.gz"])
+def test_an_archive_comes_before_the_registry(box: Sandbox, name: str) -> None:
+    output = load(box, {name: IMAGE.ref})
+    assert output.exit_code == 0, output
+    assert calls(box) == ["load", f"image inspect {IMAGE.ref}"]
+    assert {path.name for path in (box.folder / "run/r1").iterdir()} == {"last"}
+
+
+def test_without_an_archive_the_registry_is_asked(box: Sandbox) -> None:
+    output = load(box, {"a-2.tar": IMAGE.ref})
+    assert output.exit_code == 0, output
+    assert calls(box) == [f"pull {IMAGE.ref}"]
+    assert "there is no /run/images/a-1.tar, nor with .gz or .zst: the registry is asked" in output.out
+
+
+def test_an_archive_with_another_image_fails_and_says_what_it_brought(box: Sandbox) -> None:
+    output = load(box, {"a-1.tar": "registry.example.org/a:2"})
+    assert output.exit_code == 1
+    assert output.err == f"/run/images/a-1.tar brought registry.example.org/a:2, and not {IMAGE.ref}\n"
+    assert "pull" not in "".join(calls(box))
+
+
+SERVES = """
+for address; do :; done
+case "$*" in
+  *--head*) case $address in *.gz) printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n' ;; *) exit 22 ;; esac ;;
+  *) printf registry.example.org/a:1 ;;
+esac
+"""
+
+
+def test_an_archive_of_a_server_goes_to_docker_as_it_comes(box: Sandbox) -> None:
+    output = load(box, {}, SERVES, "http://mirror.example.org/images")
+    assert output.exit_code == 0, output
+    assert calls(box) == ["load", f"image inspect {IMAGE.ref}"]
+
+
+@pytest.mark.parametrize("code", [22, 7])
+def test_a_server_without_the_archive_leaves_it_to_the_registry(box: Sandbox, code: int) -> None:
+    output = load(box, {}, f"echo why >&2; exit {code}", "http://mirror.example.org")
+    assert output.exit_code == 0, output
+    assert calls(box) == [f"pull {IMAGE.ref}"]
+    assert output.err.startswith("why\n")
+
+
+@pytest.mark.parametrize(
+    ("ref", "archive"),
+    [
+        ("nvcr.io/nvidia/tritonserver:24.07-py3", "/i/tritonserver-24.07-py3.tar"),
+        ("localhost:5000/a:1", "/i/a-1.tar"),
+        ("a:1@sha256:0", ""),
+    ],
+)
+def test_the_name_of_an_archive(ref: str, archive: str) -> None:
+    assert archive_of(ref, "/i") == archive
+    assert archive_of(ref, None) == ""
+
+
+def test_nothing_removes_an_image() -> None:
+    """The previous one has to be there when the new one does not serve."""
+    texts = [path.read_text("utf-8") for path in data("templates").rglob("*") if path.is_file()]
+    removes = re.compile(r"^\s*(?!echo)\S.*docker (?:rmi|image (?:rm|prune)|system prune)", re.MULTILINE)
+    assert len(texts) > 50
+    assert [found for text in texts for found in removes.findall(text)] == []

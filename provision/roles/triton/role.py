@@ -17,7 +17,7 @@ from provision.render import render
 from provision.resource import AnyResource, Handler
 from provision.resources.file import Directory, File
 from provision.resources.gpus_in_containers import CONTAINERS, GpusInContainers
-from provision.resources.image import Image, RegistryLogin, registry_of
+from provision.resources.image import Archives, Image, RegistryLogin, archive_of, registry_of
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
@@ -164,6 +164,10 @@ class TritonSettings(Settings):
     """Who pulls from a registry, by its name as it stands in ``image:``; ``docker.io`` where none does. A
     registry that is not named here is asked as root's own Docker client on the host asks it."""
 
+    images: Archives | None = Field(default=None, examples=["/srv/images"])
+    """Folder of the host, or http(s) address, with archives of images, ``NAME-TAG.tar``, also ``.tar.gz`` and
+    ``.tar.zst``. Null: images come from their registries alone."""
+
     @property
     def servers(self) -> dict[str, Instance]:
         """The instances that the host is to have."""
@@ -218,7 +222,7 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     if not settings.servers:
         return [others, GpusInContainers("triton")]
     found: list[AnyResource] = [
-        Image(image, settings.registry_logins.get(registry_of(image)))
+        Image(image, settings.registry_logins.get(registry_of(image)), archive_of(image, settings.images))
         for image in dict.fromkeys(server.image for server in settings.servers.values())
     ]
     found += _shared(any(instance.canary for instance in settings.servers.values()))
