@@ -105,7 +105,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"\.tar\S* brought .*, and not ",
-        "make the archive anew: docker save -o NAME-TAG.tar REGISTRY/NAME:TAG, with the image as the settings name it",
+        "make the archive anew, with the image as the settings name it: docker save -o NAME-TAG.tar IMAGE",
     ),
     Message(
         r"proxyconnect tcp|Proxy Authentication Required",
@@ -221,8 +221,8 @@ KNOWN_MESSAGES = (
     # were seen on a host with an H100, driver 580.159.04, toolkit 1.20.0 and Docker 26.1.
     Message(
         r"no progress in \d+ s: the (pull|load) of",
-        "the registry, the archive or the way to it went silent: run again, which keeps the layers of a registry "
-        "that have arrived",
+        "the registry, the archive or the way to it went silent: run again; layers that a pull has brought "
+        "are kept",
     ),
     Message(
         r"manifest unknown|not found: manifest",
@@ -326,6 +326,10 @@ KNOWN_MESSAGES = (
         r"failed to run command .*No such file",
         "provision again: inv provision --hosts {host}",
         "it is not installed",
+    ),
+    Message(
+        r"; the previous version (serves again|is back, and does not|could not be put back)",
+        "mend what the new version said, and run again: inv plan --hosts {host} shows the change as before",
     ),
 )
 """In order: the first row that matches counts."""

@@ -207,12 +207,13 @@ class Progress:
         return f"{', '.join(parts)}; {now - self._began:.0f} s"
 
     def _slowest(self, now: float) -> str:
-        """``; slowest: gpu-07, 7/25 packages:driver, 64 s``."""
+        """``; slowest: gpu-07, 7/25 image:x:1, 64 s: 3 of 7 layers``, with the last line of the step."""
         slowest = min(self._running(), key=lambda item: item[1].began, default=None)
         if slowest is None:
             return ""
         name, host = slowest
-        return f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s"
+        said = f": {host.said}" if host.said else ""
+        return f"; slowest: {name}, {host.doing}, {now - host.began:.0f} s{said}"
 
     def _print(self, text: str) -> None:
         """Print a line, without the lock: the live view has one too, and takes ours under it.

@@ -19,9 +19,11 @@ from provision.role import Settings
 PULL = "shell/pull.sh"
 
 Archives = Annotated[
-    str, StringConstraints(pattern=r"^(/[^\x00:]*|https?://[^\s@?#]+)$"), AfterValidator(lambda s: s.rstrip("/"))
+    str,
+    StringConstraints(pattern=r"^(/[^\x00:]*|https?://[^\s@?#]+)$"),
+    AfterValidator(lambda s: s.rstrip("/")),
 ]
-"""Where archives of images are: a folder of the host, or an address; a login in it would be seen by everybody."""
+"""Where archives of images are: a folder of the host, or an address. Everybody would see a login in it."""
 
 _ODD = re.compile(rb"[^A-Za-z0-9/:@._-]")
 """Bytes that no name of an image holds; a path of HTTP holds them only as codes."""

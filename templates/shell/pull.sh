@@ -107,7 +107,7 @@ with_progress() {
 # two is read again; the half of one is nobody's.
 layers_since() {
   from=$(($1 > 400 ? $1 - 400 : 0))
-  tail -c "+$((from + 1))" "$2" | tr -d '\0' | tr '\r\033' '\n\n' | cut -b 1-200 | awk -v state="$run/layers" '
+  tail -c "+$((from + 1))" "$2" | tr -d '\0' | tr '\r\033' '\n' | cut -b 1-200 | awk -v state="$run/layers" '
     function bytes(text) {
       return text * (text ~ /TB/ ? 1e12 : text ~ /GB/ ? 1e9 : text ~ /MB/ ? 1e6 : text ~ /kB/ ? 1e3 : 1)
     }

@@ -5,6 +5,15 @@
 # Written by us: asks the driver for the GPUs of an instance.
 gpu_gate=/usr/local/lib/provision/triton-gpu-gate
 
+# Folder of the environments of instances.
+environments=/etc/triton
+
+# environment_of UNIT: the file of it.
+environment_of() {
+  of=${1#triton@}
+  echo "$environments/${of%.service}.env"
+}
+
 # instances: for each container of an instance its unit and the ports of the host that it holds.
 instances() {
   form="triton@{{index .Config.Labels \"$instance_label\"}}.service{{range .HostConfig.PortBindings}}{{range .}} {{.HostPort}}{{end}}{{end}}"

@@ -124,15 +124,17 @@ def test_fifty_hosts_and_ten_minutes_are_few_lines() -> None:
     assert found[-1] == "gpu-50 changed: 33 changes"
 
 
-def test_a_step_that_takes_long_is_named_without_a_terminal() -> None:
+@pytest.mark.parametrize(("says", "told"), [("", ""), ("3 of 7 layers", ": 3 of 7 layers")])
+def test_a_step_that_takes_long_is_named_without_a_terminal(says: str, told: str) -> None:
     def work(screen: Screen) -> None:
         screen.all(Doing("applying", 33))
         screen.all(Event("start", 6, resource=INSTALL))
+        screen.all(Event("out", output=says))
         screen.seconds = 31
         screen.progress.refresh()
 
     assert lines(work, 1) == [
-        "0 of 1 host done, 1 running; 31 s; slowest: gpu-01, 7/33 packages:driver, 31 s"
+        f"0 of 1 host done, 1 running; 31 s; slowest: gpu-01, 7/33 packages:driver, 31 s{told}"
     ]
 
 

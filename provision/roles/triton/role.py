@@ -23,7 +23,16 @@ from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton.arguments import options, unit_sets
 from provision.roles.triton.running import RunningCommand, RunningImage
-from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
+from provision.roles.triton.server import (
+    INSTANCES,
+    VERSIONS,
+    EnvironmentFile,
+    Server,
+    ServerRestart,
+    UnitFile,
+    command_signal,
+    serving,
+)
 from provision.roles.triton.unit import command_of
 from provision.shell import constant
 
@@ -31,8 +40,10 @@ GATE = constant(INSTANCES, "gpu_gate")
 MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 CANARY = "/usr/local/share/provision/triton"
-ENVIRONMENT = "/etc/triton/{}.env"
+ENVIRONMENT = f"{constant(INSTANCES, 'environments')}/{{}}.env"
 """Where the environment of an instance lies; ``{}`` stands for its name."""
+BESIDE = (ENVIRONMENT, f"{VERSIONS}/triton@{{}}.service")
+"""What goes with the unit of an instance."""
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
 
@@ -96,6 +107,8 @@ class Instance(Settings):
     """User in the container; null: the image's."""
     ready_timeout: int = Field(default=300, ge=10)
     """Seconds that loading may take; give large language models 900 and more."""
+    rollback: bool = False
+    """Serve with the previous version again where a changed unit, image or environment does not get ready."""
     exit_timeout: int = Field(default=30, ge=1)
     """Seconds for requests in flight when it stops."""
     canary: bool = True
@@ -218,7 +231,7 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     Images come first, so that a pull that fails leaves all servers as they are, and able to start again.
     Instances that the settings no longer name come last, when those that may take their place are up.
     """
-    others = NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,))
+    others = NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=BESIDE)
     if not settings.servers:
         return [others, GpusInContainers("triton")]
     found: list[AnyResource] = [
@@ -261,11 +274,13 @@ def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     secret = {key: value for key, value in instance.env.items() if not STEERING.fullmatch(key)}
     environment = render("triton/env.j2", env=secret).encode()
     yield Directory(models_of(name, instance), keep_mode=True)
-    yield File(environment_file(name), environment, mode="0600", sensitive=True)
+    kept = unit_of(name) if instance.rollback else ""
+    yield EnvironmentFile(environment_file(name), environment, mode="0600", sensitive=True, kept=kept)
     yield UnitFile(
         unit_file(name),
         _unit(name, instance).encode(),
         unit=unit_of(name),
+        kept=kept,
         address=instance.address,
         ports=tuple(instance.ports.items()),
         selection=selection_of(instance),
@@ -286,12 +301,13 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         reads=(*files, f"file:{unit_file(name)}"),
         file=unit_file(name),
         ports=ports,
+        rollback=instance.rollback,
     )
     restart = ServerRestart(
         f"restart {unit}",
         # The container keeps the folder that it was started with, though it is there no more.
         on=(*files, f"{Directory(models_of(name, instance)).id}:create", command_signal(unit)),
-        script=words("serve", "restart_unit", unit, str(seconds), *map(str, ports)),
+        script=serving("restart_unit", unit, seconds, ports, rollback=instance.rollback),
         covered_by=(f"service:{unit}:start",),
         unit=unit,
         seconds=seconds,
@@ -363,7 +379,7 @@ EXAMPLE = {
 
 def removal() -> list[AnyResource]:
     """Every instance whose unit is ours, also of versions that kept no record."""
-    return [NoOtherUnits("triton", (), beside=(ENVIRONMENT,), why="the role is removed")]
+    return [NoOtherUnits("triton", (), beside=BESIDE, why="the role is removed")]
 
 
 ROLE = Role(

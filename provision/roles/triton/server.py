@@ -19,6 +19,9 @@ from provision.shell import constant
 SERVE = "triton/serve.sh"
 INSTANCES = "triton/instances.sh"
 
+VERSIONS = constant("triton/rollback.sh", "served_versions")
+"""Folder of what instances serve with, while that is changed."""
+
 MARK = constant("shell/own_units.sh", "unit_mark")
 
 _COMMAND = re.compile(rb"^ExecStart=(?:.*\\\n)*.*$", re.MULTILINE)
@@ -32,6 +35,36 @@ def command_signal(unit: str) -> str:
     return f"command of {unit}"
 
 
+def serving(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
+    """Sh text that starts or restarts an instance, by ``start_unit`` or ``restart_unit``.
+
+    :param rollback: whether its previous version is started where it does not get ready.
+    """
+    how = word.replace("_unit", "_or_go_back") if rollback else word
+    return words("serve", how, unit, str(seconds), *map(str, ports))
+
+
+def _keeping(change: Change, unit: str) -> Change:
+    """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty."""
+    return replace(change, script=f"{words('keep_version', unit)} && {change.script}") if unit else change
+
+
+@dataclass(frozen=True)
+class EnvironmentFile(File):
+    """The environment of an instance.
+
+    :ivar kept: the unit whose version is kept before this changes; empty for none.
+    """
+
+    kept: str = ""
+    shell = (FILES, SERVE)
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
+        """As of any file."""
+        change = super().change(state, planned)
+        return change and _keeping(change, self.kept)
+
+
 @dataclass(frozen=True)
 class UnitFile(File):
     """The unit file of an instance. It is only written where the instance can start with it.
@@ -40,6 +73,7 @@ class UnitFile(File):
     :ivar selection: the GPUs, as the gate takes them.
     :ivar gpus: how many GPUs the host has.
     :ivar beside: id of the file that we write with each unit.
+    :ivar kept: the unit whose version is kept before its command changes; empty for none.
     """
 
     unit: str = ""
@@ -48,6 +82,7 @@ class UnitFile(File):
     selection: str = "all"
     gpus: int = 0
     beside: str = ""
+    kept: str = ""
     shell = (FILES, SERVE)
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
@@ -74,11 +109,16 @@ class UnitFile(File):
         anew = _command(old) != _command(self.content)
         gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
-        return replace(
-            change,
-            script=script,
-            signals=(command_signal(self.unit),) if anew else (),
-            preview=Probe("", words("instance_needs", self.unit, gpus), (INSTANCES,)) if anew else None,
+        if not anew:
+            return replace(change, script=script)
+        return _keeping(
+            replace(
+                change,
+                script=script,
+                signals=(command_signal(self.unit),),
+                preview=Probe("", words("instance_needs", self.unit, gpus), (INSTANCES,)),
+            ),
+            self.kept,
         )
 
     def refine(self, change: Change, answer: Output) -> Change:
@@ -143,10 +183,12 @@ class Server(Service):
 
     :ivar file: where its unit file has to be.
     :ivar ports: of the host, which other instances may hold.
+    :ivar rollback: whether it serves with its previous version where it does not get ready.
     """
 
     file: str = ""
     ports: tuple[int, ...] = ()
+    rollback: bool = False
     shell = (SERVE,)
 
     def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:
@@ -167,7 +209,7 @@ class Server(Service):
         return replace(change, preview=_serving_now(self.unit, self.ports))
 
     def starting(self, word: str) -> str:
-        return words("serve", word, self.unit, str(self.timeout), *map(str, self.ports))
+        return serving(word, self.unit, self.timeout, self.ports, rollback=self.rollback)
 
     def refine(self, change: Change, answer: Output) -> Change:
         """Name the instances that stop."""

@@ -1,0 +1,102 @@
+# shellcheck shell=sh
+# needs: shell/own_units.sh shell/units.sh triton/instances.sh
+# An instance whose new version does not get ready serves with the previous one again: its unit file, its environment,
+# and the image that the name of its image stood for.
+
+# What each instance serves with, from before its files change until the new version is ready; a file for each unit.
+served_versions=/var/lib/provision/served
+
+# keep_version UNIT: what it serves with, if it serves. What is kept stays as long as the start of that time serves: its
+# files may be new ones already.
+keep_version() {
+  systemctl is-active --quiet -- "$1" || return 0
+  version=$served_versions/$1 start="start $(systemctl show -p InvocationID --value -- "$1")"
+  ! grep -q -s -x -F -e "$start" "$version" || return 0
+  mkdir -p "$served_versions" && {
+    echo "$start"
+    container=${1#triton@} container=triton-${container%.service}
+    timeout -k 5 20 docker inspect --type container --format 'image {{.Image}} {{.Config.Image}}' "$container" 2>/dev/null
+    for file in "$unit_folder/$1" "$(environment_of "$1")"; do
+      [ ! -f "$file" ] || echo "file $file $(stat -L -c '%04a %U:%G' -- "$file") $(base64 -w0 <"$file")" || return
+    done
+  } >"$version.new" && sync "$version.new" && mv -f -T -- "$version.new" "$version"
+}
+
+# enabled_anew UNIT: an enabled unit gets the links that its file asks for now.
+enabled_anew() { ! systemctl is-enabled --quiet -- "$1" || systemctl enable --quiet -- "$1"; }
+
+# forget_version UNIT: the new one is ready.
+forget_version() { rm -f -- "$served_versions/$1"; }
+
+# put_back_version UNIT: says in $is_back whether anything of it was another one.
+put_back_version() {
+  is_back=
+  [ -f "$served_versions/$1" ] || return 0
+  while read -r what name mode owner content; do
+    case $what in
+      file) [ "$(base64 -w0 2>/dev/null <"$name")" = "$content" ] || put_back_file || return ;;
+      # A digest never stands for another image.
+      image) case $mode in *@*) ;; *) put_back_tag "$name" "$mode" || return ;; esac ;;
+    esac
+  done <"$served_versions/$1"
+}
+
+# put_back_file: of $name, $mode, $owner and $content. What it replaces is in the backups then.
+put_back_file() {
+  is_back=yes
+  printf '%s\n' "$content" | write_file "$name" "$mode" "$owner"
+}
+
+# put_back_tag ID NAME: the name stands for this image again.
+put_back_tag() {
+  tagged=$(timeout -k 5 20 docker image inspect --format '{{.Id}}' "$2" 2>/dev/null)
+  [ "$tagged" != "$1" ] || return 0
+  is_back=yes
+  timeout -k 5 20 docker tag "$1" "$2" </dev/null || return
+  say "$2 is tagged as before; the image that did not get ready is ${tagged:-gone}"
+}
+
+# start_or_go_back UNIT SECONDS, restart_or_go_back UNIT SECONDS: as start_unit and restart_unit. Where the unit does not
+# get ready, it is started with its previous version; that fails in any case, and says what serves.
+start_or_go_back() { up_or_go_back start_unit "$@"; }
+restart_or_go_back() { up_or_go_back restart_unit "$@"; }
+
+# up_or_go_back WORD UNIT SECONDS; the instances in $stopped have stopped for it, and go back, too, if they can.
+# shellcheck disable=SC2034,SC2154  # serve has both
+up_or_go_back() {
+  keep_version "$2" || return
+  : >"$run/journal"
+  "$@" && return
+  code=$?
+  why="$2 did not get ready: $(reason_in "$run/journal")"
+  if ! put_back_version "$2" 2>"$run/trouble"; then
+    fail "$why; the previous version could not be put back: $(tail -n 1 "$run/trouble")"
+    return
+  fi
+  [ -n "$is_back" ] || return "$code"
+  went_back=yes
+  for other in $stopped; do put_back_version "$other" || echo "the previous version of $other could not be put back"; done
+  # As long as the previous unit gives it.
+  seconds=$(sed -n 's/^TimeoutStartSec=\([0-9]*\)$/\1/p' "$unit_folder/$2")
+  if systemctl daemon-reload && enabled_anew "$2" && run_unit restart "$2" "$((${seconds:-$3} + 30))" >"$run/back" 2>&1; then
+    rm -f -- "$owed/restart-$2"
+    forget_version "$2"
+    fail "$why; the previous version serves again"
+  else
+    cat "$run/back"
+    fail "$why; the previous version is back, and does not get ready either: $(reason_in "$run/journal")"
+  fi
+}
+
+# reason_in FILE: why a start failed, from the lines of its journal: in Triton's words if it says why, or in those of
+# Docker, or of what runs before and after the start.
+reason_in() {
+  for pattern in '^[^ ]+ E [0-9]+ [^]]+\] "failed to load .*version' 'unrecognized option|[Uu]nknown option' \
+    '^[^ ]+ E [0-9]+ [^]]+\] ' '^error: ' 'Error response from daemon: (No such image|[^N])' \
+    'not ready after|ended while it was loading|is not mounted|is not among|NVIDIA driver'; do
+    line=$(grep -m 1 -E -e "$pattern" "$1") || continue
+    printf '%s\n' "$line" | sed 's/^[^ ]* E [0-9]* [^]]*\] //; s/^"//; s/"$//' | cut -b 1-400
+    return
+  done
+  echo "its journal does not say why"
+}
