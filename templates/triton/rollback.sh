@@ -6,6 +6,15 @@
 # What each instance serves with, from before its files change until the new version is ready; a file for each unit.
 served_versions=/var/lib/provision/served
 
+# await_version UNIT: as keep_version, before the first of its files changes. A start that Docker's restart or a boot began
+# may not be over, and tells whether it serves; one that failed before is not waited for.
+await_version() {
+  case $(systemctl is-active -- "$1") in
+    activating | deactivating) [ "$(systemctl show -p NRestarts --value -- "$1")" != 0 ] || systemctl start -- "$1" ;;
+  esac
+  keep_version "$1"
+}
+
 # keep_version UNIT: what it serves with, if it serves. What is kept stays as long as the start of that time serves: its
 # files may be new ones already.
 keep_version() {

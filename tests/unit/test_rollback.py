@@ -28,12 +28,15 @@ SYSTEMCTL = """#!/bin/sh
 echo "$*" >>/run/calls
 for unit; do :; done
 case "$1 $2 $3" in
-  "is-active "*) [ -e "/run/up-$unit" ] ;;
+  "is-active "*)
+    if [ -e /run/coming ]; then echo activating; exit 3; fi
+    [ -e "/run/up-$unit" ]
+    ;;
+  "show -p NRestarts") cat /run/coming ;;
   "show -p InvocationID") cat "/run/up-$unit" ;;
   "show "*|reset-failed*|is-enabled*|enable*|daemon-reload*|"stop "*) ;;
   *)
-    rm -f "/run/up-$unit"
-    echo "$*" >/run/started
+    rm -f "/run/up-$unit" /run/coming
     grep -q good "/var/lib/units/$unit" && grep -q good /var/lib/envs/main.env &&
       [ "$(cat /run/tag)" != sha256:bad ] && echo "$$" >"/run/up-$unit"
     ;;
@@ -94,7 +97,7 @@ def write(kind: str, text: str) -> str:
     path = f"/var/lib/units/{UNIT}" if kind == "unit" else "/var/lib/envs/main.env"
     content = base64.b64encode(text.encode()).decode()
     mode = "0644" if kind == "unit" else "0600"
-    return f"keep_version {UNIT} && echo {content} | write_file {path} {mode} root:root || exit 9"
+    return f"await_version {UNIT} && echo {content} | write_file {path} {mode} root:root || exit 9"
 
 
 RESTART = f"serve restart_or_go_back {UNIT} 9 8000"
@@ -202,6 +205,16 @@ def test_an_image_that_was_tagged_anew_by_hand_goes_back_to_the_one_that_ran(hos
         says = "example.org/a:1 is tagged as before; the image that did not get ready is sha256:bad"
         assert says in output.out
         assert output.err.endswith("; the previous version serves again\n")
+
+
+@pytest.mark.parametrize(("restarts", "waits"), [(0, True), (1, False)])
+def test_a_start_that_is_not_over_tells_whether_it_serves(host: Host, restarts: int, waits: bool) -> None:
+    """As after a restart of Docker in the same run; a start after one that failed is not waited for."""
+    (host.box.folder / f"run/up-{UNIT}").unlink()
+    (host.box.folder / "run/coming").write_text(f"{restarts}\n")
+    output = host.sh(write("unit", "bad"), RESTART)
+    assert ("the previous version serves again" in output.err) is waits
+    assert host.serves is waits
 
 
 def test_a_run_that_was_cut_goes_back_to_what_served_before_it(host: Host) -> None:
@@ -314,7 +327,7 @@ def test_instances_are_restarted_one_after_another_and_each_proves_itself() -> N
 @pytest.mark.parametrize("rollback", [False, True])
 def test_only_an_instance_with_rollback_goes_back(rollback: bool) -> None:
     *files, _, restart, _, _ = planned(rollback=rollback).changes
-    assert [change.script.startswith("keep_version triton@") for change in files] == [rollback] * 3
+    assert [change.script.startswith("await_version triton@") for change in files] == [rollback] * 3
     assert (" restart_or_go_back " in restart.script) is rollback
     (server,) = [
         item.resource
@@ -337,10 +350,10 @@ def test_only_what_restarts_an_instance_is_kept() -> None:
     ]
     change = later.change(FileState("file", "0644", "root", "root", unit.content), Planned())
     assert change is not None
-    assert "keep_version" not in change.script
+    assert "await_version" not in change.script
     (environment,) = [
         r for d in declared(rollback=True) if isinstance(r := d.resource, EnvironmentFile) and "one" in r.path
     ]
     change = environment.change(FileState("file", "0600", "root", "root", b"A=b"), Planned())
     assert change is not None
-    assert change.script.startswith("keep_version triton@one.service && write_file /etc/triton/one.env")
+    assert change.script.startswith("await_version triton@one.service && write_file /etc/triton/one.env")

@@ -46,7 +46,7 @@ def serving(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollbac
 
 def _keeping(change: Change, unit: str) -> Change:
     """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty."""
-    return replace(change, script=f"{words('keep_version', unit)} && {change.script}") if unit else change
+    return replace(change, script=f"{words('await_version', unit)} && {change.script}") if unit else change
 
 
 @dataclass(frozen=True)
