@@ -141,8 +141,8 @@ def _bare(fingerprint: str) -> str:
 class RepositoryFile(File):
     """The file that names a repository. It is written once the package manager has read the repository.
 
-    So an address that gives nothing, or another key's signature, ends the step with the old file in place, and
-    not the next installation of a package, which may be months away.
+    So an address that gives nothing, or what another key signed, ends this step with the old file in place,
+    and not the next installation of a package, which may be months away.
 
     :ivar manager: ``apt`` or ``dnf``.
     """
