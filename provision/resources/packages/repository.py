@@ -7,7 +7,7 @@ import functools
 import re
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import Url
@@ -83,7 +83,7 @@ class Repo(SignedRepo):
         return self
 
     def key_at(self, path: str) -> File:
-        return File(path, f"{self.key.strip()}\n".encode())
+        return KeyFile(path, f"{self.key.strip()}\n".encode())
 
 
 class RepoWithFetchedKey(SignedRepo):
@@ -138,6 +138,13 @@ def _bare(fingerprint: str) -> str:
 
 
 @dataclass(frozen=True)
+class KeyFile(File):
+    """The file of a repository's key."""
+
+    first: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
 class RepositoryFile(File):
     """The file that names a repository. It is written once the package manager has read the repository.
 
@@ -149,6 +156,7 @@ class RepositoryFile(File):
 
     manager: str = "apt"
     shell: tuple[str, ...] = (FILES, "shell/apt.sh")
+    first: ClassVar[bool] = True
 
     def write(self, state: FileState | Missing, action: str, reason: str) -> Change:
         """Read the repository first."""
@@ -176,7 +184,8 @@ def package_source(repo: SignedRepo, facts: Facts) -> tuple[File | FetchedKey, R
 def repository(repo: SignedRepo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:
     """``repo`` for the host's package manager, in place of what others have written for the same repository.
 
-    Files of NVIDIA's and Docker's own instructions name other keys than ours, at which apt stops.
+    What is there goes when the new one has been read, and before any package is installed: files of NVIDIA's
+    and Docker's own instructions name other keys than ours, at which apt stops.
 
     :param moved: see :class:`OtherSources`.
     :raises Refusal: see :func:`package_source`.
@@ -186,7 +195,7 @@ def repository(repo: SignedRepo, facts: Facts, moved: tuple[str, ...] = ()) -> l
         return list(files)
     own = tuple(file.path for file in files)
     others = OtherSources(repo.slug, facts.family, repo.uri, repo.suite, facts.architecture, own, moved=moved)
-    return [others, *files]
+    return [*files, others]
 
 
 def _apt_source(repo: SignedRepo, facts: Facts) -> tuple[str, str, list[str]]:
