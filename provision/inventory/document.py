@@ -32,6 +32,25 @@ def parse(text: str, path: str) -> Document:
     return document
 
 
+def parse_all(text: str, path: str) -> list[Document]:
+    """Read a text of several YAML documents, such as Kubernetes' manifests; empty ones are left out.
+
+    :param path: what to call the text in messages.
+    :raises InventoryError: as :func:`parse`.
+    """
+    from provision.inventory.nodes import Maker, compose_all  # noqa: PLC0415 - as below
+
+    found = []
+    try:
+        for node in compose_all(text.removeprefix("\ufeff"), path):
+            document = Document(path)
+            document.root = Item(Maker(document).make(node), document, None, node)
+            found.append(document)
+    except RecursionError:
+        raise too_deep(Location(path)) from None
+    return found
+
+
 def of_data(data: object, path: str) -> Item:
     """Return what a JSON decoder returned as values without lines.
 
