@@ -33,16 +33,21 @@ def parse(text: str, path: str) -> Document:
 
 
 def parse_all(text: str, path: str) -> list[Document]:
-    """Read a text of several YAML documents, such as Kubernetes' manifests; empty ones are left out.
+    """Read a JSON text, or several YAML documents, such as Kubernetes' manifests; empty ones are left out.
 
     :param path: what to call the text in messages.
     :raises InventoryError: as :func:`parse`.
     """
     from provision.inventory.nodes import Maker, compose_all  # noqa: PLC0415 - as below
 
+    text = text.removeprefix("\ufeff")
     found = []
     try:
-        for node in compose_all(text.removeprefix("\ufeff"), path):
+        document = Document(path)
+        if item := _read_json(document, text):
+            document.root = item
+            return [document]
+        for node in compose_all(text, path):
             document = Document(path)
             document.root = Item(Maker(document).make(node), document, None, node)
             found.append(document)

@@ -15,6 +15,7 @@ ERROR, WARNING = "error", "warning"
 class Fault:
     """Something about a manifest that its author should know.
 
+    :ivar where: with line 0 where nobody knows it: in JSON that is not YAML too.
     :ivar severity: ``error``: a container gets no GPU, or the API refuses the object. ``warning``: it may.
     :ivar message: one sentence without a full stop.
     """
@@ -27,7 +28,8 @@ class Fault:
     @property
     def text(self) -> str:
         """As compilers print it, with the hint below."""
-        return f"{self.where}:{self.where.column}: {self.severity}: {self.message}\n  hint: {self.hint}"
+        place = f"{self.where}:{self.where.column}" if self.where.line else self.where  # JSON that is no YAML
+        return f"{place}: {self.severity}: {self.message}\n  hint: {self.hint}"
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

@@ -34,15 +34,15 @@ def needs_gpu(image: str) -> bool:
     path, last, tag = _parts(image)
     if is_infrastructure(image) or _WITHOUT.search(tag) or _WITHOUT.search(last):
         return False
-    if _ANYWHERE.search(last) or "nim" in path:
+    if any(map(_ANYWHERE.search, (*path[1:], last))) or "nim" in path:
         return True
     return bool({"nvidia", "nvcr.io"} & set(path)) and _OF_NVIDIA.fullmatch(last) is not None
 
 
 def imports_tensorrt_llm(image: str) -> bool:
     """Whether the image's programs import ``tensorrt_llm``, which loads NVML as it is imported."""
-    _, last, tag = _parts(image)
-    return bool(_TRTLLM.search(last) or _TRTLLM.search(tag))
+    path, last, tag = _parts(image)
+    return any(map(_TRTLLM.search, (*path[1:], last, tag)))
 
 
 def is_infrastructure(image: str) -> bool:

@@ -142,7 +142,7 @@ def _fate(container: Container) -> str:
     image = container.image
     if imports_tensorrt_llm(image):
         return f"{image} without a GPU: import tensorrt_llm ends in NVML Shared Library Not Found"
-    if "tritonserver" in image and needs_gpu(image):
+    if "tritonserver" in image and "vllm" not in image and needs_gpu(image):
         return f"{image} without a GPU serves on the CPU, and says that it is ready"
     if needs_gpu(image):
         return f"{image} needs a GPU, and the container asks for none"

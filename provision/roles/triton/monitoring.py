@@ -6,7 +6,7 @@ The format is that of https://prometheus.io/docs/prometheus/latest/configuration
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,26 +42,26 @@ class Targets:
 def targets(hosts: Iterable[Watched]) -> Targets:
     """One target for each instance that has metrics."""
     entries: list[dict[str, Any]] = []
-    remarks: dict[str, list[str]] = {}
+    remarks: dict[tuple[str, str], list[str]] = {}
     for host in hosts:
         for name, instance in host.settings.servers.items():
-            if remark := _remark(name, instance):
+            for remark in _remarks(name, instance):
                 remarks.setdefault(remark, []).append(host.name)
             if instance.shows_metrics:
                 entries.append(_entry(host, name, instance))
-    said = (f"{folded(names)}: {remark}" for remark, names in remarks.items())
+    said = (f"{kind}: {folded(names)}: {text}" for (kind, text), names in remarks.items())
     return Targets(tuple(entries), tuple(said))
 
 
-def _remark(name: str, instance: Instance) -> str:
+def _remarks(name: str, instance: Instance) -> Iterator[tuple[str, str]]:
     if not instance.shows_metrics:
-        return f"left out: triton instance {name}, which has --allow-metrics=false"
-    if ipaddress.ip_address(instance.address).is_loopback:
-        return (
-            f"warning: triton instance {name} has its metrics on {instance.address} alone,"
-            " where a Prometheus on another machine cannot reach them; address: sets where they are"
+        yield "left out", f"triton instance {name} has --allow-metrics=false"
+    elif ipaddress.ip_address(instance.address).is_loopback:
+        yield (
+            "warning",
+            f"triton instance {name} has its metrics on {instance.address} alone, where a Prometheus on"
+            " another machine cannot reach them; address: sets where they are",
         )
-    return ""
 
 
 def _entry(host: Watched, name: str, instance: Instance) -> dict[str, Any]:
