@@ -268,14 +268,16 @@ _PORTS = ("http", "grpc", "metrics")
 def _arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments of a container, and the environment variables that stand in those that may be secret."""
     found, hidden = [], []
+    option = ""
     for number, word in enumerate(words):
-        option = words[number - 1] if number else ""
-        follows = option.startswith("--") and "=" not in option and is_secret([option])
-        if follows or without_secrets(word) != word:
-            hidden.append(f"ARGUMENT_{number}")
-            found.append(f"$({hidden[-1]})")
+        before, joined, _ = word.partition("=") if word.startswith("--") else ("", "", "")
+        if without_secrets(word) != word or (not joined and option and is_secret([option])):
+            name = re.sub(r"\W+", "_", (before or option).strip("-"), flags=re.ASCII).upper() or "ARGUMENT"
+            hidden.append(f"{name}_{number}")
+            found.append(f"{_literal(before)}{joined}$({hidden[-1]})")
         else:
             found.append(_literal(word))
+        option = "" if joined else before
     return found, hidden
 
 

@@ -295,7 +295,7 @@ def test_braces_of_others_are_no_template(tmp_path: Path) -> None:
 
 
 def inv(*arguments: str, given: str = "", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, ROOT / "tasks.py", "lint-manifest", *arguments]
+    argv = [sys.executable, str(ROOT / "tasks.py"), "lint-manifest", *arguments]
     return subprocess.run(
         argv, cwd=folder, input=given, capture_output=True, text=True, check=False, timeout=60
     )
