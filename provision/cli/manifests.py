@@ -82,18 +82,20 @@ def judge(names: Sequence[str]) -> Judged:
             unreadable.append(error)
             continue
         for path in paths:
-            files += 1
             try:
                 documents = read(path)
             except UsageError as error:
                 unreadable.append(error)
                 continue
+            files += 1
             found += faults(documents)
             objects += sum(1 for document in documents for _ in pods(document.root))
     return Judged(tuple(found), tuple(unreadable), files, objects)
 
 
 def _files(name: str) -> list[str]:
+    if not name:
+        raise UsageError("a manifest is named by an empty word", hint="inv lint-manifest FILE…")
     folder = Path(name)
     if name == STDIN or not folder.is_dir():
         return [name]

@@ -325,12 +325,13 @@ def test_warnings_alone_are_no_failure() -> None:
 
 
 def test_an_unreadable_file_hides_no_other(tmp_path: Path) -> None:
-    found = judge([str(tmp_path / "missing.yaml"), str(MANIFESTS / "pod_level.yaml"), str(tmp_path)])
+    found = judge([str(tmp_path / "missing.yaml"), str(MANIFESTS / "pod_level.yaml"), str(tmp_path), ""])
     assert found.exit_code == 2
-    assert len(found.faults) == 2
+    assert (len(found.faults), found.files) == (2, 1)
     assert [str(error) for error in found.unreadable] == [
         f"{tmp_path}/missing.yaml: No such file or directory",
         f"{tmp_path}: the folder holds no manifest",
+        "a manifest is named by an empty word",
     ]
 
 
