@@ -11,6 +11,7 @@ from typing import Any
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory.document import parse_all
+from provision.inventory.values import Document
 from provision.kubernetes.fault import ERROR, Fault
 from provision.kubernetes.lint import faults
 from provision.kubernetes.objects import pods
@@ -96,10 +97,13 @@ def judge(names: Sequence[str]) -> Judged:
 def _files(name: str) -> list[str]:
     if not name:
         raise UsageError("a manifest is named by an empty word", hint="inv lint-manifest FILE…")
-    folder = Path(name)
-    if name == STDIN or not folder.is_dir():
-        return [name]
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix in ENDINGS and path.is_file())
+    try:
+        if name == STDIN or not Path(name).is_dir():
+            return [name]
+        below = [path for path in Path(name).rglob("*") if path.suffix in ENDINGS and path.is_file()]
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}", hint="inv lint-manifest FILE…") from error
+    found = sorted(map(str, below))
     if not found:
         raise UsageError(
             f"{name}: the folder holds no manifest", hint=f"files that end in {', '.join(ENDINGS)}"
@@ -107,7 +111,7 @@ def _files(name: str) -> list[str]:
     return found
 
 
-def read(name: str) -> list[Any]:
+def read(name: str) -> list[Document]:
     """The documents of a file, or of standard input for ``-``.
 
     :raises UsageError: if it cannot be read, is not YAML, or is a template of Helm.
@@ -118,13 +122,12 @@ def read(name: str) -> list[Any]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: it is not UTF-8", hint="save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else "no name of a file"
-        raise UsageError(f"{shown}: {said}", hint="inv lint-manifest FILE…") from error
+    except OSError as error:
+        raise UsageError(f"{shown}: {error.strerror}", hint="inv lint-manifest FILE…") from error
     if _HELM.search(text):
         raise _template(shown)
     try:
-        return list(parse_all(text, shown))
+        return parse_all(text, shown)
     except InventoryError:
         if "{{" in text:
             raise _template(shown) from None

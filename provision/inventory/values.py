@@ -58,6 +58,13 @@ class Item:
             key_node, node = nodes.get(key, (self.key, None))
             yield key, Item(value, self.document, key_node, node)
 
+    def get(self, key: str) -> Item | None:
+        """The entry of a mapping; None where there is none, and for any other value."""
+        if not isinstance(self.value, Mapping) or key not in self.value:
+            return None
+        key_node, node = self.document.keys_of(self.node).get(key, (self.key, None))
+        return Item(self.value[key], self.document, key_node, node)
+
     def elements(self) -> Iterator[Item]:
         """Yield the elements of a list in their order; nothing for any other value."""
         if not isinstance(self.value, list):

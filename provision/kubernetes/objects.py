@@ -110,9 +110,7 @@ def pods(document: Item) -> Iterator[Pod]:
 def at(item: Item | None, *path: str) -> Item | None:
     """What stands at ``path``; None where nothing does."""
     for step in path:
-        if item is None or not isinstance(item.value, Mapping) or step not in item.value:
-            return None
-        item = entries(item)[step]
+        item = item.get(step) if item is not None else None
     return item
 
 
