@@ -145,6 +145,17 @@ class Instance(Settings):
         """Whether Triton loads only the models that its command names."""
         return ("--model-control-mode", "explicit") in options(self.args)
 
+    @property
+    def stop_timeout(self) -> int:
+        """Seconds that its container has for its end: more than the server, which has ``exit_timeout``."""
+        return self.exit_timeout + 15
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether the server answers on its port for metrics."""
+        off = [value.lower() for option, value in options(self.args) if option == "--allow-metrics"]
+        return not off or off[-1] not in ("false", "0", "off")
+
     def _loads(self, model: str) -> bool:
         return any(o == "--load-model" and value in (model, "*") for o, value in options(self.args))
 
@@ -312,8 +323,14 @@ def selection_of(instance: Instance) -> str:
     return instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus))
 
 
+def arguments_of(name: str, instance: Instance) -> list[str]:
+    """The words that the container of an instance is started with, as they stand in its unit."""
+    words = command_of(_unit(name, instance))
+    return words[words.index(instance.image) + 1 :]
+
+
 def _unit(name: str, instance: Instance) -> str:
-    stop, label = instance.exit_timeout + 15, constant(CONTAINERS, "instance_label")
+    stop, label = instance.stop_timeout, constant(CONTAINERS, "instance_label")
     return render(
         "triton/triton@.service.j2",
         name=name,
