@@ -172,8 +172,8 @@ class Resource(ABC, Generic[State]):
     """A declared state of one thing on a host.
 
     :cvar kind: the name of the kind.
-    :cvar first: whether it comes before everything else of all roles: what is in the way of every package
-        operation has to be gone before the first role has one.
+    :cvar first: whether it comes before everything else of all roles: where packages come from is settled
+        before the first role has a package operation.
     :ivar shell: the files below ``templates/`` whose functions its changes call.
     """
 

@@ -76,7 +76,9 @@ def task(shared: str, **own: str) -> Callable[[Function], Task[Function]]:
         # Invoke reads from the signature which options there are, and drops its first parameter, the context.
         first, *others = signature(function).parameters.values()
         vars(run)["__signature__"] = Signature([first, *common, *others])
+        lists = [name for name, of in signature(function).parameters.items() if of.annotation == "list[str]"]
         # Invoke's letters for options would mean another thing in every task.
-        return Task(run, help={name: HELP[name] for name in names} | own, auto_shortflags=False)
+        shown = {name: HELP[name] for name in names} | own
+        return Task(run, help=shown, iterable=lists, auto_shortflags=False)
 
     return made

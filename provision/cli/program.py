@@ -26,10 +26,14 @@ NEED_THE_CLONE = ("lab.up", "lab.down", "lab.status", "demo", "test", "check", "
 OPTIONAL = {"settings": "--role", "stop": "--run"}
 """Tasks that take a word without an option, and the option that it stands for."""
 
+SEVERAL = {"lint-manifest": "--file"}
+"""Tasks that take any number of words, and the option that each stands for."""
+
 GROUPS = (
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
     ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
+    ("Kubernetes", ("lint-manifest",)),
     ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),
     ("Develop", ("test", "check", "bench")),
 )
@@ -74,6 +78,8 @@ class Program(InvokeProgram):
     def parse_tasks(self) -> None:
         """Parse tasks with their options. Invoke's positional arguments cannot be left out; these can."""
         words = self.core.unparsed
+        if option := SEVERAL.get(words[0]) if words else None:
+            words[1:] = [part for word in _words(words[1:], option) for part in word]
         option = OPTIONAL.get(words[0], "") if words else ""
         for at in range(1, len(words) if option else 0):
             if not words[at].startswith("-") and words[at - 1] not in (
@@ -167,6 +173,12 @@ class Program(InvokeProgram):
 
     def _help_of(self, task: str) -> str:
         return f"{self.binary} --help {task}".rstrip()
+
+
+def _words(words: Sequence[str], option: str) -> Iterator[tuple[str, ...]]:
+    """Words of a command line, each that is no option behind ``option``."""
+    for before, word in zip(("", *words), words, strict=False):
+        yield (word,) if before == option or (word.startswith("-") and word != "-") else (option, word)
 
 
 def main(namespace: Collection | None = None) -> None:

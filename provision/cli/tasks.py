@@ -180,8 +180,19 @@ def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
     "hosts inventory roles",
     out="write them below this folder, one folder a host",
     system="for this system: debian:12, ubuntu:24.04, rhel:9",
+    kubernetes="Triton's instances as manifests of Kubernetes instead",
+    gpus="with --kubernetes: how many gpus: all is",
+    monitoring="targets for Prometheus' file_sd instead",
 )
-def render(options: Options, *, out: str = "", system: str = "debian:12") -> None:
+def render(
+    options: Options,
+    *,
+    out: str = "",
+    system: str = "debian:12",
+    kubernetes: bool = False,
+    gpus: int = 0,
+    monitoring: bool = False,
+) -> None:
     """Render the files that would land on hosts, without the hosts.
 
     inv render --hosts gpu-01 --system ubuntu:24.04 --out files
@@ -191,6 +202,11 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
     from provision.cli import arguments, terminal
     from provision.cli.rendered import assumed, rendered
 
+    if kubernetes or monitoring or gpus:
+        from provision.cli.exported import export
+
+        export(options, out, kubernetes=kubernetes, monitoring=monitoring, gpus=gpus)
+        return
     for target in arguments.targets(options)[0]:
         for file in rendered(target, assumed(system)):
             if file.origin:
@@ -204,6 +220,27 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
                 terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
     if out:
         terminal.log(f"written below {out}")
+
+
+@task("json", file="a manifest or a folder of them, or - for standard input")
+def lint_manifest(options: Options, *, file: list[str]) -> None:
+    """Judge how Kubernetes' manifests ask for GPUs. Exit code 3 if there are errors.
+
+    inv lint-manifest deploy/ extra.yaml
+    """
+    from provision.cli import terminal
+    from provision.cli.manifests import judge
+
+    found = judge(file)
+    if options.json:
+        terminal.write_json(found.document())
+    else:
+        if found.faults:
+            terminal.write_data("\n".join(fault.text for fault in found.faults))
+        for error in found.unreadable:
+            terminal.log(f"error: {error}\nhint: {error.hint}")
+        terminal.log(found.summary)
+    raise SystemExit(found.exit_code)
 
 
 @task(
@@ -223,6 +260,6 @@ def check_roles(options: Options, *, update_golden: bool = False) -> None:
 
 
 COLLECTION = Collection(
-    provision, plan, remove, stop, verify, facts, inventory, settings, render, check_roles
+    provision, plan, remove, stop, verify, facts, inventory, settings, render, check_roles, lint_manifest
 )
 """What a new task of the product is added to."""

@@ -32,6 +32,30 @@ def parse(text: str, path: str) -> Document:
     return document
 
 
+def parse_all(text: str, path: str) -> list[Document]:
+    """Read a JSON text, or several YAML documents, such as Kubernetes' manifests; empty ones are left out.
+
+    :param path: what to call the text in messages.
+    :raises InventoryError: as :func:`parse`.
+    """
+    from provision.inventory.nodes import Maker, compose_all  # noqa: PLC0415 - as below
+
+    text = text.removeprefix("\ufeff")
+    found = []
+    try:
+        document = Document(path)
+        if item := _read_json(document, text):
+            document.root = item
+            return [document]
+        for node in compose_all(text, path):
+            document = Document(path)
+            document.root = Item(Maker(document).make(node), document, None, node)
+            found.append(document)
+    except RecursionError:
+        raise too_deep(Location(path)) from None
+    return found
+
+
 def of_data(data: object, path: str) -> Item:
     """Return what a JSON decoder returned as values without lines.
 

@@ -1,12 +1,14 @@
 """YAML 1.1 text → nodes → values, by PyYAML's rules for safe loading, and with Ansible's tags.
 
-Only this file imports PyYAML, and only reading an inventory imports this file.
+Only reading an inventory or manifests imports this file, and with it PyYAML.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -25,11 +27,24 @@ _MOST_VALUES = 1_000_000
 
 def compose(text: str, path: str) -> yaml.Node | None:
     """Return the tree of YAML nodes of ``text``, None for an empty one."""
+    with _readable(text, path) as loader_class:
+        return yaml.compose(text, Loader=loader_class)
+
+
+def compose_all(text: str, path: str) -> list[yaml.Node]:
+    """Return the trees of YAML nodes of the documents in ``text``, without those that are empty."""
+    with _readable(text, path) as loader_class:
+        return [node for node in yaml.compose_all(text, Loader=loader_class) if node is not None]
+
+
+@contextlib.contextmanager
+def _readable(text: str, path: str) -> Iterator[Any]:
+    """Give the class that loads ``text``; what it refuses becomes an error with file and line."""
     loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if text.count("[") + text.count("{") > DEPTH or _MAYBE_DEEP.search(text):
             _check_depth(text, loader_class, path)
-        return yaml.compose(text, Loader=loader_class)
+        yield loader_class
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
         last = max(len(text.splitlines()), 1)  # the end of the text counts as a line of its own
@@ -152,6 +167,10 @@ class Maker:
             )
         try:
             value: Value = getattr(self._scalars, f"construct_yaml_{kind}")(node)
+            if isinstance(value, int):
+                str(
+                    value
+                )  # Python writes no number of more than 4300 digits, and hexadecimal ones may have more
         except (ValueError, OverflowError, KeyError, AttributeError, IndexError, TypeError):
             # PyYAML's patterns let through what its constructors cannot make, such as 2024-99-99 and 0x_.
             raise self._problem(

@@ -58,6 +58,21 @@ class Item:
             key_node, node = nodes.get(key, (self.key, None))
             yield key, Item(value, self.document, key_node, node)
 
+    def get(self, key: str) -> Item | None:
+        """The entry of a mapping; None where there is none, and for any other value."""
+        if not isinstance(self.value, Mapping) or key not in self.value:
+            return None
+        key_node, node = self.document.keys_of(self.node).get(key, (self.key, None))
+        return Item(self.value[key], self.document, key_node, node)
+
+    def elements(self) -> Iterator[Item]:
+        """Yield the elements of a list in their order; nothing for any other value."""
+        if not isinstance(self.value, list):
+            return
+        nodes = self.node.value if self.node is not None else [None] * len(self.value)
+        for value, node in zip(self.value, nodes, strict=True):
+            yield Item(value, self.document, node or self.key, node)
+
     def at(self, *path: str | int) -> Location | None:
         """Where the value at ``path`` stands, or None where there is no such value."""
         item = self

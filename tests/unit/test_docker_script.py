@@ -46,8 +46,8 @@ journalctl() {
 docker() {
   [ -e /run/up ] || return 1
   case "$*" in
+    *DefaultRuntime*) echo "nvidia nvidia runc insecure=reg:5000 mirror=https://m.example/ debug=false" ;;
     *LiveRestoreEnabled*) cat /run/live 2>/dev/null || echo false ;;
-    *DefaultRuntime*) echo "nvidia nvidia runc" ;;
     *Server.Version*) echo 20.10.24 ;;
     "ps "*) cat /run/names 2>/dev/null ;;
     "exec blind"*) return 255 ;;
@@ -257,7 +257,8 @@ def test_containers_outlive_dockerd_by_a_reload_before_the_restart(box: Sandbox)
     (box.folder / "run" / "live").unlink()
     (box.folder / "run" / "calls").unlink()
     script = (
-        'docker() { case $* in *Live*) [ ! -e /run/said ] || echo true ;; *) echo "nvidia nvidia" ;; esac; }'
+        "docker() { case $* in *DefaultRuntime*) echo nvidia nvidia ;;"
+        " *) [ ! -e /run/said ] || echo true ;; esac; }"
     )
     assert play(box, f"{script}\nallowed=yes outlive=yes\nrestart_docker nvidia nvidia").ok
     verbs = [call.split()[1] for call in calls(box)]

@@ -19,7 +19,7 @@ from provision.resources.file import File
 from provision.resources.packages.fetched_key import FetchedKey
 from provision.resources.packages.openpgp import fingerprints
 from provision.resources.packages.other_sources import OtherSources, SourceFile
-from provision.resources.packages.repository import Repo, package_source
+from provision.resources.packages.repository import KeyFile, Repo, package_source
 from provision.resources.packages.sets import Package
 from provision.roles import all_roles
 from provision.roles.docker import role as docker
@@ -102,7 +102,7 @@ def test_a_plain_copy_serves_the_keys_for_dnf_too() -> None:
 @pytest.mark.parametrize("system", RHEL)
 def test_the_key_of_a_mirror_that_signs_anew_is_written(system: str) -> None:
     facts, variables = machine(system), {"mirror": SIGNED}
-    ours = [File(f"{KEYS}/provision-{FINGERPRINT}", f"{KEY.strip()}\n".encode())]
+    ours = [KeyFile(f"{KEYS}/provision-{FINGERPRINT}", f"{KEY.strip()}\n".encode())]
     assert key_files("driver", system, variables) == key_files("docker", system, variables) == ours
     repo = cuda.cuda_repository(facts, settings("driver", variables).mirror)
     assert repo.signed == "both"

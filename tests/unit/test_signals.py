@@ -11,8 +11,9 @@ from provision.errors import RefusedError
 from provision.facts import Facts
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import plan
-from provision.resource import Handler, Planned, names_of
+from provision.resource import AWAIT, Handler, Planned, names_of
 from provision.resources.packages.sets import PackageSet, moves_of
+from provision.resources.service import Service
 from provision.roles import all_roles
 from tests.roles.test_role import systems
 from tests.unit.examples import REPO, bare, settings_of, with_gpus
@@ -79,6 +80,8 @@ def test_every_name_that_is_listened_to_is_borne_by_a_change() -> None:
             for change in (*plan("h", items, states).changes, *filter(None, owed)):
                 borne.update((f"{change.resource}:{change.action}", *change.signals))
             for item in items:
+                if isinstance(item.resource, Service):
+                    borne.add(f"{item.resource.id}:{AWAIT}")
                 if isinstance(item.resource, PackageSet):
                     borne.update(moves_of([package.name for package in item.resource.packages]))
                 for name in listened(item, states[item.resource.id]):

@@ -13,6 +13,7 @@ from provision.resource import Handler
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages
 from provision.resources.packages.other_sources import OtherSources
+from provision.resources.packages.repository import KeyFile, RepositoryFile
 from provision.resources.packages.rpm import RpmPackages
 from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED, TOOLKIT_INSTALLED
 from provision.roles import all_roles
@@ -92,9 +93,9 @@ def test_rhel_has_the_same_but_apts_pin() -> None:
     assert set(gone.own) <= set(files)
 
 
-def test_other_sources_go_before_ours_comes_and_config_before_packages() -> None:
+def test_other_sources_go_when_ours_was_read_and_config_comes_before_packages() -> None:
     kinds = [type(resource) for resource in found()]
-    assert kinds[:2] == [OtherSources, OtherSources]
+    assert kinds[:4] == [KeyFile, RepositoryFile, OtherSources, OtherSources]
     assert kinds.index(ConfigToml) < kinds.index(Packages) < kinds.index(CdiSpecs)
     assert set(others().own) == {r.path for r in found() if isinstance(r, File)} - {
         "/etc/apt/preferences.d/provision-toolkit"
@@ -133,5 +134,5 @@ def test_every_role_replaces_other_sources_of_its_repository(role: str, changes:
     slug = wanted.repo.slug  # type: ignore[attr-defined]
     ids = [resource.id for resource in resources]
     source = f"file:/etc/apt/sources.list.d/{slug}.sources"
-    assert ids.index(f"other-sources:{slug}") < ids.index(source)
+    assert ids.index(f"other-sources:{slug}") > ids.index(source)
     assert source.removeprefix("file:") in next(r for r in resources if r.id == f"other-sources:{slug}").own  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ class FetchedKey(RegularFile):
     owner: str = "root"
     group: str = "root"
     kind: ClassVar[str] = "key"
+    first: ClassVar[bool] = True
     shell = ("shell/keys.sh",)
 
     def fault(self, content: bytes | None) -> str:

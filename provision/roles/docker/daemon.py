@@ -30,7 +30,7 @@ class Loaded:
 
 
 def declared_words(daemon: Mapping[str, Any]) -> Iterator[str]:
-    """What :func:`told_words` has of a dockerd that has read these settings, of the keys that it tells as written."""
+    """Of :func:`told_words`, what a dockerd says that has read these settings."""
     for name in daemon.get("insecure-registries") or ():
         if PLAIN_REGISTRY.fullmatch(str(name)):
             yield f"insecure={name}"

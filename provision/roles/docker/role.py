@@ -117,6 +117,10 @@ def _problems(daemon: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any, st
             yield ("log-opts", key), value, "dockerd wants text for options of logs: quote it"
 
 
+ALONG = ("containerd", "docker-cli", "runc")
+"""Packages that come with Debian's engine, and without whose files it starts no container."""
+
+
 def packages_of(settings: DockerSettings, facts: Facts) -> dict[str, str | None]:
     """The packages of the engine, and the version of each or None.
 
@@ -188,7 +192,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
         packages,
         hold=settings.hold,
         signals=(("", DOCKER_MOVED),),
-        along=("containerd", "docker-cli", "runc"),
+        along=ALONG,
     )
     return [
         engine_of(settings, facts),

@@ -145,7 +145,7 @@ def source_of(settings: ToolkitSettings, facts: Facts) -> Repo:
 
 
 def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
-    """The repository, after every other one that brings the same packages is gone."""
+    """The repository, in the place of every other one that brings the same packages."""
     others = OtherSources(
         name="toolkit",
         family=family,
@@ -156,7 +156,7 @@ def _sources(repo: Repo, facts: Facts, family: Family) -> list[AnyResource]:
         parts=OLD_REPOSITORIES,
         files=OLD_SOURCES,
     )
-    return [others, *repository(repo, facts)]
+    return [*repository(repo, facts), others]
 
 
 def _cdi(settings: ToolkitSettings) -> list[AnyResource]:

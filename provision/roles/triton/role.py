@@ -158,6 +158,17 @@ class Instance(Settings):
         """Whether Triton loads only the models that its command names."""
         return ("--model-control-mode", "explicit") in options(self.args)
 
+    @property
+    def stop_timeout(self) -> int:
+        """Seconds that its container has for its end: more than the server, which has ``exit_timeout``."""
+        return self.exit_timeout + 15
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether the server answers on its port for metrics."""
+        off = [value.lower() for option, value in options(self.args) if option == "--allow-metrics"]
+        return not off or off[-1] not in ("false", "0", "off")
+
     def _loads(self, model: str) -> bool:
         return any(o == "--load-model" and value in (model, "*") for o, value in options(self.args))
 
@@ -303,12 +314,14 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         ports=ports,
         rollback=instance.rollback,
     )
+    # Both restart it if that is owed.
+    comes_up = (f"service:{unit}:start", f"service:{unit}:await")
     restart = ServerRestart(
         f"restart {unit}",
         # The container keeps the folder that it was started with, though it is there no more.
         on=(*files, f"{Directory(models_of(name, instance)).id}:create", command_signal(unit)),
         script=serving("restart_unit", unit, seconds, ports, rollback=instance.rollback),
-        covered_by=(f"service:{unit}:start",),
+        covered_by=comes_up,
         unit=unit,
         seconds=seconds,
         ports=ports,
@@ -321,7 +334,7 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         f"wait for {unit}",
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
         script=words("start_unit", unit, str(seconds)),
-        covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
+        covered_by=(*comes_up, f"handler:restart {unit}"),
     )
 
 
@@ -330,8 +343,14 @@ def selection_of(instance: Instance) -> str:
     return instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus))
 
 
+def arguments_of(name: str, instance: Instance) -> list[str]:
+    """The words that the container of an instance is started with, as they stand in its unit."""
+    words = command_of(_unit(name, instance))
+    return words[words.index(instance.image) + 1 :]
+
+
 def _unit(name: str, instance: Instance) -> str:
-    stop, label = instance.exit_timeout + 15, constant(CONTAINERS, "instance_label")
+    stop, label = instance.stop_timeout, constant(CONTAINERS, "instance_label")
     return render(
         "triton/triton@.service.j2",
         name=name,

@@ -1,0 +1,141 @@
+"""The files that ``lint-manifest`` reads, and what it prints of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.errors import InventoryError, UsageError
+from provision.inventory.document import parse_all
+from provision.inventory.values import Document
+from provision.kubernetes.fault import ERROR, Fault
+from provision.kubernetes.lint import faults
+from provision.kubernetes.objects import pods
+from provision.plan.report import counted
+
+ENDINGS = (".yaml", ".yml", ".json")
+STDIN = "-"
+
+_HELM = re.compile(r"\{\{-?\s*[^{}]*\.(Values|Release|Chart|Capabilities)\b")
+"""What only a template of Helm has; other programs have ``{{`` in texts of manifests."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What there is to say about files.
+
+    :ivar unreadable: errors of the files that could not be judged.
+    :ivar pods: how many objects with Pods were judged.
+    """
+
+    faults: tuple[Fault, ...]
+    unreadable: tuple[UsageError, ...]
+    files: int
+    pods: int
+
+    @property
+    def exit_code(self) -> int:
+        """2 if a file could not be read, 3 if there are errors, else 0."""
+        return 2 if self.unreadable else 3 if self._errors else 0
+
+    @property
+    def _errors(self) -> int:
+        return sum(fault.severity == ERROR for fault in self.faults)
+
+    @property
+    def summary(self) -> str:
+        """The last line."""
+        warnings = len(self.faults) - self._errors
+        said = f"{counted(self._errors, 'error')}, {counted(warnings, 'warning')}"
+        return f"{said} in {counted(self.files, 'file')}, {counted(self.pods, 'object')} with Pods"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "schema": 1,
+            "findings": [fault.document() for fault in self.faults],
+            "unreadable": [{"message": one.message, "hint": one.hint} for one in self.unreadable],
+            "files": self.files,
+            "objects": self.pods,
+        }
+
+
+def judge(names: Sequence[str]) -> Judged:
+    """Read and judge files, those of folders, and standard input for ``-``.
+
+    :raises UsageError: if nothing is named.
+    """
+    if not names:
+        raise UsageError(
+            "no manifests are named", hint="inv lint-manifest FILE…; a folder, or - for standard input"
+        )
+    found: list[Fault] = []
+    unreadable: list[UsageError] = []
+    files = objects = 0
+    for name in names:
+        try:
+            paths = _files(name)
+        except UsageError as error:
+            unreadable.append(error)
+            continue
+        for path in paths:
+            try:
+                documents = read(path)
+            except UsageError as error:
+                unreadable.append(error)
+                continue
+            files += 1
+            found += faults(documents)
+            objects += sum(1 for document in documents for _ in pods(document.root))
+    return Judged(tuple(found), tuple(unreadable), files, objects)
+
+
+def _files(name: str) -> list[str]:
+    if not name:
+        raise UsageError("a manifest is named by an empty word", hint="inv lint-manifest FILE…")
+    try:
+        if name == STDIN or not Path(name).is_dir():
+            return [name]
+        below = [path for path in Path(name).rglob("*") if path.suffix in ENDINGS and path.is_file()]
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}", hint="inv lint-manifest FILE…") from error
+    found = sorted(map(str, below))
+    if not found:
+        raise UsageError(
+            f"{name}: the folder holds no manifest", hint=f"files that end in {', '.join(ENDINGS)}"
+        )
+    return found
+
+
+def read(name: str) -> list[Document]:
+    """The documents of a file, or of standard input for ``-``.
+
+    :raises UsageError: if it cannot be read, is not YAML, or is a template of Helm.
+    """
+    shown = "standard input" if name == STDIN else name
+    try:
+        data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown}: it is not UTF-8", hint="save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{shown}: {error.strerror}", hint="inv lint-manifest FILE…") from error
+    if _HELM.search(text):
+        raise _template(shown)
+    try:
+        return parse_all(text, shown)
+    except InventoryError:
+        if "{{" in text:
+            raise _template(shown) from None
+        raise
+
+
+def _template(shown: str) -> UsageError:
+    return UsageError(
+        f"{shown}: it is a template of Helm",
+        hint=f"render it first: helm template CHART | inv lint-manifest {STDIN}",
+    )
