@@ -17,7 +17,8 @@ from provision.resource import ABSENT, Planned
 from provision.resources.file import FileState
 from provision.resources.service import UnitState
 from provision.roles.triton.role import TritonSettings, resources
-from provision.roles.triton.server import SERVE, EnvironmentFile, UnitFile
+from provision.roles.triton.rollback import EnvironmentFile
+from provision.roles.triton.server import SERVE, UnitFile
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS, Sandbox

@@ -23,16 +23,8 @@ from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton.arguments import options, unit_sets
 from provision.roles.triton.running import RunningCommand, RunningImage
-from provision.roles.triton.server import (
-    INSTANCES,
-    VERSIONS,
-    EnvironmentFile,
-    Server,
-    ServerRestart,
-    UnitFile,
-    command_signal,
-    serving,
-)
+from provision.roles.triton.rollback import BESIDE, ENVIRONMENT, EnvironmentFile, serving
+from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
 from provision.roles.triton.unit import command_of
 from provision.shell import constant
 
@@ -40,10 +32,6 @@ GATE = constant(INSTANCES, "gpu_gate")
 MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 CANARY = "/usr/local/share/provision/triton"
-ENVIRONMENT = f"{constant(INSTANCES, 'environments')}/{{}}.env"
-"""Where the environment of an instance lies; ``{}`` stands for its name."""
-BESIDE = (ENVIRONMENT, f"{VERSIONS}/triton@{{}}.service")
-"""What goes with the unit of an instance."""
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
 

@@ -14,13 +14,11 @@ from provision.resource import Change, Handler, Missing, Planned, Resource
 from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
+from provision.roles.triton.rollback import keeping, serving
 from provision.shell import constant
 
 SERVE = "triton/serve.sh"
 INSTANCES = "triton/instances.sh"
-
-VERSIONS = constant("triton/rollback.sh", "served_versions")
-"""Folder of what instances serve with, while that is changed."""
 
 MARK = constant("shell/own_units.sh", "unit_mark")
 
@@ -33,36 +31,6 @@ Ports = tuple[tuple[str, int], ...]
 def command_signal(unit: str) -> str:
     """What a change of a unit's file signals if a running container has another command than the new one."""
     return f"command of {unit}"
-
-
-def serving(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
-    """Sh text that starts or restarts an instance, by ``start_unit`` or ``restart_unit``.
-
-    :param rollback: whether its previous version is started where it does not get ready.
-    """
-    how = word.replace("_unit", "_or_go_back") if rollback else word
-    return words("serve", how, unit, str(seconds), *map(str, ports))
-
-
-def _keeping(change: Change, unit: str) -> Change:
-    """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty."""
-    return replace(change, script=f"{words('await_version', unit)} && {change.script}") if unit else change
-
-
-@dataclass(frozen=True)
-class EnvironmentFile(File):
-    """The environment of an instance.
-
-    :ivar kept: the unit whose version is kept before this changes; empty for none.
-    """
-
-    kept: str = ""
-    shell = (FILES, SERVE)
-
-    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
-        """As of any file."""
-        change = super().change(state, planned)
-        return change and _keeping(change, self.kept)
 
 
 @dataclass(frozen=True)
@@ -111,7 +79,7 @@ class UnitFile(File):
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
         if not anew:
             return replace(change, script=script)
-        return _keeping(
+        return keeping(
             replace(
                 change,
                 script=script,

@@ -1,0 +1,49 @@
+"""What is kept of an instance that serves while it is changed, and starts that may go back to that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from provision.probe import words
+from provision.resource import Change, Missing, Planned
+from provision.resources.file import FILES, File, FileState
+from provision.shell import constant
+
+ROLLBACK = "triton/rollback.sh"
+
+ENVIRONMENT = f"{constant('triton/instances.sh', 'environments')}/{{}}.env"
+"""Where the environment of an instance lies; ``{}`` stands for its name."""
+
+BESIDE = (ENVIRONMENT, f"{constant(ROLLBACK, 'served_versions')}/triton@{{}}.service")
+"""What goes with the unit of an instance."""
+
+
+def serving(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
+    """Sh text that starts or restarts an instance, by ``start_unit`` or ``restart_unit``.
+
+    :param rollback: whether its previous version is started where it does not get ready.
+    """
+    how = word.replace("_unit", "_or_go_back") if rollback else word
+    return words("serve", how, unit, str(seconds), *map(str, ports))
+
+
+def keeping(change: Change, unit: str) -> Change:
+    """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty."""
+    return replace(change, script=f"{words('await_version', unit)} && {change.script}") if unit else change
+
+
+@dataclass(frozen=True)
+class EnvironmentFile(File):
+    """The environment of an instance.
+
+    :ivar kept: the unit whose version is kept before this changes; empty for none.
+    """
+
+    kept: str = ""
+    shell = (FILES, ROLLBACK)
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
+        """As of any file."""
+        change = super().change(state, planned)
+        return change and keeping(change, self.kept)
