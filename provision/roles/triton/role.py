@@ -22,8 +22,8 @@ from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton.arguments import options, unit_sets
-from provision.roles.triton.running import RunningCommand, RunningImage
 from provision.roles.triton.rollback import BESIDE, ENVIRONMENT, EnvironmentFile, serving
+from provision.roles.triton.running import RunningCommand, RunningImage
 from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
 from provision.roles.triton.unit import command_of
 from provision.shell import constant
