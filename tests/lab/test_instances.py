@@ -11,7 +11,7 @@ import pytest
 
 from lab.host import LabHost
 from lab.lab import Lab
-from tests.lab.cli import Answer, lab_inventory, write_inventory
+from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
 from tests.lab.test_provision import converged, host, provision, shell, wait_for
 
 pytestmark = pytest.mark.lab
@@ -22,10 +22,11 @@ NAME = "gpu-01"
 OTHER_PORTS = {"http_port": 9000, "grpc_port": 9001, "metrics_port": 9002}
 
 
-def instances(folder: Path, **changes: dict[str, Any]) -> Path:
-    """An inventory with these instances, each with what the lab's own has."""
+def instances(folder: Path, archives: str | None = None, **changes: dict[str, Any]) -> Path:
+    """An inventory with these instances, each with what the lab's own has, and archives of images."""
     document = lab_inventory()
     triton = document["gpu-nodes"]["vars"]["triton"]
+    triton["images"] = archives
     main = triton["instances"]["main"]
     triton["instances"] = {name: {**copy.deepcopy(main), **change} for name, change in changes.items()}
     return write_inventory(folder, document)
@@ -112,6 +113,82 @@ def test_a_cause_that_goes_away_lets_it_serve_again(machine: LabHost) -> None:
     finally:
         shell(machine, "mv /usr/bin/nvidia-smi.away /usr/bin/nvidia-smi")
     wait_for(lambda: ready(machine), 60)
+
+
+def of_main(machine: LabHost) -> tuple[str, str]:
+    """The image that the container of main runs, and the version of its unit file."""
+    ran = shell(machine, "docker inspect --format '{{.Image}}' triton-main").strip()
+    return ran, shell(machine, "sha256sum </etc/systemd/system/triton@main.service").strip()
+
+
+@pytest.mark.campaign("instances", only=True)
+def test_a_version_that_does_not_get_ready_gives_way_to_the_previous_one(
+    machine: LabHost, tmp_path: Path
+) -> None:
+    good = instances(tmp_path / "1", main={"rollback": True})
+    assert apply(good).code == 0
+    before = of_main(machine)
+    bad = instances(
+        tmp_path / "2",
+        main={"rollback": True, "env": {"A": "b"}, "args": ["--no-such-flag"]},
+        second=OTHER_PORTS,
+    )
+    answer = apply(bad)
+    assert answer.code == 1, str(answer)
+    assert "unrecognized option '--no-such-flag'; the previous version serves again" in str(answer)
+    assert ready(machine)
+    assert of_main(machine) == before
+    assert "A=b" not in shell(machine, "cat /etc/triton/main.env")
+    assert active(machine, "second") != "active", "the run ended with the first failure"
+    again = inv("plan", "--hosts", NAME, "--roles", "triton", "--json", inventory=bad)
+    assert "file:/etc/systemd/system/triton@main.service" in str(again), str(again)
+    assert apply(good).code == 0
+    assert of_main(machine) == before
+    assert apply(good).host(NAME)["changes"] == []
+
+
+@pytest.mark.campaign("instances", only=True)
+def test_an_image_tagged_anew_that_does_not_get_ready_gives_way_to_the_one_that_ran(
+    machine: LabHost, tmp_path: Path
+) -> None:
+    source = instances(tmp_path, main={"rollback": True})
+    assert apply(source).code == 0
+    before = of_main(machine)
+    image = lab_inventory()["gpu-nodes"]["vars"]["triton"]["instances"]["main"]["image"]
+    shell(
+        machine,
+        f"printf 'FROM {image}\\nRUN rm -rf /opt/tritonserver/backends\\n'"
+        f" | docker build --quiet --tag {image} -",
+    )
+    answer = apply(source)
+    assert answer.code == 1, str(answer)
+    assert "the previous version serves again" in str(answer)
+    assert f"{image} is tagged as before" in str(answer)
+    assert ready(machine)
+    assert of_main(machine) == before
+    assert apply(source).host(NAME)["changes"] == []
+
+
+@pytest.mark.campaign("instances", only=True)
+def test_an_image_comes_from_an_archive_where_no_registry_has_it(machine: LabHost, tmp_path: Path) -> None:
+    image = lab_inventory()["gpu-nodes"]["vars"]["triton"]["instances"]["main"]["image"]
+    other = f"{image.rpartition(':')[0]}:24.07-archived"
+    wrong = f"{image.rpartition(':')[0]}:24.07-wrong"
+    source = instances(tmp_path / "1", archives="/srv/images", main={"image": other})
+    shell(
+        machine,
+        f"mkdir -p /srv/images && docker tag {image} {other} && docker save {other} | gzip -1"
+        " >/srv/images/tritonserver-24.07-archived.tar.gz"
+        f" && docker image rm {other} && docker save -o /srv/images/tritonserver-24.07-wrong.tar {image}",
+    )
+    answer = apply(source)
+    assert answer.code == 0, str(answer)
+    assert ready(machine)
+    answer = apply(instances(tmp_path / "2", archives="/srv/images", main={"image": wrong}))
+    assert answer.code == 1, str(answer)
+    assert f"tritonserver-24.07-wrong.tar brought {image}, and not {wrong}" in str(answer)
+    assert ready(machine)
+    assert apply(instances(tmp_path / "3", main={})).code == 0
 
 
 SLOW = "import time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n        time.sleep(900)\n"
