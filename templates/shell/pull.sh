@@ -65,7 +65,8 @@ archive_size() {
     *)
       command -v curl >/dev/null || fail "curl is not installed, with which $1 would be fetched" || return
       # shellcheck disable=SC2086  # options are words
-      curl $curl_options --silent --max-time 60 --head "$1" >"$run/head" && tr -d '\r' <"$run/head" | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1
+      curl $curl_options --silent --max-time 60 --head "$1" >"$run/head" &&
+        tr -d '\r' <"$run/head" | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1
       ;;
   esac
 }
