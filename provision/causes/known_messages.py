@@ -104,6 +104,10 @@ KNOWN_MESSAGES = (
         "that folder a larger file system; dockerd's own is data-root in docker.daemon",
     ),
     Message(
+        r"curl is not installed, which would fetch",
+        "install curl on the host, or give a folder of the host in triton.images",
+    ),
+    Message(
         r"\.tar\S* brought .*, and not ",
         "make the archive anew, with the image as the settings name it: docker save -o NAME-TAG.tar IMAGE",
     ),

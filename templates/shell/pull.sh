@@ -14,7 +14,6 @@ pull_image() {
     load_archive "$1"
     loaded=$?
     [ "$loaded" -eq 2 ] || return "$loaded"
-    echo "there is no $archive, nor with .gz or .zst: the registry is asked"
   fi
   has_room "$1" "$(room_of "$1")" || return
   command -v script >/dev/null || { docker pull --quiet "$1"; return; }
@@ -35,10 +34,14 @@ pull_as() {
 # It goes to dockerd as it is read, so nothing is left of what is cut.
 load_archive() {
   found=
+  case $archive in
+    /*) ;;
+    *) command -v curl >/dev/null || { echo "curl is not installed, which would fetch $archive: the registry is asked"; return 2; } ;;
+  esac
   for candidate in "$archive" "$archive.gz" "$archive.zst"; do
     size=$(archive_size "$candidate") && found=$candidate && break
   done
-  [ -n "$found" ] || return 2
+  [ -n "$found" ] || { echo "there is no $archive, nor with .gz or .zst: the registry is asked"; return 2; }
   # dockerd unpacks the archive first, and then its layers.
   has_room "$1 from $found" "$((${size:-0} * 2))" || return
   load='docker load'
@@ -63,7 +66,6 @@ archive_size() {
   case $1 in
     /*) [ -f "$1" ] && stat -L -c %s -- "$1" ;;
     *)
-      command -v curl >/dev/null || fail "curl is not installed, with which $1 would be fetched" || return
       # shellcheck disable=SC2086  # options are words
       curl $curl_options --silent --max-time 60 --head "$1" >"$run/head" &&
         tr -d '\r' <"$run/head" | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1

@@ -230,7 +230,9 @@ esac
 """
 
 
-def load(box: Sandbox, files: dict[str, str], curl: str = "", archives: str = "/run/images") -> Output:
+def load(
+    box: Sandbox, files: dict[str, str], curl: str = "", archives: str = "/run/images", head: str = ""
+) -> Output:
     """What an image comes to with these archives in a folder, or with this curl."""
     for name, text in {"docker": LOADS, "curl": f"#!/bin/sh\n{curl}\n"}.items():
         program = box.folder / f"run/bin/{name}"
@@ -243,7 +245,7 @@ def load(box: Sandbox, files: dict[str, str], curl: str = "", archives: str = "/
     change = Image(IMAGE.ref, archive=archive_of(IMAGE.ref, archives)).change(ABSENT, Planned())
     assert change is not None
     return box.sh(
-        f"run=/run/r1; mkdir $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH\nzstd() {{ :; }}\n"
+        f"run=/run/r1; mkdir $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH\n{head}\n"
         f"do_1() {{ {change.script}\n}}\ndo_1\n"
     )
 
@@ -296,6 +298,16 @@ def test_a_server_without_the_archive_leaves_it_to_the_registry(box: Sandbox, co
     assert output.exit_code == 0, output
     assert calls(box) == [f"pull {IMAGE.ref}"]
     assert output.err.startswith("why\n")
+
+
+def test_a_host_without_curl_says_so_and_asks_the_registry(box: Sandbox) -> None:
+    without = 'command() { [ "$2" != curl ]; }'
+    output = load(box, {}, "exit 9", "http://mirror.example.org", without)
+    assert output.exit_code == 0, output
+    assert calls(box) == [f"pull {IMAGE.ref}"]
+    assert output.out.startswith(
+        "curl is not installed, which would fetch http://mirror.example.org/a-1.tar: "
+    )
 
 
 @pytest.mark.parametrize(
