@@ -61,11 +61,15 @@ class Settings(BaseModel):
 
 
 class ImpossibleError(ValueError):
-    """Settings that cannot work; for validators, where a field's documentation is not enough as a hint."""
+    """Settings that cannot work; for validators, where a field's documentation is not enough as a hint.
 
-    def __init__(self, message: str, hint: str) -> None:
+    :ivar at: way from what the validator validates to the value that is wrong: ``("args", 3)``.
+    """
+
+    def __init__(self, message: str, hint: str, at: tuple[str | int, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.at = at
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from provision.probe import Output
 from provision.resources.file import File
 from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.launch import CANARY_MODEL
 from provision.roles.triton.role import (
-    CANARY_MODEL,
-    Instance,
     TritonSettings,
     environment_file,
     models_of,
@@ -34,7 +34,7 @@ from provision.verify.written import differing, require_settled
 
 ROLE = "triton"
 
-TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=")
+TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=", "--gpus=", "--device=nvidia.com/gpu=")
 """Options whose effect checks of their own tell."""
 
 JOURNAL = "on the host: journalctl -u docker.service -n 50"

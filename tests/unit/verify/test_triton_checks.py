@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from provision.probe import Output
-from provision.roles.triton.role import CANARY_MODEL, GATE, environment_file
+from provision.roles.triton.launch import CANARY_MODEL
+from provision.roles.triton.role import GATE, environment_file
 from provision.roles.triton.unit import command_of
 from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
