@@ -56,10 +56,10 @@ def products(branches: Sequence[Mapping[str, Any]], platform: str = "") -> Itera
     """The versions of our products in a product tree, by their ids."""
     for branch in branches:
         component = PRODUCTS.get(branch["name"], "")
-        if branch["category"] == "product_version" and component:
-            if component != "nvidia-driver" or platform.startswith("Linux"):
-                found = branch["product"]
-                yield found["product_id"], Product(component, f"{platform}: {branch['name']}", found["name"])
+        ours = component and (component != "nvidia-driver" or platform.startswith("Linux"))
+        if branch["category"] == "product_version" and ours:
+            found = branch["product"]
+            yield found["product_id"], Product(component, f"{platform}: {branch['name']}", found["name"])
         yield from products(branch.get("branches", ()), branch["name"])
 
 
@@ -108,7 +108,9 @@ def span(product: Product, fixed: Sequence[str]) -> tuple[str, str]:
 def _release(product: Product, version: str) -> str:
     """A version of Triton's server as the release of its container; any other as it is."""
     if product.component == "tritonserver" and number("1") < number(version) < number("10"):
-        return next((name for name, found in releases().items() if found.server.value == f"{version}.0"), version)
+        return next(
+            (name for name, found in releases().items() if found.server.value == f"{version}.0"), version
+        )
     return version
 
 
@@ -131,7 +133,7 @@ def table(folder: Path) -> str:
         except (UnreadableError, LookupError) as error:
             raise UnreadableError(f"{file}: {error}") from error
     head = (
-        "# Known vulnerabilities of what we install, from NVIDIA's security bulletins (CSAF, NVIDIA/product-security).\n"
+        "# Known vulnerabilities of what we install: NVIDIA's security bulletins (NVIDIA/product-security).\n"
         f"# Written by tools/refresh_advisories.py. Newest bulletin: {newest}.\n"
         f"{chr(9).join(field.name for field in fields(Advisory))}\n"
     )
@@ -143,12 +145,12 @@ def main(argv: Sequence[str]) -> int:
     """Write the file; exit code 2 if the checkout holds no bulletins, or one cannot be read."""
     folder = Path(argv[0]) if len(argv) == 1 else None
     if folder is None or not any(folder.glob("20*/*/*.json")):
-        print("usage: python -m tools.refresh_advisories CHECKOUT-OF-NVIDIA/product-security", file=sys.stderr)
+        sys.stderr.write("usage: python -m tools.refresh_advisories CHECKOUT-OF-NVIDIA/product-security\n")
         return 2
     try:
         FILE.write_text(table(folder), "utf-8")
     except UnreadableError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
 

@@ -29,6 +29,7 @@ OPTIONAL = {"settings": "--role", "stop": "--run"}
 GROUPS = (
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
+    ("Look up", ("compat",)),
     ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
     ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),
     ("Develop", ("test", "check", "bench")),

@@ -100,6 +100,8 @@ def facts(options: Options) -> None:
     found, errors = gather_facts(ways, options.forks)
     if options.json:
         document = {name: asdict(value) for name, value in found.items()}
+        for row in document.values():
+            del row["declared_driver"]  # no role has declared anything here
         failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
         terminal.write_json({"schema": 1, "hosts": document | failed})
     else:
@@ -207,6 +209,36 @@ def render(options: Options, *, out: str = "", system: str = "debian:12") -> Non
 
 
 @task(
+    "json",
+    image="a tag, or a whole name: 24.07-trtllm-python-py3",
+    driver="a version or a branch: 580.159.04, 580",
+    gpu="a model or a compute capability: h100, 8.9",
+)
+def compat(options: Options, *, image: str = "", driver: str = "", gpu: str = "") -> None:
+    """Show which drivers and GPUs run which Triton. Exit code 3 if they do not.
+
+    Without --image it prints the table of all releases.
+
+    inv compat --image 24.07-trtllm-python-py3 --driver 535 --gpu l40s
+    """
+    from provision.cli import compat as shown
+    from provision.cli import terminal
+
+    version, model = shown.driver_of(driver), shown.gpu_of(gpu)
+    if image:
+        found = shown.answer(shown.tag_of(image), version, model)
+        if options.json:
+            terminal.write_json(found.document())
+        else:
+            terminal.write_data(found.text())
+        raise SystemExit(found.exit_code)
+    if options.json:
+        terminal.write_json(shown.document(version, model))
+    else:
+        terminal.write_data(shown.table(version, model))
+
+
+@task(
     "inventory",
     update_golden="write each role's golden.txt, its plans of bare hosts",
 )
@@ -223,6 +255,6 @@ def check_roles(options: Options, *, update_golden: bool = False) -> None:
 
 
 COLLECTION = Collection(
-    provision, plan, remove, stop, verify, facts, inventory, settings, render, check_roles
+    provision, plan, remove, stop, verify, facts, inventory, settings, render, compat, check_roles
 )
 """What a new task of the product is added to."""

@@ -6,14 +6,16 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Final, Literal
 
 from provision.data import remarks, table
 
 ADVISORIES = "gpu/advisories.tsv"
 """The table. ``tools/refresh_advisories.py`` writes it."""
 
-TRITON, TOOLKIT, DRIVER = "tritonserver", "nvidia-container-toolkit", "nvidia-driver"
+TRITON: Final = "tritonserver"
+TOOLKIT: Final = "nvidia-container-toolkit"
+DRIVER: Final = "nvidia-driver"
 
 Component = Literal["tritonserver", "nvidia-container-toolkit", "nvidia-driver"]
 
@@ -40,7 +42,7 @@ class Advisory:
     affected: str
 
     def affects(self, version: str) -> bool:
-        """Whether a version has it. A version of NVIDIA's own packages is meant: others may have the fix too."""
+        """Whether a version has it. NVIDIA's own packages are meant: those of others may have the fix."""
         at = number(version)
         if self.since and at < number(self.since):
             return False
@@ -61,7 +63,9 @@ class Known:
 
     def __str__(self) -> str:
         worst = self.found[0]
-        count = "1 known vulnerability" if len(self.found) == 1 else f"{len(self.found)} known vulnerabilities"
+        count = (
+            "1 known vulnerability" if len(self.found) == 1 else f"{len(self.found)} known vulnerabilities"
+        )
         which = f"{worst.cve} (CVSS {worst.score:g}, NVIDIA's bulletin {worst.bulletin})"
         return f"{count}, {'' if len(self.found) == 1 else 'the worst '}{which}"
 

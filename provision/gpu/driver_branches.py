@@ -1,4 +1,4 @@
-"""Branches of NVIDIA's driver: the CUDA that each was made for, and how long it gets fixes; versions of drivers."""
+"""Branches of NVIDIA's driver: the CUDA that each came with, and how long it gets fixes; its versions."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ BRANCHES: Mapping[int, Branch] = {
     615: Branch((13, 4), "feature", over=False),
     620: Branch((13, 5), "LTS", over=False, end="2029-09"),
 }
-"""Known on 2026-11-26. CUDA: the CUDA toolkit's release notes, and the images' CUDA and driver in Triton's
-compatibility matrix; 615 and 620 are inferred from their order. Ends: "Supported Drivers and CUDA Toolkit Versions"
-of NVIDIA's data centre drivers 570, 615 and 620, and the GPU operator's life cycle."""
+"""Known on 2026-11-26.
+
+CUDA: Triton's compatibility matrix, which names the driver of each CUDA; 615 and 620 are inferred from their
+order. Ends: "Supported Drivers and CUDA Toolkit Versions" of NVIDIA's data centre drivers 570, 615 and 620.
+"""
 
 _VERSION = re.compile(r"(?:\d+:)?[rR]?(\d{3})(?:\.(?:\*|(\d+(?:\.\d+)*)))?(?:[-+~].*)?", re.ASCII)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Driver:
     """A version of the driver; without further numbers, the newest of its branch."""
 
@@ -96,3 +98,9 @@ def read_driver(text: str) -> Driver | None:
 def branch_of(cuda: Cuda) -> int | None:
     """The first branch with all features of a CUDA version; None for one that the table does not know."""
     return next((number for number, branch in BRANCHES.items() if branch.cuda == cuda), None)
+
+
+def lasting(branch: int) -> int | None:
+    """The first branch from this one on that gets fixes for more than a few months; None if none does."""
+    kept = (n for n, one in BRANCHES.items() if n >= branch and not one.over and one.kind != "feature")
+    return next(kept, None)

@@ -16,8 +16,8 @@ Capability = tuple[int, int]
 class Model:
     """A GPU model, or what is known of one.
 
-    :ivar data_centre: whether it is a data centre GPU, the only kind that CUDA's forward compatibility serves;
-        None where that is not known.
+    :ivar data_centre: whether it is a data centre GPU, which CUDA's forward compatibility is for; None where
+        that is not known.
     :ivar devices: its PCI device ids.
     """
 
@@ -95,8 +95,11 @@ DATA_CENTRE = (
     _data_centre("RTX PRO 6000 Blackwell Server Edition", (12, 0), 0x2BB5),
     _data_centre("RTX PRO 4500 Blackwell Server Edition", (12, 0), 0x2C3A),
 )
-"""Data centre GPUs: the tables of compatible GPUs of NVIDIA's open-gpu-kernel-modules (595.45.04), and for what is
-older than Turing the PCI ID repository (pci.ids of 2026-08-22). Compute capabilities: NVIDIA's "CUDA GPUs"."""
+"""Data centre GPUs and their compute capabilities (NVIDIA, "CUDA GPUs").
+
+Ids: the table of compatible GPUs in README.md of NVIDIA's open-gpu-kernel-modules, 595.45.04; what is older
+than Turing, and what that table lacks: the PCI ID repository (pci.ids of 2026-08-22).
+"""
 
 FAMILIES = (
     ("GeForce RTX 50 series", (12, 0), r"rtx50[5-9]0\w*"),
@@ -127,7 +130,7 @@ _BRANDS = ("nvidia", "tesla", "geforce", "gpu")
 def of_device(device: int) -> Model | None:
     """What is known of a GPU by its PCI device id; None for one of no known generation.
 
-    What is no data centre GPU of the table is none: a later one is driven only by drivers that run CUDA 13 anyway.
+    What is not in the table counts as no data centre GPU: later ones need drivers that run CUDA 13 anyway.
     """
     for model in DATA_CENTRE:
         if device in model.devices:
@@ -140,7 +143,7 @@ def of_device(device: int) -> Model | None:
 
 
 def find(text: str) -> Model | None:
-    """The model that a text names: ``h100``, ``NVIDIA L40S``, ``A100-SXM4-80GB``, or a compute capability ``8.9``."""
+    """The model that a text names: ``h100``, ``NVIDIA L40S``, ``A100-SXM4-80GB``; ``8.9`` is a capability."""
     if number := re.fullmatch(r"(\d{1,2})\.(\d)", text.strip(), re.ASCII):
         capability = int(number[1]), int(number[2])
         known = capability in CAPABILITIES

@@ -45,7 +45,7 @@ class Tag:
     @property
     def variant(self) -> Variant:
         """Whose CUDA it has: images without a framework have that of py3."""
-        return next((name for name in ("trtllm", "vllm") if name in self.rest), "py3")  # type: ignore[return-value]
+        return next((name for name in ("trtllm", "vllm") if name in self.rest), "py3")
 
     @property
     def cuda_major(self) -> int | None:
@@ -60,7 +60,7 @@ class Tag:
 
     @property
     def is_nvidias(self) -> bool:
-        """Whether the image is called as NVIDIA's: a copy in another registry keeps the last part of its name."""
+        """Whether it is called as NVIDIA's: copies in other registries keep the last part of the name."""
         return self.name.rpartition("/")[2] in ("", "tritonserver")
 
 
@@ -99,9 +99,7 @@ def releases() -> Mapping[str, Release]:
         cell = Cell(row["value"], cast(Certainty, row["certainty"]), row["source"])
         cells.setdefault(row["release"], {})[row["property"]] = cell
     return {
-        name: Release(
-            name, of["server"], of["capability"], {v: of[v] for v in get_args(Variant) if v in of}
-        )
+        name: Release(name, of["server"], of["capability"], {v: of[v] for v in get_args(Variant) if v in of})
         for name, of in sorted(cells.items())
     }
 

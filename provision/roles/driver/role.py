@@ -328,6 +328,7 @@ ROLE = Role(
     resources,
     order=10,
     shared=("mirror",),
+    driver=lambda settings: settings.upstream,
     removal=removal,
     example={"branch": 580},
 )
