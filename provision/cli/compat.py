@@ -54,7 +54,7 @@ class Answer:
                 f"{has.source}), GPUs of compute capability {release.capability.value} or more"
             )
         for name, found in self.vulnerabilities:
-            lines += _wrapped(f"{name} has {found}: {found.remedy} (bulletins up to {newest_bulletin()})")
+            lines += _wrapped(f"{name} has {found}; bulletins up to {newest_bulletin()}")
         if self.is_over and self.driver:
             lines += _wrapped(f"driver branch {self.driver.branch} gets no fixes any more")
         return "\n".join(lines)

@@ -62,17 +62,12 @@ class Known:
     fixed: str
 
     def __str__(self) -> str:
-        worst = self.found[0]
-        count = (
-            "1 known vulnerability" if len(self.found) == 1 else f"{len(self.found)} known vulnerabilities"
-        )
+        count, worst = len(self.found), self.found[0]
+        fixed = f"fixed in {self.fixed}" if self.fixed else "of which not all are fixed yet"
         which = f"{worst.cve} (CVSS {worst.score:g}, NVIDIA's bulletin {worst.bulletin})"
-        return f"{count}, {'' if len(self.found) == 1 else 'the worst '}{which}"
-
-    @property
-    def remedy(self) -> str:
-        """Which version has none of them."""
-        return f"fixed in {self.fixed}" if self.fixed else "no fixed version is known"
+        if count == 1:
+            return f"1 known vulnerability, {fixed}: {which}"
+        return f"{count} known vulnerabilities, {fixed}; the worst is {which}"
 
 
 def number(version: str) -> tuple[int, ...]:
@@ -98,6 +93,12 @@ def known(component: Component, version: str) -> Known | None:
         if one.component == component and one.affects(version):
             found.setdefault(one.cve, one)
     return Known(version, tuple(found.values()), _fixed(tuple(found.values()))) if found else None
+
+
+def warning(component: Component, version: str) -> str:
+    """One sentence on a version with known vulnerabilities; empty for any other, and for ``580.*``."""
+    found = known(component, version)
+    return f"{component} {version} has {found}" if found else ""
 
 
 def newest_bulletin() -> str:

@@ -75,7 +75,7 @@ def known_vulnerabilities(image: str, address: str) -> tuple[str, str] | None:
     found = known(TRITON, tag.release) if tag and tag.is_nvidias else None
     if tag is None or found is None:
         return None
-    said = f"release {tag.release} has {found} ({found.remedy}; bulletins up to {newest_bulletin()})"
+    said = f"release {tag.release} has {found}; bulletins up to {newest_bulletin()}"
     hint = f"take release {found.fixed} or later" if found.fixed else ""
     if is_exposed(address):
         hint += f"{', or ' if hint else ''}publish on 127.0.0.1 behind a proxy that authenticates"
