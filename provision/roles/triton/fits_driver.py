@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from provision.errors import Refusal
-from provision.gpu.advisories import TRITON, known, newest_bulletin
+from provision.gpu.advisories import TRITON, known
 from provision.gpu.compatibility import all_verdicts
 from provision.gpu.driver_branches import Driver, read_driver
 from provision.gpu.image_contents import Contents, contents_of
@@ -75,7 +75,7 @@ def known_vulnerabilities(image: str, address: str) -> tuple[str, str] | None:
     found = known(TRITON, tag.release) if tag and tag.is_nvidias else None
     if tag is None or found is None:
         return None
-    said = f"release {tag.release} has {found}; bulletins up to {newest_bulletin()}"
+    said = f"release {tag.release} has {found}"
     hint = f"take release {found.fixed} or later" if found.fixed else ""
     if is_exposed(address):
         hint += f"{', or ' if hint else ''}publish on 127.0.0.1 behind a proxy that authenticates"
@@ -119,14 +119,20 @@ class FitsDriver(Single[str]):
 
     def notes(self, state: str, planned: Planned) -> Sequence[str]:
         """What an operator should know of instances that are started anew, and of those that others reach."""
-        return list(dict.fromkeys(self._notes(read_driver(self.declared or state), planned)))
-
-    def _notes(self, driver: Driver | None, planned: Planned) -> Iterator[str]:
-        moved = bool(planned.positions(names_of((DRIVER_MOVED, DRIVER_LOADED))))
+        units: dict[str, list[str]] = {}
+        driver = read_driver(self.declared or state)
         for one in self.serving:
-            anew = bool(planned.positions(one.changed_by))
-            verdicts = one.verdicts(driver) if driver and (anew or moved) else []
-            yield from (f"{one.unit}: {found.reason} ({found.hint})" for found in verdicts if found.hint)
-            told = anew or is_exposed(one.address)
-            if told and (said := known_vulnerabilities(one.image, one.address)):
-                yield f"{one.unit}: {'; '.join(filter(None, said))}"
+            for note in self._notes(one, driver, planned):
+                units.setdefault(note, []).append(one.unit)
+        return [f"{', '.join(named)}: {note}" for note, named in units.items()]
+
+    def _notes(self, one: Serving, driver: Driver | None, planned: Planned) -> Iterator[str]:
+        anew = bool(planned.positions(one.changed_by))
+        moved = bool(planned.positions(names_of((DRIVER_MOVED, DRIVER_LOADED))))
+        verdicts = one.verdicts(driver) if driver and (anew or moved) else []
+        yield from (f"{found.reason} ({found.hint})" for found in verdicts if found.hint)
+        if (anew or is_exposed(one.address)) and (
+            known_here := known_vulnerabilities(one.image, one.address)
+        ):
+            said, hint = known_here
+            yield f"{said} ({hint})" if is_exposed(one.address) else said
