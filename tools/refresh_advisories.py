@@ -34,6 +34,18 @@ PRODUCTS = {
 """Names of products in bulletins, and what we call them."""
 
 VERSION = re.compile(r"\d+(?:\.\d+)+")
+_NUMBERS = r"[vr]?(?P<{}>\d+(?:\.\d+)+)"
+_SINCE, _LAST, _BEFORE = (_NUMBERS.format(name) for name in ("since", "last", "before"))
+FORMS = tuple(
+    re.compile(form, re.ASCII)
+    for form in (
+        rf"All (?:\w+ )?versions? prior to {_BEFORE}",
+        rf"All (?:\w+ )?versions? (?:up|prior) to and including {_LAST}",
+        rf"{_SINCE}(?: to | through |\s*-\s*){_LAST}",
+        r"[vr]?(?P<since>(?P<last>\d+(?:\.\d+)+))",
+    )
+)
+"""How bulletins write which versions are affected; what stands in parentheses is left out."""
 
 
 class UnreadableError(Exception):
@@ -90,19 +102,27 @@ def advisories(document: Mapping[str, Any]) -> Iterator[Advisory]:
 
 
 def span(product: Product, fixed: Sequence[str]) -> tuple[str, str]:
-    """The first version that is affected (empty: any) and the first that is not (empty: none)."""
-    said = [_release(product, version) for version in VERSION.findall(product.versions)]
-    if not said:
-        raise UnreadableError(f"{product.group}: no version in {product.versions!r}")
-    last = said[-1]
-    since = said[0] if len(said) > 1 or re.fullmatch(r"v?[\d.]+", product.versions) else ""
-    if product.component == "nvidia-driver":
-        since = f"{last.partition('.')[0]}.0"
-    if "prior to" in product.versions and "including" not in product.versions:
-        return since, last
-    later = [_release(product, version) for text in fixed for version in VERSION.findall(text)]
-    later = sorted((version for version in later if number(version) > number(last)), key=number)
-    return "" if since and number(since) == (0, 0) else since, later[0] if later else ""
+    """The first version that is affected (empty: any) and the first that is not (empty: none is known).
+
+    :raises UnreadableError: if the versions are in no known form.
+    """
+    text = " ".join(re.sub(r"\(.*?\)", "", product.versions).split())
+    found = next((match for form in FORMS if (match := form.fullmatch(text))), None)
+    if found is None:
+        raise UnreadableError(f"{product.group}: affected are {product.versions!r}, in no known form")
+    named = {key: _release(product, version) for key, version in found.groupdict().items()}
+    since = f"{named_branch(found)}.0" if product.component == "nvidia-driver" else named.get("since", "")
+    if "before" in named:
+        return since, named["before"]
+    last = named["last"]
+    versions = (_release(product, version) for other in fixed for version in VERSION.findall(other))
+    later = sorted((version for version in versions if number(version) > number(last)), key=number)
+    return since if any(number(since)) else "", later[0] if later else ""
+
+
+def named_branch(found: re.Match[str]) -> str:
+    """The driver branch of the last version of an affected range."""
+    return (found.groupdict().get("before") or found["last"]).partition(".")[0]
 
 
 def _release(product: Product, version: str) -> str:

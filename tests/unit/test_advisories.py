@@ -23,6 +23,7 @@ CSAF = Path(__file__).parent.parent / "data" / "csaf"
         (TRITON, "24.07", 57, "CVE-2026-47627", "26.06"),
         (TRITON, "25.07", 38, "CVE-2026-47627", "26.06"),
         (TRITON, "26.05", 5, "CVE-2026-47627", "26.06"),
+        (TOOLKIT, "1.17.4-1", 3, "CVE-2025-23266", "1.19.1"),
         (TOOLKIT, "1.17.7-1", 3, "CVE-2025-23266", "1.19.1"),
         (TOOLKIT, "1.19.0-1", 1, "CVE-2026-24260", "1.19.1"),
         (DRIVER, "580.95.05", 13, "CVE-2026-24187", "580.159.03"),
@@ -92,7 +93,7 @@ def test_bulletins_become_a_table() -> None:
     assert "Newest bulletin: 2031-03-04." in text
     assert rows(text) == [
         ["nvidia-container-toolkit", "CVE-2031-2", "", "1.30.2", "8.5", "9002", "2031-03-04",
-         "All versions up to and including 1.30.1"],
+         "All versions up to and including 1.30.1 (CDI mode only for versions prior to 1.29.5)"],
         ["nvidia-driver", "CVE-2031-3", "580.0", "580.200.03", "7.8", "9002", "2031-03-04",
          "All driver versions prior to 580.200.03"],
         ["tritonserver", "CVE-2030-5", "", "", "5.0", "9001", "2030-01-02", "0.0-30.02"],
@@ -113,7 +114,7 @@ def test_a_bulletin_that_cannot_be_understood_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "2030" / "9001"
     folder.mkdir(parents=True)
     (folder / "9001.json").write_text(json.dumps(document))
-    with pytest.raises(UnreadableError, match=r"9001\.json: .*no version in 'some versions'"):
+    with pytest.raises(UnreadableError, match=r"9001\.json: .*affected are 'some versions'"):
         table(tmp_path)
 
 

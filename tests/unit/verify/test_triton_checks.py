@@ -297,7 +297,7 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
     "driver too old for the image": (
         broken({SMI: gpus(row() | {"driver_version": "520.61.05"})}),
         FITS,
-        r"^driver 520\.61\.05 is too old for CUDA 12\.4 of 24\.07-trtllm-python-py3: CUDA 12 begins with 525",
+        "^driver 520.61.05 does not drive H100: the first branch that does is 525$",
     ),
     "toolkit gone": (
         broken(
