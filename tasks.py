@@ -88,7 +88,8 @@ def demo(c: Context) -> None:
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
         "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
-        "campaign": "all of agreement, backends, checks, cuts, full, instances, lab, power, role, verify",
+        "campaign": "all of agreement, archive, backends, checks, cuts, full, instances, lab, power, role"
+        " or verify",
         "seed": "which sample of the campaigns is taken",
         "k": "only tests whose name matches, as pytest's -k",
     }
@@ -110,11 +111,9 @@ def test(
     from provision.cli import terminal
 
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
-    chosen = ["-m", "slow" if slow else "not slow", *(["-k", k] if k else [])]
-    if campaign:
-        chosen = ["-m", "campaign", f"--campaign={campaign}"]
-    if seed:
-        chosen += [f"--seed={seed}"]
+    chosen = ["-m", "campaign" if campaign else "slow" if slow else "not slow"]
+    for option, value in (("--campaign", campaign), ("--seed", seed), ("-k", k)):
+        chosen += [f"{option}={value}"] if value else []
     if not (k or campaign):
         # There are labs for two processes. Groups (loadgroup) do nothing with pytest 9.2 and xdist 3.8.
         chosen += ["-n2", "--dist=loadfile", "--no-loadscope-reorder"]

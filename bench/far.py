@@ -1,4 +1,4 @@
-"""The lab's hosts as if they were far away: every byte to and from their sshd is late by half a round trip."""
+"""The lab's hosts as if they were far away: every byte to or from sshd is late by half a round trip."""
 
 from __future__ import annotations
 

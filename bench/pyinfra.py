@@ -63,7 +63,7 @@ def run(out: Callable[[str], None], inventory: Path, pattern: str = "gpu-nodes",
             ],
             "pyinfra": [str(_program()), "--yes", str(folder / "inventory.py"), str(folder / "deploy.py")],
         }
-        # As in an activated environment: the inventory's program asks for python3, which may be a slow wrapper.
+        # As in an activated environment: python3, which the inventory asks for, may be a slow wrapper.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         walls: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):

@@ -136,7 +136,8 @@ def plan(options: Options, *, out: str = "") -> None:
         all_hosts.planned()
         results = all_hosts.in_order()
     if out:
-        saved_plans.save(out, plans, {target.name: target.settings for target in all_hosts.targets})
+        settings = {target.name: target.settings for target in all_hosts.targets}
+        saved_plans.save(out, plans, settings, options.inventory)
     if options.json:
         terminal.write_json(report.document(results, arguments.run_id(), diff=True))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
@@ -22,11 +23,14 @@ SHORTEST = 32
 """Bytes of a key."""
 
 
-def save(path: str, plans: Mapping[str, Plan], settings: Mapping[str, Mapping[Role, Settings]]) -> None:
+def save(
+    path: str, plans: Mapping[str, Plan], settings: Mapping[str, Mapping[Role, Settings]], inventory: str
+) -> None:
     """Write plans to a file that only its owner can read.
 
     An older file is replaced as a whole, or stays.
 
+    :param inventory: the option of that name, for the command that applies it.
     :raises UsageError: if it, or the key, cannot be written.
     """
     file = Path(path).resolve()
@@ -37,7 +41,8 @@ def save(path: str, plans: Mapping[str, Plan], settings: Mapping[str, Mapping[Ro
         beside(file, text.encode()).rename(file)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
-    terminal.log(f"saved to {path}; apply it with: inv provision --plan {path}")
+    options = ["--plan", path, *(["--inventory", inventory] if inventory else [])]
+    terminal.log(f"saved to {path}; apply it with: inv provision {shlex.join(options)}")
 
 
 def load(path: str) -> saved.SavedPlans:

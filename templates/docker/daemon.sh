@@ -2,14 +2,18 @@
 # needs: docker/daemon_json.sh docker/restart_preview.sh shell/units.sh
 # A running dockerd: started, restarted and reloaded, with the previous daemon.json where it does not take the new one.
 
-# docker_knows DEFAULT RUNTIME...: the running dockerd has these runtimes and this default.
+# docker_knows DEFAULT WORD...: the running dockerd has this default runtime, and these: names of runtimes,
+# insecure=REGISTRY, mirror=ADDRESS, debug=true, live-restore=true.
 docker_knows() {
   default=$1
   shift
-  known=$(timeout -k 5 20 docker info --format '{{.DefaultRuntime}}{{range $name, $_ := .Runtimes}} {{$name}}{{end}}') || return
+  told='{{.DefaultRuntime}}{{range $name, $_ := .Runtimes}} {{$name}}{{end}}{{with .RegistryConfig}}'
+  told=$told'{{range $name, $index := .IndexConfigs}}{{if not $index.Secure}} insecure={{$name}}{{end}}{{end}}'
+  told=$told'{{range .Mirrors}} mirror={{.}}{{end}}{{end}} debug={{.Debug}} live-restore={{.LiveRestoreEnabled}}'
+  known=$(timeout -k 5 20 docker info --format "$told" | sed 's:/\( \|$\):\1:g') && [ -n "$known" ] || return
   [ "${known%% *}" = "$default" ] || return
-  for runtime in "$@"; do
-    case " ${known#* } " in *" $runtime "*) ;; *) return 1 ;; esac
+  for word in "$@"; do
+    case " ${known#* } " in *" $word "*) ;; *) return 1 ;; esac
   done
 }
 

@@ -45,6 +45,14 @@ await_lock() {
   waited=$((waited + 2))
 }
 
+# apt_reads NAME, a file for sources.list.d in base64 on standard input: the repository that it names answers, and its key
+# has signed that. Other sources are not asked.
+apt_reads() {
+  rm -rf -- "$run/trial" && mkdir -- "$run/trial" && base64 -d >"$run/trial/$1" || return
+  apt_get update -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$run/trial" -o APT::Get::List-Cleanup=false \
+    -o APT::Update::Error-Mode=any
+}
+
 # apt_install [FLAG...] -- PACKAGE[=VERSION]...: with fresh indexes, and after what dpkg left undone.
 apt_install() {
   if [ ! -e "$run/apt-is-fresh" ]; then

@@ -20,6 +20,12 @@ dnf_run() {
   return "$code"
 }
 
+# dnf_reads NAME, a file for yum.repos.d in base64 on standard input: as apt_reads.
+dnf_reads() {
+  rm -rf -- "$run/trial" && mkdir -- "$run/trial" && base64 -d >"$run/trial/$1" || return
+  dnf_run makecache --refresh --setopt=reposdir="$run/trial"
+}
+
 # dnf_holder: the process that has one of dnf's locks.
 dnf_holder() {
   for lock in /var/cache/dnf/*.pid /var/lib/dnf/*.pid /run/dnf/*.pid; do

@@ -113,6 +113,23 @@ def test_a_mirror_that_is_down_is_told(converged: Lab) -> None:
     repair("gpu-01", roles="driver")
 
 
+def test_a_repository_that_is_not_there_is_not_written(converged: Lab, tmp_path: Path) -> None:
+    """The packages are there, so nothing else would ask it, until an upgrade in some months."""
+    machine, sources = host(converged, "gpu-01"), "ls /etc/apt/sources.list.d/"
+    document, before = lab_inventory(), shell(machine, sources)
+    mirror = document["gpu-nodes"]["vars"]["mirror"]
+    signed = {"key": mirror["key"], "fingerprint": mirror["fingerprint"]}
+    document["gpu-nodes"]["vars"]["toolkit"] = {"repo": {"uri": f"{mirror['base']}/nowhere", **signed}}
+    moved = write_inventory(tmp_path, document)
+    said, hint = failed(provision("--roles", "toolkit", pattern="gpu-01", inventory=moved), "gpu-01")
+    assert "nowhere" in said
+    assert hint
+    assert shell(machine, sources) == before
+    plan = inv("plan", "--hosts", "gpu-01", "--roles", "toolkit", inventory=moved)
+    assert plan.code == 3, str(plan)
+    assert "nowhere" in plan.out
+
+
 def test_a_package_with_other_bytes_is_refused(converged: Lab, tmp_path: Path) -> None:
     machine = host(converged, "gpu-01")
     shell(machine, WITHOUT_HEADERS)

@@ -21,7 +21,7 @@ from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import DOCKERD, OfDockerd, all_told
 from provision.resources.image import Image
 from provision.resources.signals import DOCKER_STORE_MOVED
-from provision.roles.docker.daemon import DaemonLoaded
+from provision.roles.docker.daemon import DaemonLoaded, Loaded, declared_words, told_words
 from provision.roles.docker.text import DAEMON_JSON
 from provision.shell import assembled
 from tests.unit.sandbox import SHELLS
@@ -39,8 +39,11 @@ REFUSED = b"/run/docker.sock: Connection refused\n"
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (Output(0, INFO), ("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))),
-        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":{"runc":{}}} 200\n'), ("runc", frozenset({"runc"}))),
+        (Output(0, INFO), Loaded("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))),
+        (
+            Output(0, b'{"DefaultRuntime":"runc","Runtimes":{"runc":{}}} 200\n'),
+            Loaded("runc", frozenset({"runc"})),
+        ),
         (Output(0, b'{"DefaultRuntime":"","Runtimes":null} 200\n'), UNKNOWN),
         (Output(0, b'{"message":"not now"} 500\n'), UNKNOWN),
         (Output(111, b"", REFUSED), UNKNOWN),
@@ -48,13 +51,58 @@ REFUSED = b"/run/docker.sock: Connection refused\n"
         (Output(0, b"nonsense 200\n"), UNKNOWN),
         (Output(0, b"[1] 200\n"), UNKNOWN),
         (Output(0, b'{"DefaultRuntime":"runc","Runtimes":7} [200]\n'), UNKNOWN),
-        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":7} 200\n'), ("runc", frozenset())),
+        (Output(0, b'{"DefaultRuntime":"runc","Runtimes":7} 200\n'), Loaded("runc", frozenset())),
         (Output(0, INFO[:40]), UNKNOWN),
         (Output(0, INFO[:-4]), UNKNOWN),
     ],
 )
 def test_what_dockerd_says_of_its_runtimes(answer: Output, state: object) -> None:
     assert DaemonLoaded.states([LOADED], answer) == {"docker:loaded-configuration": state}
+
+
+REGISTRIES = {
+    "RegistryConfig": {
+        "IndexConfigs": {"reg:5000": {"Secure": False}, "docker.io": {"Secure": True}, "odd": 7},
+        "Mirrors": ["https://mirror.example/"],
+    },
+    "Debug": False,
+    "LiveRestoreEnabled": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        (
+            REGISTRIES,
+            ["insecure=reg:5000", "mirror=https://mirror.example", "debug=false", "live-restore=true"],
+        ),
+        ({"RegistryConfig": {"IndexConfigs": None, "Mirrors": []}, "Debug": "yes"}, []),
+        ({"RegistryConfig": 7}, []),
+        ({}, []),
+    ],
+)
+def test_what_dockerd_says_of_its_registries(info: dict[str, object], told: list[str]) -> None:
+    assert list(told_words(info)) == told
+
+
+def test_dockerd_is_reloaded_for_a_registry_that_it_has_not_read() -> None:
+    daemon = {
+        "insecure-registries": ["reg:5000", "10.0.0.0/8"],
+        "registry-mirrors": ["https://m/"],
+        "debug": False,
+    }
+    others = tuple(declared_words(daemon))
+    assert others == ("insecure=reg:5000", "mirror=https://m", "debug=false")
+    loaded = DaemonLoaded("nvidia", ("nvidia",), others)
+    change = loaded.change(
+        Loaded("nvidia", frozenset({"nvidia", "mirror=https://m", "debug=false"})), planned()
+    )
+    assert change is not None
+    assert change.action == "reload"
+    assert "without insecure=reg:5000, which" in change.reason
+    assert "insecure=reg:5000" in change.done
+    assert loaded.change(Loaded("nvidia", frozenset({"nvidia", *others})), planned()) is None
 
 
 def planned(*resources: tuple[str, str]) -> Planned:
@@ -64,18 +112,18 @@ def planned(*resources: tuple[str, str]) -> Planned:
 @pytest.mark.parametrize(
     ("state", "earlier", "reloads"),
     [
-        (("nvidia", frozenset({"nvidia", "runc"})), planned(), False),
-        (("runc", frozenset({"nvidia", "runc"})), planned(), True),
-        (("nvidia", frozenset({"runc"})), planned(), True),
+        (Loaded("nvidia", frozenset({"nvidia", "runc"})), planned(), False),
+        (Loaded("runc", frozenset({"nvidia", "runc"})), planned(), True),
+        (Loaded("nvidia", frozenset({"runc"})), planned(), True),
         (UNKNOWN, planned(), False),
-        (("runc", frozenset({"runc"})), planned(("service:docker.service", "start")), False),
-        (("runc", frozenset({"runc"})), planned(("service:docker.service", "enable")), True),
-        (("runc", frozenset({"runc"})), planned(("handler:restart docker.service", "run")), False),
-        (("runc", frozenset({"runc"})), planned(("handler:reload docker.service", "run")), False),
+        (Loaded("runc", frozenset({"runc"})), planned(("service:docker.service", "start")), False),
+        (Loaded("runc", frozenset({"runc"})), planned(("service:docker.service", "enable")), True),
+        (Loaded("runc", frozenset({"runc"})), planned(("handler:restart docker.service", "run")), False),
+        (Loaded("runc", frozenset({"runc"})), planned(("handler:reload docker.service", "run")), False),
     ],
 )
 def test_a_dockerd_that_runs_with_something_else_is_reloaded(
-    state: tuple[str, frozenset[str]] | Missing, earlier: Planned, reloads: bool
+    state: Loaded | Missing, earlier: Planned, reloads: bool
 ) -> None:
     change = LOADED.change(state, earlier)
     assert (change is not None) == reloads
@@ -141,7 +189,7 @@ def test_one_question_for_all_that_dockerd_knows() -> None:
     answers = image_answer([TAG], []) + MISSING
     found = OfDockerd.states(items, Output(0, answers + MISSING + INFO))
     told = {name: state for name, state in found.items() if name.startswith("image:")}
-    assert found[LOADED.id] == ("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))
+    assert found[LOADED.id] == Loaded("nvidia", frozenset({"io.containerd.runc.v2", "nvidia", "runc"}))
     assert told == {f"image:{TAG}": True, "image:other:1": ABSENT, "image:third:1": ABSENT}
     found = OfDockerd.states(items, Output(142, answers))
     assert found[LOADED.id] is found["image:third:1"] is UNKNOWN

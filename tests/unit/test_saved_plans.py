@@ -375,12 +375,19 @@ def test_a_saved_plan_is_for_its_owner_only_and_so_is_the_key(
     if before is not None:
         file.write_text("longer than a plan " * 1000)
         file.chmod(before)
-    saved_plans.save(str(file), PLANS_OF, WISHED)
+    saved_plans.save(str(file), PLANS_OF, WISHED, "")
     assert oct(file.stat().st_mode & 0o7777) == oct(key_file.stat().st_mode & 0o7777) == "0o600"
     assert oct(key_file.parent.stat().st_mode & 0o7777) == "0o700"
     assert saved_plans.load(str(file)).refusal(PLANS_OF["h"], SAME, saved_plans.key()) is None
     assert list(key_file.parent.iterdir()) == [key_file]
     assert key_file.read_text().strip() not in file.read_text()
+
+
+def test_the_command_that_applies_a_plan_names_the_inventory(
+    file: Path, key_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved_plans.save(str(file), PLANS_OF, WISHED, "our site/hosts.yml")
+    assert capsys.readouterr().err.endswith(f"--plan {file} --inventory 'our site/hosts.yml'\n")
 
 
 def test_the_key_stays_the_same() -> None:
@@ -391,7 +398,7 @@ def test_the_key_stays_the_same() -> None:
 def test_a_plan_of_another_key_is_not_compared(
     file: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
 ) -> None:
-    saved_plans.save(str(file), PLANS_OF, WISHED)
+    saved_plans.save(str(file), PLANS_OF, WISHED, "")
     kept = tmp_path / "kept"
     key_file.rename(kept)
     if change == "another":
@@ -435,19 +442,19 @@ def test_a_file_that_is_no_saved_plan_is_named(file: Path, content: bytes | None
 
 def test_a_plan_that_cannot_be_saved_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{tmp_path}/none/plan: No such file or directory"):
-        saved_plans.save(str(tmp_path / "none/plan"), PLANS_OF, WISHED)
+        saved_plans.save(str(tmp_path / "none/plan"), PLANS_OF, WISHED, "")
 
 
 def test_an_older_plan_stays_where_the_new_one_cannot_be_written(file: Path) -> None:
     """As on a disk that is full."""
-    saved_plans.save(str(file), PLANS_OF, WISHED)
+    saved_plans.save(str(file), PLANS_OF, WISHED, "")
     before = file.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
     try:
         with pytest.raises(UsageError, match=f"^{file}: File too large") as caught:
-            saved_plans.save(str(file), {}, {})
+            saved_plans.save(str(file), {}, {}, "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -459,8 +466,8 @@ def test_an_older_plan_stays_where_the_new_one_cannot_be_written(file: Path) -> 
 def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(file: Path) -> None:
     link = file.with_name("link")
     link.symlink_to(file.name)
-    saved_plans.save(str(link), PLANS_OF, WISHED)
+    saved_plans.save(str(link), PLANS_OF, WISHED, "")
     assert link.is_symlink()
     assert list(saved_plans.load(str(file)).hosts) == ["h"]
     with pytest.raises(UsageError, match="not a regular file"):
-        saved_plans.save("/dev/null", PLANS_OF, WISHED)
+        saved_plans.save("/dev/null", PLANS_OF, WISHED, "")

@@ -169,6 +169,14 @@ def test_debts_are_noted_before_the_change_and_gone_after_the_handler(box: Sandb
     assert box.owed == {"two"}
 
 
+def test_what_is_done_already_is_not_skipped_where_it_does_the_work_of_an_owed_handler(box: Sandbox) -> None:
+    cut = step("exit 3", owes=("one",))
+    covers = step("true", done="true", settles=("one",))
+    assert kinds(box.apply(Plan("h", (cut,)))) == ["fail 0 3", "end failed"]
+    assert kinds(box.apply(Plan("h", (covers,))))[-2:] == ["ok 0", "end ok"]
+    assert box.owed == set()
+
+
 @pytest.mark.parametrize("ending", ["exit 3", "kill -TERM $$; sleep 0.2", "kill -KILL $$; sleep 0.2"])
 def test_a_run_that_ends_early_leaves_its_debts(box: Sandbox, ending: str, tmp_path: Path) -> None:
     handler = Handler("note it", on=(f"file:{tmp_path}/file",), script="true")

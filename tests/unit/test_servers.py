@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from provision.errors import Refusal
-from provision.plan.plan import STEPS
+from provision.plan.declared import Declared
+from provision.plan.plan import STEPS, plan
 from provision.probe import Output
 from provision.resource import ABSENT, AnyResource, Change, Missing, Planned
 from provision.resources.file import FileState
@@ -52,6 +53,18 @@ def restart() -> ServerRestart:
 
 def there(content: bytes, type_: str = "file") -> FileState:
     return FileState(type_, "0644", "root", "root", content)
+
+
+def test_a_server_that_comes_up_is_all_that_a_cut_restart_of_docker_needs() -> None:
+    """The handlers of a run that was cut after Docker's restart are owed, and the unit starts by itself."""
+    resources_ = [item for item in declared().values() if item.kind in ("service", "handler")]
+    states: dict[str, Any] = {
+        item.id: isinstance(item, ServerRestart) or item.id.startswith("handler:wait") for item in resources_
+    }
+    states |= {f"service:{UNIT}": UnitState("activating", "start-post", "enabled", fragment=FILE)}
+    (change,) = plan("h", [Declared("triton", item) for item in resources_], states).changes
+    assert (change.resource, change.action) == (f"service:{UNIT}", "await")
+    assert set(change.settles) == {f"restart-{UNIT}", f"wait-for-{UNIT}"}
 
 
 def made(id_: str, action: str = "update", *signals: str, role: str = "triton") -> Planned:

@@ -12,6 +12,7 @@ from provision.errors import Refusal
 from provision.facts import Facts
 from provision.resources.packages.installed import require
 from provision.resources.packages.sets import Package
+from provision.roles.docker.daemon import declared_words, told_words
 from provision.roles.docker.daemon_options import RELOADABLE
 from provision.roles.docker.engine import refuse_other_engines
 from provision.roles.docker.role import DockerSettings, daemon_of, engine_of, packages_of, resources
@@ -30,9 +31,13 @@ TOLD = {
 }
 """Keys of daemon.json whose values ``docker info`` tells as they are written, and by which names."""
 
+READ_ALONG = frozenset({"insecure-registries", "registry-mirrors", "runtimes"})
+"""Further keys of which it tells enough to see whether they were read."""
+
 REWRITTEN = frozenset({"data-root", "http-proxy", "https-proxy"})
 """Keys that dockerd tells otherwise than they are written: links are followed, passwords are hidden."""
 
+RELOAD = "on the host: systemctl reload docker.service"
 RESTART = "on the host: systemctl restart docker.service, which stops containers without live-restore"
 
 
@@ -106,12 +111,14 @@ def test_loaded_configuration_is_the_one_on_disk(host: Host, settings: DockerSet
             fail(
                 f"dockerd runs with {key} {info.get(name)!r}, and daemon.json says {document[key]!r}", RESTART
             )
+    if unread := [word for word in declared_words(document) if word not in {*told_words(info)}]:
+        fail(f"dockerd runs without {', '.join(unread)}, which daemon.json has", RELOAD)
     untold(document, engine.reloaded)
 
 
 def untold(document: dict[str, Any], reloaded: dict[str, Any] | None) -> None:
     """What ``docker info`` does not tell, where daemon.json was written after dockerd had started."""
-    if reloaded is None or not document.keys() - TOLD:
+    if reloaded is None or not document.keys() - TOLD.keys() - READ_ALONG:
         return
     if not reloaded:
         if document.get("log-level") in ("warn", "error", "fatal"):

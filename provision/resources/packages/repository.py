@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import re
 from abc import abstractmethod
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -12,8 +14,8 @@ from pydantic_core import Url
 
 from provision.errors import Refusal
 from provision.facts import SUPPORTED, Facts, Family
-from provision.resource import AnyResource, Signal
-from provision.resources.file import File
+from provision.resource import AnyResource, Change, Missing, Signal
+from provision.resources.file import FILES, File, FileState
 from provision.resources.packages.deb import APT, Packages
 from provision.resources.packages.fetched_key import FetchedKey
 from provision.resources.packages.openpgp import fingerprints
@@ -135,13 +137,40 @@ def _bare(fingerprint: str) -> str:
     return re.sub(r"\s", "", fingerprint).upper()
 
 
-def package_source(repo: SignedRepo, facts: Facts) -> tuple[File | FetchedKey, File]:
+@dataclass(frozen=True)
+class RepositoryFile(File):
+    """The file that names a repository. It is written once the package manager has read the repository.
+
+    So an address that gives nothing, or what another key signed, ends this step with the old file in place,
+    and not the next installation of a package, which may be months away.
+
+    :ivar manager: ``apt`` or ``dnf``.
+    """
+
+    manager: str = "apt"
+    shell: tuple[str, ...] = (FILES, "shell/apt.sh")
+
+    def write(self, state: FileState | Missing, action: str, reason: str) -> Change:
+        """Read the repository first."""
+        change = super().write(state, action, reason)
+        name = self.path.rpartition("/")[2]
+        content = base64.encodebytes(self.content).decode("ascii")
+        return replace(
+            change, script=f"{self.manager}_reads {name} <<'END' &&\n{content}END\n{change.script}"
+        )
+
+
+def package_source(repo: SignedRepo, facts: Facts) -> tuple[File | FetchedKey, RepositoryFile]:
     """The files that make the host's package manager use ``repo``, and trust its key there and only there.
 
     :raises Refusal: where the host's kind of package manager has no such repository.
     """
-    key, source, lines = _dnf_source(repo, facts) if facts.family == "rhel" else _apt_source(repo, facts)
-    return repo.key_at(key), File(source, "".join(f"{line}\n" for line in lines).encode())
+    rhel = facts.family == "rhel"
+    key, source, lines = _dnf_source(repo, facts) if rhel else _apt_source(repo, facts)
+    content = "".join(f"{line}\n" for line in lines).encode()
+    manager = "dnf" if rhel else "apt"
+    shell = (FILES, f"shell/{manager}.sh")
+    return repo.key_at(key), RepositoryFile(source, content, manager=manager, shell=shell)
 
 
 def repository(repo: SignedRepo, facts: Facts, moved: tuple[str, ...] = ()) -> list[AnyResource]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from provision.probe import words
 from provision.resource import UNKNOWN, Change, Missing, Planned
@@ -11,13 +13,52 @@ from provision.resources.dockerd import OfDockerd, Told
 from provision.roles.docker.restart import DAEMON
 from provision.roles.docker.text import DAEMON_JSON
 
-Loaded = tuple[str, frozenset[str]]
-"""Default runtime and names of all runtimes."""
+PLAIN_REGISTRY = re.compile(r"[a-z0-9.-]+(:[0-9]+)?")
+"""A registry that dockerd tells as it stands in daemon.json: no scheme, no network."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a running dockerd has read.
+
+    :ivar default: the default runtime.
+    :ivar knows: names of all runtimes, and :func:`told_words` of other keys.
+    """
+
+    default: str
+    knows: frozenset[str]
+
+
+def declared_words(daemon: Mapping[str, Any]) -> Iterator[str]:
+    """Of :func:`told_words`, what a dockerd says that has read these settings."""
+    for name in daemon.get("insecure-registries") or ():
+        if PLAIN_REGISTRY.fullmatch(str(name)):
+            yield f"insecure={name}"
+    for address in daemon.get("registry-mirrors") or ():
+        yield f"mirror={str(address).removesuffix('/')}"
+    for key in ("debug", "live-restore"):
+        if isinstance(value := daemon.get(key), bool):
+            yield f"{key}={str(value).lower()}"
+
+
+def told_words(info: Mapping[str, Any]) -> Iterator[str]:
+    """What ``/info`` of dockerd says of some keys of daemon.json that it takes over at a reload."""
+    match info.get("RegistryConfig"):
+        case {"IndexConfigs": {**indexes}, "Mirrors": [*mirrors]}:
+            yield from (f"insecure={name}" for name, index in indexes.items() if not _is_secure(index))
+            yield from (f"mirror={str(address).removesuffix('/')}" for address in mirrors)
+    for key, name in (("debug", "Debug"), ("live-restore", "LiveRestoreEnabled")):
+        if isinstance(value := info.get(name), bool):
+            yield f"{key}={str(value).lower()}"
+
+
+def _is_secure(index: Any) -> bool:
+    return not isinstance(index, Mapping) or index.get("Secure") is not False
 
 
 @dataclass(frozen=True)
 class DaemonLoaded(OfDockerd[Loaded | Missing]):
-    """The running dockerd knows these runtimes and uses this one by default.
+    """The running dockerd knows these runtimes and registries, and uses this runtime by default.
 
     What is on disk counts for nothing until dockerd has read it. So this asks dockerd, where it has not
     started since the file last changed.
@@ -25,6 +66,7 @@ class DaemonLoaded(OfDockerd[Loaded | Missing]):
 
     default_runtime: str
     runtimes: tuple[str, ...]
+    others: tuple[str, ...] = ()
     kind: ClassVar[str] = "daemon-loaded"
     read_from: ClassVar[str] = DAEMON_JSON
     shell = (DAEMON,)
@@ -38,8 +80,10 @@ class DaemonLoaded(OfDockerd[Loaded | Missing]):
         return ("/info",)
 
     def seen(self, *told: Told) -> Loaded | Missing:
-        default = told[0].document.get("DefaultRuntime")
-        return (str(default), told[0].strings("Runtimes")) if told[0].status == 200 and default else UNKNOWN
+        info = told[0].document
+        if told[0].status != 200 or not info.get("DefaultRuntime"):
+            return UNKNOWN
+        return Loaded(str(info["DefaultRuntime"]), told[0].strings("Runtimes") | {*told_words(info)})
 
     def bare(self) -> Missing:
         return UNKNOWN
@@ -54,15 +98,18 @@ class DaemonLoaded(OfDockerd[Loaded | Missing]):
             )
         ):
             return None
-        default, names = state
-        if default == self.default_runtime and names.issuperset(self.runtimes):
+        wanted = (*self.runtimes, *self.others)
+        if state.default == self.default_runtime and state.knows.issuperset(wanted):
             return None
-        knows = words(self.default_runtime, *self.runtimes)
+        runtimes = ", ".join(sorted(word for word in state.knows if "=" not in word))
+        unread = [word for word in self.others if word not in state.knows]
         return Change(
             resource=self.id,
             action="reload",
             summary="reload docker.service (running containers are not touched)",
-            reason=f"dockerd runs with default runtime {default} and knows {', '.join(sorted(names))}",
-            done=f"docker_knows {knows}",
-            script=f"reload_docker {knows}",
+            reason=f"dockerd runs without {', '.join(unread)}, which {DAEMON_JSON} has"
+            if unread
+            else f"dockerd runs with default runtime {state.default} and knows {runtimes}",
+            done=f"docker_knows {words(self.default_runtime, *wanted)}",
+            script=f"reload_docker {words(self.default_runtime, *self.runtimes)}",
         )

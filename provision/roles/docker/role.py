@@ -24,7 +24,7 @@ from provision.resources.packages.repository import (
 from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
-from provision.roles.docker.daemon import DaemonLoaded
+from provision.roles.docker.daemon import DaemonLoaded, declared_words
 from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
 from provision.roles.docker.engine import ENGINES, Engine
@@ -197,7 +197,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
         *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),
         *_handlers(settings, runtimes, moves=bool(packages)),
-        DaemonLoaded(settings.default_runtime, runtimes),
+        DaemonLoaded(settings.default_runtime, runtimes, tuple(declared_words(daemon.declared))),
         GpusInContainers("docker"),
     ]
 

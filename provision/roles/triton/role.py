@@ -297,12 +297,14 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         file=unit_file(name),
         ports=ports,
     )
+    # Both restart it if that is owed.
+    comes_up = (f"service:{unit}:start", f"service:{unit}:await")
     restart = ServerRestart(
         f"restart {unit}",
         # The container keeps the folder that it was started with, though it is there no more.
         on=(*files, f"{Directory(models_of(name, instance)).id}:create", command_signal(unit)),
         script=words("serve", "restart_unit", unit, str(seconds), *map(str, ports)),
-        covered_by=(f"service:{unit}:start",),
+        covered_by=comes_up,
         unit=unit,
         seconds=seconds,
         ports=ports,
@@ -315,7 +317,7 @@ def _server(name: str, instance: Instance) -> Iterator[AnyResource]:
         f"wait for {unit}",
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
         script=words("start_unit", unit, str(seconds)),
-        covered_by=(f"service:{unit}:start", f"handler:restart {unit}"),
+        covered_by=(*comes_up, f"handler:restart {unit}"),
     )
 
 

@@ -178,6 +178,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         LOADED,
         r"with log-driver 'json-file', and daemon\.json says 'journald'",
     ),
+    "a registry that was not read": (
+        broken({FORCE: reloaded(debug=False)}, files={JSON: document(insecure_registries=["a:1"])}),
+        LOADED,
+        r"runs without insecure=a:1, which daemon\.json has",
+    ),
     "another configuration file": (
         broken({FORCE: said("command /usr/sbin/dockerd -H fd:// --config-file=/etc/other.json\n")}),
         LOADED,
@@ -236,12 +241,15 @@ WARNINGS: dict[str, tuple[Played, str, str]] = {
         r"has not loaded the files of docker\.service",
     ),
     "a reload that cannot be read": (
-        broken({FORCE: said('command dockerd\nyounger\nreloaded {\\x1b"\n')}),
+        broken(
+            {FORCE: said('command dockerd\nyounger\nreloaded {\\x1b"\n')},
+            files={JSON: document(dns=["192.0.2.1"])},
+        ),
         LOADED,
         "its journal has no reload since",
     ),
     "written and not read": (
-        broken({FORCE: said("command dockerd\nyounger\n")}),
+        broken({FORCE: said("command dockerd\nyounger\n")}, files={JSON: document(dns=["192.0.2.1"])}),
         LOADED,
         "its journal has no reload since",
     ),
@@ -261,7 +269,6 @@ def test_concern_is_a_warning(name: str) -> None:
     ("answers", "files"),
     [
         ({FORCE: reloaded(bip="172.31.0.1/24")}, {JSON: document(bip="172.31.0.1/24")}),
-        ({FORCE: reloaded(debug=False)}, {JSON: document(insecure_registries=["a:1"])}),
         ({FORCE: said("command dockerd\nyounger\n")}, {JSON: document(log_level="warn")}),
         ({FORCE: reloaded(ipv6=True)}, {JSON: document(ipv6=True, userland_proxy=False, dns=["192.0.2.1"])}),
         ({}, {JSON: document(bip="172.31.0.1/24", debug=False)}),
