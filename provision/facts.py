@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from provision.gpu.pci import Architecture, architecture_of
 from provision.probe import Output, Probe
@@ -94,6 +94,10 @@ class Facts:
     nvswitches: int = 0
     nvlink5: bool = False
     declared_driver: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """What the host itself has told, for ``--json``."""
+        return {name: value for name, value in asdict(self).items() if name != "declared_driver"}
 
     @property
     def family(self) -> Family | None:

@@ -90,8 +90,6 @@ def facts(options: Options) -> None:
 
     inv facts --hosts all --json
     """
-    from dataclasses import asdict
-
     from provision.cli import arguments, terminal
     from provision.run.fleet import gather_facts, logins
 
@@ -99,9 +97,7 @@ def facts(options: Options) -> None:
     arguments.enroll_hosts(options, ways)
     found, errors = gather_facts(ways, options.forks)
     if options.json:
-        document = {name: asdict(value) for name, value in found.items()}
-        for row in document.values():
-            del row["declared_driver"]  # no role has declared anything here
+        document = {name: value.document() for name, value in found.items()}
         failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
         terminal.write_json({"schema": 1, "hosts": document | failed})
     else:

@@ -86,6 +86,7 @@ def advisories() -> tuple[Advisory, ...]:
     )
 
 
+@functools.cache
 def known(component: Component, version: str) -> Known | None:
     """What is known of a version; None if it has no known vulnerability."""
     found: dict[str, Advisory] = {}

@@ -28,7 +28,7 @@ from tests.unit.examples import H100, script_of, with_gpus
 from tests.unit.sandbox import SHELLS
 
 IMAGE = "nvcr.io/nvidia/tritonserver:{}"
-ANEW = Planned((Change(f"image:{IMAGE.format('26.07-py3')}", "pull", "", "", ""),))
+ANEW = Planned((Change("file:/etc/systemd/system/triton@main.service", "update", "", "", ""),))
 VULNERABLE = "release 24.07 has 57 known vulnerabilities, fixed in 26.06; the worst is CVE-2026-47627"
 
 
@@ -93,6 +93,7 @@ def test_an_image_that_is_not_nvidias_is_not_judged() -> None:
         ("26.07-py3", "580.159.04", ANEW, {}, ["by minor-version compatibility.*driver.branch: 620 has all"]),
         ("26.07-py3", "535.309.01", ANEW, {}, ["compatibility libraries of the image.*driver.branch: 580"]),
         ("26.07-py3", "550.163.01", ANEW, {}, ["whether 550 is forward-compatible.*driver.branch: 580"]),
+        ("27.01-py3", "580.159.04", ANEW, {}, ["27.01-py3 is newer than the releases.*inv verify judges it"]),
         # A driver that changes, and ports that others reach.
         ("26.07-py3", "580.159.04", DRIVER_MOVED, {}, ["by minor-version compatibility"]),
         ("24.07-py3", "580.159.04", Planned(), {"address": "0.0.0.0"}, [f"{VULNERABLE}.*or publish on 127"]),
