@@ -58,8 +58,9 @@ BRANCHES: Mapping[int, Branch] = {
 }
 """Known on 2026-11-26.
 
-CUDA: Triton's compatibility matrix, which names the driver of each CUDA; 615 and 620 are inferred from their
-order. Ends: "Supported Drivers and CUDA Toolkit Versions" of NVIDIA's data centre drivers 570, 615 and 620.
+CUDA: Triton's compatibility matrix, which names the drivers of CUDA from 12.3 on; 615 and 620 are inferred from
+their order; 565 and what is before 545 is from memory. Ends of 535, 580, 595, 610 and 620: "Supported
+Drivers and CUDA Toolkit Versions" of NVIDIA's data centre drivers 615 and 620; of older branches from memory.
 """
 
 _VERSION = re.compile(r"(?:\d+:)?[rR]?(\d{3})(?:\.(?:\*|(\d+(?:\.\d+)*)))?(?:[-+~].*)?", re.ASCII)

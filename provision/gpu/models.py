@@ -95,7 +95,7 @@ DATA_CENTRE = (
     _data_centre("RTX PRO 6000 Blackwell Server Edition", (12, 0), 0x2BB5),
     _data_centre("RTX PRO 4500 Blackwell Server Edition", (12, 0), 0x2C3A),
 )
-"""Data centre GPUs and their compute capabilities (NVIDIA, "CUDA GPUs").
+"""Data centre GPUs and their compute capabilities, which are from memory of NVIDIA's list "CUDA GPUs".
 
 Ids: the table of compatible GPUs in README.md of NVIDIA's open-gpu-kernel-modules, 595.45.04; what is older
 than Turing, and what that table lacks: the PCI ID repository (pci.ids of 2026-08-22).
