@@ -18,7 +18,7 @@ from provision.gpu.triton_releases import TAGS, Tag, Variant, releases
 from provision.gpu.verdict import Verdict
 
 FIRST_DRIVERS = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
-"""The first driver that runs a CUDA major (NVIDIA, "CUDA Compatibility"); numbers after the branch: from memory."""
+"""The first driver for a CUDA major (NVIDIA, "CUDA Compatibility"); after the branch from memory."""
 
 FORWARD: Mapping[int, Mapping[int, Cuda]] = {
     12: {450: (12, 3), 470: (12, 9), 510: (12, 3), 515: (12, 1)},

@@ -58,7 +58,7 @@ BRANCHES: Mapping[int, Branch] = {
 }
 """Known on 2026-11-26.
 
-CUDA: Triton's compatibility matrix, which names the drivers of CUDA from 12.3 on; 615 and 620 are inferred from
+CUDA: Triton's compatibility matrix, which names drivers for CUDA from 12.3 on; 615, 620 are inferred from
 their order; 565 and what is before 545 is from memory. Ends of 535, 580, 595, 610 and 620: "Supported
 Drivers and CUDA Toolkit Versions" of NVIDIA's data centre drivers 615 and 620; of older branches from memory.
 """
