@@ -167,7 +167,7 @@ class Leftovers(Resource[Record]):
 
 @dataclass(frozen=True)
 class OldSources(Leftovers):
-    """The same for sources, keys and pins: they go when new ones are there, and before packages are installed."""
+    """The same for sources, keys and pins: they go after new ones came, and before packages are installed."""
 
     kind: ClassVar[str] = "old-sources"
     first: ClassVar[bool] = True

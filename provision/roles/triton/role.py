@@ -21,6 +21,7 @@ from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton import launch
+from provision.roles.triton.fits_driver import FitsDriver, Serving, refuse_unfit
 from provision.roles.triton.instance import STEERING, Instance
 from provision.roles.triton.launch import CANARY_MODEL, selection_of
 from provision.roles.triton.running import RunningCommand, RunningImage
@@ -100,6 +101,8 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     Images come first, so that a pull that fails leaves all servers as they are, and able to start again.
     Instances that the settings no longer name come last, when those that may take their place are up.
     """
+    serving = tuple(serving_of(name, instance, facts) for name, instance in settings.servers.items())
+    refuse_unfit(serving, facts.declared_driver)
     others = NoOtherUnits("triton", tuple(map(unit_of, settings.servers)), beside=(ENVIRONMENT,))
     if not settings.servers:
         return [others, GpusInContainers("triton")]
@@ -119,7 +122,18 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
     for name, instance in settings.servers.items():
         found += _server(name, instance, len(facts.gpus))
-    return [*found, others, GpusInContainers("triton")]
+    return [*found, others, GpusInContainers("triton"), FitsDriver(serving, facts.declared_driver)]
+
+
+def serving_of(name: str, instance: Instance, facts: Facts) -> Serving:
+    """What an instance is to serve with; a list with UUIDs may mean any GPU."""
+    devices = tuple(gpu.device for gpu in facts.gpus) if instance.gpus != "none" else ()
+    if isinstance(instance.gpus, list):
+        indexes = [gpu for gpu in instance.gpus if isinstance(gpu, int) and gpu < len(devices)]
+        if len(indexes) == len(instance.gpus):
+            devices = tuple(devices[index] for index in indexes)
+    changed_by = (Image(instance.image).id, f"file:{unit_file(name)}")
+    return Serving(unit_of(name), instance.image, devices, instance.address, changed_by)
 
 
 @functools.cache
