@@ -16,7 +16,8 @@ from provision.connection import Connection
 from provision.errors import HostError
 from provision.inventory import sources
 from provision.roles.triton import http
-from provision.roles.triton.role import Instance, unit_of
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.role import unit_of
 from provision.run import fleet
 from provision.shell import assembled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -14,3 +15,20 @@ CLONE = None if (_PACKAGE / "templates").is_dir() else _PACKAGE.parent
 def data(name: str) -> Path:
     """The folder ``templates``; ``suite``: the tests that verify hosts; ``role_suite``: those of roles."""
     return _PACKAGE / name if CLONE is None else CLONE / _IN_CLONE.get(name, name)
+
+
+@functools.cache
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """The rows of a table of the package by the names of its columns: ``gpu/advisories.tsv``.
+
+    Lines that begin with ``#`` are remarks; then comes the line of names. Tabs divide the columns.
+    """
+    lines = (_PACKAGE / name).read_text("utf-8").splitlines()
+    head, *rows = (line.split("\t") for line in lines if not line.startswith("#"))
+    return tuple(dict(zip(head, row, strict=True)) for row in rows)
+
+
+def remarks(name: str) -> str:
+    """The lines of a table that begin with ``#``."""
+    lines = (_PACKAGE / name).read_text("utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("#"))

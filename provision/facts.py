@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from provision.gpu.pci import Architecture, architecture_of
 from provision.probe import Output, Probe
@@ -77,6 +77,8 @@ class Facts:
     :ivar secure_boot: whether the firmware enforces it; False where there is no UEFI.
     :ivar nvswitches: NVSwitches on the PCI bus (up to NVLink 4, as on HGX A100 and H100).
     :ivar nvlink5: whether a switch manager of NVLink 5 is there (HGX B200, NVL72).
+    :ivar declared_driver: the version of NVIDIA's driver that an earlier role's settings ask for, exact or
+        ``580.*``; empty where none does, and of a host that was only asked.
     """
 
     os: str
@@ -91,6 +93,11 @@ class Facts:
     gpus: tuple[Gpu, ...] = ()
     nvswitches: int = 0
     nvlink5: bool = False
+    declared_driver: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """What the host itself has told, for ``--json``."""
+        return {name: value for name, value in asdict(self).items() if name != "declared_driver"}
 
     @property
     def family(self) -> Family | None:

@@ -66,9 +66,11 @@ class Probe:
     :ivar shell: the files below ``templates/`` whose functions the script calls, such as ``shell/files.sh``.
     :ivar in_place: whether it runs in the shell of all probes and not in a subshell of its own, because it
         leaves that shell as it is but for variables that nobody else reads.
+    :ivar last: whether it comes after all others, since it starts nvidia-smi, which makes device nodes.
     """
 
     name: str
     script: str
     shell: tuple[str, ...] = ()
     in_place: bool = False
+    last: bool = False

@@ -61,11 +61,15 @@ class Settings(BaseModel):
 
 
 class ImpossibleError(ValueError):
-    """Settings that cannot work; for validators, where a field's documentation is not enough as a hint."""
+    """Settings that cannot work; for validators, where a field's documentation is not enough as a hint.
 
-    def __init__(self, message: str, hint: str) -> None:
+    :ivar at: way from what the validator validates to the value that is wrong: ``("args", 3)``.
+    """
+
+    def __init__(self, message: str, hint: str, at: tuple[str | int, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.at = at
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Role:
     :ivar order: place among the roles of a run; lower comes first.
     :ivar shared: settings that are the host's variables of the same name where its own do not give them.
     :ivar needs: names of the roles without which it does not work where they are on its host.
+    :ivar driver: the version of NVIDIA's driver that its settings ask for, where it installs one; the facts
+        tell later roles.
     :ivar removal: what takes from a host what the record of files and holds does not tell; after the files
         come its handlers, which may listen to them.
     :ivar example: settings as an inventory gives them, with which the role is tested.
@@ -88,5 +94,6 @@ class Role:
     order: int = 50
     shared: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    driver: Callable[[Any], str] | None = None
     removal: Callable[[], Sequence[AnyResource]] = tuple
     example: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)

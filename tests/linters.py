@@ -3,7 +3,7 @@
 LINTERS = {
     "ruff": ("ruff", "check", "--quiet", "."),
     "format": ("ruff", "format", "--check", "--quiet", "."),
-    "types": ("mypy", "provision", "tasks.py", "tests", "lab", "bench"),
+    "types": ("mypy", "provision", "tasks.py", "tests", "lab", "bench", "tools"),
     "imports": ("lint-imports", "--no-cache"),
 }
 """Name → command, run at the project's top level."""

@@ -32,6 +32,7 @@ SEVERAL = {"lint-manifest": "--file"}
 GROUPS = (
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
+    ("Look up", ("compat",)),
     ("Look at the inventory", ("inventory", "settings", "render", "check-roles")),
     ("Kubernetes", ("lint-manifest",)),
     ("Try it on this machine", ("demo", "lab.up", "lab.status", "lab.down")),

@@ -90,8 +90,6 @@ def facts(options: Options) -> None:
 
     inv facts --hosts all --json
     """
-    from dataclasses import asdict
-
     from provision.cli import arguments, terminal
     from provision.run.fleet import gather_facts, logins
 
@@ -99,7 +97,7 @@ def facts(options: Options) -> None:
     arguments.enroll_hosts(options, ways)
     found, errors = gather_facts(ways, options.forks)
     if options.json:
-        document = {name: asdict(value) for name, value in found.items()}
+        document = {name: value.document() for name, value in found.items()}
         failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
         terminal.write_json({"schema": 1, "hosts": document | failed})
     else:
@@ -244,6 +242,36 @@ def lint_manifest(options: Options, *, file: list[str]) -> None:
 
 
 @task(
+    "json",
+    image="a tag, or a whole name: 24.07-trtllm-python-py3",
+    driver="a version or a branch: 580.159.04, 580",
+    gpu="a model or a compute capability: h100, 8.9",
+)
+def compat(options: Options, *, image: str = "", driver: str = "", gpu: str = "") -> None:
+    """Show which drivers and GPUs run which Triton. Exit code 3 if they do not.
+
+    Without --image it prints the table of all releases.
+
+    inv compat --image 24.07-trtllm-python-py3 --driver 535 --gpu l40s
+    """
+    from provision.cli import compat as shown
+    from provision.cli import terminal
+
+    version, model = shown.driver_of(driver), shown.gpu_of(gpu)
+    if image:
+        found = shown.answer(shown.tag_of(image), version, model)
+        if options.json:
+            terminal.write_json(found.document())
+        else:
+            terminal.write_data(found.text())
+        raise SystemExit(found.exit_code)
+    if options.json:
+        terminal.write_json(shown.document(version, model))
+    else:
+        terminal.write_data(shown.table(version, model))
+
+
+@task(
     "inventory",
     update_golden="write each role's golden.txt, its plans of bare hosts",
 )
@@ -260,6 +288,7 @@ def check_roles(options: Options, *, update_golden: bool = False) -> None:
 
 
 COLLECTION = Collection(
-    provision, plan, remove, stop, verify, facts, inventory, settings, render, check_roles, lint_manifest
+    *(provision, plan, remove, stop, verify, facts, inventory, settings, render, compat),
+    *(check_roles, lint_manifest),
 )
 """What a new task of the product is added to."""

@@ -268,10 +268,12 @@ def _with_suggestion(message: str, word: str, known: Sequence[str]) -> tuple[str
 
 
 def _real_path(vars_: Mapping[str, Value], detail: ErrorDetails) -> Path:
-    """Return the way to the value in the variables: pydantic's, without its labels of union members."""
+    """Return the way to the value in the variables: pydantic's, without its labels of union members, and on
+    to what a validator names.
+    """
     ((key, value),) = vars_.items()
     path: list[str | int] = [key]
-    steps = detail["loc"]
+    steps = (*detail["loc"], *getattr(detail.get("ctx", {}).get("error"), "at", ()))
     for number, step in enumerate(steps):
         if isinstance(value, Mapping) and str(step) in value:
             value = value[str(step)]

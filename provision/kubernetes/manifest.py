@@ -17,8 +17,10 @@ from provision.errors import UsageError
 from provision.kubernetes.quantities import GPU
 from provision.kubernetes.volumes import volumes_of
 from provision.resources.image import registry_of
+from provision.roles.triton import launch
 from provision.roles.triton.arguments import PORTS_INSIDE
-from provision.roles.triton.role import STEERING, Instance, TritonSettings, arguments_of, models_of
+from provision.roles.triton.instance import STEERING, Instance
+from provision.roles.triton.role import TritonSettings, models_of
 from provision.secrecy import is_secret, without_secrets
 
 RUNTIME_CLASS = "nvidia"
@@ -189,7 +191,7 @@ def _deployment(name: str, one: _Workload, pull: Secret | None) -> tuple[dict[st
         "shareProcessNamespace": True,
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": instance.stop_timeout,
+        "terminationGracePeriodSeconds": launch.stop_timeout_of(instance),
         **({"imagePullSecrets": [{"name": pull.name}]} if pull else {}),
         **({"securityContext": _user(one)} if instance.user else {}),
         "containers": [{**container, "volumeMounts": places}],
@@ -237,9 +239,10 @@ def _user(one: _Workload) -> dict[str, int]:
 def _container(name: str, one: _Workload) -> tuple[dict[str, Any], list[str]]:
     """The container, and the keys of the Secret that it refers to."""
     instance = one.instance
-    args, hidden = _arguments(arguments_of(one.name, instance.model_copy(update={"canary": False})))
+    alone = instance.model_copy(update={"canary": False})
+    args, hidden = _arguments(launch.server(one.name, alone, one.gpus))
     plain = {key: _literal(value) for key, value in instance.env.items() if STEERING.fullmatch(key)}
-    keys = [*(key for key in instance.env if key not in (*plain, VISIBLE)), *hidden]
+    keys = [*(key for key in instance.env if key not in plain), *hidden]
     if not one.gpus:
         plain[VISIBLE] = "void"  # else a node whose default runtime is NVIDIA's gives all of its GPUs
     env: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in plain.items()]
@@ -255,11 +258,19 @@ def _container(name: str, one: _Workload) -> tuple[dict[str, Any], list[str]]:
         "ports": [{"name": port, "containerPort": PORTS_INSIDE[f"{port}_port"]} for port in _PORTS],
         # Requests of GPUs are what limits say: the API knows no others.
         **({"resources": {"limits": {GPU: one.gpus}}} if one.gpus else {}),
+        **({"securityContext": found} if (found := _confinement(instance)) else {}),
         # Triton opens its ports when all models are loaded; until then there is nothing to be live.
         "startupProbe": {**health, "periodSeconds": 10, "failureThreshold": -(-instance.ready_timeout // 10)},
         "readinessProbe": {**health, "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {**live, "periodSeconds": 10, "failureThreshold": 6},
     }, keys
+
+
+def _confinement(instance: Instance) -> dict[str, Any]:
+    found: dict[str, Any] = {"allowPrivilegeEscalation": False} if instance.no_new_privileges else {}
+    if instance.capabilities is not None:
+        found["capabilities"] = {"drop": ["ALL"], "add": instance.capabilities}
+    return found | ({"readOnlyRootFilesystem": True} if instance.read_only else {})
 
 
 _PORTS = ("http", "grpc", "metrics")

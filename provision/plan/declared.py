@@ -39,6 +39,8 @@ def declare(host: str, settings: Mapping[Role, Settings], facts: Facts) -> tuple
     found: dict[str, Declared] = {}
     for role, values in settings.items():
         resources = _resources(host, role, values, facts)
+        if role.driver is not None:
+            facts = replace(facts, declared_driver=role.driver(values))
         for resource in resources:
             first = found.setdefault(resource.id, Declared(role.name, resource))
             if first.role != role.name:

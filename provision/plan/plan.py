@@ -51,7 +51,8 @@ class Plan:
 
 def probes(declared: Sequence[Declared]) -> list[Probe]:
     """One probe for each kind of resource that is declared, or for several that one kind asks for."""
-    return [kind.probe(members) for kind, members in _by_kind(declared).items()]
+    found = [kind.probe(members) for kind, members in _by_kind(declared).items()]
+    return sorted(found, key=lambda probe: probe.last)
 
 
 def states(host: str, declared: Sequence[Declared], answers: Mapping[str, Output]) -> dict[str, Any]:

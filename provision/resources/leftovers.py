@@ -167,7 +167,7 @@ class Leftovers(Resource[Record]):
 
 @dataclass(frozen=True)
 class OldSources(Leftovers):
-    """The same for sources, keys and pins: they go before packages are installed."""
+    """The same for sources, keys and pins: they go after new ones came, and before packages are installed."""
 
     kind: ClassVar[str] = "old-sources"
     first: ClassVar[bool] = True
@@ -273,13 +273,14 @@ def with_leftovers(
         for role, leaf in itertools.product((item.role, *item.also), item.resource.leaves):
             wanted[role][leaf] = (*wanted[role].get(leaf, ()), item.resource.id)
     kept = frozenset(leaf for item in declared for leaf in item.resource.leaves)
-    first, last = [], []
+    sources, rest = [], []
     for role in roles:
         every = (role, wanted[role], kept, tuple(roles), tuple(given))
-        first.append(Declared(role, OldSources(*every)))
-        last.append(Declared(role, Leftovers(*every)))
+        sources.append(Declared(role, OldSources(*every)))
+        rest.append(Declared(role, Leftovers(*every)))
     others = LeftByOthers("", {}, kept, tuple(roles), tuple(given), host=host)
-    return (*first, *declared, *last, Declared("", others))
+    start = sum(item.resource.first for item in declared)  # they are sorted so
+    return (*declared[:start], *sources, *declared[start:], *rest, Declared("", others))
 
 
 def without(

@@ -62,7 +62,11 @@ def disagreements(machines: Sequence[LabHost], names: Sequence[str], *look: str)
 
     for machine, fault in tried.values():
         break_host(machine, fault)
-    plans, looks = ask("plan"), ask("verify", *look)
+    plans = ask("plan")
+    for machine, fault in tried.values():
+        if fault.fleeting:
+            break_host(machine, fault)
+    looks = ask("verify", *look)
     wrong = {name: _wrong(fault, plans[name], looks[name]) for name, (_, fault) in tried.items()}
     for machine, fault in tried.values():
         whole_gpus(machine, fault)

@@ -15,7 +15,8 @@ from lab.lab import Lab
 from provision import roles
 from provision.connection import Connection
 from provision.inventory import sources
-from provision.roles.triton.role import Instance, TritonSettings
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.role import TritonSettings
 from provision.run import fleet
 from tests.conftest import cases
 from tests.lab.agreement import AGREEMENT, break_host, disagreements, shell, wait_for_serving, whole_gpus

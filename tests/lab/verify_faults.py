@@ -34,6 +34,7 @@ class Fault:
     :ivar mends: shell text that makes it right again; ``provision``: the next run does.
     :ivar plan: a regular expression that a change of the plan, or its refusal, holds.
     :ivar by_hand: whether the plan speaks of it, and a run cannot mend it.
+    :ivar fleeting: whether looking mends it, so that it is made again before the second look.
     :ivar alone: why only verify speaks of it. A fault that passes by itself has neither this nor ``plan``.
     """
 
@@ -44,6 +45,7 @@ class Fault:
     gpus: Gpus | None = None
     plan: str = ""
     by_hand: bool = False
+    fleeting: bool = False
     alone: str = ""
 
 

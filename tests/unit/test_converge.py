@@ -11,6 +11,7 @@ import pytest
 
 from provision.errors import ChangeError, RefusedError, UnreachableError
 from provision.plan.declared import declare
+from provision.plan.plan import probes
 from provision.plan.result import Result
 from provision.plan.script import Event
 from provision.probe import Output
@@ -408,3 +409,10 @@ def test_where_packages_come_from_is_settled_first() -> None:
     last = max(n for n, kind in enumerate(kinds) if kind == "other-sources")
     assert set(kinds[: last + 1]) == {"file", "other-sources"}
     assert kinds[0] == kinds[1] == "file"
+
+
+def test_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
+    driver = next(role for role in all_roles() if role.name == "driver")
+    names = [probe.name for probe in probes(declare("h", {driver: settings_of("driver")}, H100))]
+    assert "device-nodes" in names
+    assert names[-1] == "reboot"

@@ -78,6 +78,10 @@ REGISTRIES = {
             ["insecure=reg:5000", "mirror=https://mirror.example", "debug=false", "live-restore=true"],
         ),
         ({"RegistryConfig": {"IndexConfigs": None, "Mirrors": []}, "Debug": "yes"}, []),
+        (
+            {"RegistryConfig": {"IndexConfigs": {"reg:5000": {"Secure": False}}, "Mirrors": None}},
+            ["insecure=reg:5000"],
+        ),
         ({"RegistryConfig": 7}, []),
         ({}, []),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from provision.facts import FACTS, PROBES, VIRTUALIZATION, Gpu, parse
 from provision.gpu.pci import RANGES, Architecture, architecture_of
 from provision.probe import Output
 from provision.shell import assembled
-from tests.unit.examples import script_of
+from tests.unit.examples import H100, script_of
 from tests.unit.sandbox import SHELLS
 
 DEBIAN = """\
@@ -193,3 +194,9 @@ def test_what_is_no_file_is_not_waited_for(shell: str, tmp_path: Path) -> None:
     script = f"{assembled(FACTS)}lines_of '{tmp_path}/os-release'; echo on"
     out = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
     assert out == "on\n"
+
+
+def test_what_no_host_tells_is_in_no_document() -> None:
+    document = replace(H100, declared_driver="580.*").document()
+    assert document["os"] == "debian"
+    assert "declared_driver" not in document

@@ -62,6 +62,8 @@ def test_the_wheel_has_what_runs_and_nothing_else(built: Path) -> None:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
         sources = {name: wheel.read(name).decode() for name in names if name.endswith(".py")}
     assert {name.partition("/")[0] for name in names} == {"provision"}
+    tables = {f"provision/gpu/{path.name}" for path in (ROOT / "provision/gpu").glob("*.tsv")}
+    assert tables == {name for name in names if name.endswith(".tsv")}
     for ours, theirs in (("templates", "templates"), ("tests/verify", "suite")):
         files = {str(path.relative_to(ROOT / ours)) for path in (ROOT / ours).rglob("*") if path.is_file()}
         files = {name for name in files if "__pycache__" not in name}
@@ -81,6 +83,7 @@ def test_version_and_tasks(environment: Path) -> None:
     }
     assert names == {
         "check-roles",
+        "compat",
         "facts",
         "inventory",
         "plan",
@@ -91,6 +94,12 @@ def test_version_and_tasks(environment: Path) -> None:
         "stop",
         "verify",
     }
+
+
+def test_the_tables_are_read_from_the_package(environment: Path) -> None:
+    done = run(environment, "compat", "--image", "24.07-py3", "--driver", "580")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "release 24.07 has 57 known vulnerabilities" in done.stdout
 
 
 def test_the_module_is_a_command_too(environment: Path) -> None:

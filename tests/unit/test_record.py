@@ -16,6 +16,8 @@ from provision.probe import Output
 from provision.resource import ABSENT, Change, Planned
 from provision.resources.file import FileState, checksum
 from provision.resources.leftovers import Leftovers, OldSources, with_leftovers, without
+from provision.resources.packages.deb import Packages
+from provision.resources.packages.repository import KeyFile, RepositoryFile
 from provision.roles import all_roles
 from provision.roles.docker.daemon_json import DaemonJsonState
 from provision.roles.docker.memory import as_memory
@@ -140,7 +142,8 @@ def test_what_another_role_has_too_stays() -> None:
 def test_sources_go_before_packages_are_installed_and_all_else_comes_last() -> None:
     items = with_leftovers(declared(toolkit={}), ["toolkit"], [])
     kinds = [type(item.resource) for item in items]
-    assert kinds[0] is OldSources
+    assert kinds[:2] == [KeyFile, RepositoryFile]
+    assert kinds.index(RepositoryFile) < kinds.index(OldSources) < kinds.index(Packages)
     assert kinds.index(Leftovers) > [item.resource.id for item in items].index("packages:toolkit")
 
 

@@ -78,7 +78,7 @@ def test_a_hosts_values_have_their_places(monkeypatch: pytest.MonkeyPatch) -> No
         '  triton.instances.llm-b.image: "nvcr.io/nvidia/tritonserver:24.10-trtllm-python-py3"'
         "  (group_vars/canary-llm.yml:6)" in lines
     )
-    assert "  triton.instances.llm-b.http_port: 8010  (group_vars/h100.yml:19)" in lines
+    assert "  triton.instances.llm-b.http_port: 8010  (group_vars/h100.yml:18)" in lines
     assert (
         '  mirror.key: "-----BEGIN PGP PUBLIC KEY BLOCK----- …  (group_vars/gpu-nodes/driver.yml:14)' in lines
     )

@@ -129,7 +129,7 @@ def test_templates_quote_what_they_print(path: Path) -> None:
         "instance.user",
         "instance.http_port",
         "instance.ready_timeout",
-        "instance.exit_timeout",
+        "instance.restart",
         "label",
         "version",
         'packages | join(" ")',

@@ -16,7 +16,8 @@ from provision.probe import Output
 from provision.resource import ABSENT, AnyResource, Change, Missing, Planned
 from provision.resources.file import FileState
 from provision.resources.service import UnitState
-from provision.roles.triton.role import Instance, TritonSettings, resources
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.role import TritonSettings, resources
 from provision.roles.triton.server import SERVE, Server, ServerRestart, UnitFile, command_signal
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
@@ -75,7 +76,10 @@ def made(id_: str, action: str = "update", *signals: str, role: str = "triton") 
     ("changes", "restarts"),
     [
         ({"ready_timeout": 900}, False),
+        ({"restart": "no"}, False),
         ({"exit_timeout": 60}, True),
+        ({"ulimits": {}}, True),
+        ({"no_new_privileges": False}, True),
         ({"gpus": [0]}, True),
         ({"args": ["--log-verbose=1"]}, True),
         ({"http_port": 8080}, True),
@@ -86,6 +90,58 @@ def test_only_what_the_container_sees_restarts_it(changes: dict[str, Any], resta
     assert change is not None
     assert (command_signal(UNIT) in change.signals) is restarts
     assert (restart().change(False, Planned((change,))) is not None) is restarts
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Description=NVIDIA Triton main", "Description=Triton"),
+        ("TimeoutStartSec=330", "TimeoutStartSec=90"),
+        ("TimeoutStopSec=60", "TimeoutStopSec=90"),
+        ("RestartSec=10", "RestartSec=1"),
+        ("ExecStartPost=", "ExecStartPost=-"),
+        (' \\\n    "--publish=', ' "--publish='),
+        ('"--log-format=ISO8601"', "--log-format=ISO8601"),
+    ],
+)
+def test_a_unit_that_runs_the_same_command_restarts_nothing(old: str, new: str) -> None:
+    """An earlier version may have written other lines around the same words."""
+    text = unit_file().content.decode()
+    assert old in text
+    change = unit_file().change(there(text.replace(old, new).encode()), Planned())
+    assert change is not None
+    assert change.signals == ()
+
+
+PREVIOUS = """\
+# Written by provision; local changes belong into triton@main.service.d/*.conf
+[Service]
+ExecStart=/usr/bin/docker run --rm --init --pull=never --name=triton-main \\
+    --label=provision.instance=main \\
+    --runtime=nvidia "--env=NVIDIA_VISIBLE_DEVICES=all" \\
+    --stop-timeout=45 --shm-size=1g \\
+    --ulimit=memlock=-1 \\
+    "--publish=127.0.0.1:8000:8000" \\
+    "--publish=127.0.0.1:8001:8001" \\
+    "--publish=127.0.0.1:8002:8002" \\
+    "--volume=/srv/triton/main/models:/models:ro" \\
+    "--volume=/usr/local/share/provision/triton:/opt/provision/models:ro" \\
+    "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3" \\
+    tritonserver --model-repository=/models \\
+    --model-repository=/opt/provision/models \\
+    --exit-timeout-secs=30 --log-format=ISO8601 "--id=main" \\
+    "--load-model=provision_canary" \\
+    "--model-control-mode=explicit"
+"""
+"""How the version before wrote the unit."""
+
+
+def test_an_instance_of_the_version_before_goes_on_where_its_container_stays_the_same() -> None:
+    same: dict[str, Any] = {"ulimits": {"memlock": -1}, "args": ["--model-control-mode=explicit"]}
+    for privileges, signals in ((False, ()), (True, (command_signal(UNIT),))):
+        change = unit_file(no_new_privileges=privileges, **same).change(there(PREVIOUS.encode()), Planned())
+        assert change is not None
+        assert change.signals == signals
 
 
 def test_a_unit_file_that_is_gone_restarts_its_server() -> None:
@@ -210,37 +266,21 @@ def test_a_gpu_that_the_host_does_not_have_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "args",
+    ("changes", "says"),
     [
-        ["--http-port=9000"],
-        ["--http-port", "9000"],
-        ["--http-port 9000"],
-        ["--grpc-port=1"],
-        ["--metrics-port=1"],
-        ["--http-address=127.0.0.1"],
-        ["--grpc-address", "::1"],
-        ["--allow-http=false"],
-        ["--allow-http", "0"],
+        ({"gpus": ["GPU-a", "GPU-b"]}, "gpus names 2, and the host has 1 GPU"),
+        ({"world_size": 2}, "world_size is 2, and the host has 1 GPU"),
+        ({"gpus": ["MIG-a", "MIG-b"]}, ""),
+        ({"world_size": 2, "gpus": ["MIG-a", "MIG-b"]}, ""),
     ],
 )
-def test_arguments_that_take_the_server_from_its_unit_are_refused(args: list[str]) -> None:
-    with pytest.raises(ValidationError, match=f"args: {args[0].split('=')[0].split()[0]}: "):
-        Instance(image=IMAGE, args=args)
-
-
-@pytest.mark.parametrize("args", [["--allow-http=true"], ["--allow-grpc=false"], ["--id=x", "9000"]])
-def test_other_arguments_are_taken(args: list[str]) -> None:
-    assert Instance(image=IMAGE, args=args).args == args
-
-
-@pytest.mark.parametrize("args", [["--model-control-mode=explicit"], ["--model-control-mode", "explicit"]])
-def test_explicit_control_loads_the_canary_and_what_is_expected(args: list[str]) -> None:
-    assert b'"--load-model=provision_canary"' in unit_file(args=args).content
-    assert b"--load-model" not in unit_file(args=args, canary=False).content
-    with pytest.raises(ValidationError, match="expect: resnet: with --model-control-mode=explicit"):
-        Instance(image=IMAGE, args=args, expect=["resnet"])
-    for loads in ("resnet", "*"):
-        assert Instance(image=IMAGE, args=[*args, f"--load-model={loads}"], expect=["resnet"])
+def test_more_gpus_than_the_host_has_are_refused(changes: dict[str, Any], says: str) -> None:
+    if not says:
+        assert unit_file(**changes).change(ABSENT, Planned()) is not None
+        return
+    with pytest.raises(Refusal) as caught:
+        unit_file(**changes).change(ABSENT, Planned())
+    assert caught.value.message == f"{UNIT}: {says}"
 
 
 @pytest.mark.parametrize("address", ["dead", "127.1", "1.2.3", "0127.0.0.1", "::g", "fe80::1%eth0", ""])

@@ -11,19 +11,23 @@ from testinfra.host import Host
 
 from provision.causes import known_messages
 from provision.facts import Facts
+from provision.gpu.driver_branches import read_driver
+from provision.gpu.image_contents import Contents, contents_in, pair
 from provision.gpu.nvidia_smi import selected, uuids
-from provision.gpu.triton_releases import has_known_rce, release_of, server_version
+from provision.gpu.triton_releases import releases, server_version
 from provision.probe import Output
 from provision.resources.file import File
 from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
+from provision.roles.triton.fits_driver import is_exposed, known_vulnerabilities
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.launch import CANARY_MODEL
 from provision.roles.triton.role import (
-    CANARY_MODEL,
-    Instance,
     TritonSettings,
     environment_file,
     models_of,
     resources,
+    serving_of,
     unit_file,
     unit_of,
 )
@@ -34,7 +38,7 @@ from provision.verify.written import differing, require_settled
 
 ROLE = "triton"
 
-TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=")
+TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=", "--gpus=", "--device=nvidia.com/gpu=")
 """Options whose effect checks of their own tell."""
 
 JOURNAL = "on the host: journalctl -u docker.service -n 50"
@@ -336,12 +340,25 @@ def require_gpus(host: Host, server: Triton, instance: Instance, found: list[str
 
 
 def test_image_is_safe_where_it_is_reachable(instance: Instance) -> None:
-    if has_known_rce(instance.image) and not ipaddress.ip_address(instance.address).is_loopback:
-        warn(
-            f"release {release_of(instance.image)} lets anybody run code who reaches "
-            f"{instance.address}:{instance.http_port} (CVE-2025-23319)",
-            "take release 25.07 or later, or publish on 127.0.0.1 behind a proxy that authenticates",
-        )
+    known = known_vulnerabilities(instance.image, instance.address)
+    if known and is_exposed(instance.address):
+        warn(*known)
+
+
+def test_image_fits_the_driver(host: Host, instance_name: str, instance: Instance, facts: Facts) -> None:
+    """By its tag; by its own configuration where the tag is of no known release."""
+    serving = serving_of(instance_name, instance, facts)
+    if not serving.devices:
+        skip("this instance uses no GPU")
+    driver, contents = read_driver(host.nvidia.gpus[0].driver), serving.contents
+    if not isinstance(contents, Contents):
+        newest = pair(list(releases().values())[-1].capability.value) if contents else (0, 0)
+        contents = contents_in(host.docker_engine.image_config(instance.image), instance.image, newest)
+    if driver is None or contents is None:
+        skip(f"the CUDA version in {instance.image} is not known")
+    verdicts = serving.judged(contents, driver)
+    if all(verdict.kind == "fail" for verdict in verdicts):
+        fail(verdicts[0].reason, verdicts[0].hint or None)
 
 
 # ── containers of its image ──────────────────────────────────────────────────────────────────────────────

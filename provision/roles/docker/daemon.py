@@ -43,9 +43,12 @@ def declared_words(daemon: Mapping[str, Any]) -> Iterator[str]:
 
 def told_words(info: Mapping[str, Any]) -> Iterator[str]:
     """What ``/info`` of dockerd says of some keys of daemon.json that it takes over at a reload."""
+    # Newer engines say null where there are none.
     match info.get("RegistryConfig"):
-        case {"IndexConfigs": {**indexes}, "Mirrors": [*mirrors]}:
+        case {"IndexConfigs": {**indexes}}:
             yield from (f"insecure={name}" for name, index in indexes.items() if not _is_secure(index))
+    match info.get("RegistryConfig"):
+        case {"Mirrors": [*mirrors]}:
             yield from (f"mirror={str(address).removesuffix('/')}" for address in mirrors)
     for key, name in (("debug", "Debug"), ("live-restore", "LiveRestoreEnabled")):
         if isinstance(value := info.get(name), bool):

@@ -242,6 +242,19 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
             f"image {image}", f"{image}: {why}", hint or "inv provision --hosts {host} --roles triton"
         )
 
+    def image_config(self, image: str) -> Mapping[str, Any]:
+        """What an image gives its containers, such as ``Env`` and ``Labels``; empty if it cannot be read.
+
+        :raises Missing: if the image is not there.
+        """
+        self.image_id(image)
+        answer = self.ask(f"docker image inspect --format '{{{{json .Config}}}}' {quote(image)}")
+        try:
+            found = json.loads(answer.out)
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {}
+
     @property
     def containers_with_gpus(self) -> list[Seen]:
         """Running containers that were given GPUs."""

@@ -105,7 +105,7 @@ class Reboot(Single[BootState]):
 
     def question(self) -> Probe:
         """Ask the kernel for nouveau, and the driver, where it is loaded, for modes."""
-        return Probe("reboot", "boot_state", (SHELL,), in_place=True)
+        return Probe("reboot", "boot_state", (SHELL,), in_place=True, last=True)
 
     def read(self, answer: Output) -> BootState:
         """The state; lines of nvidia-smi that are no row (its errors) are verify's business."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from provision.errors import Refusal
 from provision.facts import Facts, Family
+from provision.gpu.advisories import DRIVER, warning
 from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File, gone
@@ -214,6 +215,7 @@ def _packages(
         chosen.caution,
         f"the packages are in the archive's {', '.join(chosen.components)}" if chosen.components else "",
         kernels if chosen.prebuilt and settings.hold else "",
+        warning(DRIVER, settings.upstream),
     )
     pinning = tuple(map(Package, chosen.pinning))
     return [
@@ -328,6 +330,7 @@ ROLE = Role(
     resources,
     order=10,
     shared=("mirror",),
+    driver=lambda settings: settings.upstream,
     removal=removal,
     example={"branch": 580},
 )

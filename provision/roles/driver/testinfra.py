@@ -131,6 +131,8 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         why, hint = cause(answer)
         said = f"{answer.out}\n{answer.err}"
         base = next((base for pattern, base in BASES if re.search(pattern, said)), "nvidia-smi")
+        if self.changed_files:
+            base = "driver packages"
         raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint)
 
     def require_every_gpu(self) -> None:

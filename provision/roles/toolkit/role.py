@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from provision.facts import Facts, Family
+from provision.gpu.advisories import TOOLKIT, warning
 from provision.resource import AnyResource, Handler
 from provision.resources.file import File
 from provision.resources.packages.other_sources import OtherSources
@@ -129,7 +130,12 @@ def resources(settings: ToolkitSettings, facts: Facts) -> list[AnyResource]:
         *([File("/etc/apt/preferences.d/provision-toolkit", pin.encode())] if family == "debian" else ()),
         ConfigToml(declared(settings, facts)),
         package_resource(
-            facts, "toolkit", packages, hold=settings.hold, signals=(("install", TOOLKIT_INSTALLED),)
+            facts,
+            "toolkit",
+            packages,
+            hold=settings.hold,
+            remarks=tuple(filter(None, [settings.version and warning(TOOLKIT, settings.version)])),
+            signals=(("install", TOOLKIT_INSTALLED),),
         ),
         *(_cdi(settings) if settings.cdi and facts.gpus else ()),
     ]

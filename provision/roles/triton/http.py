@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from provision.probe import Output, Probe, words
-from provision.roles.triton.role import CANARY_MODEL
+from provision.roles.triton.launch import CANARY_MODEL
 from provision.shell import constant
 
 SHELL = "triton/http.sh"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.inventory.folding import folded
-from provision.roles.triton.role import IMAGE, Instance, TritonSettings
+from provision.roles.triton.instance import IMAGE, Instance
+from provision.roles.triton.role import TritonSettings
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ BESIDE = (ENVIRONMENT, f"{constant(ROLLBACK, 'served_versions')}/triton@{{}}.ser
 """What goes with the unit of an instance."""
 
 
-def serving(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
+def bring_up(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
     """Sh text that starts or restarts an instance, by ``start_unit`` or ``restart_unit``.
 
     :param rollback: whether its previous version is started where it does not get ready.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,15 +13,14 @@ from provision.resource import Change, Handler, Missing, Planned, Resource
 from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
-from provision.roles.triton.rollback import keeping, serving
+from provision.roles.triton.rollback import bring_up, keeping
+from provision.roles.triton.unit import command_of
 from provision.shell import constant
 
 SERVE = "triton/serve.sh"
 INSTANCES = "triton/instances.sh"
 
 MARK = constant("shell/own_units.sh", "unit_mark")
-
-_COMMAND = re.compile(rb"^ExecStart=(?:.*\\\n)*.*$", re.MULTILINE)
 
 Ports = tuple[tuple[str, int], ...]
 """Setting and port of each port of the host that an instance publishes."""
@@ -40,6 +38,7 @@ class UnitFile(File):
     :ivar address: address of the host on which the ports are published.
     :ivar selection: the GPUs, as the gate takes them.
     :ivar gpus: how many GPUs the host has.
+    :ivar ranks: how many the instance needs at least.
     :ivar beside: id of the file that we write with each unit.
     :ivar kept: the unit whose version is kept before its command changes; empty for none.
     """
@@ -49,6 +48,7 @@ class UnitFile(File):
     ports: Ports = ()
     selection: str = "all"
     gpus: int = 0
+    ranks: int = 1
     beside: str = ""
     kept: str = ""
     shell = (FILES, SERVE)
@@ -58,12 +58,7 @@ class UnitFile(File):
 
         :raises Refusal: if the unit is somebody else's, or masked, or wants a GPU that the host has not.
         """
-        absent = [gpu for gpu in self.selection.split(",") if gpu.isdigit() and int(gpu) >= self.gpus]
-        if absent:
-            raise Refusal(
-                f"{self.unit} wants GPU {absent[0]}, and the host has {self.gpus}",
-                hint=f"gpus: indexes from 0 to {self.gpus - 1}, or UUIDs",
-            )
+        self._refuse_absent_gpus()
         old = None
         if isinstance(state, FileState):
             old = state.content
@@ -74,7 +69,7 @@ class UnitFile(File):
         change = super().change(state, planned)
         if change is None:
             return None
-        anew = _command(old) != _command(self.content)
+        anew = _command(old) != _command(self.content)  # its words, however a version wrote them
         gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
         if not anew:
@@ -88,6 +83,24 @@ class UnitFile(File):
             ),
             self.kept,
         )
+
+    def _refuse_absent_gpus(self) -> None:
+        """By what the PCI bus tells; whether a UUID is there, the gate asks the driver."""
+        if self.selection == "none":
+            return
+        named = [] if self.selection == "all" else self.selection.split(",")
+        if absent := [gpu for gpu in named if gpu.isdigit() and int(gpu) >= self.gpus]:
+            raise Refusal(
+                f"{self.unit} wants GPU {absent[0]}, and the host has {self.gpus}",
+                hint=f"gpus: indexes from 0 to {self.gpus - 1}, or UUIDs",
+            )
+        whole = sum(not gpu.startswith("MIG-") for gpu in named) if named else self.ranks
+        if whole > self.gpus:
+            wants = f"gpus names {whole}" if named else f"world_size is {whole}"
+            raise Refusal(
+                f"{self.unit}: {wants}, and the host has {self.gpus} GPU{'s' * (self.gpus != 1)}",
+                hint="compare with inv facts --hosts HOST",
+            )
 
     def refine(self, change: Change, answer: Output) -> Change:
         """Nothing more to say where the instance can start.
@@ -132,9 +145,8 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
 
 
-def _command(content: bytes | None) -> bytes | None:
-    found = _COMMAND.search(content or b"")
-    return found[0] if found else None
+def _command(content: bytes | None) -> list[str]:
+    return command_of((content or b"").decode("utf-8", "replace"))
 
 
 def not_ours(unit: str, path: str) -> Refusal:
@@ -177,7 +189,7 @@ class Server(Service):
         return replace(change, preview=_serving_now(self.unit, self.ports))
 
     def starting(self, word: str) -> str:
-        return serving(word, self.unit, self.timeout, self.ports, rollback=self.rollback)
+        return bring_up(word, self.unit, self.timeout, self.ports, rollback=self.rollback)
 
     def refine(self, change: Change, answer: Output) -> Change:
         """Name the instances that stop."""

@@ -86,7 +86,7 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         engine = self._host.docker_engine
         if GATE in found.get("ExecStartPre", "") and self._host.nvidia.gpus:
             engine.require_gpus_in_containers()
-        if image := re.search(r"(\S+) tritonserver ", found.get("ExecStart", "")):
+        if image := re.search(r"(\S+) (?:tritonserver|mpirun) ", found.get("ExecStart", "")):
             engine.image_id(image[1])
 
     @property

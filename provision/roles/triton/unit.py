@@ -14,7 +14,7 @@ def command_of(unit: str) -> list[str]:
     joined = unit.encode().replace(b"\\\n", b" ")
     line = re.search(rb"^ExecStart=(.*)$", joined, re.MULTILINE)
     found = _WORD.findall(line[1]) if line else []
-    return [_plain(quoted or bare).decode() for quoted, bare in found]
+    return [_plain(quoted or bare).decode("utf-8", "replace") for quoted, bare in found]
 
 
 def _plain(word: bytes) -> bytes:

@@ -10,7 +10,9 @@ from provision.probe import Output
 from provision.role import Role, Settings
 from provision.roles import all_roles, choose
 from provision.roles.docker.role import DockerSettings
-from provision.roles.triton.role import CANARY_MODEL, Instance, TritonSettings, unit_file
+from provision.roles.triton.instance import Instance
+from provision.roles.triton.launch import CANARY_MODEL
+from provision.roles.triton.role import TritonSettings, unit_file
 from provision.roles.triton.unit import command_of
 from tests.unit.verify.healthy_driver import FACTS, HEALTHY, UUID, capture, files_of
 from tests.unit.verify.played_host import Played, There, Unit, said

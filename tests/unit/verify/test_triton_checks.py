@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from provision.probe import Output
-from provision.roles.triton.role import CANARY_MODEL, GATE, environment_file
+from provision.roles.triton.launch import CANARY_MODEL
+from provision.roles.triton.role import GATE, environment_file
 from provision.roles.triton.unit import command_of
 from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
@@ -74,7 +76,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(serving(settings()), settings())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 36
+    assert len(result.checks) == 37
     assert connection.execs <= 8
 
 
@@ -110,6 +112,7 @@ SEES, SHOWS, PLAIN_SEES = (
     "metrics show the assigned gpus",
     "plain container sees all gpus",
 )
+FITS = "image fits the driver"
 NVML, IMPORTS, WITH_NONE = (
     "plain container has nvml",
     "plain container imports tensorrt llm",
@@ -292,6 +295,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         f"no memory for {UUID}",
     ),
     # Containers of its image.
+    "driver too old for the image": (
+        broken({SMI: gpus(row() | {"driver_version": "520.61.05"})}),
+        FITS,
+        "^driver 520.61.05 does not drive H100: the first branch that does is 525$",
+    ),
     "toolkit gone": (
         broken(
             {
@@ -376,6 +384,31 @@ def test_what_a_check_stands_on_is_told_by_it_where_it_is_alone(expression: str)
     assert next(iter(messages(result).values())) == "nvidia-smi shows no GPU: it did not answer in time"
 
 
+@pytest.mark.parametrize(
+    ("cuda", "driver", "says"),
+    [
+        ("13.5.0", "545.23.08", "driver 545.23.08 is too old for CUDA 13.5 of"),
+        ("13.5.0", "580.159.04", ""),
+        ("14.0.1", "580.159.04", ""),  # of which nothing is known here
+    ],
+)
+def test_an_image_of_a_later_release_is_judged_by_its_own_configuration(
+    cuda: str, driver: str, says: str
+) -> None:
+    image = "nvcr.io/nvidia/tritonserver:27.01-py3"
+    played = serving(settings(image=image)).with_(
+        {
+            SMI: gpus(row() | {"driver_version": driver}),
+            r"docker image inspect --format '\{\{json \.Config\}\}'": said(
+                json.dumps({"Env": [f"CUDA_VERSION={cuda}"]})
+            ),
+        }
+    )
+    found = messages(look(played, settings(image=image), Choice(expression="fits"))[0])
+    assert found.keys() == ({FITS} if says else set())
+    assert says in found.get(FITS, "")
+
+
 WARNINGS: dict[str, tuple[Played, dict[str, Any], str, str]] = {
     "no GPU metrics": (
         broken({METRICS: http("nv_cpu_utilization 0\n")}),
@@ -383,13 +416,13 @@ WARNINGS: dict[str, tuple[Played, dict[str, Any], str, str]] = {
         SHOWS,
         "reports no GPU metrics",
     ),
-    "known RCE where others reach it": (
+    "known vulnerabilities where others reach it": (
         serving(settings(address="192.0.2.1")).with_(
             {INSPECT: container(address="192.0.2.1"), SOCKETS: said("Netid State\n")}
         ),
         {"address": "192.0.2.1"},
         "image is safe where it is reachable",
-        "CVE-2025-23319",
+        r"release 24\.07 has 57 known vulnerabilities, fixed in 26\.06; the worst is CVE-2026-47627",
     ),
     "a drop-in changes the command": (
         broken(
@@ -418,13 +451,13 @@ def test_concern_is_a_warning(name: str) -> None:
 @pytest.mark.parametrize(
     ("instance", "changed", "skipped"),
     [
-        ({"image": "registry.example/own:1"}, {}, {"server is of the version of its tag", IMPORTS}),
+        ({"image": "registry.example/own:1"}, {}, {"server is of the version of its tag", IMPORTS, FITS}),
         ({"canary": False, "expect": []}, {}, {MODELS, CANARY}),
         ({"args": ["--allow-gpu-metrics=false"]}, {}, {SHOWS}),
         (
             {"gpus": "none"},
             {INSIDE: said("", 127), INFERENCE: inference()},
-            {SHOWS, NVML, PLAIN_SEES, WITH_NONE, IMPORTS},
+            {SHOWS, NVML, PLAIN_SEES, WITH_NONE, IMPORTS, FITS},
         ),
         ({"gpus": ["MIG-0"]}, {}, {CANARY, SEES, SHOWS}),
         ({"gpus": [0]}, {}, set()),

@@ -1,0 +1,248 @@
+"""Settings of one Triton server."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from provision.gpu.triton_releases import release_of
+from provision.role import ImpossibleError, Settings
+from provision.roles.triton.arguments import (
+    LOAD,
+    METRICS,
+    MODEL_CONTROL,
+    TRUE,
+    Option,
+    contradictions,
+    last,
+    options,
+)
+from provision.secrecy import without_secrets
+
+RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
+
+STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC|XDG)_\w+")
+"""Variables that would also steer the docker client and the gates if the unit had them. They go to the
+container on its command line, which everybody on the host can read: none of them may be a secret."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Index = Annotated[int, Field(ge=0)]
+Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
+Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$", max_length=100_000)]
+"""What one argument of a program can hold: Linux takes up to 128 KiB (execve(2))."""
+
+IMAGE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(:\d+(?=/))?(/[a-z0-9][a-z0-9._-]*)*)"
+    r"(:(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+"""A reference to an image, as Docker reads it (distribution, reference/regexp.go)."""
+
+
+class Instance(Settings):
+    """One Triton server. Its name is its key under ``instances:``, its unit ``triton@NAME.service``."""
+
+    image: str
+    """Image with its tag, and a digest if you pin it: ``…/tritonserver:24.07-trtllm-python-py3``."""
+    gpus: Literal["all", "none"] | Annotated[list[Index | Uuid], Field(min_length=1)] = "all"
+    """``all``, ``none``, or a list of UUIDs of GPUs or MIG devices, or of indexes, which may move when a GPU
+    fails."""
+    injection: Literal["runtime", "gpus", "cdi"] = "runtime"
+    """How Docker gives the GPUs: the nvidia runtime, ``--gpus``, or CDI devices."""
+    models: Path | None = Field(default=None, examples=["/srv/models"])
+    """Model repository on the host, mounted read-only. Null: ``/srv/triton/NAME/models``."""
+    model_control: Literal["none", "explicit", "poll"] = "none"
+    """Which models are loaded: all at the start, those of ``load`` and the canary, or what is found again and
+    again."""
+    load: list[Text] = []
+    """Models that are loaded at the start with ``model_control: explicit``; ``*`` alone: all."""
+    expect: list[Text] = []
+    """Models that must be READY; verification looks for them."""
+    address: str = "127.0.0.1"
+    """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
+    http_port: Port = 8000
+    """Port of the host for HTTP; every instance of a host needs three of its own."""
+    grpc_port: Port = 8001
+    """Port of the host for gRPC."""
+    metrics_port: Port = 8002
+    """Port of the host for metrics (Prometheus)."""
+    world_size: int = Field(default=1, ge=1)
+    """Ranks of a TensorRT-LLM engine, a tritonserver under mpirun each; every rank needs a GPU."""
+    mpi: Literal["leader", "orchestrator"] = "leader"
+    """Who starts the ranks of TensorRT-LLM engines: mpirun, or one server for all of its models."""
+    args: list[Text] = []
+    """Further arguments for tritonserver."""
+    env: dict[Variable, Text] = {}
+    """Environment of the container, in a file for root alone; PATH, LD_… and the like stand in the unit."""
+    mounts: list[Text] = []
+    """Further mounts, as ``docker run --volume`` takes them."""
+    shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
+    """Shared memory; the python backend and NCCL need more than Docker's 64 MB. NVIDIA gives TensorRT-LLM
+    ``2g``."""
+    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864, "nofile": 1048576}
+    """Limits of the container; empty: Docker's own, of which Docker 29 has only 1024 open files (containerd
+    2.1.5; not tried here)."""
+    user: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
+    )
+    """User in the container; null: the image's."""
+    no_new_privileges: bool = True
+    """No program in the container gets more rights than it was started with, as setuid gives."""
+    capabilities: list[Capability] | None = Field(default=None, examples=[["DAC_OVERRIDE"]])
+    """The only capabilities of the container; null: Docker's own. Not tried with NVIDIA's images."""
+    read_only: bool = False
+    """Read-only image with a writable /tmp in memory. Not tried with NVIDIA's images."""
+    restart: Literal["always", "on-failure", "no"] = "always"
+    """When systemd starts a server again that ended by itself; quote ``"no"``."""
+    ready_timeout: int = Field(default=300, ge=10)
+    """Seconds that loading may take; give large language models 900 and more."""
+    rollback: bool = False
+    """Serve with the previous version again where a changed unit, image or environment does not get ready."""
+    exit_timeout: int = Field(default=30, ge=1)
+    """Seconds for requests in flight when it stops."""
+    canary: bool = True
+    """Serve a small model that proves the path from HTTP to the GPUs; it needs the python backend."""
+
+    @field_validator("image")
+    @classmethod
+    def _names_a_version(cls, image: str) -> str:
+        parts = IMAGE.fullmatch(image)
+        if parts is None:
+            raise ValueError(f"{image!r} is not an image reference")
+        if not parts["tag"] and not parts["digest"]:
+            raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
+        if parts["tag"] == "latest" and not parts["digest"]:
+            raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
+        return image
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ImpossibleError(
+                f"{address!r} is not an IP address",
+                hint="as 127.0.0.1, 0.0.0.0, ::1, or an address of the host",
+            ) from None
+        if "%" in address:
+            raise ImpossibleError(f"{address!r} names an interface", hint="give the address without %…")
+        return address
+
+    @field_validator("ulimits")
+    @classmethod
+    def _are_limits(cls, ulimits: dict[str, int]) -> dict[str, int]:
+        for name, value in ulimits.items():
+            if name not in LIMITS:
+                raise ImpossibleError(
+                    f"Docker knows no limit {name}", hint=f"known: {', '.join(LIMITS)}", at=(name,)
+                )
+            if value < -1:
+                raise ImpossibleError(f"{name} is {value}", hint="-1 is without a limit", at=(name,))
+        return ulimits
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Instance:
+        given = options(self.args)
+        for problem in (
+            *(
+                ImpossibleError(f"{found.option.written}: {found.why}", found.hint, at=_arg(found.option))
+                for found in contradictions(given, release_of(self.image))
+            ),
+            *self._impossible_models(given),
+            *self._impossible_ranks(given),
+            *self._impossible_environment(),
+        ):
+            raise problem
+        return self
+
+    def _impossible_models(self, given: list[Option]) -> Iterator[ImpossibleError]:
+        mine = [option for option in given if option.name in (MODEL_CONTROL, LOAD)]
+        if mine and (self.model_control != "none" or self.load or self.under_mpi):
+            why = f"{mine[0].written}: the unit gives it to its servers"
+            yield ImpossibleError(why, "use model_control and load", at=_arg(mine[0]))
+        if self.load and self.model_control != "explicit":
+            why = f"with model_control {self.model_control} Triton loads all models"
+            yield ImpossibleError(why, "model_control: explicit", at=("load",))
+        if "*" in self.load and len(self.load) > 1:
+            yield ImpossibleError("* is all models, and stands alone", "load: ['*']", at=("load",))
+        for number, model in enumerate(self.expect):
+            if self.loads is not None and not {model, "*"} & set(self.loads):
+                hint = (
+                    f"load: [{model}]" if self.model_control == "explicit" else f"args: --load-model={model}"
+                )
+                why = f"{model}: with model control explicit Triton loads no model by itself"
+                yield ImpossibleError(why, hint, at=("expect", number))
+
+    def _impossible_ranks(self, given: list[Option]) -> Iterator[ImpossibleError]:
+        if not self.under_mpi:
+            return
+        setting = "world_size" if self.world_size > 1 else "mpi"
+        if "trtllm" not in self.image:
+            hint = "take …/tritonserver:24.07-trtllm-python-py3, or name your own image with trtllm in it"
+            yield ImpossibleError(f"{self.image} is no image of TensorRT-LLM", hint, at=(setting,))
+        if self.gpus == "none":
+            yield ImpossibleError("TensorRT-LLM needs GPUs, and gpus is none", "gpus: all", at=(setting,))
+        if self.mpi == "orchestrator" and self.world_size > 1:
+            why = "in orchestrator mode one server starts the ranks of all models itself"
+            yield ImpossibleError(
+                why, "world_size: 1, and gpu_device_ids in each config.pbtxt", at=("world_size",)
+            )
+        if isinstance(self.gpus, list) and len(self.gpus) < self.world_size:
+            why = f"{self.world_size} ranks need a GPU each, and gpus has {len(self.gpus)}"
+            yield ImpossibleError(why, "add GPUs, or build the engine for fewer", at=("world_size",))
+        for option in given:
+            if option.name == "backend-config" and "shm-region-prefix-name" in option.value:
+                why = f"{option.written}: each rank has its own shm-region-prefix-name"
+                yield ImpossibleError(why, "take it out", at=_arg(option))
+
+    def _impossible_environment(self) -> Iterator[ImpossibleError]:
+        if isinstance(self.gpus, list) and len(set(self.gpus)) < len(self.gpus):
+            yield ImpossibleError("a GPU stands there twice", "name each once", at=("gpus",))
+        for key in self.env:
+            if key == "NVIDIA_VISIBLE_DEVICES":
+                yield ImpossibleError("the unit gives the container its GPUs", "use gpus", at=("env", key))
+            if STEERING.fullmatch(key) and without_secrets(pair := f"{key}=x") != pair:
+                why = f"{key} would stand in the unit, which everybody on the host can read"
+                yield ImpossibleError(why, "give the variable another name", at=("env", key))
+
+    @property
+    def loads(self) -> list[str] | None:
+        """The models that Triton is told to load; None where it loads all."""
+        given = options(self.args)
+        if "explicit" not in (self.model_control, last(given, MODEL_CONTROL, "none")):
+            return None
+        return [*self.load, *(option.value for option in given if option.name == LOAD)]
+
+    @property
+    def under_mpi(self) -> bool:
+        """Whether mpirun starts the server."""
+        return self.world_size > 1 or self.mpi == "orchestrator"
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether the server answers on its port for metrics."""
+        return last(options(self.args), METRICS, "true") in TRUE
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Published ports by the name of their setting."""
+        return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+
+
+LIMITS = (
+    *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"),
+    *("rtprio", "rttime", "sigpending", "stack"),
+)
+"""Limits that Docker knows (docker/go-units, ulimit.go)."""
+
+
+def _arg(option: Option) -> tuple[str | int, ...]:
+    return "args", option.at

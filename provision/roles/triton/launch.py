@@ -1,0 +1,106 @@
+"""What an instance runs: how its container gets GPUs and is confined, and its servers. Pure."""
+
+from __future__ import annotations
+
+from provision.gpu.triton_releases import release_of
+from provision.roles.triton.instance import Instance
+
+CANARY_MODEL = "provision_canary"
+"""The model that answers which GPUs its process sees; verification asks it."""
+
+RANK_MODEL = "tensorrt_llm"
+"""The model that all ranks of an engine load (launch_triton_server.py of tensorrtllm_backend)."""
+
+LAST_WITH_POOLS = "24.06"
+"""Until this release an orchestrator's server keeps its memory pools (launch_triton_server.py)."""
+
+
+def selection_of(instance: Instance) -> str:
+    """The GPUs of an instance, as the NVIDIA runtime and the gate take them."""
+    return instance.gpus if isinstance(instance.gpus, str) else ",".join(map(str, instance.gpus))
+
+
+def stop_timeout_of(instance: Instance) -> int:
+    """Seconds after which Docker kills the container: longer than its server takes to end.
+
+    mpirun lets the time of :func:`_server` pass twice: before SIGTERM, and before SIGKILL
+    (open-mpi/ompi#7033).
+    """
+    return 2 * instance.exit_timeout + 15 if instance.under_mpi else instance.exit_timeout + 15
+
+
+def gpu_options(instance: Instance) -> list[str]:
+    """Options of ``docker run`` that give the container its GPUs, and no other way to them.
+
+    With ``--gpus`` a list stands in quotes of its own: Docker reads the value as CSV.
+    """
+    selection = selection_of(instance)
+    if selection == "none":
+        return ["--runtime=runc"]
+    if instance.injection == "runtime":
+        return ["--runtime=nvidia", f"--env=NVIDIA_VISIBLE_DEVICES={selection}"]
+    if instance.injection == "gpus":
+        return ["--runtime=runc", "--gpus=all" if selection == "all" else f'--gpus="device={selection}"']
+    return ["--runtime=runc", *(f"--device=nvidia.com/gpu={gpu}" for gpu in selection.split(","))]
+
+
+def confinement(instance: Instance) -> list[str]:
+    """Options of ``docker run`` that take rights away.
+
+    The writable /tmp may hold programs: the python backend unpacks environments of models there.
+    """
+    found = ["--security-opt=no-new-privileges"] if instance.no_new_privileges else []
+    if instance.capabilities is not None:
+        found += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in instance.capabilities)]
+    return found + (["--read-only", "--tmpfs=/tmp:exec"] if instance.read_only else [])
+
+
+def server(name: str, instance: Instance, gpus: int) -> list[str]:
+    """The command in the container: tritonserver, or mpirun in the foreground with one for each rank.
+
+    Not launch_triton_server.py: it starts mpirun, and ends, and the container with it.
+
+    :param gpus: how many GPUs the host has.
+    """
+    if not instance.under_mpi:
+        return _server(name, instance)
+    patience = str(instance.exit_timeout + 5)
+    command = ["mpirun", "--allow-run-as-root", "--mca", "odls_base_sigkill_timeout", patience]
+    for rank in range(instance.world_size):
+        command += [*([":"] if rank else []), "-n", "1", *_rank(name, instance, rank, gpus)]
+    return command
+
+
+def _server(name: str, instance: Instance, *, canary: bool = True) -> list[str]:
+    """tritonserver with what all of its kinds have, and the arguments of the settings last."""
+    serves = instance.canary and canary
+    command = ["tritonserver", "--model-repository=/models"]
+    command += ["--model-repository=/opt/provision/models"] if serves else []
+    command += [f"--exit-timeout-secs={instance.exit_timeout}", "--log-format=ISO8601", f"--id={name}"]
+    command += _models(instance) if canary else []
+    return command + instance.args
+
+
+def _models(instance: Instance) -> list[str]:
+    """Which models are loaded. ``*`` is all of them, and tritonserver refuses any other beside it."""
+    mode = [f"--model-control-mode={instance.model_control}"] if instance.model_control != "none" else []
+    alone = instance.canary and instance.loads is not None and "*" not in instance.loads
+    models = [*([CANARY_MODEL] if alone else []), *instance.load]
+    return mode + [f"--load-model={model}" for model in models]
+
+
+def _rank(name: str, instance: Instance, rank: int, gpus: int) -> list[str]:
+    """The server of one rank, as launch_triton_server.py starts it; only that of rank 0 has ports."""
+    command = _server(name, instance, canary=not rank)
+    if rank:
+        command += [f"--allow-{way}=false" for way in ("http", "grpc", "metrics")]
+        command += ["--model-control-mode=explicit", f"--load-model={RANK_MODEL}"]
+    if instance.mpi == "orchestrator" and (release_of(instance.image) or "99") > LAST_WITH_POOLS:
+        count = gpus if isinstance(instance.gpus, str) else len(instance.gpus)
+        command += ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"]
+        command += [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(count)]
+    return [
+        *command,
+        "--disable-auto-complete-config",
+        f"--backend-config=python,shm-region-prefix-name=prefix{rank}_",
+    ]

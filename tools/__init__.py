@@ -1,0 +1,1 @@
+"""Programs for developers that renew the product's data."""
