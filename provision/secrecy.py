@@ -16,7 +16,12 @@ _NAME = re.compile(rf"{_WORDS}|(?:^|[_.-])(?:pass|pw|pwd)$", re.IGNORECASE)
 _MAPPINGS = frozenset({"env", "environment", "registry_logins"})
 """Mappings in which any value may be a secret."""
 
-_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>]*(?=@)|(?<![^\s\"'=])[^\s\"'<>/@:=]+:[^\s\"'<>/@]+(?=@)")
+_UNIT = r"(?:service|command|image-of):[\w-]+@[\w.-]+\.service(?![\w.-])"
+"""The id of a resource that is about an instance of a unit."""
+
+_ADDRESS = re.compile(
+    rf"(?<=://)[^\s\"'<>]*(?=@)|(?<![^\s\"'=])(?!{_UNIT})[^\s\"'<>/@:=]+:[^\s\"'<>/@]+(?=@)"
+)
 """User and password in an address; neither may hold ``/`` or ``@``, and people write both."""
 
 _NAMED = re.compile(

@@ -94,7 +94,15 @@ def test_texts_are_shown_without_secrets(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["unauthorized: a login is wanted", "the password of bob is wrong", "a@b", ""]
+    "text",
+    [
+        "unauthorized: a login is wanted",
+        "the password of bob is wrong",
+        "a@b",
+        "",
+        "2/3 changed: service:triton@main.service (4.2 s)",
+        "image-of:triton@next.service: it runs another image",
+    ],
 )
 def test_other_texts_stay(text: str) -> None:
     assert without_secrets(text) == text
