@@ -9,9 +9,9 @@ gpu_users() {
     find /proc/[0-9]*/fd -maxdepth 1 -lname '/dev/nvidia*' 2>/dev/null
     grep -l -s -E '/lib(cuda|nvidia-ml)\.so' /proc/[0-9]*/maps
   } | cut -d/ -f3 | sort -un | while read -r pid; do
-    read -r name 2>/dev/null <"/proc/$pid/comm" || continue
-    case $name in nvidia-persiste* | nv-fabricmanage*) continue ;; esac
-    printf 'process %s %s %s\n' "$pid" "$(tr '\n ' '  ' <"/proc/$pid/cgroup" | tr -d ' ')" "$name"
+    read -r comm 2>/dev/null <"/proc/$pid/comm" || continue
+    case $comm in nvidia-persiste* | nv-fabricmanage*) continue ;; esac
+    printf 'process %s %s %s\n' "$pid" "$(tr '\n ' '  ' <"/proc/$pid/cgroup" | tr -d ' ')" "$comm"
   done
   for holder in /sys/module/nvidia/holders/*; do
     case ${holder##*/} in '*' | nvidia_uvm | nvidia_drm | nvidia_modeset | nvidia_peermem) continue ;; esac

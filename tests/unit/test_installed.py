@@ -86,6 +86,7 @@ def test_version_and_tasks(environment: Path) -> None:
         "compat",
         "facts",
         "inventory",
+        "lint-manifest",
         "plan",
         "provision",
         "remove",
