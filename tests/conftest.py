@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Take interrupts: a shell that starts the tests in the background has them ignored, here and below."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -13,11 +12,6 @@ from tests.lab.cli import LAB
 
 HOSTS = 3
 SUITES = ("bookworm", "bookworm", "trixie")
-
-
-def pytest_configure() -> None:
-    """Take interrupts: a shell that starts the tests in the background has them ignored, here and below."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
