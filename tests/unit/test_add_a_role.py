@@ -66,14 +66,15 @@ def test_the_page_shows_three_files() -> None:
 
 
 def test_a_role_is_three_files(project: Path) -> None:
+    of_the_role = ("tests/unit/test_roles.py", "-k", "chrony")
     golden = project / "tests/golden/roles/chrony.txt"
-    before = pytest_in(project, "tests/unit/test_roles.py", "-k", "chrony")
+    before = pytest_in(project, *of_the_role)
     assert "there is no golden file" in before.stdout, before.stdout
     assert before.stdout.strip().splitlines()[-1].startswith("1 failed"), before.stdout
-    written = pytest_in(project, "tests/unit/test_roles.py", "--update-golden")
+    written = pytest_in(project, *of_the_role, "--update-golden")
     assert written.returncode == 0, written.stdout
     assert "+ install chrony" in golden.read_text("utf-8")
-    after = pytest_in(project, "tests/unit/test_roles.py")
+    after = pytest_in(project, *of_the_role)
     assert after.returncode == 0, after.stdout
 
 

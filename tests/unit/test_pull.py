@@ -27,7 +27,7 @@ case $1 in info) exit 1 ;; esac
 """
 DONE = "printf '0123456789ab: Already exists\\r\\n1123456789ab: Verifying Checksum\\r\\n'"
 PROGRESS = "printf '\\033[1A\\033[2K\\rab1234567890: Downloading [=>  ]  %s.5MB/2GB\\r\\033[1B' $n"
-LOOP = f"n=0; while [ $n -lt 12 ]; do {PROGRESS}; sleep 0.5; n=$((n + 1)); done"
+LOOP = f"n=0; while [ $n -lt 12 ]; do {PROGRESS}; sleep 0.1; n=$((n + 1)); done"
 LONG = f"{DONE}; {LOOP}; echo; echo Status: got it"
 
 
@@ -36,8 +36,8 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
     return Sandbox.make(tmp_path, request.param)
 
 
-def pull(box: Sandbox, client: str, image: Image = IMAGE) -> Output:
-    """What pulling comes to where Docker's client does this; its patience is 4 seconds."""
+def pull(box: Sandbox, client: str, image: Image = IMAGE, second: float = 0.1) -> Output:
+    """What pulling comes to where Docker's client does this; its patience is 4 seconds of this length."""
     folder = box.folder / "run/bin"
     folder.mkdir()
     (folder / "docker").write_text(CLIENT.format(client))
@@ -46,6 +46,7 @@ def pull(box: Sandbox, client: str, image: Image = IMAGE) -> Output:
     assert change is not None
     head = (
         f"run=/run/provision/r1; mkdir -p $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH pull_patience=4"
+        f"\nsleep() {{ command sleep {2 * second}; }}"
     )
     return box.sh(f"{head}\n{change.script}\n")
 
@@ -77,7 +78,7 @@ def test_what_the_client_printed_takes_little_room(box: Sandbox) -> None:
         "n=0; while [ $n -lt 6 ]; do head -c 500000 /dev/zero | tr '\\0' x; echo; sleep 1; n=$((n + 1)); done"
     )
     watched = f"{chatty}; stat -c %b /run/provision/r1/pulling >/run/blocks; echo done"
-    output = pull(box, watched)
+    output = pull(box, watched, second=1)
     assert output.out.splitlines()[-1] == "done"
     assert int((box.folder / "run/blocks").read_text()) * 512 < 2_600_000
 
