@@ -26,8 +26,7 @@ from tests.lab.test_faults import failed
 from tests.lab.test_provision import shell
 from tests.unit.recordings import facts_of
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("archive", sample=1)]
-ON_HOSTS = pytest.mark.campaign("archive", only=True)
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("archive", only=True)]
 
 SUITES = {"debian 12": "bookworm", "debian 13": "trixie"}
 ROWS = [
@@ -197,7 +196,6 @@ def versions(machine: LabHost) -> dict[str, str]:
     return dict(row.split(" ") for row in rows.splitlines())
 
 
-@ON_HOSTS
 def test_components_that_are_missing_are_named(real: Lab, without_components: Answer) -> None:
     for machine in real.hosts:
         said, hint = failed(without_components, machine.name)
@@ -205,7 +203,6 @@ def test_components_that_are_missing_are_named(real: Lab, without_components: An
         assert "contrib, non-free and non-free-firmware" in hint
 
 
-@ON_HOSTS
 def test_the_real_packages_are_installed_and_stay(real: Lab, with_components: Answer) -> None:
     for machine in real.hosts:
         branch = BRANCHES[machine.suite]
@@ -223,7 +220,6 @@ def test_the_real_packages_are_installed_and_stay(real: Lab, with_components: An
         assert '"nvidia-"' in shell(machine, "apt-config dump Unattended-Upgrade::Package-Blacklist")
 
 
-@ON_HOSTS
 def test_a_kernel_without_headers_is_the_honest_end(real: Lab, with_components: Answer) -> None:
     kernel = os.uname().release
     for machine in real.hosts:

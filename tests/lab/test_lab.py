@@ -22,7 +22,7 @@ from lab.layout import NETWORKS, STATE_ROOT
 from provision.errors import ProvisionError, UsageError
 from tests.lab.cli import LAB
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("lab", sample=20)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("lab", sample=8)]
 
 HOSTS_SCRIPT = Path(__file__).resolve().parents[2] / "inventories" / "lab" / "hosts.py"
 

@@ -20,7 +20,7 @@ from lab.layout import cache_root
 from lab.standins.build import build_packages
 from lab.standins.packages import newer_kernel
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("lab", sample=20)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.campaign("lab", sample=8)]
 
 DRIVER = (
     "nvidia-driver-cuda",

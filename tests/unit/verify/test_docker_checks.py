@@ -212,7 +212,7 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
 }
 
 
-@pytest.mark.campaign("checks", sample=20)
+@pytest.mark.campaign("checks", sample=10)
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_told_once_with_its_cause(name: str) -> None:
     played, check, words = FAULTS[name]

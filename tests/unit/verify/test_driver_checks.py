@@ -328,7 +328,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
 """What is changed, the one check that fails, and a pattern of its message."""
 
 
-@pytest.mark.campaign("checks", sample=20)
+@pytest.mark.campaign("checks", sample=10)
 @pytest.mark.parametrize("name", BROKEN)
 def test_one_fault_fails_one_check_with_its_cause(name: str) -> None:
     change, check, pattern = BROKEN[name]
