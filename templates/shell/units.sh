@@ -54,7 +54,8 @@ run_unit() {
   code=$?
   [ "$code" -ne 124 ] || echo "$2 did not come up within $3 s"
   # The cause often stands far above the end. With --since, journalctl's own -n would show the first lines.
-  journalctl --no-pager -o cat -u "$2" --since "@$since" | grep -v '^[+|]' >"$run/journal"
+  journalctl --no-pager -o cat -u "$2" --since "@$since" |
+    grep -v -e '^[+|]' -e '^time=.* level=\(debug\|info\|warning\) ' >"$run/journal"
   grep -i -m 5 -E 'error|fail|unrecognized|invalid|denied|not found' "$run/journal"
   echo "..."
   tail -n 8 "$run/journal"
