@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ def judge(names: Sequence[str]) -> Judged:
         for path in paths:
             try:
                 documents = read(path)
+                if path == name:  # and not a file of a folder
+                    _refuse_nothing(documents, path)
             except UsageError as error:
                 unreadable.append(error)
                 continue
@@ -109,6 +111,14 @@ def _files(name: str) -> list[str]:
             f"{name}: the folder holds no manifest", hint=f"files that end in {', '.join(ENDINGS)}"
         )
     return found
+
+
+def _refuse_nothing(documents: Sequence[Document], name: str) -> None:
+    if any(isinstance(document.root.value, Mapping) for document in documents):
+        return
+    shown = "standard input" if name == STDIN else name
+    hint = "see whether the command before it failed" if name == STDIN else "name a file with objects in it"
+    raise UsageError(f"{shown}: it holds no object of Kubernetes", hint=hint)
 
 
 def read(name: str) -> list[Document]:

@@ -10,8 +10,9 @@ from provision.inventory.values import Document, Item
 from provision.kubernetes.asking import ASK, Asked, asked
 from provision.kubernetes.fault import ERROR, WARNING, Fault, error, warning
 from provision.kubernetes.images import imports_tensorrt_llm, is_infrastructure, needs_gpu
-from provision.kubernetes.objects import Container, Pod, at, elements, entries, pods, text
+from provision.kubernetes.objects import Container, Pod, at, elements, entries, objects, pods, text
 from provision.kubernetes.quantities import is_gpu, meant
+from provision.kubernetes.shape import shape_faults
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 _NO_GPU = {VISIBLE: ("void", "none", ""), "CUDA_VISIBLE_DEVICES": ("-1", "", "NoDevFiles")}
@@ -44,8 +45,15 @@ _OF_THE_DRIVER = re.compile(
 
 
 def faults(documents: Iterable[Document]) -> list[Fault]:
-    """What there is to say about all Pods of documents, in the order of places."""
-    return sorted({fault for document in documents for pod in pods(document.root) for fault in _of_pod(pod)})
+    """What there is to say about all objects of documents, in the order of places."""
+    return sorted({fault for document in documents for fault in _of_document(document.root)})
+
+
+def _of_document(root: Item) -> Iterator[Fault]:
+    for item in objects(root):
+        yield from shape_faults(item)
+    for pod in pods(root):
+        yield from _of_pod(pod)
 
 
 def _of_pod(pod: Pod) -> Iterator[Fault]:
@@ -111,8 +119,9 @@ def _of_asking(pod: Pod, container: Container, subject: str, found: Asked) -> It
         message = f"{subject}: it asks for GPUs, and the Pod has no runtime class"
         hint = "runtimeClassName: nvidia, unless nvidia is the default runtime of the nodes, or CDI is in use"
         yield Fault(container.where, WARNING, message, hint)
-    if VISIBLE in container.env and not _says_none(container, VISIBLE):
-        message = f"{subject}: {VISIBLE} may give it other GPUs than those that were scheduled"
+    if VISIBLE in container.env:
+        away = "keep away the GPUs" if _says_none(container, VISIBLE) else "give it other GPUs than those"
+        message = f"{subject}: {VISIBLE} may {away} that were scheduled"
         yield warning(container.env[VISIBLE], message, f"take {VISIBLE} out: the device plugin sets it")
     if found.gpus > 1 and imports_tensorrt_llm(container.image):
         yield from _shared_memory(pod, container, subject, found.gpus)
@@ -130,11 +139,16 @@ def _without(pod: Pod, container: Container, subject: str) -> Iterator[Fault]:
     if VISIBLE in container.env and not _says_none(container, VISIBLE):
         message = f"{subject}: {VISIBLE} takes GPUs past the scheduler, which may give them to others"
         yield error(container.env[VISIBLE], message, f"{ASK} in its place")
-    elif "nvidia" in text(at(pod.spec, "runtimeClassName")) and needs_gpu(container.image):
+    elif _gets_all(pod, container) and needs_gpu(container.image):
         message = f"{subject}: without a limit, the runtime gives it all GPUs of the node, past the scheduler"
         yield Fault(container.where, ERROR, message, hint)
     else:
         yield Fault(container.where, ERROR, f"{subject}: {_fate(container)}", hint)
+
+
+def _gets_all(pod: Pod, container: Container) -> bool:
+    """Whether the runtime gives all GPUs of the node to a container that asks for none."""
+    return "nvidia" in text(at(pod.spec, "runtimeClassName")) and not _says_none(container, VISIBLE)
 
 
 def _fate(container: Container) -> str:

@@ -134,6 +134,7 @@ def _workloads(nodes: Sequence[Node]) -> dict[str, _Workload]:
     for node in nodes:
         for name, instance in node.settings.servers.items():
             one = _Workload(name, instance, _gpus(node, name, instance))
+            _refuse_ranks_without_gpus(node, one)
             found = variants.setdefault(name, {}).setdefault(_sameness(one), one)
             found.hosts.append(node.name)
     named: dict[str, _Workload] = {}
@@ -173,6 +174,17 @@ def _gpus(node: Node, name: str, instance: Instance) -> int:
             hint="leave the host out: --hosts 'PATTERN:!HOST', or give it whole GPUs",
         )
     return len(set(instance.gpus))
+
+
+def _refuse_ranks_without_gpus(node: Node, one: _Workload) -> None:
+    """Settings refuse a list of GPUs that is too short; of ``all`` only the caller knows how many they are."""
+    ranks = one.instance.world_size
+    if 1 < ranks and one.gpus < ranks:
+        raise UsageError(
+            f"{node.name}: triton instance {one.name} has world_size {ranks}, a GPU for each rank, and its"
+            f" Pod asks for {GPU}: {one.gpus}",
+            hint=f"--gpus {ranks}, or a variable of the host: gpu_count: {ranks}",
+        )
 
 
 def _deployment(name: str, one: _Workload, pull: Secret | None) -> tuple[dict[str, Any], list[str]]:

@@ -26,11 +26,12 @@ POD_OF: Mapping[str, tuple[str, ...]] = {
 }
 """Where an object of a kind has the spec of its Pods."""
 
-_LISTS = {
+LISTS = {
     "containers": "container",
     "initContainers": "init container",
     "ephemeralContainers": "ephemeral container",
 }
+"""Lists of containers in the spec of a Pod, and what one of them is called."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,27 @@ class Pod:
         """Its containers of all kinds; a sidecar is an init container."""
         return tuple(
             Container(one, kind)
-            for key, kind in _LISTS.items()
+            for key, kind in LISTS.items()
             for one in elements(at(self.spec, key))
             if isinstance(one.value, Mapping)
         )
 
 
+def objects(document: Item) -> Iterator[Item]:
+    """The object of a document; of a List, also all objects in it."""
+    yield document
+    if text(at(document, "kind")).endswith("List"):
+        for item in elements(at(document, "items")):
+            yield from objects(item)
+
+
 def pods(document: Item) -> Iterator[Pod]:
     """The Pods of a document; a List has those of all objects in it."""
-    kind = text(at(document, "kind"))
-    if kind.endswith("List"):
-        for item in elements(at(document, "items")):
-            yield from pods(item)
-    spec = at(document, *POD_OF[kind]) if kind in POD_OF else None
-    if spec is not None and isinstance(spec.value, Mapping):
-        yield Pod(f"{kind} {text(at(document, 'metadata', 'name')) or '?'}", spec)
+    for item in objects(document):
+        kind = text(at(item, "kind"))
+        spec = at(item, *POD_OF[kind]) if kind in POD_OF else None
+        if spec is not None and isinstance(spec.value, Mapping):
+            yield Pod(f"{kind} {text(at(item, 'metadata', 'name')) or '?'}", spec)
 
 
 def at(item: Item | None, *path: str) -> Item | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -245,24 +246,111 @@ def test_what_cannot_be_read_is_a_sentence(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "---\n---\n",
-        "# nothing",
-        "7",
-        "[a, b]",
-        "kind: Pod",
         "kind: [Pod]",
-        "{kind: Pod, spec: {containers: 0xF}}",
-        "kind: List\nitems: {a: b}",
-        "\ufeffkind: Pod\n",
+        "kind: List\nitems: []",
+        "replicas: 3\n",
+        "kind: CronTab\nspec: {container: []}",
+        "kind: DeploymentConfig",
+        "kind: PodMonitor",
+        "kind: NodePool",
+        "kind: FlinkDeployment",
+        "kind: AllowList\nspec: {}",
+        "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nspec: {tasks: []}",
+        "apiVersion: example.com/v1\nkind: Pods",
+        "kind: ReplicaSetList\nitems: []",
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_what_asks_for_nothing(text: str, tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text(text, "utf-8")
-    assert judge([str(file)]).exit_code in (0, 2)
-    assert judge([str(file)]).faults == ()
+    found = judge([str(file)])
+    assert (found.exit_code, found.faults, found.files) == (0, (), 1)
+
+
+@pytest.mark.parametrize("text", ["", "---\n---\n", "# nothing\n", "7", "[a, b]", "no such chart\n"])
+def test_what_holds_nothing_to_judge_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(text, "utf-8")
+    found = judge([str(file)])
+    assert (found.exit_code, found.files) == (2, 0)
+    assert [str(one) for one in found.unreadable] == [f"{file}: it holds no object of Kubernetes"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    (error,) = judge(["-"]).unreadable
+    assert str(error) == "standard input: it holds no object of Kubernetes"
+    assert error.hint == "see whether the command before it failed"
+    assert judge([str(tmp_path)]).exit_code == 0, "a folder may hold other files"
+
+
+def test_the_null_device_holds_nothing() -> None:
+    assert judge(["/dev/null"]).exit_code == 2
+
+
+NAMED = "metadata: {name: n}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("kind: Deploymnet", "1:1: error: 'Deploymnet' is not a kind", "did you mean Deployment?"),
+        ("kind: deployment", "1:1: error: 'deployment' is not a kind", "did you mean Deployment?"),
+        ("kind: pod", "1:1: error: 'pod' is not a kind", "did you mean Pod?"),
+        ("kind: Pods", "1:1: error: 'Pods' is not a kind", "did you mean Pod?"),
+        ("kind: Cronjob", "1:1: error: 'Cronjob' is not a kind", "did you mean CronJob?"),
+        ("apiVersion: apps/v1\nkind: StatefullSet", "2:1: error: 'StatefullSet' is", "did you mean StatefulSet?"),
+        ("kind: List\nitems: [{kind: pod}]", "2:10: error: 'pod' is not a kind", "did you mean Pod?"),
+        ("kind: Pod", "1:1: error: Pod ?: spec is missing", "spec must be a mapping"),
+        (f"{NAMED}kind: Pod\nspec: []", "3:1: error: Pod n: spec must be a mapping, and is a list", "spec: {"),
+        (f"{NAMED}kind: Pod\nspec:", "3:1: error: Pod n: spec must be a mapping, and is null", "spec: {"),
+        (f"{NAMED}kind: Pod\nsepc: {{}}", "3:1: error: Pod n: spec is missing, and 'sepc'", "did you mean spec?"),
+        (
+            "kind: Pod\nspec: {initContainers: [], container: []}",
+            "2:28: error: Pod ?: spec.containers is missing, and 'container' does nothing",
+            "did you mean containers?",
+        ),
+        ("kind: Pod\nspec: {}", "2:1: error: Pod ?: spec.containers is missing", "spec.containers must be"),
+        ("kind: Pod\nspec: {containers: 0xF}", "2:8: error: Pod ?: spec.containers must be a list", "containers"),
+        ("kind: Pod\nspec: {containers: []}", "2:8: error: Pod ?: spec.containers is empty", "containers: ["),
+        ("kind: Job\nspec: {}", "2:1: error: Job ?: spec.template is missing", "spec.template must be"),
+        (
+            "apiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {x: 1}}}}}",
+            "3:40: error: CronJob ?: spec.jobTemplate.spec.template.spec.containers is missing",
+            "spec.jobTemplate.spec.template.spec.containers must be a list",
+        ),
+        ("kind: List\nitems: {a: b}", "2:1: error: List: items must be a list, and is a map", "items: ["),
+        ("kind: PodList\nitem: []", "2:1: error: PodList: items is missing, and 'item'", "did you mean items?"),
+    ],
+)  # fmt: skip
+def test_objects_whose_pods_cannot_be_judged(text: str, says: str, hint: str) -> None:
+    (fault,) = said(text)
+    assert fault.text.startswith(f"f:{says}")
+    assert fault.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("value", ["all", "0", "void", "none", ""])
+def test_visible_devices_beside_a_limit(value: str) -> None:
+    container = {
+        "name": "c",
+        "image": TRTLLM,
+        "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": value}],
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+    }
+    spec = {"runtimeClassName": "nvidia", "containers": [container]}
+    (fault,) = said(json.dumps({"kind": "Pod", "spec": spec}))
+    assert fault.severity == "warning"
+    away = "give it other GPUs than those" if value in ("all", "0") else "keep away the GPUs"
+    assert f"NVIDIA_VISIBLE_DEVICES may {away} that were scheduled" in fault.message
+
+
+@pytest.mark.parametrize("value", ["void", "none", ""])
+def test_who_has_no_visible_devices_does_not_get_all(value: str) -> None:
+    container = {"image": TRTLLM, "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": value}]}
+    spec = {"runtimeClassName": "nvidia", "containers": [container]}
+    (fault,) = said(json.dumps({"kind": "Pod", "spec": spec}))
+    assert fault.severity == "error"
+    assert "without a GPU: import tensorrt_llm ends in" in fault.message
 
 
 @pytest.mark.parametrize(

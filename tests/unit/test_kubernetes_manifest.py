@@ -184,6 +184,13 @@ def test_what_kubernetes_has_nothing_for(changes: dict[str, Any], says: str, hin
     assert hint in (caught.value.hint or "")
 
 
+def test_every_rank_needs_a_gpu() -> None:
+    with pytest.raises(UsageError, match="world_size 2, .* asks for nvidia.com/gpu: 1") as caught:
+        one(1, image=TRTLLM, world_size=2)
+    assert caught.value.hint == "--gpus 2, or a variable of the host: gpu_count: 2"
+    assert container(one(2, image=TRTLLM, world_size=2))["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+
+
 def test_hosts_without_instances_are_refused() -> None:
     with pytest.raises(UsageError, match="none of the hosts has an instance"):
         manifests([node("gpu-01", {})])
