@@ -73,7 +73,7 @@ class Answer:
             "schema": 1,
             "image": str(self.tag),
             "release": self.tag.release,
-            "variant": TAGS[self.tag.variant],
+            "variant": None if self.tag.is_unknown else TAGS[self.tag.variant],
             "server": release.server.value if release else None,
             "cuda": cuda,
             "verdict": asdict(self.verdict),

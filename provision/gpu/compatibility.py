@@ -48,6 +48,8 @@ def judge(contents: Contents, driver: Driver | None, gpu: Model | None = None) -
         return Verdict("unknown", f"no driver is named; {_first_driver(contents)}")
     if gpu and (verdict := _not_driven(driver, gpu)):
         return verdict
+    if verdict := _of_no_known_branch(driver):
+        return verdict
     if contents.major not in FIRST_DRIVERS:
         return Verdict("unknown", f"CUDA {contents.cuda} of {contents.name} is not known here")
     verdict = _by_version(contents, driver, gpu) or _forward(contents, driver, gpu)
@@ -110,7 +112,7 @@ def _forward(contents: Contents, driver: Driver, gpu: Model | None) -> Verdict:
             f"{older} by itself: it runs on data centre GPUs with the compatibility libraries of the image",
             f"{hint} does without; container toolkit {FORWARD_TOOLKIT} takes them only where they fit",
         )
-    if driver.branch in NOT_FORWARD or driver.branch not in BRANCHES:
+    if driver.branch in NOT_FORWARD or driver.branch < min(BRANCHES):
         return Verdict("fail", f"{older}: {since}, and {driver.branch} is not forward-compatible", hint)
     said = f"whether {driver.branch} is forward-compatible with it is not known here"
     return Verdict("unknown", f"{older}: {since}; {said}", hint)
@@ -159,6 +161,17 @@ def _not_driven(driver: Driver, gpu: Model) -> Verdict | None:
     else:
         return None
     return Verdict("fail", f"driver {driver} does not drive {gpu.name}: {said}", f"driver.branch: {branch}")
+
+
+def _of_no_known_branch(driver: Driver) -> Verdict | None:
+    """The verdict for a branch that no table has; what is older than all of them is too old for any image."""
+    known = sorted({*BRANCHES, *NOT_FORWARD})
+    if driver.branch in known or driver.branch < known[0]:
+        return None
+    near = [str(max(n for n in known if n < driver.branch))]
+    near += [str(n) for n in known if n > driver.branch][:1]
+    beside = f"the known ones beside it are {' and '.join(near)}" if near[1:] else f"the newest is {near[0]}"
+    return Verdict("unknown", f"nothing is known here of driver branch {driver.branch}: {beside}")
 
 
 def _branch(contents: Contents) -> int | None:

@@ -63,7 +63,7 @@ their order; 565 and what is before 545 is from memory. Ends of 535, 580, 595, 6
 Drivers and CUDA Toolkit Versions" of NVIDIA's data centre drivers 615 and 620; of older branches from memory.
 """
 
-_VERSION = re.compile(r"(?:\d+:)?[rR]?(\d{3})(?:\.(?:\*|(\d+(?:\.\d+)*)))?(?:[-+~].*)?", re.ASCII)
+_VERSION = re.compile(r"(?:\d+:)?[rR]?(\d{3})(?:\.(?:\*|(\d+(?:\.\d+)?)))?(?:[-+~].*)?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.gpu.models import Capability
-from provision.gpu.triton_releases import TAGS, Certainty, Tag, Variant, releases
+from provision.gpu.triton_releases import TAGS, Certainty, Release, Tag, Variant, releases
 from provision.gpu.verdict import Verdict
 
 
@@ -48,6 +48,8 @@ def contents_of(tag: Tag) -> Contents | Verdict:
     release = releases().get(tag.release)
     if release is None:
         return _of_no_known_release(tag)
+    if tag.is_unknown:
+        return _of_no_known_variant(tag, release)
     capability, cell = pair(release.capability.value), release.cuda.get(tag.variant)
     named = tag.cuda_major
     if cell and named in (None, int(cell.value.partition(".")[0])):
@@ -110,6 +112,17 @@ def _of_no_known_release(tag: Tag) -> Verdict:
         f"{tag} is newer {known}",
         "once the image is on the host, inv verify judges it by the CUDA version that it names itself",
     )
+
+
+def _of_no_known_variant(tag: Tag, release: Release) -> Verdict:
+    names = [f"{release.name}-{TAGS[variant]}" for variant in release.cuda]
+    meant = tag.meant
+    hint = (
+        f"did you mean {release.name}-{TAGS[meant]}?"
+        if meant in release.cuda
+        else f"known: {', '.join(names)}"
+    )
+    return Verdict("unknown", f"NVIDIA's registry has no variant {tag.rest!r} that is known here", hint)
 
 
 def _accepted(required: str) -> tuple[int, ...]:

@@ -143,11 +143,13 @@ def of_device(device: int) -> Model | None:
 
 
 def find(text: str) -> Model | None:
-    """The model that a text names: ``h100``, ``NVIDIA L40S``, ``A100-SXM4-80GB``; ``8.9`` is a capability."""
-    if number := re.fullmatch(r"(\d{1,2})\.(\d)", text.strip(), re.ASCII):
-        capability = int(number[1]), int(number[2])
-        known = capability in CAPABILITIES
-        return Model(f"a GPU of compute capability {text.strip()}", capability, None) if known else None
+    """The model that a text names: ``h100``, ``NVIDIA L40S``, ``A100-SXM4-80GB``.
+
+    ``8.9``, ``sm_89``, ``sm89`` and ``89`` are a compute capability.
+    """
+    if capability := _capability(text):
+        name = f"a GPU of compute capability {capability[0]}.{capability[1]}"
+        return Model(name, capability, None) if capability in CAPABILITIES else None
     words = [word for word in re.split(r"[\s_-]+", text.lower()) if word and word not in _BRANDS]
     for count in range(len(words), 0, -1):
         joined = "".join(words[:count])
@@ -161,12 +163,21 @@ def find(text: str) -> Model | None:
 
 
 def similar(text: str) -> str:
-    """The name that is closest to a text that names no model; empty if none is close."""
-    if re.fullmatch(r"\d+(\.\d+)?", text.strip(), re.ASCII):
-        given = float(text)
-        major, minor = min(CAPABILITIES, key=lambda one: abs(one[0] + one[1] / 10 - given))
-        return f"{major}.{minor}"
-    names = {model.name.lower(): model.name for model in DATA_CENTRE}
+    """The names that a text may mean which names no model; empty if none is close."""
+    if capability := _capability(text):
+        major, minor = capability
+        near = [one for one in CAPABILITIES if one[0] == major and abs(one[1] - minor) <= 1]
+        return f"{near[-1][0]}.{near[-1][1]}" if near else ""
+    if re.fullmatch(r"\d{1,2}", text.strip(), re.ASCII):
+        return f"{int(text)}.0" if (int(text), 0) in CAPABILITIES else ""
     word = re.sub(r"\b(nvidia|tesla)\b", "", text.lower()).strip()
-    close = difflib.get_close_matches(word, names, 1, 0.5)
+    if workstation := re.match(r"rtx[\s_-]*([456]000)\b(?!.*\bada\b)", word, re.ASCII):
+        return f"Quadro RTX {workstation[1]} or RTX {workstation[1]} Ada"
+    names = {model.name.lower(): model.name for model in DATA_CENTRE}
+    close = difflib.get_close_matches(word, names, 1, 0.8)
     return names[close[0]] if close else ""
+
+
+def _capability(text: str) -> Capability | None:
+    number = re.fullmatch(r"(\d{1,2})\.(\d)|(?:sm_?)?(\d{1,2})(\d)a?", text.strip().lower(), re.ASCII)
+    return (int(number[1] or number[3]), int(number[2] or number[4])) if number else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ _REFERENCE = re.compile(
     r"(?:(?P<name>[^\s@]+?):)?(?P<release>\d\d\.(?:0[1-9]|1[0-2]))(?P<rest>-[\w.-]+)?(?:@sha256:[0-9a-f]{6,64})?",
     re.ASCII,
 )
+_KNOWN = re.compile(
+    r"((?:(?:trtllm|vllm|pyt|tf2?)-python-)?py3(?:-(?:sdk|min|igpu|cu(?:da)?\d\d(?:\.?\d)?))*)?", re.ASCII
+)
+"""What follows the release in tags of NVIDIA's."""
+
 _CUDA = re.compile(r"-cu(?:da)?(\d\d)(?:\.?\d)?(?=-|$)", re.ASCII)
 
 
@@ -57,6 +63,22 @@ class Tag:
     def is_for_jetson(self) -> bool:
         """Whether it is for integrated GPUs, which have no driver of their own version."""
         return "igpu" in self.rest
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether NVIDIA's registry has no such variant; in one's own registry a tag may end in anything."""
+        own = self.name and not self.name.startswith("nvcr.io/")
+        return not own and _KNOWN.fullmatch(self.rest) is None
+
+    @property
+    def meant(self) -> Variant | None:
+        """The variant that an unknown one misspells; None if it is near none."""
+        rest = self.rest.lower()
+        for variant, known in TAGS.items():
+            framework, ours = rest.partition("-")[0], known.partition("-")[0]
+            if rest == known or difflib.SequenceMatcher(None, framework, ours).ratio() >= 0.85:
+                return variant
+        return None
 
     @property
     def is_nvidias(self) -> bool:

@@ -177,9 +177,9 @@ def _gpus(node: Node, name: str, instance: Instance) -> int:
 
 
 def _refuse_ranks_without_gpus(node: Node, one: _Workload) -> None:
-    """Settings refuse a list of GPUs that is too short; of ``all`` only the caller knows how many they are."""
+    """Settings refuse a list of GPUs that is too short; of ``all`` nobody knew how many they are."""
     ranks = one.instance.world_size
-    if 1 < ranks and one.gpus < ranks:
+    if ranks > 1 and one.gpus < ranks:
         raise UsageError(
             f"{node.name}: triton instance {one.name} has world_size {ranks}, a GPU for each rank, and its"
             f" Pod asks for {GPU}: {one.gpus}",

@@ -1,4 +1,4 @@
-"""Objects that are no Pods by a slip: a kind misspelt, a spec in another place, a List without a list. Pure."""
+"""Objects whose Pods cannot be judged: a kind misspelt, no spec, a List without a list. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shape_faults(item: Item) -> Iterator[Fault]:
     kind = text(at(item, "kind"))
     if slash and group not in _GROUPS:
         return
-    if kind == "List" or kind.removesuffix("List") in POD_OF and kind.endswith("List"):
+    if kind == "List" or (kind.removesuffix("List") in POD_OF and kind.endswith("List")):
         yield from _of_list(item, kind)
     elif kind in POD_OF:
         yield from _of_spec(item, kind)

@@ -74,7 +74,9 @@ def test_documents() -> None:
     one = answer(tag_of("26.12-py3"), driver_of("580"), None).document()
     assert (one["server"], one["cuda"], one["verdict"]["kind"]) == (None, None, "unknown")
     assert one["driver_gets_fixes"] is True
-    json.dumps([whole, one])
+    foo = answer(tag_of("24.07-foo"), driver_of("580"), None).document()
+    assert (foo["variant"], foo["cuda"], foo["verdict"]["kind"]) == (None, None, "unknown")
+    json.dumps([whole, one, foo])
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,11 @@ def test_documents() -> None:
         (tag_of, "nvcr.io/nvidia/pytorch:24.07-py3", "is not a tag of NVIDIA's", "as 24.07"),
         (tag_of, "\n", "is not a tag", "as 24.07"),
         (driver_of, "58", "'58' is not a version", "as 580.159.04"),
+        (driver_of, "580.159.04.1", "'580.159.04.1' is not a version", "as 580.159.04"),
         (gpu_of, "h10", "there is no GPU 'h10'", "did you mean H100?"),
         (gpu_of, "8.8", "there is no GPU '8.8'", "did you mean 8.9?"),
+        (gpu_of, "RTX 6000", "there is no GPU 'RTX 6000'", "did you mean Quadro RTX 6000 or RTX 6000 Ada?"),
+        (gpu_of, "mi300x", "there is no GPU 'mi300x'", "a model such as H100"),
         (gpu_of, "banana", "there is no GPU 'banana'", "a model such as H100, or a compute capability: 8.9"),
     ],
 )  # fmt: skip

@@ -70,12 +70,54 @@ def verdict(image: str, driver: str = "", gpu: str = "") -> Verdict:
         ("24.07-py3-igpu", "580", "", "unknown", "Jetson"),
         ("24.07-py3", "", "h100", "unknown", "no driver is named; CUDA 12 begins with driver 525.60.13"),
         ("26.07-py3-cu12", "575", "h100", "ok", "runs CUDA 12 of"),
+        ("24.07-foo", "580", "h100", "unknown", "has no variant 'foo'"),
+        (
+            "nvcr.io/nvidia/tritonserver:24.07-trtlm-python-py3",
+            "580",
+            "h100",
+            "unknown",
+            "no variant 'trtlm-",
+        ),
+        ("24.07-TRTLLM-python-py3", "580", "h100", "unknown", "no variant 'TRTLLM-"),
+        ("24.07-pyt-python-py3", "580", "h100", "ok", ""),
+        ("24.07-py3-sdk", "580", "h100", "ok", ""),
+        ("24.07", "580", "h100", "ok", ""),
+        ("registry.example/tritonserver:24.07-foo", "580", "h100", "ok", ""),
+        ("24.07-py3", "999", "h100", "unknown", "driver branch 999: the newest is 620"),
+        (
+            "24.07-py3",
+            "600",
+            "h100",
+            "unknown",
+            "driver branch 600: the known ones beside it are 595 and 610",
+        ),
+        ("24.07-py3", "581.29", "", "unknown", "driver branch 581: the known ones beside it are 580 and 590"),
+        ("26.07-py3", "495", "rtx 3090", "unknown", "driver branch 495"),
+        ("26.07-py3", "390", "8.6", "fail", ""),
+        ("24.11-py3", "999", "v100", "fail", "compute capability 7.5 or more"),
+        ("24.07-py3", "999", "v100", "fail", "the last branch that does is 580"),
     ],
 )
 def test_verdicts(image: str, driver: str, gpu: str, kind: str, words: str) -> None:
     found = verdict(image, driver, gpu)
     assert found.kind == kind
     assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("image", "hint"),
+    [
+        ("24.07-trtlm-python-py3", "did you mean 24.07-trtllm-python-py3?"),
+        ("24.07-TRTLLM-python-py3", "did you mean 24.07-trtllm-python-py3?"),
+        ("24.07-trtllm", "did you mean 24.07-trtllm-python-py3?"),
+        ("24.07-vlm-python-py3", "did you mean 24.07-vllm-python-py3?"),
+        ("24.07-PY3", "did you mean 24.07-py3?"),
+        ("24.07-foo", "known: 24.07-py3, 24.07-trtllm-python-py3, 24.07-vllm-python-py3"),
+        ("23.01-vlm", "known: 23.01-py3"),
+    ],
+)
+def test_an_unknown_variant_has_a_hint(image: str, hint: str) -> None:
+    assert verdict(image, "580").hint == hint
 
 
 TAG = st.builds(Tag, st.just(""), st.sampled_from(list(releases())), st.sampled_from(list(TAGS.values())))
@@ -189,6 +231,8 @@ def test_any_configuration_is_read(config: dict[str, object]) -> None:
         ("latest", None),
         ("", None),
         ("580.159.04; rm", None),
+        ("580.159.04.1", None),
+        ("580.159.04.1-1", None),
     ],
 )
 def test_versions_of_drivers(text: str, driver: Driver | None) -> None:
@@ -234,11 +278,50 @@ def test_gpus_as_people_say_them(
 
 @pytest.mark.parametrize(
     ("text", "close"),
-    [("h10", "H100"), ("NVIDIA L40X", "L40"), ("8.8", "8.9"), ("9", "9.0"), ("banana", ""), ("", "")],
+    [
+        ("h10", "H100"),
+        ("NVIDIA L40X", "L40"),
+        ("8.8", "8.9"),
+        ("9", "9.0"),
+        ("banana", ""),
+        ("", ""),
+        ("1080ti", ""),
+        ("mi300x", ""),
+        ("4090", ""),
+        ("sm_99", ""),
+        ("99.9", ""),
+        ("sm_88", "8.9"),
+        ("k40", ""),
+        ("RTX 6000", "Quadro RTX 6000 or RTX 6000 Ada"),
+        ("NVIDIA rtx-6000 48GB", "Quadro RTX 6000 or RTX 6000 Ada"),
+    ],
 )
 def test_what_is_no_gpu_has_a_suggestion(text: str, close: str) -> None:
     assert find(text) is None
     assert similar(text) == close
+
+
+@pytest.mark.parametrize(
+    ("text", "capability"),
+    [
+        ("sm_90", (9, 0)),
+        ("sm90", (9, 0)),
+        ("90", (9, 0)),
+        ("SM_90a", (9, 0)),
+        ("sm_120", (12, 0)),
+        ("89", (8, 9)),
+    ],
+)
+def test_capabilities_as_compilers_write_them(text: str, capability: tuple[int, int]) -> None:
+    assert find(text) == find(f"{capability[0]}.{capability[1]}")
+    assert (found := find(text)) is not None
+    assert found.capability == capability
+
+
+@pytest.mark.parametrize("number", [4000, 5000, 6000])
+def test_both_models_of_one_number_are_known(number: int) -> None:
+    older, newer = similar(f"rtx {number}").split(" or ")
+    assert [model and model.capability for model in map(find, (older, newer))] == [(7, 5), (8, 9)]
 
 
 @given(st.text())

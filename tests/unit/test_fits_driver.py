@@ -50,6 +50,7 @@ def fits(tag: str, facts: Facts = H100, **instance: Any) -> FitsDriver:
         ("26.07-py3", "", H100, {}),  # no driver is loaded, and none declared
         ("26.07-py3", "a driver of our own", H100, {}),
         ("27.01-py3", "545.23.08", H100, {}),
+        ("26.07-trtlm-python-py3", "545.23.08", H100, {}),  # no variant of NVIDIA's
         ("26.07-py3", "545.23.08", replace(H100, gpus=()), {"gpus": "none"}),
         ("24.12-py3", "580.159.04", with_gpus("Volta", "Turing"), {}),
         ("24.12-py3", "580.159.04", with_gpus("Volta", "Turing"), {"gpus": [1]}),

@@ -185,7 +185,7 @@ def test_what_kubernetes_has_nothing_for(changes: dict[str, Any], says: str, hin
 
 
 def test_every_rank_needs_a_gpu() -> None:
-    with pytest.raises(UsageError, match="world_size 2, .* asks for nvidia.com/gpu: 1") as caught:
+    with pytest.raises(UsageError, match=r"world_size 2, .* asks for nvidia\.com/gpu: 1") as caught:
         one(1, image=TRTLLM, world_size=2)
     assert caught.value.hint == "--gpus 2, or a variable of the host: gpu_count: 2"
     assert container(one(2, image=TRTLLM, world_size=2))["resources"] == {"limits": {"nvidia.com/gpu": 2}}
