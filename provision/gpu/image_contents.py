@@ -119,7 +119,7 @@ def _of_no_known_variant(tag: Tag, release: Release) -> Verdict:
     meant = tag.meant
     hint = (
         f"did you mean {release.name}-{TAGS[meant]}?"
-        if meant in release.cuda
+        if meant and meant in release.cuda
         else f"known: {', '.join(names)}"
     )
     return Verdict("unknown", f"NVIDIA's registry has no variant {tag.rest!r} that is known here", hint)
