@@ -101,7 +101,7 @@ def test_a_container_that_somebody_has_paused_is_unpaused() -> None:
     change = image().change(state, Planned())  # type: ignore[arg-type]
     assert change is not None
     assert (change.action, change.script) == ("unpause", "timeout -k 5 60 docker unpause triton-main")
-    assert image().change(state, made(image().restart.id)) is None  # type: ignore[arg-type]
+    assert image().change(state, made(image().restart.id, "run")) is None  # type: ignore[arg-type]
 
 
 def test_a_pull_may_bring_another_image() -> None:
