@@ -85,6 +85,11 @@ def judge(names: Sequence[str]) -> Judged:
         for path in paths:
             try:
                 documents = read(path)
+                if paths == [name] and not any(document.root.value for document in documents):
+                    raise UsageError(
+                        f"{'standard input' if name == STDIN else name}: there is nothing to judge in it",
+                        hint="if a program was to write it, see whether that failed",
+                    )
             except UsageError as error:
                 unreadable.append(error)
                 continue

@@ -36,6 +36,9 @@ NOT_FORWARD = (418, 440, 450, 460, 510, 520, 530, 545, 555)
 FORWARD_TOOLKIT = "1.20.0"
 """First container toolkit that takes an image's compatibility libraries only where they fit (its notes)."""
 
+NEAR = 15
+"""How far the number of a branch may be from one that is told as near it."""
+
 FIRST_CUDA = {Architecture.HOPPER: (11, 8), Architecture.ADA: (11, 8), Architecture.BLACKWELL: (12, 8)}
 """First CUDA that knows a generation (NVIDIA, "CUDA Toolkit, Driver, and Architecture Matrix")."""
 
@@ -50,6 +53,10 @@ def judge(contents: Contents, driver: Driver | None, gpu: Model | None = None) -
         return verdict
     if contents.major not in FIRST_DRIVERS:
         return Verdict("unknown", f"CUDA {contents.cuda} of {contents.name} is not known here")
+    if driver.branch > min(BRANCHES) and driver.branch not in BRANCHES:
+        known = ", ".join(str(number) for number in BRANCHES if abs(number - driver.branch) <= NEAR)
+        hint = f"known near it: {known}" if known else f"the newest that is known: {max(BRANCHES)}"
+        return Verdict("unknown", f"no driver branch {driver.branch} is known here", hint)
     verdict = _by_version(contents, driver, gpu) or _forward(contents, driver, gpu)
     too_new = gpu and verdict.kind != "fail" and _too_new(contents, gpu)
     return too_new or verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ def contents_of(tag: Tag) -> Contents | Verdict:
     release = releases().get(tag.release)
     if release is None:
         return _of_no_known_release(tag)
+    if not tag.is_of_a_known_variant:
+        near = difflib.get_close_matches(tag.rest.lower(), TAGS.values(), n=1, cutoff=0.7)
+        hint = f"did you mean {tag.release}-{near[0]}?" if near else f"NVIDIA has {', '.join(TAGS.values())}"
+        return Verdict("unknown", f"{tag} is no tag of NVIDIA's that is known here", hint)
     capability, cell = pair(release.capability.value), release.cuda.get(tag.variant)
     named = tag.cuda_major
     if cell and named in (None, int(cell.value.partition(".")[0])):

@@ -23,6 +23,7 @@ _REFERENCE = re.compile(
     r"(?:(?P<name>[^\s@]+?):)?(?P<release>\d\d\.(?:0[1-9]|1[0-2]))(?P<rest>-[\w.-]+)?(?:@sha256:[0-9a-f]{6,64})?",
     re.ASCII,
 )
+_WORD = r"|(py3|python|sdk|min|trtllm|vllm|pyt|tf2|igpu|cu(da)?[\d.]+)"
 _CUDA = re.compile(r"-cu(?:da)?(\d\d)(?:\.?\d)?(?=-|$)", re.ASCII)
 
 
@@ -46,6 +47,11 @@ class Tag:
     def variant(self) -> Variant:
         """Whose CUDA it has: images without a framework have that of py3."""
         return next((name for name in ("trtllm", "vllm") if name in self.rest), "py3")
+
+    @property
+    def is_of_a_known_variant(self) -> bool:
+        """Whether what follows the release is made of words that NVIDIA's tags have; nothing may follow."""
+        return all(re.fullmatch(_WORD, word) for word in self.rest.split("-"))
 
     @property
     def cuda_major(self) -> int | None:

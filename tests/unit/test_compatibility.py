@@ -272,3 +272,29 @@ def test_a_gpu_of_no_known_generation_is_none() -> None:
 
 def test_every_variant_has_a_tag() -> None:
     assert set(TAGS) == set(get_args(Variant))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("24.07-trtlm-python-py3", "did you mean 24.07-trtllm-python-py3?"),
+        ("24.07-TRTLLM-python-py3", "did you mean 24.07-trtllm-python-py3?"),
+        ("24.07-foo", "NVIDIA has py3, "),
+    ],
+)
+def test_a_tag_that_nvidia_does_not_have_is_not_judged_as_another(text: str, hint: str) -> None:
+    tag = read_tag(text)
+    assert tag is not None
+    found = contents_of(tag)
+    assert isinstance(found, Verdict)
+    assert found.kind == "unknown"
+    assert found.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("branch", [581, 600, 999])
+def test_of_a_branch_that_nobody_knows_nothing_is_said(branch: int) -> None:
+    tag = read_tag("24.07-py3")
+    assert tag is not None
+    contents = contents_of(tag)
+    assert isinstance(contents, Contents)
+    assert judge(contents, Driver(branch)).kind == "unknown"

@@ -338,3 +338,13 @@ def test_an_unreadable_file_hides_no_other(tmp_path: Path) -> None:
 def test_nothing_named_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no manifests are named"):
         judge([])
+
+
+@pytest.mark.parametrize("text", ["", "# a remark\n", "---\n---\n"])
+def test_a_file_with_nothing_in_it_is_no_success(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.yaml").write_text(text)
+    found = judge([str(tmp_path / "empty.yaml")])
+    assert found.exit_code == 2
+    assert "nothing to judge" in found.unreadable[0].message
+    (tmp_path / "other.yaml").write_text("kind: ConfigMap\n")
+    assert judge([str(tmp_path)]).exit_code == 0
