@@ -38,8 +38,15 @@ UNITS: dict[str, dict[str, Any]] = {
     "gpus-option": {"image": PY3, "injection": "gpus", "gpus": [0, 1]},
     "gpus-option-all": {"image": PY3, "injection": "gpus"},
     "cpu": {"image": PY3, "gpus": "none", "restart": "on-failure"},
-    "hardened": {"image": PY3, "capabilities": [], "read_only": True, "env": {"HOME": "/tmp"}},
-    "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"], "no_new_privileges": False},
+    "hardened": {
+        "image": PY3,
+        "no_new_privileges": True,
+        "capabilities": [],
+        "read_only": True,
+        "ulimits": {"nofile": 1048576},
+        "env": {"HOME": "/tmp"},
+    },
+    "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"]},
     "explicit": {"image": PY3, "model_control": "explicit", "load": ["resnet"], "expect": ["resnet"]},
     "poll": {"image": PY3, "model_control": "poll", "args": ["--repository-poll-secs=60"]},
 }

@@ -99,7 +99,7 @@ def made(id_: str, action: str = "update", *signals: str, role: str = "triton") 
         ({"restart": "no"}, False),
         ({"exit_timeout": 60}, True),
         ({"ulimits": {}}, True),
-        ({"no_new_privileges": False}, True),
+        ({"no_new_privileges": True}, True),
         ({"gpus": [0]}, True),
         ({"args": ["--log-verbose=1"]}, True),
         ({"http_port": 8080}, True),

@@ -87,15 +87,16 @@ class Instance(Settings):
     shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
     """Shared memory; the python backend and NCCL need more than Docker's 64 MB. NVIDIA gives TensorRT-LLM
     ``2g``."""
-    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864, "nofile": 1048576}
-    """Limits of the container; empty: Docker's own, of which Docker 29 has only 1024 open files (containerd
-    2.1.5; not tried here)."""
+    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
+    """Limits of the container; empty: Docker's own. Docker 29 has only 1024 open files (containerd 2.1.5; not
+    tried here): give ``nofile: 1048576`` there."""
     user: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
     )
     """User in the container; null: the image's."""
-    no_new_privileges: bool = True
-    """No program in the container gets more rights than it was started with, as setuid gives."""
+    no_new_privileges: bool = False
+    """No program in the container gets more rights than it was started with, as setuid gives. Recommended;
+    off, so that servers of earlier versions do not restart for it."""
     capabilities: list[str] | None = Field(default=None, examples=[["DAC_OVERRIDE"]])
     """The only capabilities of the container; null: Docker's own. Not tried with NVIDIA's images."""
     read_only: bool = False
