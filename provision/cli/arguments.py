@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import secrets
@@ -140,6 +141,11 @@ def removals(options: Options) -> tuple[list[Target], Mapping[str, Host]]:
         raise UsageError(f"--roles: {wrong[0]!r} is not the name of a role", hint="--roles triton,docker")
     if not names:
         raise UsageError("no roles are named", hint="--roles triton,docker: those to remove")
+    known = [role.name for role in roles_for(options.inventory)]
+    for name in names:
+        # A role that is none of ours any more may have left something.
+        if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.7)):
+            raise UsageError(f"there is no role {name!r}", hint=f"did you mean {close[0]}?")
     selected = select(options)
     return fleet.removals(selected, names, roles_for(options.inventory)), {h.name: h for h in selected}
 

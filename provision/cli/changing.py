@@ -129,6 +129,8 @@ def plan(options: Options, *, out: str = "") -> None:
     from provision.plan import report
     from provision.run import fleet
 
+    if out:
+        saved_plans.require_room(out)
     with arguments.open_fleet(options, fleet.Rollout(options.forks)) as (all_hosts, progress):
         show = _shown(progress, terminal.write_data, diff=True)
         with progress:

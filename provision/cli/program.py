@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,11 @@ class Program(InvokeProgram):
     def parse_tasks(self) -> None:
         """Parse tasks with their options. Invoke's positional arguments cannot be left out; these can."""
         words = self.core.unparsed
+        for before, word in itertools.pairwise(("", *words)):
+            # A script's empty variable would mean what leaving the option out does.
+            if (not word and before.startswith("--")) or re.fullmatch(r"--[\w-]+=", word):
+                empty = (word or before).rstrip("=")
+                raise Exit(f"error: {empty} needs a value\nhint: {self._help_of(words[0])}", code=2)
         if option := SEVERAL.get(words[0]) if words else None:
             words[1:] = [part for word in _words(words[1:], option) for part in word]
         option = OPTIONAL.get(words[0], "") if words else ""

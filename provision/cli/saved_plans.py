@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -33,16 +34,37 @@ def save(
     :param inventory: the option of that name, for the command that applies it.
     :raises UsageError: if it, or the key, cannot be written.
     """
+    require_room(path)
     file = Path(path).resolve()
     text = saved.save(plans, settings, key(make=True))
     try:
-        if file.exists() and not file.is_file():
-            raise UsageError(f"{path}: not a regular file", hint="name another file: --out FILE")
         beside(file, text.encode()).rename(file)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another file: --out FILE") from error
     options = ["--plan", path, *(["--inventory", inventory] if inventory else [])]
     terminal.log(f"saved to {path}; apply it with: inv provision {shlex.join(options)}")
+
+
+def require_room(path: str) -> None:
+    """See that a plan can be saved there without taking somebody's file away.
+
+    :raises UsageError: if it is no file, or one that is no saved plan, or in a folder that is not there.
+    """
+    file = Path(path)
+    hint = "name another file: --out FILE"
+    if not file.resolve().parent.is_dir():
+        raise UsageError(f"{path}: its folder is not there", hint=hint)
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{path}: not a regular file", hint=hint)
+    try:
+        with file.open("rb") as there:
+            begin = there.read(64)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint=hint) from error
+    if begin and not re.match(rb'\{\s*"schema":', begin):
+        raise UsageError(f"{path} is there, and is no saved plan: it is left as it is", hint=hint)
 
 
 def load(path: str) -> saved.SavedPlans:

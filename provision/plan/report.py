@@ -121,7 +121,9 @@ def recap(results: Sequence[Result], run: str) -> str:
     total = f"{counted(changes, 'change')} {made}, the longest took {seconds:.1f} s"
     lines.append(f"{counted(len(results), 'host')}: {sums or 'none'}; {total}")
     if run and any(result.changes or getattr(result.error, "exit_code", None) for result in results):
-        lines.append(f"run {run}; what each step printed: {SPOOL}/{run}*/ on its host, until it reboots")
+        lines.append(
+            f"run {run}; what each step printed: {SPOOL}/{run}*/ on its host, for 10 runs, until it reboots"
+        )
     if statuses["skipped"]:
         lines.append(
             "skipped hosts were not started, because others had failed; --max-failed says how many may"

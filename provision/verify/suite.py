@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +108,8 @@ def verify(
         raise UsageError(
             f"{junit} cannot be written: it is a folder, or its folder does not exist", hint="--junit FILE"
         )
+    if junit and junit.is_file() and not re.match(rb"\s*(<|$)", junit.read_bytes()[:64]):
+        raise UsageError(f"{junit} is there, and is no report: it is left as it is", hint="--junit FILE")
     began = time.monotonic()
     with _hosts(targets, roles or all_roles(), connect) as hosts:
         selection = Selection(targets, roles or all_roles())

@@ -41,9 +41,10 @@ serving_now() {
 docker_is_up() { timeout -k 5 20 docker version >/dev/null 2>&1; }
 
 # instance_needs UNIT SELECTION: what a start of it would meet: why its GPUs cannot be had, who else has its container's
-# name, the ports that instances hold, and the sockets on which the host listens.
+# name, the version of the engine, the ports that instances hold, and the sockets on which the host listens.
 instance_needs() {
   if [ "$2" != none ] && [ -x "$gpu_gate" ]; then "$gpu_gate" "$2" 2>&1 | sed 's/^/gpus /'; fi
+  if command -v dockerd >/dev/null; then dockerd --version | sed -n 's/^Docker version \([^,]*\),.*/engine \1/p'; fi
   if command -v docker >/dev/null; then
     name=${1#triton@} name=${name%.service}
     form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"

@@ -42,3 +42,8 @@ runs_image() {
   now=$(timeout -k 5 20 docker image inspect --format '{{.Id}}' "$2") || return
   [ "$(timeout -k 5 20 docker inspect --type container --format '{{.Image}}' "$1")" = "$now" ]
 }
+
+# is_not_paused CONTAINER
+is_not_paused() {
+  [ "$(timeout -k 5 20 docker inspect --type container --format '{{.State.Paused}}' "$1")" = false ]
+}

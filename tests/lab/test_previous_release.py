@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from tests.lab.test_provision import host, shell
 
 pytestmark = pytest.mark.lab
 
-NAME, UNIT = "gpu-02", "triton@main.service"
+NAME = "gpu-02"
 PREVIOUS = "e1b7ce7aaf3b86efc15440e7dd6a61be931e0760"
 """The commit of the previous release."""
 
@@ -65,16 +64,7 @@ def machine(lab: Lab, previous: Path, inventory: Path) -> LabHost:
     return bare
 
 
-@pytest.fixture(scope="module")
-def as_it_was(inventory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with what this release would give containers in addition turned off."""
-    document = json.loads((inventory.parent / "hosts.json.txt").read_text())
-    document["gpu-nodes"]["vars"]["triton"]["instances"]["main"]["no_new_privileges"] = False
-    return write_inventory(tmp_path_factory.mktemp("as_it_was"), document)
-
-
-def test_it_is_brought_to_this_release_and_serves_all_the_while(machine: LabHost, as_it_was: Path) -> None:
-    inventory = as_it_was
+def test_it_is_brought_to_this_release_and_serves_all_the_while(machine: LabHost, inventory: Path) -> None:
     container = shell(machine, "docker inspect -f '{{.Id}} {{.State.StartedAt}}' triton-main")
     plan = inv("plan", "--hosts", NAME, "--json", inventory=inventory)
     assert plan.code in (0, 3), str(plan)
@@ -86,21 +76,6 @@ def test_it_is_brought_to_this_release_and_serves_all_the_while(machine: LabHost
     assert shell(machine, "docker inspect -f '{{.Id}} {{.State.StartedAt}}' triton-main") == container
     again = inv("plan", "--hosts", NAME, "--json", inventory=inventory)
     assert again.code == 0, str(again)
-
-
-def test_what_this_release_gives_containers_in_addition_is_shown(machine: LabHost, inventory: Path) -> None:
-    plan = inv("plan", "--hosts", NAME, "--json", inventory=inventory)
-    changes = plan.host(NAME)["changes"]
-    assert {row["resource"] for row in changes} <= {
-        f"file:/etc/systemd/system/{UNIT}",
-        "handler:reload systemd",
-        f"handler:restart {UNIT}",
-        "gpus-in-containers:triton",
-    }, str(plan)
-    assert f"{UNIT} does not serve until" in str(changes)
-    assert "no-new-privileges" in str(changes)
-    moved = inv("provision", "--hosts", NAME, "--yes", inventory=inventory)
-    assert moved.code == 0, str(moved)
 
 
 def test_it_is_proven_by_this_release(machine: LabHost, inventory: Path) -> None:

@@ -130,6 +130,7 @@ USAGE = {
         "error: plan has no option --hostss\nhint: did you mean --hosts?\n",
     ),
     "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: INV --help\n"),
+    "an empty value": ("provision --plan=", "error: --plan needs a value\nhint: INV --help provision\n"),
     "no value": ("render --out", "error: --out needs a value\nhint: INV --help render\n"),
     "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: INV --help\n"),
     "unknown shell": (

@@ -181,7 +181,16 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ({"ulimits": {"nofiles": 1}}, "ulimits.nofiles: Docker knows no limit nofiles", "nofile"),
     ({"ulimits": {"core": -2}}, "ulimits.core: core is -2", "-1 is without a limit"),
     ({"restart": False}, "restart: ", "quote it"),
-    ({"capabilities": ["net_raw"]}, "capabilities[0]: ", "capabilities"),
+    ({"capabilities": ["net_raw"]}, "capabilities[0]: Linux has no capability 'net_raw'", "NET_RAW"),
+    ({"capabilities": ["NOSUCH"]}, "capabilities[0]: Linux has no capability", "capabilities(7)"),
+    ({"mounts": ["/a:b"]}, "mounts[0]: 'b' is no absolute path", "/srv/data:/data:ro"),
+    ({"mounts": ["/a:/x", "/b:/x/"]}, "mounts[1]: another folder is mounted at /x", "another path"),
+    ({"mounts": ["/a:/models"]}, "mounts[0]: the model repository is mounted", "another path"),
+    ({"mounts": ["/a:/b:rx"]}, "mounts[0]: Docker knows no mode 'rx'", "ro, or rw"),
+    ({"mounts": ["/a:/tmp"], "read_only": True}, "mounts[0]: what read_only leaves", "another path"),
+    ({"ready_timeout": 86401}, "ready_timeout: 86401 ", "Seconds"),
+    ({"exit_timeout": 10**20}, "exit_timeout: ", "Seconds"),
+    ({**EXPLICIT, "load": [""]}, "load[0]: ", "Models"),
     ({"injection": "hook"}, "injection: ", "runtime"),
 ]
 

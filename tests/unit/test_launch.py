@@ -38,8 +38,15 @@ UNITS: dict[str, dict[str, Any]] = {
     "gpus-option": {"image": PY3, "injection": "gpus", "gpus": [0, 1]},
     "gpus-option-all": {"image": PY3, "injection": "gpus"},
     "cpu": {"image": PY3, "gpus": "none", "restart": "on-failure"},
-    "hardened": {"image": PY3, "capabilities": [], "read_only": True, "env": {"HOME": "/tmp"}},
-    "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"], "no_new_privileges": False},
+    "hardened": {
+        "image": PY3,
+        "no_new_privileges": True,
+        "capabilities": [],
+        "read_only": True,
+        "ulimits": {"nofile": 1048576},
+        "env": {"HOME": "/tmp"},
+    },
+    "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"]},
     "explicit": {"image": PY3, "model_control": "explicit", "load": ["resnet"], "expect": ["resnet"]},
     "poll": {"image": PY3, "model_control": "poll", "args": ["--repository-poll-secs=60"]},
 }
@@ -157,8 +164,8 @@ def test_a_list_of_gpus_stays_one_value_of_the_option() -> None:
 
 @settings(max_examples=60)
 @given(
-    exit_timeout=st.integers(1, 100_000),
-    ready_timeout=st.integers(10, 100_000),
+    exit_timeout=st.integers(1, 86_400),
+    ready_timeout=st.integers(10, 86_400),
     ranks=st.sampled_from([{}, {"world_size": 2}, {"mpi": "orchestrator"}]),
     restart=st.sampled_from(["always", "on-failure", "no"]),
 )
@@ -204,7 +211,7 @@ def environment_of(text: str) -> dict[str, str]:
     steering=texts,
     args=st.lists(texts.filter(lambda text: not text.startswith("--")), max_size=3),
     value=texts,
-    load=st.lists(texts.filter(lambda text: text != "*"), max_size=2),
+    load=st.lists(texts.filter(lambda text: text not in ("", "*")), max_size=2),
     kind=st.sampled_from(
         [{"image": PY3}, {"image": IMAGE, "world_size": 2}, {"image": PY3, "injection": "gpus"}]
     ),

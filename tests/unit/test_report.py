@@ -96,7 +96,7 @@ def test_the_recap_is_in_ansibles_words() -> None:
         "5 hosts: 1 ok, 1 changed, 1 failed, 1 unreachable, 1 skipped; 3 changes made,"
         " the longest took 100.0 s",
         "run 20260102T030405Z-abcdef; what each step printed: /run/provision/20260102T030405Z-abcdef*/"
-        " on its host, until it reboots",
+        " on its host, for 10 runs, until it reboots",
         "skipped hosts were not started, because others had failed; --max-failed says how many may",
         "",
     ]

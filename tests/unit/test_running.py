@@ -96,6 +96,14 @@ def test_a_container_of_another_image_is_restarted() -> None:
     assert image().change(("sha256:a", "sha256:a"), Planned()) is None
 
 
+def test_a_container_that_somebody_has_paused_is_unpaused() -> None:
+    state = dockerd(RUNS | {"State": {"Running": True, "Paused": True}}, {"Id": "sha256:a"})
+    change = image().change(state, Planned())  # type: ignore[arg-type]
+    assert change is not None
+    assert (change.action, change.script) == ("unpause", "timeout -k 5 60 docker unpause triton-main")
+    assert image().change(state, made(image().restart.id, "run")) is None  # type: ignore[arg-type]
+
+
 def test_a_pull_may_bring_another_image() -> None:
     state = dockerd(RUNS, None)
     pull = made(f"image:{IMAGE}", "pull")

@@ -373,7 +373,7 @@ def test_a_saved_plan_is_for_its_owner_only_and_so_is_the_key(
     file: Path, key_file: Path, before: int | None
 ) -> None:
     if before is not None:
-        file.write_text("longer than a plan " * 1000)
+        file.write_text('{\n "schema": 4, ' + "longer than a plan " * 1000)
         file.chmod(before)
     saved_plans.save(str(file), PLANS_OF, WISHED, "")
     assert oct(file.stat().st_mode & 0o7777) == oct(key_file.stat().st_mode & 0o7777) == "0o600"
@@ -441,7 +441,7 @@ def test_a_file_that_is_no_saved_plan_is_named(file: Path, content: bytes | None
 
 
 def test_a_plan_that_cannot_be_saved_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{tmp_path}/none/plan: No such file or directory"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/none/plan: its folder is not there"):
         saved_plans.save(str(tmp_path / "none/plan"), PLANS_OF, WISHED, "")
 
 
@@ -471,3 +471,10 @@ def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(file: Path) -> None
     assert list(saved_plans.load(str(file)).hosts) == ["h"]
     with pytest.raises(UsageError, match="not a regular file"):
         saved_plans.save("/dev/null", PLANS_OF, WISHED, "")
+
+
+def test_no_file_but_an_older_plan_is_replaced(file: Path, key_file: Path) -> None:
+    file.write_text("all:\n  hosts:\n    gpu-01:\n")
+    with pytest.raises(UsageError, match="is there, and is no saved plan"):
+        saved_plans.save(str(file), PLANS_OF, WISHED, "")
+    assert file.read_text().startswith("all:")

@@ -56,6 +56,26 @@ def there(content: bytes, type_: str = "file") -> FileState:
     return FileState(type_, "0644", "root", "root", content)
 
 
+@pytest.mark.parametrize(
+    ("injection", "engine", "refused"),
+    [
+        ("cdi", "20.10.24+dfsg1", True),
+        ("cdi", "26.1.5+dfsg1", False),
+        ("gpus", "20.10.24", False),
+        ("cdi", "", False),
+    ],
+)
+def test_devices_of_cdi_take_a_docker_that_knows_them(injection: str, engine: str, refused: bool) -> None:
+    change = unit_file(injection=injection).change(there(b"# Written by provision\n"), Planned())
+    assert change is not None
+    answer = Output(0, f"engine {engine}\n".encode() if engine else b"")
+    if refused:
+        with pytest.raises(Refusal, match="CDI takes Docker 25 or later"):
+            unit_file(injection=injection).refine(change, answer)
+    else:
+        assert unit_file(injection=injection).refine(change, answer) == change
+
+
 def test_a_server_that_comes_up_is_all_that_a_cut_restart_of_docker_needs() -> None:
     """The handlers of a run that was cut after Docker's restart are owed, and the unit starts by itself."""
     resources_ = [item for item in declared().values() if item.kind in ("service", "handler")]
@@ -79,7 +99,7 @@ def made(id_: str, action: str = "update", *signals: str, role: str = "triton") 
         ({"restart": "no"}, False),
         ({"exit_timeout": 60}, True),
         ({"ulimits": {}}, True),
-        ({"no_new_privileges": False}, True),
+        ({"no_new_privileges": True}, True),
         ({"gpus": [0]}, True),
         ({"args": ["--log-verbose=1"]}, True),
         ({"http_port": 8080}, True),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -34,7 +36,6 @@ Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Index = Annotated[int, Field(ge=0)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
-Capability = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]*$")]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00\r]*$", max_length=100_000)]
 """What one argument of a program can hold: Linux takes up to 128 KiB (execve(2))."""
 
@@ -61,7 +62,7 @@ class Instance(Settings):
     model_control: Literal["none", "explicit", "poll"] = "none"
     """Which models are loaded: all at the start, those of ``load`` and the canary, or what is found again and
     again."""
-    load: list[Text] = []
+    load: list[Annotated[Text, Field(min_length=1)]] = []
     """Models that are loaded at the start with ``model_control: explicit``; ``*`` alone: all."""
     expect: list[Text] = []
     """Models that must be READY; verification looks for them."""
@@ -86,26 +87,27 @@ class Instance(Settings):
     shm_size: str = Field(default="1g", pattern=r"^[0-9]+[bkmg]?$")
     """Shared memory; the python backend and NCCL need more than Docker's 64 MB. NVIDIA gives TensorRT-LLM
     ``2g``."""
-    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864, "nofile": 1048576}
-    """Limits of the container; empty: Docker's own, of which Docker 29 has only 1024 open files (containerd
-    2.1.5; not tried here)."""
+    ulimits: dict[Variable, int] = {"memlock": -1, "stack": 67108864}
+    """Limits of the container; empty: Docker's own. Docker 29 has only 1024 open files (containerd 2.1.5; not
+    tried here): give ``nofile: 1048576`` there."""
     user: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
     )
     """User in the container; null: the image's."""
-    no_new_privileges: bool = True
-    """No program in the container gets more rights than it was started with, as setuid gives."""
-    capabilities: list[Capability] | None = Field(default=None, examples=[["DAC_OVERRIDE"]])
+    no_new_privileges: bool = False
+    """No program in the container gets more rights than it was started with, as setuid gives. Recommended;
+    off, so that servers of earlier versions do not restart for it."""
+    capabilities: list[str] | None = Field(default=None, examples=[["DAC_OVERRIDE"]])
     """The only capabilities of the container; null: Docker's own. Not tried with NVIDIA's images."""
     read_only: bool = False
     """Read-only image with a writable /tmp in memory. Not tried with NVIDIA's images."""
     restart: Literal["always", "on-failure", "no"] = "always"
     """When systemd starts a server again that ended by itself; quote ``"no"``."""
-    ready_timeout: int = Field(default=300, ge=10)
+    ready_timeout: int = Field(default=300, ge=10, le=86400)
     """Seconds that loading may take; give large language models 900 and more."""
     rollback: bool = False
     """Serve with the previous version again where a changed unit, image or environment does not get ready."""
-    exit_timeout: int = Field(default=30, ge=1)
+    exit_timeout: int = Field(default=30, ge=1, le=86400)
     """Seconds for requests in flight when it stops."""
     canary: bool = True
     """Serve a small model that proves the path from HTTP to the GPUs; it needs the python backend."""
@@ -136,6 +138,17 @@ class Instance(Settings):
             raise ImpossibleError(f"{address!r} names an interface", hint="give the address without %…")
         return address
 
+    @field_validator("capabilities")
+    @classmethod
+    def _are_capabilities(cls, names: list[str] | None) -> list[str] | None:
+        for number, name in enumerate(names or ()):
+            if name not in CAPABILITIES:
+                plain = name.upper().removeprefix("CAP_")
+                close = difflib.get_close_matches(plain, CAPABILITIES, n=1)
+                hint = f"did you mean {close[0]}?" if close else "see capabilities(7), without CAP_"
+                raise ImpossibleError(f"Linux has no capability {name!r}", hint, at=(number,))
+        return names
+
     @field_validator("ulimits")
     @classmethod
     def _are_limits(cls, ulimits: dict[str, int]) -> dict[str, int]:
@@ -159,6 +172,7 @@ class Instance(Settings):
             *self._impossible_models(given),
             *self._impossible_ranks(given),
             *self._impossible_environment(),
+            *self._impossible_mounts(),
         ):
             raise problem
         return self
@@ -213,6 +227,22 @@ class Instance(Settings):
                 why = f"{key} would stand in the unit, which everybody on the host can read"
                 yield ImpossibleError(why, "give the variable another name", at=("env", key))
 
+    def _impossible_mounts(self) -> Iterator[ImpossibleError]:
+        taken = {"/models": "the model repository"}
+        taken |= {"/opt/provision/models": "the canary"} if self.canary else {}
+        taken |= {"/tmp": "what read_only leaves writable"} if self.read_only else {}  # noqa: S108
+        for number, mount in enumerate(self.mounts):
+            source, _, rest = mount.partition(":")
+            target, _, mode = rest.partition(":") if rest else (source, "", "")
+            at = ("mounts", number)
+            if not target.startswith("/"):
+                yield ImpossibleError(f"{target!r} is no absolute path", "as /srv/data:/data:ro", at=at)
+            elif (place := posixpath.normpath(target)) in taken:
+                yield ImpossibleError(f"{taken[place]} is mounted at {place}", "take another path", at=at)
+            elif wrong := [word for word in mode.split(",") if mode and word not in MOUNT_MODES]:
+                yield ImpossibleError(f"Docker knows no mode {wrong[0]!r}", "ro, or rw", at=at)
+            taken[posixpath.normpath(target)] = "another folder"
+
     @property
     def loads(self) -> list[str] | None:
         """The models that Triton is told to load; None where it loads all."""
@@ -236,6 +266,22 @@ class Instance(Settings):
         """Published ports by the name of their setting."""
         return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
 
+
+CAPABILITIES = (
+    *("AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN"),
+    *("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE"),
+    *("LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE"),
+    *("NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN"),
+    *("SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO"),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM"),
+)
+"""capabilities(7), without ``CAP_``."""
+
+MOUNT_MODES = (
+    *("ro", "rw", "z", "Z", "nocopy", "shared", "rshared", "slave", "rslave", "private", "rprivate"),
+    *("consistent", "cached", "delegated"),
+)
+"""What may stand behind a mount (docker container run, ``--volume``)."""
 
 LIMITS = (
     *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"),

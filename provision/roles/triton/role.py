@@ -172,6 +172,7 @@ def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
         selection=selection_of(instance),
         gpus=gpus,
         ranks=instance.world_size,
+        injection=instance.injection,
         beside=f"file:{environment_file(name)}",
     )
 

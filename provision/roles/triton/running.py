@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from provision.probe import Output, Probe, words
+from provision.probe import Output, Probe, quote, words
 from provision.resource import UNKNOWN, Change, Missing, Planned, Resource, State
 from provision.resources.dockerd import OfDockerd, Told
 from provision.resources.file import parse_contents
@@ -94,6 +94,9 @@ class RunningCommand(Running[bytes | None]):
 Images = tuple[str, str]
 """Ids of the image that a container runs, and of the one that the name stands for."""
 
+PAUSED: Images = ("paused", "")
+"""Of a container that somebody has paused: it runs, and does nothing."""
+
 
 @dataclass(frozen=True)
 class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
@@ -114,17 +117,34 @@ class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
         return f"/containers/{self.container}/json", self.image.place
 
     def seen(self, *told: Told) -> Images | Missing:
-        """Both ids; UNKNOWN where the container does not run."""
+        """Both ids; UNKNOWN where the container does not run, PAUSED where it is."""
         container, image = told
-        running = container.document.get("State", {}).get("Running") is True
+        is_so = container.document.get("State", {})
+        if is_so.get("Paused") is True:
+            return PAUSED
+        running = is_so.get("Running") is True
         ids = str(container.document.get("Image", "")), str(image.document.get("Id", ""))
         return ids if running and ids[0] else UNKNOWN
 
     def bare(self) -> Missing:
         return UNKNOWN
 
+    def _unpaused(self, planned: Planned) -> Change | None:
+        if planned.positions((self.restart.id,)):
+            return None
+        return Change(
+            resource=self.id,
+            action="unpause",
+            summary=f"unpause {self.container}",
+            reason="somebody has paused it, so that it answers nobody",
+            done=words("is_not_paused", self.container),
+            script=f"timeout -k 5 60 docker unpause {quote(self.container)}",
+        )
+
     def change(self, state: Images | Missing, planned: Planned) -> Change | None:
         """Restart the unit if its container runs another image; a pull may bring one."""
+        if state == PAUSED:
+            return self._unpaused(planned)
         pulled = planned.positions((self.image.id,))
         if isinstance(state, Missing) or (state[0] == state[1] and not pulled):
             return None

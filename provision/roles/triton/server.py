@@ -22,6 +22,9 @@ INSTANCES = "triton/instances.sh"
 
 MARK = constant("shell/own_units.sh", "unit_mark")
 
+FIRST_WITH_CDI = 25
+"""Docker's first version with ``--device`` for CDI names (its release notes)."""
+
 Ports = tuple[tuple[str, int], ...]
 """Setting and port of each port of the host that an instance publishes."""
 
@@ -39,6 +42,7 @@ class UnitFile(File):
     :ivar selection: the GPUs, as the gate takes them.
     :ivar gpus: how many GPUs the host has.
     :ivar ranks: how many the instance needs at least.
+    :ivar injection: how the container gets its GPUs.
     :ivar beside: id of the file that we write with each unit.
     :ivar kept: the unit whose version is kept before its command changes; empty for none.
     """
@@ -50,6 +54,7 @@ class UnitFile(File):
     gpus: int = 0
     ranks: int = 1
     beside: str = ""
+    injection: str = "runtime"
     kept: str = ""
     shell = (FILES, SERVE)
 
@@ -121,6 +126,13 @@ class UnitFile(File):
                     f"a container {container} ({image}) is on the host, and is not ours",
                     hint=f"rename it: docker rename {container} NAME; or give the instance another name",
                 )
+        engine = "".join(found.get("engine", ()))
+        major = engine.partition(".")[0]
+        if self.injection == "cdi" and major.isdigit() and int(major) < FIRST_WITH_CDI:
+            raise Refusal(
+                f"{self.unit} cannot start: CDI takes Docker {FIRST_WITH_CDI} or later, and here is {engine}",
+                hint="injection: runtime",
+            )
         if "silent" not in found:
             self._refuse_taken_ports(found)
         return change
