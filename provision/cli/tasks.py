@@ -41,14 +41,11 @@ def verify(
 
     from provision.cli import arguments, terminal
     from provision.cli.progress import Progress
-    from provision.errors import UsageError
     from provision.plan.report import counted
     from provision.run.fleet import Rollout
     from provision.verify import suite
 
     Rollout(options.forks)
-    if list and junit:
-        raise UsageError("--list runs no check, so there is nothing to report", hint="leave out --junit")
     choice = suite.Choice(
         suites=tuple(arguments.own_suites(tests) or arguments.suites_for(options.inventory)),
         expression=k,

@@ -145,6 +145,8 @@ def listed(targets: Sequence[Target], choice: Choice, roles: Sequence[Role] = ()
 
     :raises UsageError: as :func:`verify` does.
     """
+    if choice.junit:
+        raise UsageError("--list runs no check, so there is nothing to report", hint="leave out --junit")
     selection = Selection(targets, roles or all_roles())
     code = _run(choice, selection, more=("--collect-only",))
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
