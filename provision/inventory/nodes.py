@@ -168,9 +168,7 @@ class Maker:
         try:
             value: Value = getattr(self._scalars, f"construct_yaml_{kind}")(node)
             if isinstance(value, int):
-                str(
-                    value
-                )  # Python writes no number of more than 4300 digits, and hexadecimal ones may have more
+                str(value)  # of more than 4300 digits raises; hexadecimal text may have them
         except (ValueError, OverflowError, KeyError, AttributeError, IndexError, TypeError):
             # PyYAML's patterns let through what its constructors cannot make, such as 2024-99-99 and 0x_.
             raise self._problem(

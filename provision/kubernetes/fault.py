@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from provision.errors import Location
+from provision.errors import Location, visible
 from provision.inventory.values import Item
 
 ERROR, WARNING = "error", "warning"
@@ -27,9 +27,10 @@ class Fault:
 
     @property
     def text(self) -> str:
-        """As compilers print it, with the hint below."""
+        """As compilers print it, with the hint below; no name in a manifest makes a line of its own."""
         place = f"{self.where}:{self.where.column}" if self.where.line else self.where  # JSON that is no YAML
-        return f"{place}: {self.severity}: {self.message}\n  hint: {self.hint}"
+        said = visible(f"{place}: {self.severity}: {self.message}")
+        return f"{said}\n  hint: {visible(self.hint)}"
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

@@ -426,3 +426,15 @@ def test_an_unreadable_file_hides_no_other(tmp_path: Path) -> None:
 def test_nothing_named_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no manifests are named"):
         judge([])
+
+
+def test_a_name_makes_no_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "forged.yaml"
+    image = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
+    file.write_text(
+        'metadata: {name: "x\\n::warning::forged"}\nkind: Pod\n'
+        f"spec: {{containers: [{{name: a, image: '{image}'}}]}}\n"
+    )
+    found = judge([str(file)]).faults
+    assert any("forged" in fault.text for fault in found)
+    assert all(len(fault.text.splitlines()) == 2 for fault in found)
