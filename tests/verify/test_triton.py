@@ -66,6 +66,9 @@ def require_own_files(host: Host, declared: Mapping[str, File], name: str) -> No
     """See that those of an instance are."""
     for path in (unit_file(name), environment_file(name)):
         if wrong := differing(host, [declared[path]]):
+            unit = host.triton(name)
+            if unit.properties.get("LoadState") == "masked":
+                raise Missing(path, f"{unit.unit} is masked", f"on the host: systemctl unmask {unit.unit}")
             raise Missing(path, wrong[0], AGAIN)
 
 

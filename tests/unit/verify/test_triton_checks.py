@@ -163,6 +163,14 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         THE_UNIT,
         f"{UNIT} is not there",
     ),
+    "unit masked": (
+        broken(
+            {SHOW: unit(LoadState="masked", ActiveState="inactive", UnitFileState="masked")},
+            files={UNIT: None},
+        ),
+        THE_UNIT,
+        r"triton@llm\.service is masked",
+    ),
     "environment readable for all": (
         broken(files={environment_file("llm"): There(text_of(HEALTHY.files[environment_file("llm")]))}),
         THE_UNIT,
