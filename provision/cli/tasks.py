@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
+from provision.cli import bare
 from provision.cli.changing import plan, provision, remove, stop
 from provision.cli.options import HELP, Options, task
 
@@ -162,8 +163,8 @@ def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
     from provision.cli import arguments, reference, terminal
     from provision.roles import choose
 
-    roles = choose(arguments.roles_for(options.inventory), [role] if role else [])
-    roles = roles if role else (*roles, *reference.OF_HOSTS)
+    known = (*arguments.roles_for(options.inventory), *reference.OF_HOSTS)
+    roles = choose(known, [role] if role else [])
     found = [setting for one in roles for setting in reference.settings(one)]
     if schema:
         terminal.write_json(reference.schema(roles))
@@ -292,3 +293,4 @@ COLLECTION = Collection(
     *(check_roles, lint_manifest),
 )
 """What a new task of the product is added to."""
+COLLECTION.add_collection(bare.COLLECTION)
