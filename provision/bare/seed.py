@@ -73,20 +73,19 @@ def files(machine: Machine) -> dict[str, str]:
     return _INSTALLERS[machine.seed.system](machine)
 
 
-def script(machine: Machine, *, account: bool = False, key: bool = False, image: bool = False) -> str:
+def script(machine: Machine, *, keys: bool = False, image: bool = False) -> str:
     """What root does once on the new system.
 
-    :param account: write the keys that the account takes.
-    :param key: write the host key.
+    :param keys: write the host key, and the keys that the account takes.
     :param image: the system runs, and has its boot options from somebody else.
     """
     seed = machine.seed
     return render(
         "bare/first.sh.j2",
         files=_host_files(machine),
-        account=machine.account if account else None,
+        account=machine.account if keys else None,
         authorized_keys=seed.authorized_keys,
-        key={"private": machine.key.private, "public": _public(machine)} if key else None,
+        key={"private": machine.key.private, "public": _public(machine)} if keys else None,
         family=machine.family,
         time_servers=seed.time_servers,
         boot_options=f"{machine.console} {NO_NOUVEAU}" if image else "",
@@ -273,7 +272,7 @@ def _values(machine: Machine) -> dict[str, Any]:
 
 def _preseed(machine: Machine) -> dict[str, str]:
     seed = machine.seed
-    late = base64.b64encode(script(machine, account=True, key=True).encode()).decode()
+    late = base64.b64encode(script(machine, keys=True).encode()).decode()
     values = {
         "mirror": urlsplit(seed.mirror) if seed.mirror else None,
         "root_mb": seed.root_gib * 1074,
@@ -288,9 +287,8 @@ def _kickstart(machine: Machine) -> dict[str, str]:
     values = {
         "mirror": seed.mirror,
         "root_mib": seed.root_gib * 1024,
-        "authorized_keys": seed.authorized_keys,
         "boot_options": f"{machine.console} {NO_NOUVEAU}",
-        "script": script(machine, key=True),
+        "script": script(machine, keys=True),
     }
     return {"ks.cfg": render("bare/ks.cfg.j2", **_values(machine), **values)}
 

@@ -43,12 +43,13 @@ class _Made:
     def text(self) -> str:
         """What was done, in a few lines."""
         writing, key = self.writing, self.machine.key.public
-        done = dict.fromkeys(writing.new, "written") | dict.fromkeys(writing.changed, "overwritten")
-        shown = ", ".join(f"{name} {done.get(name, 'unchanged')}" for name in writing.files)
+        rest = [name for name in writing.files if name not in (*writing.new, *writing.changed)]
+        done = (("written", writing.new), ("overwritten", writing.changed), ("unchanged", rest))
+        shown = "".join(f"  {word}: {', '.join(names)}\n" for word, names in done if names)
         where = f", recorded in {self.login.known_hosts[0]}" if self.unknown else ""
         seed = self.machine.seed
         return (
-            f"{self.machine.name}: {seed.system} {seed.method} in {writing.folder}\n  {shown}\n"
+            f"{self.machine.name}: {seed.system}, {seed.method}: {writing.folder}\n{shown}"
             f"  host key {'made' if self.made else 'kept'}: {key.kind} {key.fingerprint}{where}"
         )
 
@@ -139,7 +140,7 @@ def _made(host: Host, login: Login, out: Path) -> _Made:
     found = judged(login, [key.public])
     if found.status == "refused":
         raise UsageError(
-            f"{host.name}: {found.message}",
+            f"{host.name}: the host key of its seed is refused: {found.message}",
             hint=f"name the --out of the earlier run; or, for a new key: ssh-keygen -R '{login.known_as}'",
         )
     machine = Machine(host.name, hostname, account, settings, key)
