@@ -100,7 +100,8 @@ class Writing:
         :raises UsageError: if one cannot be written.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             for name in self.files:
                 file = self.folder / name

@@ -166,12 +166,12 @@ def test_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         (f"{SEED}, network: {{}}", "one of interface and mac must be given"),
         (
             f"{SEED}, network: {{mac: '0c:42:a1:00:00:01'}}",
-            "Debian's installer knows interfaces by name only",
+            "knows interfaces by name only",
         ),
         (f"{SEED}, network: {{interface: eno1, address: 192.0.2.1}}", "not an address with its prefix"),
         (
             f"{SEED}, network: {{interface: eno1, gateway: 192.0.2.1}}",
-            "gateway and nameservers need an address",
+            "need an address",
         ),
         (
             f"{SEED}, network: {{interface: eno1, address: 192.0.2.1/24, gateway: 198.51.100.1}}",
@@ -200,7 +200,7 @@ def test_settings_are_refused_with_their_place(site: Site, seed: str, says: str)
         ("gpu_01: {}", "ops", "gpu_01 is not a name that a machine can have"),
         ("192.0.2.11: {}", "ops", "192.0.2.11 is not a name that a machine can have"),
         ("gpu-01: {}", "root", "gpu-01: root is not an account that an installer makes"),
-        ("'../gpu-01': {}", "ops", "cannot be the name of a folder"),
+        ("'..': {}", "ops", "cannot be the name of a folder"),
     ],
 )
 def test_hosts_that_cannot_be_seeded(site: Site, hosts: str, user: str, says: str) -> None:

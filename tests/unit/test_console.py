@@ -51,7 +51,7 @@ def of(*lines: str) -> list[HostKey]:
 
 @pytest.mark.skipif(not SCRIPT.exists(), reason="cloud-init is not installed")
 def test_what_cloud_init_itself_prints_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own script on keys in a folder of the test, with the real logger(1), whose log is in that folder."""
+    """Its own script on keys in a folder of the test, with the real logger(1) and a log of its own."""
     for kind, line in (("ecdsa", EC), ("ed25519", ED)):
         (tmp_path / f"ssh_host_{kind}_key.pub").write_text(f"{line} root@gpu-01\n")
     text = (
