@@ -43,14 +43,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [("activating", "start-pre"), ("activating", "start"), ("inactive", "dead", 7), ("failed", "", 8)]
+    "state",
+    [("activating", "start-pre"), ("activating", "start"), ("inactive", "dead", 7), ("failed", "", 8)],
 )
 def test_one_on_its_way_is_waited_for(state: tuple[str, str, int]) -> None:
     assert waits([unit(NEW, "activating", "start"), unit(OLD, *state)], f"{OLD} 8000\n") == 2
 
 
 @pytest.mark.parametrize(
-    "state", [("active", "running"), ("inactive", "dead"), ("failed", "failed"), ("activating", "auto-restart")]
+    "state",
+    [("active", "running"), ("inactive", "dead"), ("failed", "failed"), ("activating", "auto-restart")],
 )
 def test_one_that_is_not_is_not(state: tuple[str, str]) -> None:
     assert waits([unit(OLD, *state)], "") == 0
