@@ -88,7 +88,7 @@ def test_a_takeover_of_ports_in_a_run_that_restarts_docker(machine: LabHost, tmp
     """The old instance comes up again with Docker, while the new one is to take its port."""
     assert apply(instances(tmp_path / "1", main={})).code == 0
     for number, (new, old) in enumerate([("other", "main"), ("main", "other")]):
-        instances(tmp_path / new, **{new: {}})
+        instances(tmp_path / new, None, **{new: {}})
         document = json.loads((tmp_path / new / "hosts.json.txt").read_text())
         docker = document["gpu-nodes"]["vars"]["docker"]
         docker["restart"] = "allowed"
