@@ -156,7 +156,7 @@ class Vm:
                 *("-cpu", "max", "-smp", "2", "-m", "2048"),
                 *("-kernel", str(self.folder / "vmlinuz")),
                 *("-initrd", str(self.folder / "initrd.gz")),
-                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet"),
+                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"),
                 # What the guest's kernel has sent to the disk is there; what it still held is lost.
                 *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
                 *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
