@@ -35,6 +35,9 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 BOOT_SECONDS = 600
 """Emulated without KVM; 22 s where nothing else runs."""
 
+KERNEL_LINE = "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"
+"""A lab host has no udev, and the serial console's login would be waited for."""
+
 INIT = """\
 #!/bin/busybox sh
 busybox mount -t proc proc /proc
@@ -156,7 +159,7 @@ class Vm:
                 *("-cpu", "max", "-smp", "2", "-m", "2048"),
                 *("-kernel", str(self.folder / "vmlinuz")),
                 *("-initrd", str(self.folder / "initrd.gz")),
-                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"),
+                *("-append", KERNEL_LINE),
                 # What the guest's kernel has sent to the disk is there; what it still held is lost.
                 *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
                 *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
