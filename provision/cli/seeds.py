@@ -22,9 +22,6 @@ from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.report import counted
 from provision.run import fleet
 
-FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Names of hosts that are names of folders, too."""
-
 
 @dataclass(frozen=True)
 class _Made:
@@ -116,12 +113,6 @@ def _made(host: Host, login: Login, out: Path) -> _Made:
     :raises UsageError: for settings that are refused, or a host key that contradicts the known one.
     """
     settings = read(Seed, host, SEED)
-    if not FOLDER.fullmatch(host.name):
-        raise SettingsError(
-            f"{host.name!r} cannot be the name of a folder",
-            where=host.where(),
-            hint="give the host another name",
-        )
     hostname = settings.hostname or host.name
     if not re.fullmatch(HOSTNAME, hostname) or is_address(hostname):
         raise SettingsError(

@@ -107,7 +107,7 @@ def machines(system: str, **given: Any) -> st.SearchStrategy[Machine]:
 
 def batches(system: str, **given: Any) -> st.SearchStrategy[list[Machine]]:
     """So many that one start of a validator is worth it."""
-    return st.lists(machines(system, **given), min_size=8, max_size=8)
+    return st.lists(machines(system, **given), min_size=5, max_size=5)
 
 
 def tried(examples: int) -> settings:
@@ -116,9 +116,10 @@ def tried(examples: int) -> settings:
 
 def run(*argv: str | Path, **more: Any) -> str:
     """What a program prints; it must succeed."""
-    ran = subprocess.run(argv, capture_output=True, text=True, check=False, **more)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+    ran = subprocess.run(argv, capture_output=True, encoding="utf-8", check=False, **more)
+    said: str = ran.stdout
+    assert ran.returncode == 0, said + ran.stderr
+    return said
 
 
 # cloud-init and Ubuntu's installer
@@ -283,7 +284,7 @@ def answers(preseed: str, folder: Path) -> dict[str, str]:
 
 
 @needs("debconf-set-selections")
-@tried(5)
+@tried(4)
 @given(machines("debian"))
 def test_debconf_reads_back_what_debians_installer_is_told(one: Machine) -> None:
     with TemporaryDirectory() as folder:
@@ -329,7 +330,7 @@ def kickstart(text: str, version: str = "RHEL9") -> Any:
     return handler
 
 
-@tried(20)
+@tried(12)
 @given(machines("rhel"))
 def test_pykickstart_reads_back_what_rhels_installer_is_told(one: Machine) -> None:
     found = kickstart(files(one)["ks.cfg"])
@@ -456,8 +457,8 @@ def test_what_a_new_system_has(system: str, method: str) -> None:
 
 
 @needs("visudo")
-@tried(1)
-@given(st.lists(machines("debian"), min_size=20, max_size=20))
+@tried(2)
+@given(st.lists(machines("debian"), min_size=10, max_size=10))
 def test_visudo_accepts_the_rule_of_every_account(many: list[Machine]) -> None:
     from provision.bare.seed import script
 
