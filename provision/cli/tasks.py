@@ -86,30 +86,24 @@ def verify(
 
 @task("hosts inventory forks enroll accept_new json")
 def facts(options: Options) -> None:
-    """Show what hosts are: system, kernel, GPUs on the bus.
+    """Show what hosts are: system, GPUs, CPUs, memory, disks, network, firmware.
 
     inv facts --hosts all --json
     """
     from provision.cli import arguments, terminal
-    from provision.run.fleet import gather_facts, logins
+    from provision.cli import facts as shown
+    from provision.run.fleet import inspect, logins
 
     ways = logins(arguments.select(options))
     arguments.enroll_hosts(options, ways)
-    found, errors = gather_facts(ways, options.forks)
+    found, errors = inspect(ways, options.forks)
     if options.json:
-        document = {name: value.document() for name, value in found.items()}
+        document = {name: shown.document(value) for name, value in found.items()}
         failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
         terminal.write_json({"schema": 1, "hosts": document | failed})
     else:
         for name, value in found.items():
-            generations = [gpu.architecture.name.title() if gpu.architecture else "?" for gpu in value.gpus]
-            gpus = ", ".join(sorted(set(generations))) or "none"
-            more = ", NVSwitch" if value.has_nvswitch else ""
-            more += ", Secure Boot" if value.secure_boot else ""
-            terminal.write_data(
-                f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
-                f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){more}"
-            )
+            terminal.write_data(f"{name}: {shown.text(value)}")
         terminal.log_errors(errors)
     raise SystemExit(1 if errors else 0)
 
