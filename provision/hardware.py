@@ -203,7 +203,7 @@ def _nic(address: str, values: Values) -> Nic:
     speeds, rates = map(_number, values.get("speed", [])), map(_rate, values.get("rate", []))
     return Nic(
         address,
-        f"{vendor}:{device}",
+        f"{vendor}:{device}" if vendor and device else "",
         _first(values, "nic-driver"),
         tuple(values.get("interface", [])),
         link,

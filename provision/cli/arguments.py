@@ -34,7 +34,7 @@ from provision.roles import choose, with_site
 from provision.roles.driver.reboot import REBOOT
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
-from provision.run.target import DIFFERENCE, Target
+from provision.run.target import Target
 
 
 def load_inventory(path: str) -> Inventory:
@@ -238,11 +238,7 @@ def open_fleet(
     :param remove: roles are to be removed.
     :raises UsageError: for anything that is refused.
     """
-    given = {
-        REBOOT.name: options.reboot,
-        BRANCH_CHANGE.name: options.allow_branch_change,
-        DIFFERENCE: options.allow_difference,
-    }
+    given = {REBOOT.name: options.reboot, BRANCH_CHANGE.name: options.allow_branch_change}
     granted = tuple(sorted(name for name, is_given in given.items() if is_given))
     found = [
         replace(target, granted=granted) for target in reachable(options, approved=approved, remove=remove)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change allow_difference"
-    " enroll accept_new ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     check="only plan; exit code 3 if changes are pending",
     diff="show what changes inside files",
     yes="do not ask before applying",
@@ -118,8 +117,7 @@ def _carry_out(
 
 
 @task(
-    "hosts inventory roles forks reboot allow_branch_change allow_difference"
-    " enroll accept_new ask_become_pass json",
+    "hosts inventory roles forks reboot allow_branch_change enroll accept_new ask_become_pass json",
     out="save the plan, without scripts and secrets, for provision --plan",
 )
 def plan(options: Options, *, out: str = "") -> None:

@@ -16,7 +16,6 @@ Function = Callable[..., None]
 HELP = {
     "accept_new": "record the keys of unknown hosts without asking",
     "allow_branch_change": "allow another driver branch than the installed one",
-    "allow_difference": "go on with a host that is not what was ordered",
     "ask_become_pass": "ask for sudo's password",
     "enroll": "show the keys of unknown hosts, ask, and record them",
     "forks": "hosts at the same time (50)",
@@ -38,7 +37,6 @@ class Options:
     forks: int = 50
     reboot: bool = False
     allow_branch_change: bool = False
-    allow_difference: bool = False
     enroll: bool = False
     accept_new: bool = False
     ask_become_pass: bool = False

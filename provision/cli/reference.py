@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from provision.expectation.settings import EXPECT, Expect
+from provision.expectation.settings import EXAMPLE, EXPECT, Expect
 from provision.inventory import Host
 from provision.inventory.values import Value, Vault, plain
 from provision.plan.backups import BACKUPS, Backups
@@ -22,7 +22,10 @@ Schema = Mapping[str, Any]
 
 ENCRYPTED = "(encrypted)"
 
-OF_HOSTS = (Role(BACKUPS, Backups, lambda *_: ()), Role(EXPECT, Expect, lambda *_: ()))
+OF_HOSTS = (
+    Role(BACKUPS, Backups, lambda *_: ()),
+    Role(EXPECT, Expect, lambda *_: (), example=EXAMPLE),
+)
 """Settings that no role has, with the host's variable for the role's name."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -86,7 +86,7 @@ def verify(
 
 @task("hosts inventory forks enroll accept_new json")
 def facts(options: Options) -> None:
-    """Show what hosts are: system, GPUs, CPUs, memory, disks, network, firmware.
+    """Show what hosts are: system, GPUs, hardware, versions.
 
     inv facts --hosts all --json
     """
@@ -142,11 +142,11 @@ def inventory(
 
 @task(
     "inventory json",
-    role="only those of this role",
+    role="only those of this role, or of expect, provision_backups",
     schema="print the JSON schema of a host's variables, for editors",
 )
 def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
-    """Show the settings of roles: type, default, meaning, example.
+    """Show all settings: type, default, meaning, example.
 
     inv settings triton
     """
@@ -156,8 +156,8 @@ def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
     from provision.cli import arguments, reference, terminal
     from provision.roles import choose
 
-    roles = choose(arguments.roles_for(options.inventory), [role] if role else [])
-    roles = roles if role else (*roles, *reference.OF_HOSTS)
+    known = (*arguments.roles_for(options.inventory), *reference.OF_HOSTS)
+    roles = choose(known, [role] if role else [])
     found = [setting for one in roles for setting in reference.settings(one)]
     if schema:
         terminal.write_json(reference.schema(roles))

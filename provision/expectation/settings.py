@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -34,16 +35,16 @@ class Pcie(Settings):
 class Gpus(Settings):
     """The GPUs of a host."""
 
-    model: Text | None = Field(default=None, examples=["H100"])
+    model: Text | None = None
     """A model such as ``H100`` or ``L40S``, or a PCI id such as ``10de:2330``."""
     count: Count | None = None
     """How many of that model; without a model, how many in all."""
-    slots: tuple[Slot, ...] = Field(default=(), examples=[["0000:18:00.0", "0000:3b:00.0"]])
+    slots: tuple[Slot, ...] = ()
     """PCI addresses of all of them, so that the one that is missing is named."""
-    name: Text | None = Field(default=None, examples=["NVIDIA H100 80GB HBM3"])
+    name: Text | None = None
     """Name that the driver gives each of them; ``*`` stands for any text. Only ``verify`` looks."""
-    memory: Size | None = Field(default=None, examples=["about 80 GiB"])
-    """Memory of each GPU. Only ``verify`` looks."""
+    memory: Size | None = None
+    """Memory of each GPU: ``about 80 GiB``, ``at least 81000 MiB``. Only ``verify`` looks."""
     pcie: Pcie | None = None
     """Only ``verify`` looks."""
     nvlinks: Count | None = None
@@ -85,14 +86,14 @@ class Nics(Settings):
 
     count: Count = 1
     """How many there are that fit all that is said here."""
-    id: PciId | None = Field(default=None, examples=["15b3:1021"])
+    id: PciId | None = None
     """PCI id, as ``lspci -n`` shows it."""
-    name: Text | None = Field(default=None, examples=["ens*"])
+    name: Text | None = None
     """Name of the interface; ``*`` stands for any text."""
-    driver: Text | None = Field(default=None, examples=["mlx5_core"])
+    driver: Text | None = None
     """The kernel's driver."""
-    speed: Speed | None = Field(default=None, examples=["400 Gb/s"])
-    """Speed of the link, which must be up to have one."""
+    speed: Speed | None = None
+    """Speed of the link, such as ``400 Gb/s``; a link must be up to have one."""
 
 
 class Disks(Settings):
@@ -100,9 +101,9 @@ class Disks(Settings):
 
     count: Count = 1
     """How many there are that fit all that is said here."""
-    size: Size | None = Field(default=None, examples=["at least 3.8 TB"])
-    """Size of each."""
-    model: Text | None = Field(default=None, examples=["SAMSUNG*"])
+    size: Size | None = None
+    """Size of each: ``about 3.84 TB``, ``at least 900 GB``."""
+    model: Text | None = None
     """Model as the disk tells it; ``*`` stands for any text."""
     transport: Literal["nvme", "sas", "sata", "scsi", "virtio", "usb"] | None = None
     """How it is connected. Disks on USB count only where this says so."""
@@ -117,7 +118,7 @@ class Cpu(Settings):
     """Cores of all processors together."""
     threads: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Threads of all of them together."""
-    model: Text | None = Field(default=None, examples=["*Platinum 8480*"])
+    model: Text | None = None
     """Model as the kernel names it; ``*`` stands for any text."""
 
 
@@ -126,7 +127,7 @@ class Firmware(Settings):
 
     secure_boot: bool | None = None
     """Whether Secure Boot is on."""
-    bios: Text | None = Field(default=None, examples=["2.1.*"])
+    bios: Text | None = None
     """Version of the BIOS; ``*`` stands for any text."""
 
 
@@ -138,8 +139,8 @@ class Expect(Settings):
 
     gpus: Gpus | None = None
     """The GPUs."""
-    memory: Size | None = Field(default=None, examples=["about 2 TiB"])
-    """Memory of the host."""
+    memory: Size | None = None
+    """Memory of the host: ``about 2 TiB``, which is within 3 %, or ``at least 2000 GiB``."""
     nics: tuple[Nics, ...] = ()
     """Network functions, an item for each kind."""
     disks: tuple[Disks, ...] = ()
@@ -148,8 +149,11 @@ class Expect(Settings):
     """The processors."""
     firmware: Firmware | None = None
     """The firmware."""
-    driver: Text | None = Field(default=None, examples=["580.*"])
+    driver: Text | None = None
     """Version of NVIDIA's driver that runs; ``*`` stands for any text. Only ``verify`` looks."""
+
+    differences: Literal["refused", "allowed"] = "refused"
+    """``refused``: a host that differs is left alone; ``allowed``: it is told, and the host is changed."""
 
     def names(self, path: str = "") -> bool:
         """Whether a setting such as ``gpus.memory`` is given."""
@@ -163,3 +167,24 @@ def pci_id(model: str) -> int | None:
     """The device of a PCI id of NVIDIA's; None for what is none."""
     found = re.fullmatch(r"10de:([0-9a-f]{4})", model.lower())
     return int(found[1], 16) if found else None
+
+
+EXAMPLE: Mapping[str, Any] = {
+    "gpus": {
+        "model": "H100",
+        "count": 2,
+        "slots": ["0000:18:00.0", "0000:3b:00.0"],
+        "name": "NVIDIA H100*",
+        "memory": "about 80 GiB",
+        "pcie": {"generation": 5, "width": 16},
+        "nvlinks": 18,
+        "ecc": True,
+    },
+    "memory": "about 2 TiB",
+    "nics": [{"count": 8, "id": "15b3:1021", "name": "ens*", "driver": "mlx5_core", "speed": "400 Gb/s"}],
+    "disks": [{"count": 8, "size": "at least 3.8 TB", "model": "SAMSUNG*", "transport": "nvme"}],
+    "cpu": {"sockets": 2, "cores": 112, "threads": 224, "model": "*Platinum 8480*"},
+    "firmware": {"secure_boot": False, "bios": "2.1.*"},
+    "driver": "580.*",
+}
+"""An order as an inventory gives it."""

@@ -17,9 +17,6 @@ from provision.probe import Output, Probe
 from provision.resources.leftovers import with_leftovers
 from provision.role import Role, Settings
 
-DIFFERENCE = "difference"
-"""Name of the permission to change a host that differs from what was ordered."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -54,11 +51,12 @@ class Target:
         if self.expect is None:
             return ()
         found = tuple(differences(self.expect, facts, hardware_of(answers[HARDWARE.name])))
-        if found and DIFFERENCE not in self.granted:
+        if found and self.expect.differences == "refused":
             raise RefusedError(
                 self.name,
                 f"not what was ordered: {'; '.join(found)}",
-                hint=f"inv facts --hosts {self.name} shows what is there; --allow-difference goes on anyway",
+                hint=f"inv facts --hosts {self.name} shows what is there;"
+                " expect: {differences: allowed} lets it be changed as it is",
             )
         return tuple(f"not what was ordered: {text}" for text in found)
 
