@@ -21,17 +21,22 @@ PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "cpio": "cpio",
-    "busybox": "busybox-static",
 }
 """Program → the Debian package that has it."""
 
 KERNEL = "linux-image-cloud-amd64"
+SHELL = "busybox-static"
+"""Package of the first program that runs; the one of this machine may need libraries."""
+
 DISK = "12G"
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 """What the disk and the network need before the root file system is there."""
 
 BOOT_SECONDS = 600
 """Emulated without KVM; 22 s where nothing else runs."""
+
+KERNEL_LINE = "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"
+"""A lab host has no udev, and the serial console's login would be waited for."""
 
 INIT = """\
 #!/bin/busybox sh
@@ -106,8 +111,9 @@ class Vm:
     def _add_kernel(self, root: Path) -> str:
         depends = execute("apt-cache", "depends", KERNEL).stdout.split()
         package = next(word for word in depends if word.startswith("linux-image-") and word != KERNEL)
-        execute("sh", "-c", 'cd "$0" && apt-get -q download "$1"', str(self.folder), package)
-        execute("dpkg-deb", "--extract", str(next(self.folder.glob("*.deb"))), str(self.folder / "kernel"))
+        execute("sh", "-c", 'cd "$0" && apt-get -q download "$@"', str(self.folder), package, SHELL)
+        for archive in self.folder.glob("*.deb"):
+            execute("dpkg-deb", "--extract", str(archive), str(self.folder / "kernel"))
         release = package.removeprefix("linux-image-")
         shutil.copy(self.folder / "kernel/boot" / f"vmlinuz-{release}", self.folder / "vmlinuz")
         for part in (f"boot/vmlinuz-{release}", f"lib/modules/{release}"):
@@ -119,7 +125,7 @@ class Vm:
         tree = self.folder / "initrd"
         for name in ("bin", "proc", "sys", "dev", "root"):
             (tree / name).mkdir(parents=True)
-        shutil.copy(shutil.which("busybox") or "busybox", tree / "bin/busybox")
+        shutil.copy(self.folder / "kernel/bin/busybox", tree / "bin/busybox")
         (tree / "init").write_text(INIT.replace("MODULES", " ".join(MODULES)), "ascii")
         (tree / "init").chmod(0o755)
         listed = execute("chroot", str(root), "modprobe", "-S", release, "--show-depends", "--all", *MODULES)
@@ -153,7 +159,7 @@ class Vm:
                 *("-cpu", "max", "-smp", "2", "-m", "2048"),
                 *("-kernel", str(self.folder / "vmlinuz")),
                 *("-initrd", str(self.folder / "initrd.gz")),
-                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet"),
+                *("-append", KERNEL_LINE),
                 # What the guest's kernel has sent to the disk is there; what it still held is lost.
                 *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
                 *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
