@@ -11,7 +11,7 @@ import pytest
 from lab import vm
 from lab.execute import execute
 from lab.lab import Lab
-from lab.vm import Vm
+from lab.vm import HostVm
 from tests.lab.cli import Answer, inv, start
 from tests.lab.test_provision import host
 
@@ -28,11 +28,11 @@ BROKEN = "dpkg --audit; find /etc /usr/local /var/lib -xdev -name '.provision.*'
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab) -> Iterator[Vm]:
+def machine(lab: Lab) -> Iterator[HostVm]:
     """The host gpu-01 as a virtual machine."""
     if packages := vm.missing_programs():
         execute("apt-get", "-q", "-y", "install", "--no-install-recommends", *packages)
-    machine = Vm(host(lab, NAME), lab.layout.state / "vm")
+    machine = HostVm.of(host(lab, NAME))
     machine.create()
     try:
         yield machine
@@ -42,7 +42,7 @@ def machine(lab: Lab) -> Iterator[Vm]:
 
 
 @pytest.fixture(scope="module")
-def seconds(machine: Vm) -> float:
+def seconds(machine: HostVm) -> float:
     """How long a run takes that is not cut."""
     machine.boot()
     began = time.monotonic()
@@ -57,7 +57,7 @@ def provision() -> Answer:
 
 @pytest.mark.parametrize("number", range(CUTS))
 def test_the_next_run_converges(
-    machine: Vm, seconds: float, number: int, request: pytest.FixtureRequest
+    machine: HostVm, seconds: float, number: int, request: pytest.FixtureRequest
 ) -> None:
     """What was being done at the cut is printed for the campaign's table."""
     moment = random.Random(f"{request.config.getoption('--seed')} {number}").uniform(0.05, 0.95) * seconds
