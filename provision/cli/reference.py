@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from provision.bare.seed_settings import SEED, Seed
 from provision.expectation.settings import EXAMPLE, EXPECT, Expect
 from provision.inventory import Host
 from provision.inventory.values import Value, Vault, plain
@@ -25,6 +26,7 @@ ENCRYPTED = "(encrypted)"
 OF_HOSTS = (
     Role(BACKUPS, Backups, lambda *_: ()),
     Role(EXPECT, Expect, lambda *_: (), example=EXAMPLE),
+    Role(SEED, Seed, lambda *_: ()),
 )
 """Settings that no role has, with the host's variable for the role's name."""
 
