@@ -118,7 +118,8 @@ def run(*argv: str | Path, **more: Any) -> str:
     """What a program prints; it must succeed."""
     ran = subprocess.run(argv, capture_output=True, text=True, check=False, **more)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+    printed: str = ran.stdout
+    return printed
 
 
 # cloud-init and Ubuntu's installer
