@@ -260,6 +260,7 @@ def test_hosts_that_are_called_like_a_task_are_hosts(tmp_path: Path) -> None:
     done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "written below x\n")
     old = tmp_path / "x/settings/etc/triton/renamed.env"
+    old.parent.mkdir(parents=True, exist_ok=True)
     old.touch()
     done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
     left = "not of this rendering, and left: x/settings/etc/triton/renamed.env\n"
