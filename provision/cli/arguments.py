@@ -18,13 +18,12 @@ from socket import gethostname
 from provision.cli import terminal
 from provision.cli.options import Options
 from provision.cli.progress import Progress
-from provision.cli.saved_plans import beside
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
-from provision.data import data
+from provision.data import beside, data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan.saved import AGAIN, SavedPlans

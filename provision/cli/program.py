@@ -31,6 +31,7 @@ SEVERAL = {"lint-manifest": "--file"}
 """Tasks that take any number of words, and the option that each stands for."""
 
 GROUPS = (
+    ("Bare metal", ("bare.seed", "bare.enroll")),
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
     ("Look up", ("compat",)),

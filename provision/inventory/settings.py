@@ -206,9 +206,7 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
     name = _name(path)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        role, parent = path[0], _name(path[:-1])
-        inside = f"role {role}" if len(path) == 2 else f"{parent} of role {role}"
-        message = f"unknown setting {str(path[-1])!r} in {inside}"
+        message = f"unknown setting {str(path[-1])!r} in {_name(path[:-1])}"
         models = [type_ for type_ in _annotation(model, path[1:-1]) if _is_a(type_, BaseModel)]
         known = [field.alias or name for type_ in models for name, field in type_.model_fields.items()]
         return _Problem(where, *_with_suggestion(message, str(path[-1]), known))

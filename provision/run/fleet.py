@@ -22,7 +22,7 @@ from provision.errors import (
     UnreachableError,
     UsageError,
 )
-from provision.facts import VIRTUALIZATION, Facts
+from provision.expectation.settings import EXPECT, Expect
 from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.backups import BACKUPS, Backups
@@ -32,7 +32,8 @@ from provision.plan.saved import SavedPlans
 from provision.resources.leftovers import without
 from provision.resources.packages.repository import SignedRepo
 from provision.role import Role, Settings
-from provision.run.host import Doing, HostRun, OnEvent, ask_facts
+from provision.run.host import Doing, HostRun, OnEvent
+from provision.run.inspection import Inspection, ask_all
 from provision.run.jobs import Jobs, each
 from provision.run.target import Target
 
@@ -114,7 +115,8 @@ def targets(
 ) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
-    Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
+    Returns the hosts that have settings for one of ``roles``, or no role and only say what was ordered; and
+    the names of the others.
 
     :param names: of all roles that there are.
     :param bare: return hosts without settings among the others.
@@ -126,17 +128,19 @@ def targets(
     without: list[Host] = []
     models: dict[str, type[BaseModel]] = {role.name: role.settings for role in roles}
     for host in hosts:
-        refuse_misspelt(host, models | {BACKUPS: Backups})
+        refuse_misspelt(host, models | {BACKUPS: Backups, EXPECT: Expect})
         settings = {
             role: read(role.settings, host, role.name, role.shared)
             for role in roles
             if role.name in host.vars
         }
         _refuse_one_repository_in_two_ways(host, settings)
-        if settings or bare:
+        expect = read(Expect, host, EXPECT) if EXPECT in host.vars else None
+        given = tuple(name for name in names if name in host.vars)
+        if settings or bare or (expect and not given):
             login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
-            given = tuple(name for name in names if name in host.vars)
-            found.append(Target(host.name, login, settings, given=given, backups=backups))
+            target = Target(host.name, login, settings, given=given, backups=backups, expect=expect)
+            found.append(target)
         else:
             without.append(host)
     if not found and without:
@@ -189,11 +193,11 @@ def logins(hosts: Iterable[Host]) -> list[Login]:
     return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
-def gather_facts(
+def inspect(
     ways: Iterable[Login], forks: int, connect: Callable[[Login], Connection] = Connection
-) -> tuple[dict[str, Facts], dict[str, HostError]]:
-    """Facts of every host that answers, and the error of every one that does not."""
-    return on_each(ways, lambda connection: ask_facts(connection, VIRTUALIZATION)[0], forks, connect=connect)
+) -> tuple[dict[str, Inspection], dict[str, HostError]]:
+    """What every host is that answers, and the error of every one that does not."""
+    return on_each(ways, ask_all, forks, connect=connect)
 
 
 def on_each(

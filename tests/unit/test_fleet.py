@@ -19,7 +19,7 @@ from provision.plan.saved import SavedPlans, load, save
 from provision.plan.script import Event
 from provision.resource import AnyResource, Change
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.fleet import Fleet, Rollout, exit_code, gather_facts
+from provision.run.fleet import Fleet, Rollout, exit_code, inspect
 from provision.run.host import Doing
 from tests.unit.fake_host import FakeHost, Thing, target_of
 
@@ -300,8 +300,8 @@ def test_facts_of_those_that_answer_and_errors_of_those_that_do_not() -> None:
     hosts = {name: FakeHost(name=name) for name in ("h1", "h2")}
     hosts["h2"].incidents.silent = 1
     logins = [host.login for host in hosts.values()]
-    facts, errors = gather_facts(logins, 2, lambda login: hosts[login.host])
-    assert {name: found.system for name, found in facts.items()} == {"h1": "debian 12"}
+    facts, errors = inspect(logins, 2, lambda login: hosts[login.host])
+    assert {name: found.facts.system for name, found in facts.items()} == {"h1": "debian 12"}
     assert {name: error.message for name, error in errors.items()} == {"h2": "no route to host"}
     assert not hosts["h1"].is_open
 

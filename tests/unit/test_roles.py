@@ -85,7 +85,7 @@ def test_an_unknown_setting_is_refused_with_file_and_line(role: Role, tmp_path: 
         read(role.settings, host, role.name)
     line = next(line for line in caught.value.message.splitlines() if "no_such_setting" in line)
     assert line.startswith(f"{file}:5: ")
-    assert f"unknown setting 'no_such_setting' in role {role.name}" in line
+    assert f"unknown setting 'no_such_setting' in {role.name}" in line
 
 
 @ROLES

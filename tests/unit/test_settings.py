@@ -84,15 +84,15 @@ def test_values_of_every_kind() -> None:
 
 
 REFUSED = [
-    ("vresion: '1'", "inv.yml:2: unknown setting 'vresion' in role role; did you mean 'version'?", None),
+    ("vresion: '1'", "inv.yml:2: unknown setting 'vresion' in role; did you mean 'version'?", None),
     (
         "zzz: 1",
-        "inv.yml:2: unknown setting 'zzz' in role role",
+        "inv.yml:2: unknown setting 'zzz' in role",
         "known: fallback, hold, mode, paths, ratio, servers",
     ),
     (
         "servers:\n {main:\n  {image: a,\n   imgae: b}}",
-        "inv.yml:5: unknown setting 'imgae' in role.servers.main of role role; did you mean 'image'?",
+        "inv.yml:5: unknown setting 'imgae' in role.servers.main; did you mean 'image'?",
         None,
     ),
     ("servers:\n {main:\n  {port: 1}}", "inv.yml:3: role.servers.main.image is missing", "add image:"),
@@ -148,7 +148,7 @@ def test_several_problems_are_lines_in_the_order_of_the_file() -> None:
         "inv.yml:3: role.version: 24.1 is not a string"
         " (quote it: without quotes YAML reads a number, and 24.10 becomes 24.1)",
         "inv.yml:4: role.servers.a.image is missing (add image: below role.servers.a)",
-        "inv.yml:4: unknown setting 'imag' in role.servers.a of role role; did you mean 'image'?",
+        "inv.yml:4: unknown setting 'imag' in role.servers.a; did you mean 'image'?",
     ]
 
 
