@@ -200,19 +200,24 @@ def render(
 
         export(options, out, kubernetes=kubernetes, monitoring=monitoring, gpus=gpus)
         return
-    for target in arguments.targets(options)[0]:
+    found = arguments.targets(options)[0]
+    written: set[Path] = set()
+    for target in found:
         for file in rendered(target, assumed(system)):
             if file.origin:
                 place = f"{target.name}:{file.path}"
                 terminal.log(f"not rendered: {place}, which the host fetches from {file.origin}")
             elif out:
-                arguments.write_below(Path(out, target.name), file)
+                written.add(arguments.write_below(Path(out, target.name), file))
             else:
                 private = file.mode.endswith("00")
                 text = "(not shown; see --out)\n" if private else file.content.decode("utf-8", "replace")
                 terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
     if out:
         terminal.log(f"written below {out}")
+        for path in (path for target in found for path in sorted(Path(out, target.name).rglob("*"))):
+            if path.is_file() and path not in written:
+                terminal.log(f"not of this rendering, and left: {path}")
 
 
 @task("json", file="a manifest or a folder of them, or - for standard input")

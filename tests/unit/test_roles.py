@@ -160,7 +160,7 @@ def test_a_system_of_no_known_family_is_refused(role: str) -> None:
 def test_triton_without_gpus() -> None:
     with pytest.raises(Refusal, match="triton instance main wants GPUs"):
         resources("triton", with_gpus())
-    cpu = {"cpu": {"image": IMAGE, "gpus": "none"}}
+    cpu = {"cpu": {"image": IMAGE.replace("-trtllm-python", ""), "gpus": "none"}}
     unit = next(r for r in resources("triton", with_gpus(), instances=cpu) if r.id.endswith("@cpu.service"))
     text = unit.content.decode()  # type: ignore[attr-defined]
     assert "--runtime=runc" in text
