@@ -141,11 +141,13 @@ def test_a_model_that_fails_is_told_in_seconds_and_tried_again_in_peace(
     usual: LabHost, tmp_path: Path
 ) -> None:
     bad = sleeper(usual, 0, fails="no such engine")
-    began = time.monotonic()
     answer = apply(instances(tmp_path / "1", main=bad))
     assert answer.code == 1, str(answer)
-    assert time.monotonic() - began < 45
     assert "no such engine" in str(answer)
+    shell(usual, f"systemctl stop {UNIT}")
+    began = time.monotonic()
+    assert usual.run(["systemctl", "start", UNIT]).returncode == 1
+    assert time.monotonic() - began < 20
     before = int(shown(usual, "NRestarts"))
     time.sleep(30)
     assert int(shown(usual, "NRestarts")) - before <= 3
@@ -163,7 +165,7 @@ def test_a_slow_model_is_waited_for_and_its_load_can_be_stopped(usual: LabHost, 
     time.sleep(5)
     began = time.monotonic()
     shell(usual, f"systemctl stop {UNIT}")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 15
     assert active(usual, "main") == "inactive", "stopped is not failed"
     assert shell(usual, "docker ps --all --quiet") == ""
 
