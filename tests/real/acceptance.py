@@ -1,4 +1,4 @@
-"""``inv test --real``: takes a machine that does not serve yet to serving, breaks and repairs it, and reports.
+"""``inv test --real``: takes a machine that does not serve yet to serving, breaks it, repairs it, reports.
 
 What an operator types is typed here: ``plan``, ``provision`` and ``verify`` are run as commands. What else is
 tried on the host goes over a connection of its own.

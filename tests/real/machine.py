@@ -139,7 +139,7 @@ class Served:
         raise HostError(self.machine.name, f"{self.name} does not infer: {answer.text or answer.status}")
 
     def used_memory(self, gpus: set[str]) -> dict[str, int]:
-        """Bytes in use by GPU as its metrics say, when they show the model on all of these GPUs or never do."""
+        """Bytes in use by GPU as its metrics say, once they show the model on all these GPUs, or in vain."""
         end = time.monotonic() + METRICS_PATIENCE
         while True:
             text = self.get(self.instance.metrics_port, "/metrics").text
