@@ -27,11 +27,10 @@ from provision.errors import HostError, UsageError
 from provision.plan.report import counted
 from provision.probe import Output
 from provision.roles.docker.containers import plain_run, steps
-from provision.roles.docker.role import DockerSettings
 from provision.roles.triton.role import TritonSettings
 from provision.run.fleet import on_each
 from provision.run.target import Target
-from tests.real.machine import MODEL, SIZE, Machine, Served
+from tests.real.machine import MODEL, NO_GPU, SIZE, Machine, Served
 from tests.real.report import Row, Verdict, document, exit_code, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,8 +108,9 @@ def run(inventory: str, hosts: str, *, yes: bool, as_json: bool) -> int:
         return 3
     rows: list[Row] = []
     for target in targets:
-        with terminal.working() as say, Connection(target.login) as connection:
-            rows += Acceptance(Commands(inventory, target.name), target, Machine(connection), say).rows()
+        with Connection(target.login) as connection:
+            commands = Commands(inventory, target.name)
+            rows += Acceptance(commands, target, Machine(connection), terminal.log).rows()
     if as_json:
         terminal.write_json(document(rows))
     else:
@@ -254,13 +254,9 @@ class Acceptance:
     def _container(self, served: Served) -> Iterator[Row]:
         """What a container of its image has of the driver, with NVIDIA's runtime and without it."""
         with_it, without = "NVML starts in a plain container", "without NVIDIA's runtime the cause is named"
-        docker = next((s for s in self.target.settings.values() if isinstance(s, DockerSettings)), None)
-        if served.instance.gpus == "none" or (docker and docker.default_runtime != "nvidia"):
-            why = (
-                "this instance uses no GPU"
-                if served.instance.gpus == "none"
-                else "the default runtime is runc"
-            )
+        runtime = self.machine.default_runtime()
+        if served.instance.gpus == "none" or runtime != "nvidia":
+            why = NO_GPU if served.instance.gpus == "none" else f"the default runtime is {runtime}"
             yield self._row(with_it, "skip", why, served.name)
             yield self._row(without, "skip", why, served.name)
             return
@@ -290,8 +286,9 @@ class Acceptance:
                 yield self._row(what, "skip", why, served.name)
             yield self._timed(served)
             return
+        served.place_model()
         try:
-            served.place_model()
+            served.load_model()
             yield from self._inferred(served)
             yield self._timed(served)
         finally:

@@ -26,6 +26,8 @@ SIZE = 256 << 20
 
 USED = re.compile(r'^nv_gpu_memory_used_bytes\{gpu_uuid="([^"]+)"\} (\S+)', re.MULTILINE)
 
+NO_GPU = "this instance uses no GPU"
+
 METRICS_PATIENCE = 15
 """Seconds until the metrics show it; Triton reads them every 2 s."""
 
@@ -63,6 +65,10 @@ class Machine:
         """What serves or computes there."""
         return self.told("what_runs")
 
+    def default_runtime(self) -> str:
+        """The runtime of containers that name none, as dockerd says."""
+        return self.told(words("docker", "info", "--format", "{{.DefaultRuntime}}"))[0]
+
     def gpus_of(self, instance: Instance) -> set[str]:
         """UUIDs of the GPUs that are assigned to an instance."""
         return set(selected(instance.gpus, cards(self.ask(GPUS.script)))[0])
@@ -90,9 +96,11 @@ class Served:
     # ── a model on its GPUs ─────────────────────────────────────────────────────────────────────────────
 
     def without_cuda(self) -> str:
-        """Why its container cannot take memory of a GPU whatever the driver does, or nothing."""
+        """Why a model on its GPUs cannot be tried, whatever the driver does, or nothing."""
         if self.instance.gpus == "none":
-            return "this instance uses no GPU"
+            return NO_GPU
+        if any(str(gpu).startswith("MIG-") for gpu in self.instance.gpus):
+            return "MIG devices are assigned, and are not compared"
         test = 'import ctypes; ctypes.CDLL("libcuda.so.1").cuMemAlloc_v2'
         answer = self.machine.ask(words("docker", "exec", self.container, "python3", "-c", test))
         if "undefined symbol" in answer.err:
@@ -100,12 +108,18 @@ class Served:
         return "the image has no python3" if answer.exit_code == 127 else ""
 
     def place_model(self) -> None:
-        """Write the model into the repository, and have it served.
+        """Write the model into the repository.
 
         :raises HostError: if the repository has one of this name, or cannot be written.
         """
         texts = [(HERE / "model" / file).read_text("utf-8") for file in ("config.pbtxt", "model.py")]
         self.machine.told(words("place_model", self.models, MODEL, *texts))
+
+    def load_model(self) -> None:
+        """Have it served.
+
+        :raises HostError: if the server does not load it.
+        """
         if self.instance.loads is None:
             self.restart()
             return
