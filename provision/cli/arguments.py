@@ -247,8 +247,10 @@ def open_fleet(
         yield all_hosts, progress
 
 
-def write_below(folder: Path, file: RenderedFile) -> None:
+def write_below(folder: Path, file: RenderedFile) -> Path:
     """Write a rendered file below a folder, so that only its owner can read it: it may hold secrets.
+
+    Returns where it is.
 
     :raises UsageError: if it cannot be written.
     """
@@ -258,6 +260,7 @@ def write_below(folder: Path, file: RenderedFile) -> None:
         beside(path, file.content).rename(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
+    return path
 
 
 def operator() -> str:
