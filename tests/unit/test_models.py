@@ -1,4 +1,4 @@
-"""Model repositories on a host: what would keep an instance from loading them is told before it is restarted."""
+"""Model repositories on a host: what keeps an instance from loading its models is told before its restart."""
 
 from __future__ import annotations
 

@@ -183,6 +183,14 @@ def test_an_instance_that_never_served_is_not_put_back(host: Host) -> None:
     assert not host.kept.exists()
 
 
+def test_without_rollback_the_cause_comes_first_too(host: Host) -> None:
+    host.file("unit").write_text("bad")
+    output = host.sh(f"serve restart_unit {UNIT} 9 8000")
+    assert output.exit_code == 1
+    assert output.out.splitlines()[0] == f"{UNIT} did not get ready: {REASON}"
+    assert len(output.out.splitlines()) <= 12, "so many lines are shown"
+
+
 def test_without_a_change_there_is_nothing_to_go_back_to(host: Host) -> None:
     host.file("unit").write_text("bad")
     output = host.sh(RESTART)
@@ -275,6 +283,12 @@ def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
         ),
         ("Error response from daemon: No such container: triton-main", "its journal does not say why"),
         ("not ready after 300 s (http://x)", "not ready after 300 s (http://x)"),
+        ("canary adder: no output OUT", "canary adder: no output OUT"),
+        ("model a is not ready: LOADING", "model a is not ready: LOADING"),
+        (
+            "2026-11-22T14:56:22Z E 1 model_lifecycle.cc:641] \"failed to load 'x' version 1: a\\n\\nAt:\\n\"",
+            "failed to load 'x' version 1: a",
+        ),
         ("", "its journal does not say why"),
     ],
 )
