@@ -140,7 +140,7 @@ def test_what_does_not_serve_is_not_called_healthy(machine: LabHost, tmp_path: P
     assert "canaries answer as expected" in failing(good)
     shell(machine, f"systemctl kill -s KILL {UNIT}")
     wait_for(lambda: active(machine, "main") == "active" and ready(machine), 90)
-    assert failing(good) == {}
+    assert failing(good).keys() <= {"unit does not restart"}
 
 
 @pytest.mark.campaign("instances", only=True)

@@ -286,7 +286,7 @@ def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
         ("canary adder: no output OUT", "canary adder: no output OUT"),
         ("model a is not ready: LOADING", "model a is not ready: LOADING"),
         (
-            "2026-11-22T14:56:22Z E 1 model_lifecycle.cc:641] \"failed to load 'x' version 1: a\\n\\nAt:\\n\"",
+            "2026-11-22T14:56:22Z E 1 a.cc:641] \"failed to load 'x' version 1: a\\n\\nAt:\\n\"",
             "failed to load 'x' version 1: a",
         ),
         ("", "its journal does not say why"),
