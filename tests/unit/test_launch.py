@@ -56,7 +56,7 @@ UNITS: dict[str, dict[str, Any]] = {
             {
                 "model": "resnet",
                 "version": 2,
-                "inputs": [{"name": "IN", "datatype": "BYTES", "shape": [1], "data": ["$x 100% \"ä\n"]}],
+                "inputs": [{"name": "IN", "datatype": "BYTES", "shape": [1], "data": ['$x 100% "ä\n']}],
                 "outputs": [{"name": "OUT", "data": [1.5, True, "a\\b"], "tolerance": 0.001}],
                 "timeout": 20,
             }
