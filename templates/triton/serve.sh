@@ -3,9 +3,9 @@
 # Starts of instances; two cannot have the same port.
 
 # serve WORD UNIT SECONDS PORT...: start_unit, restart_unit, or one of them that may go back to the previous version;
-# other instances that hold its ports stop for it. If it does not come up, they are started again.
+# other instances that hold its ports stop for it. If it does not come up, they are started again, and this says why first.
 serve() {
-  word=$1 served=$2 patience=$3 went_back=
+  word=$1 served=$2 patience=$3 went_back='' told=''
   shift 3
   await_containers "$served"
   stopped=$(holders "$served" "$@")
@@ -13,8 +13,11 @@ serve() {
     say "$other is stopped: it holds a port of $served"
     systemctl stop -- "$other" || return
   done
-  "$word" "$served" "$patience" && { forget_version "$served"; return; }
+  : >"$run/journal"
+  "$word" "$served" "$patience" >"$run/start" 2>&1 && { forget_version "$served"; return; }
   failed=$?
+  printf '%s\n' "${told:-$served did not get ready: $(reason_in "$run/journal")}"
+  tail -n 9 "$run/start"
   for other in $stopped; do
     # Both would want the port at the next boot, too; the previous version has another one.
     if [ -z "$went_back" ] && publishes "$other" "$@"; then systemctl disable --quiet --now -- "$served"; fi

@@ -48,6 +48,20 @@ UNITS: dict[str, dict[str, Any]] = {
     },
     "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"]},
     "explicit": {"image": PY3, "model_control": "explicit", "load": ["resnet"], "expect": ["resnet"]},
+    "asked": {
+        "image": PY3,
+        "address": "::1",
+        "expect": ["resnet/2", "100% it's"],
+        "canaries": [
+            {
+                "model": "resnet",
+                "version": 2,
+                "inputs": [{"name": "IN", "datatype": "BYTES", "shape": [1], "data": ['$x 100% "ä\n']}],
+                "outputs": [{"name": "OUT", "data": [1.5, True, "a\\b"], "tolerance": 0.001}],
+                "timeout": 20,
+            }
+        ],
+    },
     "poll": {"image": PY3, "model_control": "poll", "args": ["--repository-poll-secs=60"]},
 }
 TWO_GPUS = with_gpus("Hopper", "Hopper")

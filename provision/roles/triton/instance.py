@@ -22,7 +22,9 @@ from provision.roles.triton.arguments import (
     contradictions,
     last,
     options,
+    restricts,
 )
+from provision.roles.triton.canaries import Canary
 from provision.secrecy import without_secrets
 
 SHM_HINT = "as 1g, or 16g; the memory is taken as it is used, and a host has to have it"
@@ -58,6 +60,14 @@ IMAGE = re.compile(
 """A reference to an image, as Docker reads it (distribution, reference/regexp.go)."""
 
 
+CANARY = {
+    "model": "resnet",
+    "inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}],
+    "outputs": [{"name": "OUT", "data": [3.0]}],
+}
+"""An example of a canary."""
+
+
 class Instance(Settings):
     """One Triton server. Its name is its key under ``instances:``, its unit ``triton@NAME.service``."""
 
@@ -75,8 +85,11 @@ class Instance(Settings):
     again."""
     load: list[Annotated[Text, Field(min_length=1)]] = []
     """Models that are loaded at the start with ``model_control: explicit``; ``*`` alone: all."""
-    expect: list[Text] = []
-    """Models that must be READY; verification looks for them."""
+    expect: list[Annotated[Text, Field(min_length=1)]] | None = Field(default=None, examples=[["resnet"]])
+    """Models that must be READY, as ``resnet``, or ``resnet/2`` for a version. Null: all of the
+    repository; with ``explicit`` those that are loaded. Empty: none but the canary."""
+    canaries: list[Canary] = Field(default=[], examples=[[CANARY]])
+    """Requests that models must answer before the server counts as ready; verification sends them, too."""
     address: str = "127.0.0.1"
     """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
@@ -214,13 +227,22 @@ class Instance(Settings):
             yield ImpossibleError(why, "model_control: explicit", at=("load",))
         if "*" in self.load and len(self.load) > 1:
             yield ImpossibleError("* is all models, and stands alone", "load: ['*']", at=("load",))
-        for number, model in enumerate(self.expect):
+        expected = [(("expect", at), name.partition("/")[0]) for at, name in enumerate(self.expect or ())]
+        asked = [(("canaries", at, "model"), canary.model) for at, canary in enumerate(self.canaries)]
+        for at, model in (*expected, *asked):
             if self.loads is not None and not {model, "*"} & set(self.loads):
                 hint = (
                     f"load: [{model}]" if self.model_control == "explicit" else f"args: --load-model={model}"
                 )
                 why = f"{model}: with model control explicit Triton loads no model by itself"
-                yield ImpossibleError(why, hint, at=("expect", number))
+                yield ImpossibleError(why, hint, at=at)
+        for number, name in enumerate(self.expect or ()):
+            if not re.fullmatch(r"[^/\x00-\x1f]+(/[1-9][0-9]*)?", name):
+                why = f"{name!r} is neither a model nor a version of one"
+                yield ImpossibleError(why, "as resnet, or resnet/2", at=("expect", number))
+        if self.canaries and restricts(given, "inference"):
+            why = "--http-restricted-api: inference is behind a header that the unit does not have"
+            yield ImpossibleError(why, "take inference out of it, or the canaries", at=("canaries",))
 
     def _impossible_ranks(self, given: list[Option]) -> Iterator[ImpossibleError]:
         if self.gpus == "none" and "trtllm" in self.image:

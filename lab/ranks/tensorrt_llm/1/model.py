@@ -75,7 +75,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request with what the first rank found, as many seconds later as it says."""
-        import numpy  # type: ignore[import-not-found]
+        import numpy
         import triton_python_backend_utils as triton  # type: ignore[import-not-found]
 
         answers = []
