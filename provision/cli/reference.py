@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from provision.bare.bootstrap_settings import BOOTSTRAP, Bootstrap
 from provision.inventory import Host
 from provision.inventory.values import Value, Vault, plain
 from provision.plan.backups import BACKUPS, Backups
@@ -21,7 +22,7 @@ Schema = Mapping[str, Any]
 
 ENCRYPTED = "(encrypted)"
 
-OF_HOSTS = (Role(BACKUPS, Backups, lambda *_: ()),)
+OF_HOSTS = (Role(BACKUPS, Backups, lambda *_: ()), Role(BOOTSTRAP, Bootstrap, lambda *_: ()))
 """Settings that no role has, with the host's variable for the role's name."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
+from provision.cli import bare
 from provision.cli.changing import plan, provision, remove, stop
 from provision.cli.options import HELP, Options, task
 
@@ -292,3 +293,4 @@ COLLECTION = Collection(
     *(check_roles, lint_manifest),
 )
 """What a new task of the product is added to."""
+COLLECTION.add_collection(bare.COLLECTION)

@@ -238,6 +238,14 @@ class HostRun:
             self._plan_after_reboot(stage.reboot, approved, on_event)
         else:
             return
+        self.require_converged(approved)
+
+    def require_converged(self, approved: Plan) -> None:
+        """Plan once more: nothing may be left to do.
+
+        :raises ChangeError: naming what is.
+        """
+        assert self.survey is not None
         if pending := replan(self.connection, self.survey.declared, approved.granted).changes:
             raise ChangeError(
                 self.target.name,
