@@ -137,7 +137,7 @@ class AuthorizedKeys(Single[str]):
         return Change(
             resource=self.id,
             action="update" if state else "create",
-            summary=f"{len(missing)} of {len(self.keys)} keys for {self.user}",
+            summary=f"{len(missing)} key{'' if len(missing) == 1 else 's'} for {self.user}",
             reason="it does not take " + ("this key" if len(missing) == 1 else "these keys"),
             sign="~" if state else "+",
             diff=unified(state, "".join(f"{key}\n" for key in missing) + state, "authorized_keys"),

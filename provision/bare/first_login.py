@@ -250,7 +250,8 @@ class FirstLogin(HostRun):
         self._go_over(self.connect(replace(login, password=new, become_password=new)))
         super().make_survey(on_event)
         assert self.survey is not None
-        if beyond := self.survey.plan.beyond(approved):
+        known = {change.resource for change in approved.changes}
+        if beyond := [change for change in self.survey.plan.changes if change.resource not in known]:
             message = f"the plan has more than was approved: {beyond[0].summary} ({beyond[0].reason})"
             raise RefusedError(self.target.name, message, hint="run again, and look at the new plan")
 
@@ -270,7 +271,7 @@ class FirstLogin(HostRun):
                 self.target.name,
                 f"the account is there and does not work, so nothing was locked: {error.message}",
                 resource=f"account:{self.newcomer.login.user}",
-                hint="AllowUsers in sshd_config, or a home that others may write? on the host: journalctl -t sshd",
+                hint="AllowUsers in sshd_config, or a home that others may write? on it: journalctl -t sshd",
             ) from error
         self._go_over(proof)
 

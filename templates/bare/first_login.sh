@@ -14,7 +14,7 @@ unlock_after=120
 # account_of USER: its line of passwd, then whether it has a password: set or none.
 account_of() {
   getent passwd "$1" || return 0
-  case $(getent shadow "$1" | cut -d : -f 2) in '' | [!*]*) echo none ;; *) echo set ;; esac
+  case $(getent shadow "$1" | cut -d : -f 2) in '' | '!'* | '*'*) echo none ;; *) echo set ;; esac
 }
 
 home_of() { getent passwd "$1" | cut -d : -f 6; }
