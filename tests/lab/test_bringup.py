@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.campaign("bringup")]
 ROOT = {"user": "root", "password": PASSWORD}
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
 DARK = "gpu-dark"
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "wrong password": ({"bootstrap": {"password": "wrong"}}, "cannot log in as root: refused: the password"),
     "changed key": ({"host_key": OTHER_KEY}, "HAS CHANGED"),
 }

@@ -203,6 +203,13 @@ def test_keys_that_are_there_stay_and_ours_then_count(lines: list[str]) -> None:
         assert resource.change(after, NOTHING_PLANNED) is None
 
 
+def lock_of(user: str) -> SshdLock:
+    """The lock of a machine whose account this is."""
+    declared = made.resources(user, (KEY,), None, lock_passwords=True, lock_root=True)
+    (found,) = (item for item in declared if isinstance(item, SshdLock))
+    return found
+
+
 OPEN = {
     (user, option): value
     for user in ("ops", "root")
@@ -212,8 +219,7 @@ OPEN = {
         ("permitrootlogin", "yes"),
     )
 }
-LOCK = made.resources("ops", (KEY,), None, lock_passwords=True, lock_root=True)[-2]
-assert isinstance(LOCK, SshdLock)
+LOCK = lock_of("ops")
 LOCKED = dict.fromkeys(OPEN, "no")
 NO_LOCK = replace(LOCK, options=())
 
@@ -244,8 +250,7 @@ def test_a_lock_that_sshd_does_not_follow_is_refused() -> None:
 
 
 def test_root_as_the_account_keeps_its_key() -> None:
-    *_, lock, _ = made.resources("root", (KEY,), None, lock_passwords=True, lock_root=True)
-    assert isinstance(lock, SshdLock)
+    lock = lock_of("root")
     assert "PermitRootLogin prohibit-password" in lock.content
     assert "permitrootlogin without-password" in lock.lines
 
