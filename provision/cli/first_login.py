@@ -30,7 +30,7 @@ def bootstrap(
     ask_pass: bool = False,
     k: bool = False,
 ) -> None:
-    """Take machines from their first login to the account of the inventory: its key, its sudo, no passwords.
+    """Take machines from a first login to the inventory's account.
 
     inv bare.bootstrap --hosts rack-07 --ask-pass --diff
     """

@@ -234,11 +234,9 @@ class HostRun:
             if refusal := stage.refusal():
                 raise refusal
             if stage.reboot is None:
-                break
+                self.require_converged(approved)
+                return
             self._plan_after_reboot(stage.reboot, approved, on_event)
-        else:
-            return
-        self.require_converged(approved)
 
     def require_converged(self, approved: Plan) -> None:
         """Plan once more: nothing may be left to do.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,34 @@ def test_a_misspelt_name_is_refused(key_file: Path) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert set(Bootstrap.meanings()) == set(Bootstrap.model_fields)
+
+
+def test_nobody_to_ask_for_the_password(key_file: Path, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(
+        f"all: {{hosts: {{h: {{ansible_user: ops, host_key: {KEY},"
+        f" ansible_ssh_private_key_file: {key_file}, bootstrap: {{password: hunter2}}}}}}}}"
+    )
+    argv = [
+        sys.executable,
+        "-m",
+        "provision",
+        "bare.bootstrap",
+        "--hosts",
+        "h",
+        "--inventory",
+        str(inventory),
+    ]
+    for option in ("-k", "--ask-pass"):
+        ran = subprocess.run(
+            [*argv, option], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 2
+        assert "--ask-pass: nobody can be asked here" in ran.stderr
+    argv[3:4] = ["inventory", "--json"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert '"password": "(hidden)"' in shown
+    assert "hunter2" not in shown
 
 
 # --- resources ------------------------------------------------------------------------------------
