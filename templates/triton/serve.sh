@@ -7,6 +7,7 @@
 serve() {
   word=$1 served=$2 patience=$3 went_back=
   shift 3
+  await_containers "$served"
   stopped=$(holders "$served" "$@")
   for other in $stopped; do
     say "$other is stopped: it holds a port of $served"
@@ -20,6 +21,42 @@ serve() {
     systemctl start --no-block -- "$other" && echo "$other is started again"
   done
   return "$failed"
+}
+
+# await_containers UNIT: until the other instances that are being started have their containers, which alone tell what
+# ports they take. A restart of Docker starts all of them again, and waits for none. One at a gate may wait for long.
+await_containers() {
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+    ran=" $(instances | cut -d' ' -f1 | tr '\n' ' ')" without=
+    for starting in $(starting_units); do
+      case "$ran" in *" $starting "*) continue ;; esac
+      [ "$starting" = "$1" ] || without=$starting
+    done
+    [ -n "$without" ] || return 0
+    sleep 2
+  done
+}
+
+# starting_units: instances that are being started, or are to be; not those that wait for another try.
+starting_units() {
+  systemctl show -p Id -p ActiveState -p SubState -p Job -- 'triton@*.service' | {
+    id='' active='' sub='' job=''
+    while read -r line || [ -n "$id" ]; do
+      case $line in
+        Id=*) id=${line#*=} ;;
+        ActiveState=*) active=${line#*=} ;;
+        SubState=*) sub=${line#*=} ;;
+        Job=*) job=${line#*=} ;;
+        *)
+          case $active:$sub:${job:-0} in
+            activating:auto-restart:*) ;;
+            activating:* | inactive:*:[1-9]* | failed:*:[1-9]* | deactivating:*:[1-9]*) echo "$id" ;;
+          esac
+          id='' active='' sub='' job=''
+          ;;
+      esac
+    done
+  }
 }
 
 # publishes UNIT PORT...: its file asks for one of these ports.
