@@ -231,7 +231,11 @@ class FirstLogin(HostRun):
             self._prove_account()
             on_event(self.target.name, f"{self.newcomer.login.user} logs in with its key, and has sudo")
         if locks:
-            self._apply_stage(Stage(replace(plan, changes=locks)), f"{run}-1", on_event, done)
+            try:
+                self._apply_stage(Stage(replace(plan, changes=locks)), f"{run}-1", on_event, done)
+            except ChangeError:
+                self._undo_lock()
+                raise
             self._prove_lock()
             on_event(self.target.name, f"{self.newcomer.login.user} still logs in")
         self.require_converged(approved)
@@ -280,11 +284,10 @@ class FirstLogin(HostRun):
 
         :raises ChangeError: where that does not work; then the lock is taken back over the open connection.
         """
-        shell = assembled(SHELL)
         for wait in (*RETRIES, None):
             proof = self.connect(self.newcomer.login)
             try:
-                proof.run(f"{shell}keep_lock\n", timeout=PATIENCE, what="the proof")
+                proof.run(f"{assembled(SHELL)}keep_lock\n", timeout=PATIENCE, what="the proof")
             except HostError as error:
                 proof.close()
                 if wait is None or isinstance(error, LoginRefusedError):
@@ -294,14 +297,18 @@ class FirstLogin(HostRun):
             else:
                 self._go_over(proof)
                 return
-        try:
-            self.connection.run(f"{shell}undo_lock\n", timeout=PATIENCE, what="taking the lock back")
-            what = "the lock was taken back"
-        except HostError:
-            what = "the host takes the lock back within two minutes"
         raise ChangeError(
             self.target.name,
-            f"no login works any more since sshd read its files again; {what}: {failure.message}",
+            f"no login works since sshd read its files again; {self._undo_lock()}: {failure.message}",
             resource="sshd",
             hint="sshd may have read another change of its files; on the host: journalctl -t sshd",
         ) from failure
+
+    def _undo_lock(self) -> str:
+        """Take the lock back over the connection that is open; says what becomes of it."""
+        try:
+            script = f"{assembled(SHELL)}undo_lock\n"
+            undone = self.connection.run(script, timeout=PATIENCE, what="taking the lock back").ok
+        except HostError:
+            undone = False
+        return "the lock was taken back" if undone else "the host takes the lock back within two minutes"

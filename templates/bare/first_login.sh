@@ -133,7 +133,9 @@ END
 # undo_lock: at once.
 undo_lock() {
   systemctl stop provision-unlock.timer 2>/dev/null
-  [ ! -e "$unlock" ] || sh "$unlock"
+  [ -e "$unlock" ] || return 0
+  before=$(sshd_began)
+  sh "$unlock" && wait_until 20 sshd_began_after "$before"
 }
 
 # keep_lock: a login has proven that it locks nobody out who is needed.
@@ -142,5 +144,21 @@ keep_lock() {
   rm -f "$unlock" "$unlock.before"
 }
 
-# reload_sshd: sessions go on, this one too.
-reload_sshd() { systemctl reload ssh.service 2>/dev/null || systemctl reload sshd.service; }
+# reload_sshd: sessions go on, this one too. Until sshd has read its files, it would still let in whom it did before.
+reload_sshd() {
+  before=$(sshd_began)
+  systemctl reload ssh.service 2>/dev/null || systemctl reload sshd.service || return
+  wait_until 20 sshd_began_after "$before"
+}
+
+# sshd_began: when it last read its files; it writes the file with its pid anew then, if it has one.
+sshd_began() {
+  pid_file=$(sshd -T -C user=root,host=localhost,addr=192.0.2.1 | sed -n 's/^pidfile //p')
+  [ "$pid_file" != none ] && stat -c %y "$pid_file"
+}
+
+# sshd_began_after TIME: where sshd tells no time, a moment has to do.
+sshd_began_after() {
+  if [ -z "$1" ]; then sleep 2; return; fi
+  began_now=$(sshd_began 2>/dev/null) && [ "$began_now" != "$1" ]
+}

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.host import LabHost
+from provision.bare.bootstrap_resources import SHELL
 from provision.bare.first_login import FirstLogin, newcomers
 from provision.connection import Connection
 from provision.inventory import sources
 from provision.run.fleet import logins
+from provision.shell import assembled
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
 
 OPS = "ops"
@@ -137,5 +139,7 @@ def told(host: LabHost, script: str) -> str:
 
 def undo_lock(host: LabHost) -> None:
     """What the host does by itself when the time is over."""
-    wait = f"for _ in $(seq 100); do [ -e {UNLOCK} ] || exit 0; sleep 0.1; done; exit 1"
-    assert host.run(["sh", "-c", f"systemctl start provision-unlock.service; {wait}"]).returncode == 0
+    start = "systemctl start provision-unlock.service"
+    script = f'before=$(sshd_began); {start}; wait_until 30 sshd_began_after "$before"'
+    ran = host.run(["sh", "-c", f"{assembled(SHELL)}fail() {{ return 1; }}\n{script}"])
+    assert ran.returncode == 0, ran.stderr

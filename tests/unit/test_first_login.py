@@ -12,7 +12,7 @@ from typing import Any
 
 import paramiko
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.bare import bootstrap_resources as made
@@ -221,6 +221,7 @@ def shell_takes(content: str, *keys: str) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([KEY, OTHER, f"# {KEY}", FORCED.strip(), "", "ssh-rsa AAAA x"])))
 def test_keys_that_are_there_stay_and_ours_then_count(lines: list[str]) -> None:
     before = "".join(f"{line}\n" for line in lines)
@@ -415,6 +416,14 @@ def test_a_lock_that_locks_out_is_taken_back(error: HostError, attempts: int) ->
     assert result.error is not None
     assert "the lock was taken back" in result.error.message
     assert machine.log.count("ops: keep_lock") == attempts
+    assert machine.log[-1] == "ops: undo_lock"
+
+
+def test_a_lock_whose_step_fails_is_taken_back() -> None:
+    machine = Machine("sshd")
+    machine.host.incidents.fails["sshd"] = ("1", "sshd died")
+    result = carried_out(machine.run_of(TARGET))
+    assert result.status == "failed"
     assert machine.log[-1] == "ops: undo_lock"
 
 
