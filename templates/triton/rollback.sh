@@ -100,8 +100,9 @@ up_or_go_back() {
 # reason_in FILE: why a start failed, from the lines of its journal: in Triton's words if it says why, or in those of
 # Docker, or of what runs before and after the start.
 reason_in() {
-  for pattern in '^[^ ]+ E [0-9]+ [^]]+\] "failed to load .*version' 'unrecognized option|[Uu]nknown option' \
-    '^[^ ]+ E [0-9]+ [^]]+\] ' '^error: ' 'Error response from daemon: (No such image|[^N])' \
+  for pattern in '^[^ ]+ E [0-9]+ [^]]+\] "failed to load .*version' \
+    'unrecognized option|[Uu]nknown option|error while loading shared libraries' \
+    '^[^ ]+ E [0-9]+ [^]]+\] ' '^error: ' 'mpirun noticed|slots available|already filled' 'Error response from daemon: (No such image|[^N])' \
     'not ready after|ended while it was loading|is not mounted|is not among|NVIDIA driver'; do
     line=$(grep -m 1 -E -e "$pattern" "$1") || continue
     printf '%s\n' "$line" | sed 's/^[^ ]* E [0-9]* [^]]*\] //; s/^"//; s/"$//' | cut -b 1-400

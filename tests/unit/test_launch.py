@@ -83,7 +83,7 @@ def segments(**changes: Any) -> list[list[str]]:
     """What mpirun is given for each rank."""
     words = server("main", Instance(**{**LLM, **changes}), gpus=2)
     text = "\0".join(words)
-    assert text.startswith("mpirun\0--allow-run-as-root\0--mca\0odls_base_sigkill_timeout\0")
+    assert text.startswith("mpirun\0--allow-run-as-root\0--bind-to\0none\0--mca\0odls_base_sigkill_timeout\0")
     return [part.split("\0")[2:] for part in re.split("\0(?=-n\0001\0)", text.replace("\0:\0", "\0"))[1:]]
 
 
@@ -186,7 +186,9 @@ def test_server_container_and_unit_end_in_this_order(
     assert server_ends < stop < seconds["TimeoutStopSec"]
     assert ready_timeout < seconds["TimeoutStartSec"]
     assert f"\nRestart={restart}\n" in text
-    assert "\nSuccessExitStatus=143\n" in text
+    # mpirun that is stopped ends with 1; nothing else may hide a failure from on-failure.
+    assert f"\nSuccessExitStatus={'1 143' if ranks else '143'}\n" in text
+    assert ("\nRestartForceExitStatus=1\n" in text) == (bool(ranks) and restart == "on-failure")
 
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r", max_codepoint=0xFDCF)

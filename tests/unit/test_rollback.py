@@ -266,6 +266,14 @@ def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
     ("line", "reason"),
     [
         ("tritonserver: unrecognized option '--no-such'", "tritonserver: unrecognized option '--no-such'"),
+        (
+            "tritonserver: error while loading shared libraries: x",
+            "tritonserver: error while loading shared libraries: x",
+        ),
+        (
+            "mpirun noticed that process rank 1 with PID 0 on x",
+            "mpirun noticed that process rank 1 with PID 0 on x",
+        ),
         ("error: creating server: Internal - x", "error: creating server: Internal - x"),
         ('2026-11-22T14:56:22Z E 1 main.cc:5] "no port"', "no port"),
         ('2026-11-22T14:56:22Z I 1 main.cc:5] "error: not one"', "its journal does not say why"),

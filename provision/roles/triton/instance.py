@@ -25,14 +25,25 @@ from provision.roles.triton.arguments import (
 )
 from provision.secrecy import without_secrets
 
+SHM_HINT = "as 1g, or 16g; the memory is taken as it is used, and a host has to have it"
 RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
 
 STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC|XDG)_\w+")
 """Variables that would also steer the docker client and the gates if the unit had them. They go to the
 container on its command line, which everybody on the host can read: none of them may be a secret."""
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
+LARGEST_PORT = 65535
+LARGEST_INTEGER = 2**63 - 1
+"""Docker's numbers are Go's int64."""
+
+MOST_OPEN_FILES = 2147483584
+"""What Linux takes as nofile: fs.nr_open can be no more (kernel, fs/file.c), and no limit is more still."""
+
+MOST_MEMORY = 64 * 2**40
+"""Bytes of memory that no host has; a typo, then."""
+
+Port = Annotated[int, Field(ge=1, le=LARGEST_PORT)]
+Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Index = Annotated[int, Field(ge=0)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
@@ -74,7 +85,7 @@ class Instance(Settings):
     """Port of the host for gRPC."""
     metrics_port: Port = 8002
     """Port of the host for metrics (Prometheus)."""
-    world_size: int = Field(default=1, ge=1)
+    world_size: int = Field(default=1, ge=1, le=64)
     """Ranks of a TensorRT-LLM engine, a tritonserver under mpirun each; every rank needs a GPU."""
     mpi: Literal["leader", "orchestrator"] = "leader"
     """Who starts the ranks of TensorRT-LLM engines: mpirun, or one server for all of its models."""
@@ -120,6 +131,8 @@ class Instance(Settings):
             raise ValueError(f"{image!r} is not an image reference")
         if not parts["tag"] and not parts["digest"]:
             raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
+        if (port := re.search(r":(\d+)/", image)) and int(port[1]) > LARGEST_PORT:
+            raise ImpossibleError(f"{image!r}: no registry has port {port[1]}", hint=RELEASE_HINT)
         if parts["tag"] == "latest" and not parts["digest"]:
             raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
         return image
@@ -149,6 +162,14 @@ class Instance(Settings):
                 raise ImpossibleError(f"Linux has no capability {name!r}", hint, at=(number,))
         return names
 
+    @field_validator("shm_size")
+    @classmethod
+    def _fits_into_memory(cls, size: str) -> str:
+        number, unit = int(size.rstrip("bkmg")[:30]), size.lstrip("0123456789")
+        if number * 1024 ** "bkmg".index(unit or "b") > MOST_MEMORY:
+            raise ImpossibleError(f"{size[:30]} is more memory than any host has", hint=SHM_HINT)
+        return size
+
     @field_validator("ulimits")
     @classmethod
     def _are_limits(cls, ulimits: dict[str, int]) -> dict[str, int]:
@@ -159,6 +180,12 @@ class Instance(Settings):
                 )
             if value < -1:
                 raise ImpossibleError(f"{name} is {value}", hint="-1 is without a limit", at=(name,))
+            if name == "nofile" and not 0 <= value <= MOST_OPEN_FILES:
+                why = "Linux starts no container whose limit of open files is above fs.nr_open, as -1 is"
+                raise ImpossibleError(why, hint="nofile: 1048576", at=(name,))
+            if value > LARGEST_INTEGER:
+                why = f"Docker takes no limit above {LARGEST_INTEGER}"
+                raise ImpossibleError(why, hint="-1 is without a limit", at=(name,))
         return ulimits
 
     @model_validator(mode="after")
@@ -196,14 +223,16 @@ class Instance(Settings):
                 yield ImpossibleError(why, hint, at=("expect", number))
 
     def _impossible_ranks(self, given: list[Option]) -> Iterator[ImpossibleError]:
+        if self.gpus == "none" and "trtllm" in self.image:
+            why = f"{self.image} needs GPUs: import tensorrt_llm ends without the driver's libraries"
+            hint = "gpus: all; or an image without trtllm, which serves on the CPU"
+            yield ImpossibleError(why, hint, at=("gpus",))
         if not self.under_mpi:
             return
         setting = "world_size" if self.world_size > 1 else "mpi"
         if "trtllm" not in self.image:
             hint = "take …/tritonserver:24.07-trtllm-python-py3, or name your own image with trtllm in it"
             yield ImpossibleError(f"{self.image} is no image of TensorRT-LLM", hint, at=(setting,))
-        if self.gpus == "none":
-            yield ImpossibleError("TensorRT-LLM needs GPUs, and gpus is none", "gpus: all", at=(setting,))
         if self.mpi == "orchestrator" and self.world_size > 1:
             why = "in orchestrator mode one server starts the ranks of all models itself"
             yield ImpossibleError(
@@ -231,17 +260,39 @@ class Instance(Settings):
         taken = {"/models": "the model repository"}
         taken |= {"/opt/provision/models": "the canary"} if self.canary else {}
         taken |= {"/tmp": "what read_only leaves writable"} if self.read_only else {}  # noqa: S108
+        if self.models and posixpath.normpath(self.models).strip("/") == "":
+            why = "/ is the whole host, and no model repository"
+            yield ImpossibleError(why, "name the folder with the models: /srv/models", at=("models",))
         for number, mount in enumerate(self.mounts):
             source, _, rest = mount.partition(":")
             target, _, mode = rest.partition(":") if rest else (source, "", "")
             at = ("mounts", number)
-            if not target.startswith("/"):
+            if CONTROL.search(mount):
+                why = "a mount is one line, without tabs and other control characters"
+                yield ImpossibleError(why, "as /srv/data:/data:ro", at=at)
+            elif wrong_source := self._wrong_source(source, alone=not rest):
+                yield ImpossibleError(*wrong_source, at=at)
+            elif not target.startswith("/"):
                 yield ImpossibleError(f"{target!r} is no absolute path", "as /srv/data:/data:ro", at=at)
             elif (place := posixpath.normpath(target)) in taken:
                 yield ImpossibleError(f"{taken[place]} is mounted at {place}", "take another path", at=at)
+            elif place == "/":
+                yield ImpossibleError("/ of the container is its image", "as /srv/data:/data:ro", at=at)
             elif wrong := [word for word in mode.split(",") if mode and word not in MOUNT_MODES]:
                 yield ImpossibleError(f"Docker knows no mode {wrong[0]!r}", "ro, or rw", at=at)
             taken[posixpath.normpath(target)] = "another folder"
+
+    @staticmethod
+    def _wrong_source(source: str, *, alone: bool) -> tuple[str, str] | None:
+        """Why nothing can be mounted from there, and what to do; ``alone`` where no target follows."""
+        if source.startswith("-"):
+            option = source.partition("=")[0]
+            return f"{option} is an option of docker run, and no mount", "take it out"
+        if source.startswith("/"):
+            return None
+        if alone or not VOLUME.fullmatch(source):
+            return f"{source!r} is neither an absolute path nor the name of a volume", "as /srv/data:/data:ro"
+        return None
 
     @property
     def loads(self) -> list[str] | None:
@@ -266,6 +317,10 @@ class Instance(Settings):
         """Published ports by the name of their setting."""
         return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
 
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+", re.ASCII)
+"""Names of Docker's volumes (moby, volume/validate)."""
 
 CAPABILITIES = (
     *("AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN"),

@@ -58,14 +58,16 @@ def confinement(instance: Instance) -> list[str]:
 def server(name: str, instance: Instance, gpus: int) -> list[str]:
     """The command in the container: tritonserver, or mpirun in the foreground with one for each rank.
 
-    Not launch_triton_server.py: it starts mpirun, and ends, and the container with it.
+    Not launch_triton_server.py: it starts mpirun, and ends, and the container with it. By itself mpirun would
+    bind each of two ranks to one core (4.1.4, tried).
 
     :param gpus: how many GPUs the host has.
     """
     if not instance.under_mpi:
         return _server(name, instance)
     patience = str(instance.exit_timeout + 5)
-    command = ["mpirun", "--allow-run-as-root", "--mca", "odls_base_sigkill_timeout", patience]
+    command = ["mpirun", "--allow-run-as-root", "--bind-to", "none"]
+    command += ["--mca", "odls_base_sigkill_timeout", patience]
     for rank in range(instance.world_size):
         command += [*([":"] if rank else []), "-n", "1", *_rank(name, instance, rank, gpus)]
     return command

@@ -179,10 +179,9 @@ def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
 
 def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     unit, seconds, ports = unit_of(name), instance.ready_timeout + 60, tuple(instance.ports.values())
-    read = [environment_file(name)]
+    files = tuple(f"file:{environment_file(name)}:{action}" for action in ("create", "update"))
     if instance.canary:
-        read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    files = tuple(f"file:{path}" for path in read)
+        files += tuple(f"file:{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py"))
     yield Server(
         unit,
         timeout=seconds,

@@ -463,7 +463,7 @@ def test_concern_is_a_warning(name: str) -> None:
         ({"canary": False, "expect": []}, {}, {MODELS, CANARY}),
         ({"args": ["--allow-gpu-metrics=false"]}, {}, {SHOWS}),
         (
-            {"gpus": "none"},
+            {"image": "nvcr.io/nvidia/tritonserver:24.07-py3", "gpus": "none"},
             {INSIDE: said("", 127), INFERENCE: inference()},
             {SHOWS, NVML, PLAIN_SEES, WITH_NONE, IMPORTS, FITS},
         ),
