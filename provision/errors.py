@@ -10,6 +10,7 @@
     ├── Refusal                     settings, facts and state do not go together (becomes RefusedError)
     └── HostError                   one host is at fault; the others go on (exit 1)
         ├── UnreachableError        no session could be opened, or it was lost
+        │   └── LoginRefusedError   the host takes none of the keys and passwords that it was offered
         ├── ProbeError              a probe's answer cannot be understood
         ├── RefusedError            the plan refuses to touch this host, and says why
         └── ChangeError             a change failed on the host
@@ -100,6 +101,10 @@ class HostError(ProvisionError):
 
 class UnreachableError(HostError):
     """No session could be opened on the host, or it was lost."""
+
+
+class LoginRefusedError(UnreachableError):
+    """The host answers, shows the right key, and takes none of the keys and passwords that it was offered."""
 
 
 class ProbeError(HostError):

@@ -163,7 +163,7 @@ def reachable(
         found, named = approved_targets(options, approved)
     else:
         found, named = removals(options) if remove else targets(options, bare=bare)
-    ways = _ready(options, named, [target.login for target in found])
+    ways = ready(options, named, [target.login for target in found])
     return [replace(target, login=way) for target, way in zip(found, ways, strict=True)]
 
 
@@ -173,20 +173,34 @@ def logins(options: Options) -> Sequence[Login]:
     :raises UsageError: for anything that is refused.
     """
     selected = select(options)
-    return _ready(options, {host.name: host for host in selected}, fleet.logins(selected))
+    return ready(options, {host.name: host for host in selected}, fleet.logins(selected))
 
 
-def _ready(options: Options, named: Mapping[str, Host], ways: Sequence[Login]) -> Sequence[Login]:
+def ready(options: Options, named: Mapping[str, Host], ways: Sequence[Login]) -> Sequence[Login]:
+    """Ways that can be connected to: with sudo's password, and with host keys that are known.
+
+    :param named: the hosts, for messages.
+    :raises UsageError: for anything that is refused.
+    """
     if options.ask_become_pass:
-        if not (sys.stdin and sys.stdin.isatty()):
-            raise UsageError("--ask-become-pass: nobody can be asked here", hint="ansible_become_password: …")
-        password = getpass("sudo password: ")
+        password = asked("--ask-become-pass", "sudo password: ", "ansible_become_password: …")
         ways = [replace(way, become_password=password) for way in ways]
     if options.enroll or options.accept_new:
         enroll_hosts(options, ways)  # what it leaves out fails in the run, and no other host
     else:
         _require_known(named, ways)
     return ways
+
+
+def asked(option: str, prompt: str, instead: str) -> str:
+    """A password that is typed at the terminal.
+
+    :param instead: what gives it where there is no terminal.
+    :raises UsageError: where there is none.
+    """
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UsageError(f"{option}: nobody can be asked here", hint=instead)
+    return getpass(prompt)
 
 
 def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:

@@ -1,9 +1,10 @@
-"""Tasks of bare metal: seeds for installers, and host keys. Another module has the first login."""
+"""Tasks of bare metal: seeds for installers, and host keys; the first login's is beside it."""
 
 from __future__ import annotations
 
 from invoke.collection import Collection
 
+from provision.cli.first_login import bootstrap
 from provision.cli.options import Options, task
 
 
@@ -42,5 +43,5 @@ def enroll(options: Options, *, from_console: list[str], yes: bool = False) -> N
     enrolling.enroll(options, from_console, yes=yes)
 
 
-COLLECTION = Collection("bare", seed, enroll)
+COLLECTION = Collection("bare", seed, enroll, bootstrap)
 """What a new task of bare metal is added to."""

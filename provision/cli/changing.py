@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from provision.cli.options import Options, task
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from provision.errors import RefusedError
     from provision.plan.plan import Plan
     from provision.plan.saved import SavedPlans
-    from provision.run.fleet import Rollout, Show
+    from provision.run.fleet import Fleet, Show
 
 
 @task(
@@ -38,12 +39,13 @@ def provision(
 
     inv provision --hosts gpu-nodes --serial 1,10% --yes
     """
-    from provision.cli import saved_plans
+    from provision.cli import arguments, saved_plans
     from provision.run.fleet import Rollout
 
     approved = saved_plans.load(plan) if plan else None
     rollout = Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
-    _carry_out(options, rollout, approved, check=check, diff=diff, yes=yes)
+    opened = arguments.open_fleet(options, rollout, approved)
+    carry_out(options, opened, approved, check=check, diff=diff, yes=yes)
 
 
 @task(
@@ -60,23 +62,27 @@ def remove(
 
     inv remove --roles triton --hosts gpu-07
     """
+    from provision.cli import arguments
     from provision.run.fleet import Rollout
 
     rollout = Rollout(options.forks, tuple(serial.split(",")) if serial else (), max_failed)
-    _carry_out(options, rollout, check=check, diff=True, yes=yes, remove=True)
+    opened = arguments.open_fleet(options, rollout, remove=True)
+    carry_out(options, opened, check=check, diff=True, yes=yes)
 
 
-def _carry_out(
+def carry_out(
     options: Options,
-    rollout: Rollout,
+    opened: AbstractContextManager[tuple[Fleet, Progress]],
     approved: SavedPlans | None = None,
     *,
     check: bool,
     diff: bool,
     yes: bool,
-    remove: bool = False,
 ) -> None:
-    """Plan all hosts, ask, apply, print what became of them, and exit."""
+    """Plan all hosts, ask, apply, print what became of them, and exit.
+
+    :param opened: the fleet, and the view of its progress.
+    """
     from provision.cli import arguments, saved_plans, terminal
     from provision.plan import report
     from provision.run import fleet
@@ -85,7 +91,7 @@ def _carry_out(
     run = arguments.run_id()
     asks = not (yes or check)
     whole = asks or approved is not None
-    with arguments.open_fleet(options, rollout, approved, remove=remove) as (all_hosts, progress):
+    with opened as (all_hosts, progress):
         show = _shown(progress, terminal.log if options.json else terminal.write_data, diff=diff)
         show_early = fleet.unseen if whole or options.json else show
         if check or whole:

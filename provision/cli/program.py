@@ -31,7 +31,7 @@ SEVERAL = {"lint-manifest": "--file"}
 """Tasks that take any number of words, and the option that each stands for."""
 
 GROUPS = (
-    ("Bare metal", ("bare.seed", "bare.enroll")),
+    ("Bare metal", ("bare.seed", "bare.enroll", "bare.bootstrap")),
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
     ("Look up", ("compat",)),
@@ -152,7 +152,7 @@ class Program(InvokeProgram):
         for heading, names in (*GROUPS, others):
             rows = [(name, re.split(r"\.(?:\s|$)", texts[name])[0]) for name in names if name in texts]
             if rows:
-                print("\n".join([heading, *(f"  {name:<13} {text}" for name, text in rows), ""]))
+                print("\n".join([heading, *(f"  {name:<14} {text}" for name, text in rows), ""]))
 
     def print_task_help(self, name: str) -> None:
         """Print what a task does and its options."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from provision.bare.bootstrap_settings import BOOTSTRAP, Bootstrap
 from provision.bare.seed_settings import SEED, Seed
 from provision.expectation.settings import EXAMPLE, EXPECT, Expect
 from provision.inventory import Host
@@ -27,6 +28,7 @@ OF_HOSTS = (
     Role(BACKUPS, Backups, lambda *_: ()),
     Role(EXPECT, Expect, lambda *_: (), example=EXAMPLE),
     Role(SEED, Seed, lambda *_: ()),
+    Role(BOOTSTRAP, Bootstrap, lambda *_: ()),
 )
 """Settings that no role has, with the host's variable for the role's name."""
 

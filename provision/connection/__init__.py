@@ -22,13 +22,28 @@ from collections.abc import Callable
 import fabric
 
 from provision.connection.client_config import ssh_config
-from provision.connection.execution import DeadlineError, Execution, FloodError, UnfinishedError
+from provision.connection.execution import (
+    DeadlineError,
+    Execution,
+    ExpiredPasswordError,
+    FloodError,
+    UnfinishedError,
+)
+from provision.connection.expired_password import change_password
 from provision.connection.host_key_check import expected_keys
 from provision.connection.login import Login
 from provision.connection.session import close, opened
 from provision.probe import Output
 
-__all__ = ["Connection", "DeadlineError", "FloodError", "UnfinishedError", "knows", "ssh_config"]
+__all__ = [
+    "Connection",
+    "DeadlineError",
+    "ExpiredPasswordError",
+    "FloodError",
+    "UnfinishedError",
+    "knows",
+    "ssh_config",
+]
 
 # Our errors say what paramiko logs with tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -121,6 +136,17 @@ class Connection:
         except FloodError:
             self.close()  # sshd may go on sending, whatever the window allows
             raise
+
+    def change_expired_password(self, new: str) -> None:
+        """Change the password of the login, which has expired, on a terminal as sshd asks for it; then close.
+
+        :raises HostError: where the host refuses the new one, or asks what we do not understand.
+        """
+        self.open()
+        try:
+            change_password(self._sessions[-1].transport, self.login, new)
+        finally:
+            self.close()
 
 
 def knows(login: Login) -> bool:

@@ -29,6 +29,8 @@ LARGEST_ANSWER = 8 << 20
 """Bytes that a command may print on both streams together."""
 LONGEST_LINE = 1 << 16
 """Bytes of a line that is passed on as it comes."""
+EXPIRED = b"Password change required but no TTY available"
+"""What sshd says in place of a command where the password has to be changed first (OpenSSH, session.c)."""
 
 
 class UnfinishedError(HostError):
@@ -40,6 +42,10 @@ class UnfinishedError(HostError):
     def __init__(self, host: str, message: str, *, partial: Output, hint: str | None = None) -> None:
         super().__init__(host, message, hint=hint)
         self.partial = partial
+
+
+class ExpiredPasswordError(HostError):
+    """sshd starts no command before the user has changed the password."""
 
 
 class DeadlineError(UnfinishedError):
@@ -280,6 +286,10 @@ class Execution:
         """Return why the loader did not start: sudo or the login shell."""
         said = self.stderr.noise.replace(self.frame.prompt, b"")
         host = self.login.host
+        if EXPIRED in said + self.stdout.noise:
+            message = f"the password of {self.login.user} has expired, and must be changed at the next login"
+            hint = "change it by hand (ssh), or give bootstrap.new_password to inv bare.bootstrap"
+            return ExpiredPasswordError(host, message, hint=hint)
         if self.login.needs_sudo:
             if self.stderr.noise.count(self.frame.prompt) > 1:
                 said = b"incorrect password attempt"

@@ -13,7 +13,7 @@ import paramiko
 from paramiko.auth_strategy import AuthResult, AuthSource, AuthStrategy
 
 from provision.connection.login import Login
-from provision.errors import UnreachableError
+from provision.errors import LoginRefusedError, UnreachableError
 
 OFFERED = 3
 """How many default keys are offered where none is named: sshd counts failures (MaxAuthTries)."""
@@ -56,7 +56,20 @@ class Offer(AuthStrategy):
         hint = f"is the public key in ~{user}/.ssh/authorized_keys, and are ansible_user and the key right?"
         if not refused:
             hint = "set ansible_ssh_private_key_file, or load a key into ssh-agent"
-        raise UnreachableError(self.login.host, f"cannot log in as {user}: {tried}", hint=hint)
+        raise LoginRefusedError(self.login.host, f"cannot log in as {user}: {tried}", hint=hint)
+
+
+def public_key(login: Login) -> str:
+    """The public part of the key that a login names, ``TYPE BASE64``.
+
+    :raises UnreachableError: where it names none, or that cannot be read.
+    """
+    if not login.key_files:
+        hint = "set ansible_ssh_private_key_file: the account gets this key"
+        raise UnreachableError(login.host, f"no key is named for {login.user}", hint=hint)
+    with _keys(login) as keys:
+        ((_, key),) = keys
+        return f"{key.get_name()} {key.get_base64()}"
 
 
 @contextlib.contextmanager

@@ -229,6 +229,7 @@ class Fleet:
 
     :ivar refresh: called at least every second while hosts are worked on.
     :ivar connect: makes the connection to a host, which opens by itself.
+    :ivar begin: makes the run of a host.
     """
 
     targets: Sequence[Target]
@@ -236,11 +237,12 @@ class Fleet:
     on_event: OnEvent
     refresh: Callable[[], None] = lambda: None
     connect: Callable[[Login], Connection] = Connection
+    begin: Callable[[Target, Connection], HostRun] = HostRun
     hosts: dict[str, HostRun] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
     def __enter__(self) -> Fleet:
-        self.hosts = {target.name: HostRun(target, self.connect(target.login)) for target in self.targets}
+        self.hosts = {target.name: self.begin(target, self.connect(target.login)) for target in self.targets}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -238,10 +238,16 @@ class HostRun:
             if refusal := stage.refusal():
                 raise refusal
             if stage.reboot is None:
-                break
+                self.require_converged(approved)
+                return
             self._plan_after_reboot(stage.reboot, approved, on_event)
-        else:
-            return
+
+    def require_converged(self, approved: Plan) -> None:
+        """Plan once more: nothing may be left to do.
+
+        :raises ChangeError: naming what is.
+        """
+        assert self.survey is not None
         if pending := replan(self.connection, self.survey.declared, approved.granted).changes:
             raise ChangeError(
                 self.target.name,
