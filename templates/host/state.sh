@@ -12,17 +12,9 @@ first_line() {
   read -r line 2>/dev/null <"$1" || [ -n "$line" ]
 }
 
-# kernel_values FILE...: a line for each file of /proc/sys: = and its first line, or - where the kernel has none.
-kernel_values() {
-  for file in "$@"; do
-    if [ -e "$file" ]; then
-      first_line "$file" || :
-      printf '= %s\n' "$line"
-    else
-      echo -
-    fi
-  done
-}
+# kernel_values FILE...: the first line of files of /proc/sys, each below a line with its path. The shell's read cannot
+# read them: it asks for one byte after the other, and the kernel gives numbers only to who begins at the first.
+kernel_values() { head -v -n 1 -- "$@" 2>/dev/null || :; }
 
 # host_kernel [MODULE|PARAMETER_FILE]...: the command line in force and what the boot loader has; then what is there
 # of modules and their parameters.

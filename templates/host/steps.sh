@@ -4,10 +4,10 @@
 
 # kernel_value_is FILE WORD...: a file of /proc/sys holds these words.
 kernel_value_is() {
-  first_line "$1" || return
+  value=$(head -n 1 -- "$1") || return
   shift
   # shellcheck disable=SC2086  # words are compared, as the kernel separates them by tabs
-  [ "$(echo $line)" = "$*" ]
+  [ "$(set -f && echo $value)" = "$*" ]
 }
 
 # set_hostname NAME: for the running kernel.

@@ -9,7 +9,7 @@ from typing import ClassVar
 from provision.errors import Refusal
 from provision.probe import Output, Probe, words
 from provision.resource import Change, Planned, Single
-from provision.resources.file import gone
+from provision.resources.file import gone, parse_contents
 from provision.roles.host.kernel import STATE, STEPS
 
 HOSTNAME = "/proc/sys/kernel/hostname"
@@ -39,10 +39,11 @@ class KernelValues(Single[tuple[str | None, ...]]):
 
     def read(self, answer: Output) -> tuple[str | None, ...]:
         """The value of each key; None for one that the kernel does not have."""
-        lines = answer.out.splitlines()
-        if len(lines) != len(self.values):
-            raise ValueError(f"{len(lines)} answers for {len(self.values)} keys: {answer.err.strip()}")
-        return tuple(line[2:] if line.startswith("= ") else None for line in lines)
+        found = parse_contents(answer.stdout)
+        values = (found.get(file_of(key)) for key in self.values)
+        return tuple(
+            None if value is None else value.decode("utf-8", "backslashreplace").strip() for value in values
+        )
 
     def bare(self) -> tuple[str | None, ...]:
         return ("",) * len(self.values)
@@ -100,7 +101,7 @@ class Hostname(Single[str]):
         return Probe(self.kind, words("kernel_values", HOSTNAME), (STATE,), in_place=True)
 
     def read(self, answer: Output) -> str:
-        return answer.out.removeprefix("= ").strip()
+        return answer.out.rpartition("<==\n")[2].strip()
 
     def bare(self) -> str:
         return "localhost"
