@@ -88,10 +88,15 @@ def demo(c: Context) -> None:
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
         "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
-        "campaign": "all of agreement, archive, backends, checks, cuts, full, instances, lab, power, role"
-        " or verify",
+        "campaign": "all of agreement, archive, backends, checks, cuts, full, instances, lab, power, real,"
+        " role or verify",
         "seed": "which sample of the campaigns is taken",
         "k": "only tests whose name matches, as pytest's -k",
+        "real": "instead: provision machines that do not serve yet, break them, repair them, report",
+        "inventory": "with --real: where the machines stand",
+        "hosts": "with --real: which of them, a pattern (all)",
+        "yes": "with --real: do not ask",
+        "json": "with --real: print one JSON document on standard output",
     }
 )
 def test(
@@ -102,14 +107,25 @@ def test(
     campaign: str = "",
     seed: str = "",
     k: str = "",
+    real: bool = False,
+    inventory: str = "",
+    hosts: str = "all",
+    yes: bool = False,
+    json: bool = False,
 ) -> None:
     """Run the tests. Lab hosts need root on Debian; their tests are skipped elsewhere.
 
     inv test --unit -k inventory
+    inv test --real -i fleet/hosts.yml --hosts gpu-01
     """
     from lab import test_root
     from provision.cli import terminal
 
+    if real:
+        from tests.real.acceptance import run
+
+        with terminal.error_boundary():
+            raise SystemExit(run(inventory, hosts, yes=yes, as_json=json))
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "campaign" if campaign else "slow" if slow else "not slow"]
     for option, value in (("--campaign", campaign), ("--seed", seed), ("-k", k)):

@@ -27,7 +27,7 @@ from lab.host import LabHost, new_password
 from lab.layout import ADMIN, APT_PORT, NETWORKS, REGISTRY_PORT, STATE_ROOT, Layout
 from lab.rootfs import Rootfs, build_rootfs
 from lab.standins.build import build_packages
-from lab.triton_image import build_image
+from lab.triton_image import USUAL, Release, build_image
 from provision.errors import ProvisionError, UsageError
 
 Say = Callable[[str], None]
@@ -146,6 +146,12 @@ class Lab:
         finally:
             self._point(name, kept)
 
+    def offer(self, release: Release, say: Say = print) -> None:
+        """Have the images of one more release of Triton in the registry; a minute the first time."""
+        with self._alone("cache"):
+            image = build_image(self.layout.cache, release)
+            registry.push_image(image, release, self.layout.registry, self.layout.images, say)
+
     # The parts of `up`, in order
 
     def _begin(self, say: Say) -> None:
@@ -200,11 +206,11 @@ class Lab:
         self._publish_mirror(nvidia)
         say("image with the real tritonserver (the first time about a minute)")
         image = build_image(cache)
-        storage = cache / "registry"
+        storage = layout.images
         storage.mkdir(exist_ok=True)
         if not self._alive():
             self._start_services(storage)
-        registry.push_image(image, layout.registry, storage, say)
+        registry.push_image(image, USUAL, layout.registry, storage, say)
 
     def _publish(self, name: str, key: aptrepo.SigningKey, folder: Path) -> None:
         """Serve a repository under a name, and put down the key that it is signed with."""

@@ -76,6 +76,11 @@ class Layout:
         return cache_root()
 
     @property
+    def images(self) -> Path:
+        """What the registry has."""
+        return self.cache / "registry"
+
+    @property
     def state(self) -> Path:
         return STATE_ROOT / self.name
 

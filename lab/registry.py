@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.execute import execute
+from lab.triton_image import Release
 
 REPOSITORY = "nvidia/tritonserver"
-TAGS = ("24.07-trtllm-python-py3", "24.07-py3")
 
 
 def program(cache: Path) -> Path:
@@ -55,13 +55,15 @@ def configuration(storage: Path, address: str, htpasswd: Path | None = None) -> 
     )
 
 
-def push_image(layout: Path, registry: str, storage: Path, say: Callable[[str], None]) -> None:
+def push_image(
+    layout: Path, release: Release, registry: str, storage: Path, say: Callable[[str], None]
+) -> None:
     """Put the tags of an OCI layout into the registry, unless its storage has exactly these already."""
     wanted = (layout / "index.json").read_text(encoding="utf-8")
-    marker = storage / "pushed.json"
+    marker = storage / f"pushed-{release.name}.json"
     if marker.exists() and marker.read_text(encoding="utf-8") == wanted:
         return
-    for tag in TAGS:
+    for tag in release.tags:
         say(f"pushing {REPOSITORY}:{tag}")
         target = f"docker://{registry}/{REPOSITORY}:{tag}"
         execute(

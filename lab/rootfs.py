@@ -113,9 +113,6 @@ def _prune(kept: Path) -> None:
 
 
 def _mmdebstrap(suite: str, folder: Path) -> None:
-    proxies = execute("apt-config", "dump", "--format", '%f "%v";%n', "Acquire::http::Proxy").stdout.split(
-        "\n"
-    )
     debs = (
         shlex.join([str(HERE / "download.sh")])
         + ' "$1" '
@@ -130,7 +127,7 @@ def _mmdebstrap(suite: str, folder: Path) -> None:
         "--mode=root",
         f"--include={','.join(BASE)}",
         '--aptopt=Acquire::Languages "none"',
-        *(f"--aptopt={proxy}" for proxy in proxies if proxy.endswith('";') and '""' not in proxy),
+        *own_proxies(),
         f"--customize-hook=sh {debs}",
         f'--customize-hook=sh {shlex.quote(str(HERE / "bare.sh"))} "$1"',
         suite,
@@ -139,6 +136,12 @@ def _mmdebstrap(suite: str, folder: Path) -> None:
         # The tools of a login shell's PATH, whatever ours is.
         env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"},
     )
+
+
+def own_proxies() -> list[str]:
+    """Options of mmdebstrap with the proxies of this machine's apt."""
+    shown = execute("apt-config", "dump", "--format", '%f "%v";%n', "Acquire::http::Proxy").stdout
+    return [f"--aptopt={proxy}" for proxy in shown.split("\n") if proxy.endswith('";') and '""' not in proxy]
 
 
 def apt_sources(suite: str) -> list[str]:

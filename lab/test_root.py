@@ -30,6 +30,9 @@ TOOLS = (
     "rpm",
     "createrepo-c",
     "dnf-plugins-core",
+    "cloud-init",
+    "netplan.io",
+    "debconf",
 )
 """Debian packages that tests run programs of, the lab's own aside."""
 

@@ -1,17 +1,19 @@
-"""The lab's container image: the real tritonserver of release 24.07, under NVIDIA's name, in a Debian root.
+"""The lab's container images: real tritonservers under NVIDIA's name, in a Debian root.
 
-The server and its python backend are those that PyPI's ``nvidia-pytriton`` carries. What only NVIDIA's images
-have (CUDA, TensorRT-LLM, other backends) is missing; layout, environment, entrypoint and user are as there.
+The servers and their python backend are those that PyPI's ``nvidia-pytriton`` carries. What only NVIDIA's
+images have (CUDA, TensorRT-LLM, other backends) is missing; layout, environment, entrypoint and user are as
+there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import sys
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.execute import execute
@@ -20,17 +22,60 @@ from lab.standins.cached import made_once
 
 SOURCES = Path(__file__).parent / "triton"
 
-PLAIN = "24.07-py3"
-TENSORRT = "24.07-trtllm-python-py3"
-TAGS = (TENSORRT, PLAIN)
-
-SERVER = "nvidia-pytriton==0.5.10"
-"""Carries tritonserver 2.48.0, which is release 24.07 (pytriton's CHANGELOG)."""
-
 LIBRARIES = ("numpy==1.26.4", "nvidia-ml-py==12.560.30")
 """The python backend needs numpy 1; nvidia-ml-py is the module ``pynvml``."""
 
 DEBIAN = ("python3", "libpython3.11", "libstdc++6", "ca-certificates")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of Triton.
+
+    :ivar name: as in the tags of NVIDIA's images.
+    :ivar server: version of tritonserver.
+    :ivar wheel: what carries that (pytriton's CHANGELOG).
+    :ivar folder: of the image in the cache.
+    :ivar tensorrt_llm: version of the library.
+    :ivar cuda: CUDA and the driver that both flavours were built with, the plain one first (compatibility.md
+        of triton-inference-server/server).
+    :ivar packages: of Debian, beyond those that each has.
+    """
+
+    name: str
+    server: str
+    wheel: str
+    folder: str
+    tensorrt_llm: str
+    cuda: tuple[tuple[str, str], tuple[str, str]]
+    packages: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """The plain flavour, and that with TensorRT-LLM."""
+        return f"{self.name}-py3", f"{self.name}-trtllm-python-py3"
+
+
+USUAL = Release(
+    "24.07",
+    server="2.48.0",
+    wheel="nvidia-pytriton==0.5.10",
+    folder="image",
+    tensorrt_llm="0.11.0",
+    cuda=(("12.5.1", "555.42.06"), ("12.4.1", "550.54.15")),
+)
+"""What every lab has."""
+
+NEWER = Release(
+    "24.10",
+    server="2.51.0",
+    wheel="nvidia-pytriton==0.7.0",
+    folder="image-24.10",
+    tensorrt_llm="0.14.0",
+    cuda=(("12.6.2", "560.35.03"), ("12.5.1", "555.42.06")),
+    packages=("openmpi-bin",),
+)
+"""Only in labs whose tests want it (``Lab.offer``): to upgrade to, and with an mpirun that starts ranks."""
 
 ENVIRONMENT = {
     "PATH": "/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -39,38 +84,30 @@ ENVIRONMENT = {
     "NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video",
     "NVIDIA_REQUIRE_CUDA": "cuda>=9.0",
     "NVIDIA_PRODUCT_NAME": "Triton Server",
-    "NVIDIA_TRITON_SERVER_VERSION": "24.07",
-    "TRITON_SERVER_VERSION": "2.48.0",
     "TRITON_SERVER_USER": "triton-server",
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }
-
-CUDA = {
-    PLAIN: {"CUDA_VERSION": "12.5.1", "CUDA_DRIVER_VERSION": "555.42.06"},
-    TENSORRT: {"CUDA_VERSION": "12.4.1", "CUDA_DRIVER_VERSION": "550.54.15"},
-}
-"""What each flavour of 24.07 was built with (compatibility.md of triton-inference-server/server)."""
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 """Where Debian's python3 looks; the python backend's stub ignores PYTHONPATH."""
 
 
-def build_image(cache: Path) -> Path:
-    """Make the image, or find it in the cache when its recipe is unchanged.
+def build_image(cache: Path, release: Release = USUAL) -> Path:
+    """Make the image of a release, or find it in the cache when its recipe is unchanged.
 
-    :param cache: the layout lands in ``cache/image/DIGEST/``.
-    :returns: an OCI layout with the tags of :data:`TAGS`.
+    :param cache: the layout lands in a folder there.
+    :returns: an OCI layout with the tags of the release.
     :raises ProvisionError: a step failed, most likely a download.
     """
-    return made_once(cache / "image", _digest(), _build)
+    return made_once(cache / release.folder, _digest(), lambda work: _build(work, release))
 
 
-def _build(work: Path) -> Path:
-    wheels = _download(work)
-    root = _root(work)
+def _build(work: Path, release: Release) -> Path:
+    wheels = _download(work, release)
+    root = _root(work, release)
     _install(root, wheels)
     layout = work / "layout"
-    _pack(layout, root, work)
+    _pack(layout, root, work, release)
     return layout
 
 
@@ -79,7 +116,7 @@ def _digest() -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-def _download(work: Path) -> Path:
+def _download(work: Path, release: Release) -> Path:
     """Wheels for the image's Python, which need not be this one's."""
     wheels = work / "wheels"
     platforms = ("manylinux_2_35_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -87,19 +124,19 @@ def _download(work: Path) -> Path:
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--python-version", "3.11", "--implementation", "cp", "--dest", str(wheels)),
         *(f"--platform={name}" for name in platforms),
-        *(SERVER, *LIBRARIES),
+        *(release.wheel, *LIBRARIES),
         env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},
     )
     return wheels
 
 
-def _root(work: Path) -> Path:
+def _root(work: Path, release: Release) -> Path:
     """A minimal Debian with Python, without documentation and package lists."""
     root = work / "root"
-    sources = work / "sources.list"
+    sources, packages = work / "sources.list", ",".join((*DEBIAN, *release.packages))
     sources.write_text("".join(f"{line}\n" for line in apt_sources("bookworm")), encoding="utf-8")
     execute(
-        *("mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(DEBIAN)}"),
+        *("mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={packages}"),
         *("--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"),
         *("--dpkgopt=path-exclude=/usr/share/locale/*", '--aptopt=Acquire::Languages "none"'),
         '--customize-hook=chroot "$1" useradd --uid 1000 --user-group --create-home triton-server',
@@ -131,9 +168,10 @@ def _install(root: Path, wheels: Path) -> None:
     (root / "workspace").mkdir()
 
 
-def _pack(layout: Path, root: Path, work: Path) -> None:
+def _pack(layout: Path, root: Path, work: Path, release: Release) -> None:
     """Two tags: the TensorRT-LLM one is the plain one and one more layer."""
-    plain, tensorrt = f"{layout}:{PLAIN}", f"{layout}:{TENSORRT}"
+    plain, tensorrt = (f"{layout}:{tag}" for tag in release.tags)
+    names = {"NVIDIA_TRITON_SERVER_VERSION": release.name, "TRITON_SERVER_VERSION": release.server}
     execute("umoci", "init", "--layout", str(layout))
     execute("umoci", "new", "--image", plain)
     execute("umoci", "insert", "--image", plain, str(root), "/")
@@ -141,20 +179,21 @@ def _pack(layout: Path, root: Path, work: Path) -> None:
         *("umoci", "config", "--image", plain, "--config.workingdir=/opt/tritonserver"),
         "--config.entrypoint=/opt/nvidia/nvidia_entrypoint.sh",
         "--config.label=org.opencontainers.image.description=lab image, not NVIDIA's",
-        *(f"--config.env={name}={value}" for name, value in (ENVIRONMENT | CUDA[PLAIN]).items()),
+        *_environment(ENVIRONMENT | names | _cuda(*release.cuda[0])),
     )
-    execute("umoci", "tag", "--image", plain, TENSORRT)
+    execute("umoci", "tag", "--image", plain, release.tags[1])
     module = work / "tensorrt_llm"
     module.mkdir()
-    shutil.copyfile(SOURCES / "tensorrt_llm.py", module / "__init__.py")
+    text = (SOURCES / "tensorrt_llm.py").read_text(encoding="utf-8")
+    (module / "__init__.py").write_text(text.replace("VERSION", release.tensorrt_llm), encoding="utf-8")
     execute("umoci", "insert", "--image", tensorrt, str(module), f"/{SITE}/tensorrt_llm")
-    environment = (f"--config.env={name}={value}" for name, value in CUDA[TENSORRT].items())
-    execute("umoci", "config", "--image", tensorrt, *environment)
+    execute("umoci", "config", "--image", tensorrt, *_environment(_cuda(*release.cuda[1])))
     execute("umoci", "gc", "--layout", str(layout))
 
 
-def image_environment(layout: Path, tag: str) -> list[str]:
-    """The environment in the configuration of a tag, as ``docker image inspect`` shows it."""
-    shown = execute("skopeo", "inspect", "--config", f"oci:{layout}:{tag}").stdout
-    environment = json.loads(shown)["config"]["Env"]
-    return [str(one) for one in environment]
+def _cuda(version: str, driver: str) -> dict[str, str]:
+    return {"CUDA_VERSION": version, "CUDA_DRIVER_VERSION": driver}
+
+
+def _environment(variables: Mapping[str, str]) -> list[str]:
+    return [f"--config.env={name}={value}" for name, value in variables.items()]

@@ -1,4 +1,4 @@
-"""A lab host as a virtual machine: its disk, its address, and a kernel of its own, whose power can be cut.
+"""Virtual machines, with a kernel of their own, whose power can be cut; and those that stand for a lab host.
 
 A container's files are this machine's: killing it is a crash, after which everything is on the disk that was
 written. A virtual machine has its own page cache, which is lost with it, as on a server that loses power.
@@ -15,23 +15,32 @@ from pathlib import Path
 from lab.cgroup import Cgroup, lab_group
 from lab.execute import execute
 from lab.host import LabHost
+from lab.layout import Layout
 from provision.errors import ProvisionError
 
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "cpio": "cpio",
-    "busybox": "busybox-static",
 }
 """Program → the Debian package that has it."""
 
 KERNEL = "linux-image-cloud-amd64"
+SHELL = "busybox-static"
+"""Package of the first program that runs; the one of this machine may need libraries."""
+
 DISK = "12G"
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 """What the disk and the network need before the root file system is there."""
 
 BOOT_SECONDS = 600
 """Emulated without KVM; 22 s where nothing else runs."""
+
+KERNEL_LINE = "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"
+"""A lab host has no udev, and the serial console's login would be waited for."""
+
+EMULATED = ("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048")
+"""Processors and memory (MiB) of a virtual machine."""
 
 INIT = """\
 #!/bin/busybox sh
@@ -62,13 +71,15 @@ def missing_programs() -> list[str]:
 
 @dataclass(frozen=True)
 class Vm:
-    """A virtual machine in the place of a lab host that is off.
+    """A virtual machine on a lab's bridge, emulated, as KVM does not start it on all machines.
 
-    :param host: the host whose disk, address and keys it takes.
-    :param folder: where its disk and its kernel are.
+    :param layout: of the lab.
+    :param address: its own, on the lab's bridge.
+    :param folder: where its disk is.
     """
 
-    host: LabHost
+    layout: Layout
+    address: str
     folder: Path
 
     @property
@@ -78,11 +89,73 @@ class Vm:
 
     @property
     def _cgroup(self) -> Cgroup:
-        return lab_group(self.host.layout.name).child("vm")
+        return lab_group(self.layout.name).child("vm")
 
     @property
     def _tap(self) -> str:
-        return f"vm-{self.host.layout.name}"
+        return f"vm-{self.layout.name}"
+
+    def _options(self) -> list[str]:
+        """Of QEMU: processors, disks and what it boots."""
+        raise NotImplementedError
+
+    def power_on(self) -> None:
+        """Switch it on, and wait for nothing."""
+        with contextlib.suppress(ProvisionError):
+            execute("ip", "link", "delete", self._tap)
+        execute("ip", "tuntap", "add", self._tap, "mode", "tap")
+        execute("ip", "link", "set", self._tap, "master", self.layout.bridge, "up")
+        network = (
+            *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
+            *("-device", "virtio-net-pci,netdev=n,romfile="),
+        )
+        self._cgroup.spawn(["qemu-system-x86_64", "-nographic", *self._options(), *network], self.log)
+
+    def boot(self) -> None:
+        """Switch it on and wait until its administrator can log in.
+
+        :raises ProvisionError: nobody can after :data:`BOOT_SECONDS`.
+        """
+        self.power_on()
+        deadline = time.monotonic() + BOOT_SECONDS
+        while self.run("test ! -e /run/nologin", check=False) != "":
+            if time.monotonic() > deadline:
+                raise ProvisionError(f"nobody can log in on the virtual machine; see {self.log}")
+            time.sleep(1)
+
+    def cut(self) -> None:
+        """Cut the power."""
+        self._cgroup.end()
+
+    def run(self, script: str, *, check: bool = True) -> str | None:
+        """Run a script as root over ssh and return what it printed; without ``check``, None if it failed.
+
+        :raises ProvisionError: it failed.
+        """
+        done = execute(
+            *("ssh", "-q", "-i", str(self.layout.ssh_key)),
+            *("-o", f"UserKnownHostsFile={self.layout.known_hosts}"),
+            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", f"admin@{self.address}"),
+            "sudo sh",
+            given=script,
+            check=check,
+        )
+        return None if done.returncode else done.stdout
+
+
+@dataclass(frozen=True)
+class HostVm(Vm):
+    """A virtual machine in the place of a lab host that is off, with its disk, address and keys.
+
+    :param host: that host.
+    """
+
+    host: LabHost
+
+    @classmethod
+    def of(cls, host: LabHost) -> HostVm:
+        """The one of a host."""
+        return cls(host.layout, host.address, host.layout.state / "vm", host)
 
     def create(self) -> None:
         """Switch the host off and copy its disk, which :meth:`reset` goes back to."""
@@ -106,8 +179,9 @@ class Vm:
     def _add_kernel(self, root: Path) -> str:
         depends = execute("apt-cache", "depends", KERNEL).stdout.split()
         package = next(word for word in depends if word.startswith("linux-image-") and word != KERNEL)
-        execute("sh", "-c", 'cd "$0" && apt-get -q download "$1"', str(self.folder), package)
-        execute("dpkg-deb", "--extract", str(next(self.folder.glob("*.deb"))), str(self.folder / "kernel"))
+        execute("sh", "-c", 'cd "$0" && apt-get -q download "$@"', str(self.folder), package, SHELL)
+        for archive in self.folder.glob("*.deb"):
+            execute("dpkg-deb", "--extract", str(archive), str(self.folder / "kernel"))
         release = package.removeprefix("linux-image-")
         shutil.copy(self.folder / "kernel/boot" / f"vmlinuz-{release}", self.folder / "vmlinuz")
         for part in (f"boot/vmlinuz-{release}", f"lib/modules/{release}"):
@@ -119,7 +193,7 @@ class Vm:
         tree = self.folder / "initrd"
         for name in ("bin", "proc", "sys", "dev", "root"):
             (tree / name).mkdir(parents=True)
-        shutil.copy(shutil.which("busybox") or "busybox", tree / "bin/busybox")
+        shutil.copy(self.folder / "kernel/bin/busybox", tree / "bin/busybox")
         (tree / "init").write_text(INIT.replace("MODULES", " ".join(MODULES)), "ascii")
         (tree / "init").chmod(0o755)
         listed = execute("chroot", str(root), "modprobe", "-S", release, "--show-depends", "--all", *MODULES)
@@ -137,51 +211,12 @@ class Vm:
         disk, bare = self.folder / "disk.qcow2", self.folder / "bare.raw"
         execute("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(bare), str(disk))
 
-    def boot(self) -> None:
-        """Switch it on and wait until its administrator can log in.
-
-        :raises ProvisionError: nobody can after :data:`BOOT_SECONDS`.
-        """
-        layout = self.host.layout
-        with contextlib.suppress(ProvisionError):
-            execute("ip", "link", "delete", self._tap)
-        execute("ip", "tuntap", "add", self._tap, "mode", "tap")
-        execute("ip", "link", "set", self._tap, "master", layout.bridge, "up")
-        self._cgroup.spawn(
-            [
-                *("qemu-system-x86_64", "-nographic", "-accel", "tcg,thread=multi"),
-                *("-cpu", "max", "-smp", "2", "-m", "2048"),
-                *("-kernel", str(self.folder / "vmlinuz")),
-                *("-initrd", str(self.folder / "initrd.gz")),
-                *("-append", "console=ttyS0 net.ifnames=0 panic=1 quiet"),
-                # What the guest's kernel has sent to the disk is there; what it still held is lost.
-                *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
-                *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
-                *("-device", "virtio-net-pci,netdev=n,romfile="),
-            ],
-            self.log,
-        )
-        deadline = time.monotonic() + BOOT_SECONDS
-        while self.run("test ! -e /run/nologin", check=False) != "":
-            if time.monotonic() > deadline:
-                raise ProvisionError(f"nobody can log in on the virtual machine; see {self.log}")
-            time.sleep(1)
-
-    def cut(self) -> None:
-        """Cut the power."""
-        self._cgroup.end()
-
-    def run(self, script: str, *, check: bool = True) -> str | None:
-        """Run a script as root over ssh and return what it printed; without ``check``, None if it failed.
-
-        :raises ProvisionError: it failed.
-        """
-        layout = self.host.layout
-        done = execute(
-            *("ssh", "-q", "-i", str(layout.ssh_key), "-o", f"UserKnownHostsFile={layout.known_hosts}"),
-            *("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", f"admin@{self.host.address}"),
-            "sudo sh",
-            given=script,
-            check=check,
-        )
-        return None if done.returncode else done.stdout
+    def _options(self) -> list[str]:
+        return [
+            *EMULATED,
+            *("-kernel", str(self.folder / "vmlinuz")),
+            *("-initrd", str(self.folder / "initrd.gz")),
+            *("-append", KERNEL_LINE),
+            # What the guest's kernel has sent to the disk is there; what it still held is lost.
+            *("-drive", f"file={self.folder / 'disk.qcow2'},format=qcow2,if=virtio,cache=writeback"),
+        ]

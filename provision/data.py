@@ -1,9 +1,14 @@
-"""Where the files are that run with the package: in a clone beside it, in an installed package inside it."""
+"""Where the files are that run with the package: in a clone beside it, in an installed package inside it.
+
+And how files are written for their owner only.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
+from tempfile import mkstemp
 
 _PACKAGE = Path(__file__).resolve().parent
 _IN_CLONE = {"suite": "tests/verify", "role_suite": "tests/roles"}
@@ -32,3 +37,17 @@ def remarks(name: str) -> str:
     """The lines of a table that begin with ``#``."""
     lines = (_PACKAGE / name).read_text("utf-8").splitlines()
     return "\n".join(line for line in lines if line.startswith("#"))
+
+
+def beside(file: Path, content: bytes) -> Path:
+    """A file beside another one that only its owner can read; nothing is left if it cannot be written."""
+    descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as beside:
+            beside.write(content)
+            beside.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)

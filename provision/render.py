@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 import traceback
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,29 @@ def environment_value(value: object) -> str:
     return '"' + "".join(f"\\{c}" if c in '\\"`$' else c for c in text) + '"'
 
 
+def one_line(value: object) -> str:
+    """Text of a line as it is, where nothing is quoted: the rest of a line, a remark.
+
+    :raises RenderError: for what would end the line, and for other control characters.
+    """
+    text = _writable(value)
+    if not text.isprintable():
+        raise RenderError(f"must be one line of printable characters: {text!r}")
+    return text
+
+
+def shell_word(value: object) -> str:
+    """One word of POSIX sh, and of what splits words alike, such as kickstart.
+
+    :raises RenderError: for NUL, which no word can carry, and for what is no character.
+    """
+    return shlex.quote(_writable(value))
+
+
 def _writable(value: object) -> str:
     text = str(value)
     if "\0" in text:
-        raise RenderError(f"a NUL character cannot be written to a unit or environment file: {text!r}")
+        raise RenderError(f"a NUL character cannot be written to such a file: {text!r}")
     if strange := _NO_CHARACTER.search(text):
         raise RenderError(
             f"U+{ord(strange[0]):04X} is no character; systemd reads no file that has it: {text!r}"
@@ -96,6 +116,7 @@ def _environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701  # units and shell text, not HTML; quoting is by the filters below
     )
     environment.filters |= {"word": systemd_word, "text": systemd_text, "value": environment_value}
+    environment.filters |= {"line": one_line, "sh": shell_word}
     return environment
 
 

@@ -11,6 +11,8 @@ HIDDEN = "(hidden)"
 _WORDS = (
     "password|passwd|passphrase|secret|tokens?(?![a-z])|authorization|credential"
     "|(?:api|private|access|auth)[_-]?key(?![_-]?file)"
+    # tritonserver's --http-restricted-api=API:KEY=VALUE and --grpc-restricted-protocol; getopt shortens them.
+    "|(?<=--)(?:http|grpc)[_-]r"
 )
 _NAME = re.compile(rf"{_WORDS}|(?:^|[_.-])(?:pass|pw|pwd)$", re.IGNORECASE)
 _MAPPINGS = frozenset({"env", "environment", "registry_logins"})
@@ -28,7 +30,7 @@ _NAMED = re.compile(
     rf"""("[^"\n]*(?:{_WORDS})[^"\n]*"[ \t]*:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|[^\s,"\[\]{{}}]+)"""
     rf"""|("[\w.-]*(?:{_WORDS})[\w.-]*=)(?:[^"\\\n]|\\.)*"""
     rf"""|((?:(?<![\w.-])|--)[\w.-]*(?:{_WORDS})[\w.-]*=)(?:"[^"\n]*"|'[^'\n]*'|[^\s&;"']+)"""
-    rf"""|(--[\w-]*(?:{_WORDS})[\w-]*[ \t]+)\S+"""
+    rf"""|(--[\w-]*(?:{_WORDS})[\w-]*"?[ \t]+(?:\\\n[-+ ]?[ \t]*)?)(?:"(?:[^"\\\n]|\\.)*"|\S+)"""
     rf"""|^([-+ ]?[ \t]*(?:Environment=)?["']?[\w.-]*(?:{_WORDS})[\w.-]*[ \t]*[=:][ \t]*)\S.*""",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -53,10 +55,18 @@ def masked(value: Any, path: Sequence[str | int] = ()) -> Any:
             value = {**value, "value": HIDDEN}
         return {key: masked(item, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [masked(item, (*path, number)) for number, item in enumerate(value)]
+        return [
+            HIDDEN if item and _awaits_secret(before) else masked(item, (*path, number))
+            for number, (before, item) in enumerate(zip([None, *value], value, strict=False))
+        ]
     if value and is_secret(path):
         return HIDDEN
     return without_secrets(value) if isinstance(value, str) else value
+
+
+def _awaits_secret(word: object) -> bool:
+    """Whether it is an option alone, such as ``--api-key``, whose value is the next word."""
+    return isinstance(word, str) and re.fullmatch(r"--[\w-]+", word) is not None and is_secret([word])
 
 
 def without_secrets(text: str) -> str:

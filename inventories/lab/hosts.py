@@ -33,6 +33,8 @@ def settings(lab: dict[str, Any]) -> dict[str, Any]:
                     "ulimits": {},
                     # The stand-ins have no CUDA, so there is nothing that the server could measure.
                     "args": ["--allow-gpu-metrics=false"],
+                    # It serves the canary alone.
+                    "expect": [],
                 },
             },
         },

@@ -18,13 +18,12 @@ from socket import gethostname
 from provision.cli import terminal
 from provision.cli.options import Options
 from provision.cli.progress import Progress
-from provision.cli.saved_plans import beside
 from provision.connection import knows
 from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
-from provision.data import data
+from provision.data import beside, data
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan.saved import AGAIN, SavedPlans
@@ -248,8 +247,10 @@ def open_fleet(
         yield all_hosts, progress
 
 
-def write_below(folder: Path, file: RenderedFile) -> None:
+def write_below(folder: Path, file: RenderedFile) -> Path:
     """Write a rendered file below a folder, so that only its owner can read it: it may hold secrets.
+
+    Returns where it is.
 
     :raises UsageError: if it cannot be written.
     """
@@ -259,6 +260,7 @@ def write_below(folder: Path, file: RenderedFile) -> None:
         beside(path, file.content).rename(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="name another folder: --out DIR") from error
+    return path
 
 
 def operator() -> str:

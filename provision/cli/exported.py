@@ -8,7 +8,7 @@ from pathlib import Path
 
 from provision.cli import arguments, terminal
 from provision.cli.options import Options
-from provision.cli.saved_plans import beside
+from provision.data import beside
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host
 from provision.kubernetes.dump import dumped

@@ -65,7 +65,7 @@ def task(shared: str, **own: str) -> Callable[[Function], Task[Function]]:
             from provision.errors import UsageError
 
             options = Options(**{name: values.pop(name) for name in names})
-            with error_boundary():
+            with error_boundary(starts_runs="serial" in own and not values.get("check")):
                 if context.config.run.dry:
                     raise UsageError(
                         "invoke's --dry is not for these tasks, which run no commands of this machine",

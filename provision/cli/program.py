@@ -31,6 +31,7 @@ SEVERAL = {"lint-manifest": "--file"}
 """Tasks that take any number of words, and the option that each stands for."""
 
 GROUPS = (
+    ("Bare metal", ("bare.seed", "bare.enroll")),
     ("Change hosts", ("provision", "plan", "remove", "stop")),
     ("Look at hosts", ("verify", "facts")),
     ("Look up", ("compat",)),
@@ -85,6 +86,8 @@ class Program(InvokeProgram):
             if (not word and before.startswith("--")) or re.fullmatch(r"--[\w-]+=", word):
                 empty = (word or before).rstrip("=")
                 raise Exit(f"error: {empty} needs a value\nhint: {self._help_of(words[0])}", code=2)
+        if twice := self._given_twice(words):
+            raise Exit(f"error: {twice} is given twice\nhint: {self._help_of(words[0])}", code=2)
         if option := SEVERAL.get(words[0]) if words else None:
             words[1:] = [part for word in _words(words[1:], option) for part in word]
         option = OPTIONAL.get(words[0], "") if words else ""
@@ -103,6 +106,24 @@ class Program(InvokeProgram):
         if len(self.tasks) > 1:
             names = " and ".join(task.name or "" for task in self.tasks)
             raise Exit(f"error: two tasks in one call: {names}\nhint: call {self.binary} for each", code=2)
+
+    def _given_twice(self, words: Sequence[str]) -> str | None:
+        """An option that is given twice and takes one value; Invoke calls the second a task."""
+        tasks_known = self._make_parser().contexts
+        flags = tasks_known[words[0]].flags if words and words[0] in tasks_known else {}
+        takes = {name for name, flag in flags.items() if flag.takes_value}
+        once = {name for name in takes if flags[name].kind is not list}
+        seen: set[str] = set()
+        for before, word in itertools.pairwise(words):
+            name = word.partition("=")[0]
+            if before in takes:
+                continue
+            if name in tasks_known:
+                return None
+            if name in seen:
+                return name
+            seen |= {name} & once
+        return None
 
     def parse_cleanup(self) -> None:
         """Answer ``--help`` and ``--list``."""

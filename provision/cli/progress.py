@@ -141,7 +141,7 @@ class Progress:
             host.step, host.number, host.said = visible(event.resource), event.index + 1, ""
             host.began = self.clock()
         elif event.kind == "out":
-            host.said = visible(event.output)
+            host.said = visible(event.output.rstrip())
         elif event.kind == "say":
             return event.output
         elif event.kind != "end":

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from provision.bare.seed_settings import SEED, Seed
+from provision.expectation.settings import EXAMPLE, EXPECT, Expect
 from provision.inventory import Host
 from provision.inventory.values import Value, Vault, plain
 from provision.plan.backups import BACKUPS, Backups
@@ -21,7 +23,11 @@ Schema = Mapping[str, Any]
 
 ENCRYPTED = "(encrypted)"
 
-OF_HOSTS = (Role(BACKUPS, Backups, lambda *_: ()),)
+OF_HOSTS = (
+    Role(BACKUPS, Backups, lambda *_: ()),
+    Role(EXPECT, Expect, lambda *_: (), example=EXAMPLE),
+    Role(SEED, Seed, lambda *_: ()),
+)
 """Settings that no role has, with the host's variable for the role's name."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -142,7 +148,9 @@ def _below(path: str, model: Schema, parts: Mapping[str, Schema], example: Any) 
         )
         if part := _part(field):
             step, inner = part
-            first = next(iter(given.values()), None) if step and isinstance(given, Mapping) else given
+            first = given
+            if step and given:
+                first = next(iter(given.values())) if isinstance(given, Mapping) else given[0]
             yield from _below(f"{path}.{name}{step}", parts[inner], parts, first)
 
 
@@ -151,6 +159,8 @@ def _part(field: Schema) -> tuple[str, str] | None:
     for way in (field, *field.get("anyOf", ())):
         if "$ref" in way:
             return "", way["$ref"].rpartition("/")[2]
+        if "$ref" in way.get("items", {}):
+            return "[]", way["items"]["$ref"].rpartition("/")[2]
         for below in _values(way):
             if "$ref" in below:
                 return ".NAME", below["$ref"].rpartition("/")[2]

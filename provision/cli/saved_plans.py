@@ -9,9 +9,9 @@ import secrets
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import mkstemp
 
 from provision.cli import terminal
+from provision.data import beside
 from provision.errors import UsageError
 from provision.plan import saved
 from provision.plan.plan import Plan
@@ -119,17 +119,3 @@ def _key_file() -> Path:
     home = os.path.expanduser("~/.local/state")  # noqa: PTH111  # Path's raises where there is no home
     state = os.environ.get("XDG_STATE_HOME") or home
     return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))
-
-
-def beside(file: Path, content: bytes) -> Path:
-    """A file beside another one that only its owner can read; nothing is left if it cannot be written."""
-    descriptor, name = mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as beside:
-            beside.write(content)
-            beside.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)

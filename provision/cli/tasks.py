@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
+from provision.cli import bare
 from provision.cli.changing import plan, provision, remove, stop
 from provision.cli.options import HELP, Options, task
 
@@ -86,30 +87,24 @@ def verify(
 
 @task("hosts inventory forks enroll accept_new json")
 def facts(options: Options) -> None:
-    """Show what hosts are: system, kernel, GPUs on the bus.
+    """Show what hosts are: system, GPUs, hardware, versions.
 
     inv facts --hosts all --json
     """
     from provision.cli import arguments, terminal
-    from provision.run.fleet import gather_facts, logins
+    from provision.cli import facts as shown
+    from provision.run.fleet import inspect, logins
 
     ways = logins(arguments.select(options))
     arguments.enroll_hosts(options, ways)
-    found, errors = gather_facts(ways, options.forks)
+    found, errors = inspect(ways, options.forks)
     if options.json:
-        document = {name: value.document() for name, value in found.items()}
+        document = {name: shown.document(value) for name, value in found.items()}
         failed = {name: {"error": error.message, "hint": error.hint} for name, error in errors.items()}
         terminal.write_json({"schema": 1, "hosts": document | failed})
     else:
         for name, value in found.items():
-            generations = [gpu.architecture.name.title() if gpu.architecture else "?" for gpu in value.gpus]
-            gpus = ", ".join(sorted(set(generations))) or "none"
-            more = ", NVSwitch" if value.has_nvswitch else ""
-            more += ", Secure Boot" if value.secure_boot else ""
-            terminal.write_data(
-                f"{name}: {value.system} ({value.machine}), kernel {value.kernel}, "
-                f"{value.virtualization}, GPUs: {len(value.gpus)} ({gpus}){more}"
-            )
+            terminal.write_data(f"{name}: {shown.text(value)}")
         terminal.log_errors(errors)
     raise SystemExit(1 if errors else 0)
 
@@ -148,11 +143,11 @@ def inventory(
 
 @task(
     "inventory json",
-    role="only those of this role",
+    role="only those of this role, or of expect, provision_backups",
     schema="print the JSON schema of a host's variables, for editors",
 )
 def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
-    """Show the settings of roles: type, default, meaning, example.
+    """Show all settings: type, default, meaning, example.
 
     inv settings triton
     """
@@ -162,8 +157,8 @@ def settings(options: Options, *, schema: bool = False, role: str = "") -> None:
     from provision.cli import arguments, reference, terminal
     from provision.roles import choose
 
-    roles = choose(arguments.roles_for(options.inventory), [role] if role else [])
-    roles = roles if role else (*roles, *reference.OF_HOSTS)
+    known = (*arguments.roles_for(options.inventory), *reference.OF_HOSTS)
+    roles = choose(known, [role] if role else [])
     found = [setting for one in roles for setting in reference.settings(one)]
     if schema:
         terminal.write_json(reference.schema(roles))
@@ -205,19 +200,24 @@ def render(
 
         export(options, out, kubernetes=kubernetes, monitoring=monitoring, gpus=gpus)
         return
-    for target in arguments.targets(options)[0]:
+    found = arguments.targets(options)[0]
+    written: set[Path] = set()
+    for target in found:
         for file in rendered(target, assumed(system)):
             if file.origin:
                 place = f"{target.name}:{file.path}"
                 terminal.log(f"not rendered: {place}, which the host fetches from {file.origin}")
             elif out:
-                arguments.write_below(Path(out, target.name), file)
+                written.add(arguments.write_below(Path(out, target.name), file))
             else:
                 private = file.mode.endswith("00")
                 text = "(not shown; see --out)\n" if private else file.content.decode("utf-8", "replace")
                 terminal.write_data(f"# {target.name}:{file.path} ({file.mode})\n{text}")
     if out:
         terminal.log(f"written below {out}")
+        for path in (path for target in found for path in sorted(Path(out, target.name).rglob("*"))):
+            if path.is_file() and path not in written:
+                terminal.log(f"not of this rendering, and left: {path}")
 
 
 @task("json", file="a manifest or a folder of them, or - for standard input")
@@ -292,3 +292,4 @@ COLLECTION = Collection(
     *(check_roles, lint_manifest),
 )
 """What a new task of the product is added to."""
+COLLECTION.add_collection(bare.COLLECTION)

@@ -88,8 +88,11 @@ def log_errors(errors: Mapping[str, HostError]) -> None:
 
 
 @contextlib.contextmanager
-def error_boundary() -> Iterator[None]:
-    """Turn our errors into one sentence, a hint and an exit code; interrupts and signals end at once."""
+def error_boundary(*, starts_runs: bool = False) -> Iterator[None]:
+    """Turn our errors into one sentence, a hint and an exit code; interrupts and signals end at once.
+
+    :param starts_runs: whether runs may be under way on hosts, which go on there.
+    """
     ended_by = [signal.SIGINT]
 
     def interrupt(number: int, _: object) -> None:
@@ -102,7 +105,8 @@ def error_boundary() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log("interrupted: what had started on a host goes on there; the next provision attaches to a run")
+        more = ": what had started on a host goes on there; the next provision attaches to a run"
+        log("interrupted" + more * starts_runs)
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         # Threads may wait for hosts for minutes; nothing here needs their end.

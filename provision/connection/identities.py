@@ -72,7 +72,7 @@ def _keys(login: Login) -> Iterator[list[tuple[str, paramiko.PKey]]]:
 
         if login.key_files:
             files = [Path(file) for file in login.key_files]
-            present = [file for file in files if file.exists() or _public(file).exists()]
+            present = [file for file in files if _is_there(file) or _is_there(_public(file))]
             yield [_named(login, (present or files)[0], agent)]
         elif login.password is not None:
             yield []  # as sshpass is used: the password is the answer, and guesses would count as failures
@@ -88,7 +88,7 @@ def _own(login: Login, agent: Agent) -> list[tuple[str, paramiko.PKey]]:
     )
     for name in ("id_ed25519", "id_ecdsa", "id_rsa"):
         file = Path("~/.ssh").expanduser() / name
-        if file.exists():
+        if _is_there(file):
             with contextlib.suppress(UnreachableError):
                 label, key = _named(login, file, agent)
                 found.setdefault(key.get_base64(), (label, key))
@@ -107,6 +107,14 @@ def _named(login: Login, file: Path, agent: Agent) -> tuple[str, paramiko.PKey]:
             return f"{label} (agent)", agent()[public]
     message, hint = problem
     raise UnreachableError(login.host, f"the private key {file} {message}", hint=hint)
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is a file, or a folder before it may not be entered, as :func:`_loaded` then says."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def _public(file: Path) -> Path:

@@ -223,6 +223,8 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
 def fetch_host_key(login: Login) -> HostKey:
     """Return the public key that a host shows, trusted or not, without logging in.
 
+    Of a known host, it is one of a type that is trusted where it has such a key.
+
     :raises UnreachableError: where it shows none, or a jump host in front of it cannot be reached.
     """
     with contextlib.ExitStack() as stack:
@@ -230,7 +232,7 @@ def fetch_host_key(login: Login) -> HostKey:
         for hop in login.jump:
             gateways.append(opened(hop, gateways))
             stack.callback(close, gateways[-1])
-        transport = _transport(login, (), _socket(login, gateways))
+        transport = _transport(login, expected_keys(login), _socket(login, gateways))
         stack.callback(_stop, transport)
         try:
             transport.start_client(timeout=login.connect_timeout)

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from provision.errors import Location, SettingsError
 from provision.inventory.model import Host
-from provision.inventory.values import Unsafe, Value, Vault, plain
+from provision.inventory.values import Item, Unsafe, Value, Vault, plain
 from provision.secrecy import is_secret
 
 M = TypeVar("M", bound=BaseModel)
@@ -93,12 +93,22 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
         ancestors = (host.where(*way[:length]) for length in range(len(way), -1, -1))
         return next(filter(None, ancestors))
 
-    if problems := list(_unusable(where, value, (key,))):
+    def named(problems: Iterable[_Problem]) -> list[_Problem]:
+        """The problems, those of the host's variables under their own names."""
+        found = list(problems)
+        for name in from_host:
+            found = [replace(one, message=one.message.replace(f"{key}.{name}", name)) for one in found]
+        return found
+
+    layers = [layer[name] for layer in host.layers for name in (key, *from_host) if name in layer]
+    if problems := [problem for item in layers for problem in _misread(item)]:
+        raise _error(problems)
+    if problems := named(_unusable(where, value, (key,))):
         raise _error(problems)
     try:
         return model.model_validate_json(json.dumps(plain(value)))
     except ValidationError as error:
-        raise _error(_problems(model, where, {key: value}, error)) from None
+        raise _error(named(_problems(model, where, {key: value}, error))) from None
 
 
 def refuse_misspelt(host: Host, models: Mapping[str, type[BaseModel]]) -> None:
@@ -134,6 +144,19 @@ def _error(problems: Sequence[_Problem]) -> SettingsError:
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more problems"]
     return SettingsError("\n".join(lines), where=first.where)
+
+
+def _misread(item: Item) -> Iterator[_Problem]:
+    """Yield the names that YAML reads as another word: ``yes`` is true, and ``010`` is 8."""
+    for name, inner in item.items():
+        tag = inner.key.tag.rpartition(":")[2] if inner.key else "str"
+        if tag not in ("str", "value") and (written := str(inner.key and inner.key.value)) != name:
+            yield _Problem(
+                inner.where, f"YAML reads the name {written} as {name}", f'quote it: "{written}", or "{name}"'
+            )
+        yield from _misread(inner)
+    for inner in item.elements():
+        yield from _misread(inner)
 
 
 def _unusable(where: Where, value: Value, path: Path) -> Iterator[_Problem]:
@@ -183,9 +206,7 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
     name = _name(path)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        role, parent = path[0], _name(path[:-1])
-        inside = f"role {role}" if len(path) == 2 else f"{parent} of role {role}"
-        message = f"unknown setting {str(path[-1])!r} in {inside}"
+        message = f"unknown setting {str(path[-1])!r} in {_name(path[:-1])}"
         models = [type_ for type_ in _annotation(model, path[1:-1]) if _is_a(type_, BaseModel)]
         known = [field.alias or name for type_ in models for name, field in type_.model_fields.items()]
         return _Problem(where, *_with_suggestion(message, str(path[-1]), known))

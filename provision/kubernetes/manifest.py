@@ -152,7 +152,7 @@ def _workloads(nodes: Sequence[Node]) -> dict[str, _Workload]:
 
 def _sameness(one: _Workload) -> str:
     """What two hosts must have alike to share a Deployment: how many GPUs, but not which."""
-    apart = {"address", "expect", "canary", "ulimits", "gpus", "models"}
+    apart = {"address", "expect", "canary", "canaries", "ulimits", "gpus", "models"}
     kept = one.instance.model_dump(mode="json", exclude=apart)
     return json.dumps([kept, one.gpus, models_of(one.name, one.instance)])
 

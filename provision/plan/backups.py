@@ -16,7 +16,7 @@ BACKUPS = "provision_backups"
 class Backups(Settings):
     """How long a host keeps what runs have replaced or removed. Each run removes what is beyond that."""
 
-    newest: int = Field(default=int(constant(FILES, "kept_backups")), ge=1)
+    newest: int = Field(default=int(constant(FILES, "kept_backups")), ge=1, le=10_000)
     """How many backups of one file are kept."""
     days: int = Field(default=int(constant(FILES, "backup_days")), ge=1, le=36500)
     """Days after which a backup goes, unless it is the newest of its file."""

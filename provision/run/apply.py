@@ -86,7 +86,7 @@ class _Spool:
         except ValueError as error:
             message = f"what the host says of its run makes no sense: {error}"
             raise HostError(
-                self.host, message, hint=f"see {SPOOL} on the host; a run continues there"
+                self.host, message, hint=f"see {SPOOL} on the host; the run may go on there"
             ) from None
         self.told += 1
         self.on_event(event)
@@ -125,7 +125,7 @@ def apply(
 
     :raises BusyError: if another run is under way, or was started before this one began; nothing was changed.
     :raises StoppedError: if somebody ended the run.
-    :raises UnreachableError: if the host cannot be reached any more; a run that was started continues on it.
+    :raises UnreachableError: if the host cannot be reached any more; a run that was started may go on there.
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
@@ -176,7 +176,7 @@ def _watch(
             if wait is None or clock() + wait >= until:
                 raise UnreachableError(
                     error.host,
-                    f"{error.message}; the run continues on the host",
+                    f"{error.message}; whether the run goes on there is not known",
                     hint="run the same command again: it attaches to the run, or finds it done",
                 ) from error
             sleep(wait)

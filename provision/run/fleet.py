@@ -14,8 +14,15 @@ from pydantic import BaseModel
 
 from provision.connection import Connection, ssh_config
 from provision.connection.login import Login
-from provision.errors import HostError, InventoryError, RefusedError, UnreachableError, UsageError
-from provision.facts import VIRTUALIZATION, Facts
+from provision.errors import (
+    HostError,
+    InventoryError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+    UsageError,
+)
+from provision.expectation.settings import EXPECT, Expect
 from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.backups import BACKUPS, Backups
@@ -23,8 +30,10 @@ from provision.plan.plan import Plan
 from provision.plan.result import Result
 from provision.plan.saved import SavedPlans
 from provision.resources.leftovers import without
-from provision.role import Role
-from provision.run.host import Doing, HostRun, OnEvent, ask_facts
+from provision.resources.packages.repository import SignedRepo
+from provision.role import Role, Settings
+from provision.run.host import Doing, HostRun, OnEvent
+from provision.run.inspection import Inspection, ask_all
 from provision.run.jobs import Jobs, each
 from provision.run.target import Target
 
@@ -65,6 +74,8 @@ class Rollout:
         for option, texts in (("--serial", self.serial), ("--max-failed", (self.max_failed or "0",))):
             for text in texts:
                 _share(text, 1, option)
+        if none := next((size for size in self.serial if not int(size.rstrip("%"))), None):
+            raise UsageError(f"--serial {none}: a batch has one host at least", hint="--serial 1,10%")
 
     def batches(self, names: Sequence[str]) -> list[list[str]]:
         """Split ``names`` as Ansible's ``serial`` does.
@@ -72,8 +83,8 @@ class Rollout:
         :raises UsageError: for a size that is neither a number nor a percentage.
         """
         sizes = [
-            # as in Ansible, a percentage is one host at least, and 0 is all that are left
-            _share(size, len(names), "--serial") or (1 if size.endswith("%") else len(names))
+            # as in Ansible, a percentage is one host at least
+            max(_share(size, len(names), "--serial"), 1)
             for size in self.serial or ("100%",)
         ]
         rest = list(names)
@@ -104,7 +115,8 @@ def targets(
 ) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
-    Returns the hosts that have settings for one of ``roles``, and the names of those that have none.
+    Returns the hosts that have settings for one of ``roles``, or no role and only say what was ordered; and
+    the names of the others.
 
     :param names: of all roles that there are.
     :param bare: return hosts without settings among the others.
@@ -116,16 +128,19 @@ def targets(
     without: list[Host] = []
     models: dict[str, type[BaseModel]] = {role.name: role.settings for role in roles}
     for host in hosts:
-        refuse_misspelt(host, models | {BACKUPS: Backups})
+        refuse_misspelt(host, models | {BACKUPS: Backups, EXPECT: Expect})
         settings = {
             role: read(role.settings, host, role.name, role.shared)
             for role in roles
             if role.name in host.vars
         }
-        if settings or bare:
+        _refuse_one_repository_in_two_ways(host, settings)
+        expect = read(Expect, host, EXPECT) if EXPECT in host.vars else None
+        given = tuple(name for name in names if name in host.vars)
+        if settings or bare or (expect and not given):
             login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
-            given = tuple(name for name in names if name in host.vars)
-            found.append(Target(host.name, login, settings, given=given, backups=backups))
+            target = Target(host.name, login, settings, given=given, backups=backups, expect=expect)
+            found.append(target)
         else:
             without.append(host)
     if not found and without:
@@ -135,6 +150,22 @@ def targets(
             hint=f"give it variables of that name, for instance in group_vars: {roles[-1].name}: …",
         )
     return found, [host.name for host in without]
+
+
+def _refuse_one_repository_in_two_ways(host: Host, settings: Mapping[Role, Settings]) -> None:
+    """A package manager has one file for a repository, whichever roles it is for."""
+    seen: dict[str, tuple[str, SignedRepo]] = {}
+    for role, values in settings.items():
+        repo = getattr(values, "repo", None)
+        if not isinstance(repo, SignedRepo):
+            continue
+        name, first = seen.setdefault(repo.slug, (role.name, repo))
+        if differ := [key for key, value in repo if value != getattr(first, key)]:
+            raise SettingsError(
+                f"{name}.repo and {role.name}.repo are one repository, and differ in {', '.join(differ)}",
+                where=host.where(role.name, "repo", differ[0]) or host.where(role.name),
+                hint="write both alike; YAML repeats a part by an anchor: &name, *name",
+            )
 
 
 def removals(hosts: Iterable[Host], roles: Sequence[str], known: Sequence[Role]) -> list[Target]:
@@ -162,11 +193,11 @@ def logins(hosts: Iterable[Host]) -> list[Login]:
     return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
-def gather_facts(
+def inspect(
     ways: Iterable[Login], forks: int, connect: Callable[[Login], Connection] = Connection
-) -> tuple[dict[str, Facts], dict[str, HostError]]:
-    """Facts of every host that answers, and the error of every one that does not."""
-    return on_each(ways, lambda connection: ask_facts(connection, VIRTUALIZATION)[0], forks, connect=connect)
+) -> tuple[dict[str, Inspection], dict[str, HostError]]:
+    """What every host is that answers, and the error of every one that does not."""
+    return on_each(ways, ask_all, forks, connect=connect)
 
 
 def on_each(

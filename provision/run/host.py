@@ -86,13 +86,12 @@ def run_of(host: str, answers: Mapping[str, Output]) -> str:
         raise ProbeError(host, str(error), hint=f"see who wrote to {SPOOL}/lock on the host") from error
 
 
-def ask_facts(connection: Connection, *more: Probe) -> tuple[Facts, str]:
+def ask_facts(connection: Connection) -> tuple[Facts, str]:
     """Facts of the host, and the id of the run that is under way there (or "").
 
-    :param more: questions behind facts that no role needs.
     :raises HostError: if it cannot be reached, or is not a system that we can read.
     """
-    return _told(connection.login.host, gather(connection, (*PROBES, *more, ACTIVE)))
+    return _told(connection.login.host, gather(connection, (*PROBES, ACTIVE)))
 
 
 def _told(host: str, answers: Answers) -> tuple[Facts, str]:
@@ -112,17 +111,22 @@ def survey(
     :raises HostError: if the host cannot be reached, read or planned.
     """
 
+    notes: list[str] = []
+
     def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
         facts, run = _told(target.name, answers)
+        notes.extend(target.differences(facts, answers))
         declared = target.declared(facts)
         return (facts, run, declared), () if run else planning.probes(declared)
 
-    (facts, run, declared), answers = gather_both(connection, (*PROBES, ACTIVE), then)
-    if not run:
-        return Survey(facts, declared, _plan(connection, declared, answers, target.granted))
-    on_event(target.name, f"run {run} is under way here; attached to it")
-    attach(connection, run, lambda event: on_event(target.name, event), sleep)
-    return Survey(facts, declared, replan(connection, declared, target.granted))
+    (facts, run, declared), answers = gather_both(connection, (*target.questions, ACTIVE), then)
+    if run:
+        on_event(target.name, f"run {run} is under way here; attached to it")
+        attach(connection, run, lambda event: on_event(target.name, event), sleep)
+        plan = replan(connection, declared, target.granted)
+    else:
+        plan = _plan(connection, declared, answers, target.granted)
+    return Survey(facts, declared, replace(plan, notes=(*notes, *plan.notes)))
 
 
 def replan(connection: Connection, declared: Sequence[Declared], granted: tuple[str, ...]) -> Plan:

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from provision.connection.login import Login
-from provision.facts import Facts
+from provision.errors import RefusedError
+from provision.expectation.differences import differences
+from provision.expectation.settings import Expect
+from provision.facts import PROBES, Facts
+from provision.hardware import HARDWARE, hardware_of
 from provision.plan.backups import KEPT, Backups
 from provision.plan.declared import Declared, declare
+from provision.probe import Output, Probe
 from provision.resources.leftovers import with_leftovers
 from provision.role import Role, Settings
 
@@ -21,6 +26,7 @@ class Target:
     :ivar given: names of the roles that have settings for it, also of those that the command leaves out.
     :ivar removed: what is there of each role that is to be removed: nothing, and before that what the role
         itself says. Where it is not empty there are no settings.
+    :ivar expect: what it was ordered with, where the inventory says so.
     """
 
     name: str
@@ -30,6 +36,29 @@ class Target:
     backups: Backups = KEPT
     given: tuple[str, ...] = ()
     removed: tuple[Declared, ...] = ()
+    expect: Expect | None = None
+
+    @property
+    def questions(self) -> tuple[Probe, ...]:
+        """Those behind its facts; and behind what it is made of, only where that is compared."""
+        return (*PROBES, HARDWARE) if self.expect else PROBES
+
+    def differences(self, facts: Facts, answers: Mapping[str, Output]) -> tuple[str, ...]:
+        """How the host differs from what was ordered, where that is allowed.
+
+        :raises RefusedError: where it differs and that is not allowed.
+        """
+        if self.expect is None:
+            return ()
+        found = tuple(differences(self.expect, facts, hardware_of(answers[HARDWARE.name])))
+        if found and self.expect.differences == "refused":
+            raise RefusedError(
+                self.name,
+                f"not what was ordered: {'; '.join(found)}",
+                hint=f"inv facts --hosts {self.name} shows what is there;"
+                " expect: {differences: allowed} lets it be changed as it is",
+            )
+        return tuple(f"not what was ordered: {text}" for text in found)
 
     def declared(self, facts: Facts) -> tuple[Declared, ...]:
         """All that is declared for the host; and of its roles nothing but that, as far as we wrote it.

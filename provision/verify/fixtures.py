@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from provision.expectation.settings import Expect
 from provision.facts import PROBES, Facts
+from provision.hardware import HARDWARE, Hardware, hardware_of
 from provision.role import Settings
 from provision.run.host import facts_of
 from provision.run.target import Target
@@ -57,6 +59,18 @@ def facts(subject: Subject, pytestconfig: pytest.Config) -> Facts:
         backend: Backend = given.hosts[name].backend
         given.facts[name] = facts_of(name, backend.answers(PROBES))
     return given.facts[name]
+
+
+@pytest.fixture(scope="module")
+def hardware(host: VerifyHost) -> Hardware:
+    """What the host is made of."""
+    return hardware_of(host.backend.answers([HARDWARE])[HARDWARE.name])
+
+
+@pytest.fixture(scope="module")
+def expect(subject: Subject) -> Expect:
+    """What the host was ordered with; of a test with the mark ``expects`` what that names is given."""
+    return subject.target.expect or Expect()
 
 
 @pytest.fixture(scope="module")

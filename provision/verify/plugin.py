@@ -32,6 +32,7 @@ PER_INSTANCE = frozenset({"instance", "instance_name"})
 MARKS = (
     "hint(text): what to do if the check fails; {host} and {instance} are filled in",
     "containers: starts containers; left out of a quick look",
+    "expects(setting): for hosts whose expect: gives it, such as gpus.memory; without a name, any",
     "live: asks its host itself, one exec a command, after all other tests",
 )
 
@@ -78,7 +79,10 @@ class Selection:
                 hint='write ROLE = "triton" into the file',
             )
         each = bool(PER_INSTANCE & set(metafunc.fixturenames))
-        subjects = [subject for target in self.targets for subject in subjects_of(target, role, each=each)]
+        targets = self.targets
+        if mark := metafunc.definition.get_closest_marker("expects"):
+            targets = [target for target in targets if target.expect and target.expect.names(*mark.args)]
+        subjects = [subject for target in targets for subject in subjects_of(target, role, each=each)]
         metafunc.parametrize("subject", subjects, ids=[s.id for s in subjects], indirect=True, scope="module")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

@@ -39,7 +39,14 @@ docker_here() {
   if [ -e /root/.docker/config.json ]; then grep -o '"currentContext": *"[^"]*"' /root/.docker/config.json; fi
   if [ -d "$dpkg_info" ]; then
     # dpkg keeps the sums of a package as long as its files are there.
-    for engine in $docker_engines; do [ ! -e "$dpkg_info/$engine.md5sums" ] || echo "package $engine"; done
+    set --
+    for engine in $docker_engines; do [ ! -e "$dpkg_info/$engine.md5sums" ] || set -- "$@" "package $engine"; done
+    if [ $# -gt 0 ]; then printf '%s\n' "$@"; elif [ -x /usr/sbin/dockerd ] || [ -x /usr/bin/dockerd ]; then
+      # A dpkg that was cut while it unpacked has put the programs in place, and not yet the sums.
+      # shellcheck disable=SC2086  # names in a row
+      dpkg-query -W -f 'package ${Package} ${db:Status-Status}\n' $docker_engines 2>/dev/null |
+        sed -n 's/ half-installed$//p'
+    fi
   elif command -v rpm >/dev/null; then
     # Of a package that is not there, rpm says so on standard output.
     # shellcheck disable=SC2086  # names in a row

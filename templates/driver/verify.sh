@@ -34,3 +34,6 @@ module_signer() {
 
 # fabric_states: the state of each GPU's fabric, which the driver tells from Hopper on; before, it is N/A.
 fabric_states() { smi --query-gpu=index,fabric.state,fabric.status --format=csv,noheader; }
+
+# nvlink_states: each link of each GPU, with its speed or <inactive>.
+nvlink_states() { smi nvlink -s; }

@@ -67,7 +67,8 @@ put_script() {
 start_script() {
   if [ -d /run/systemd/system ]; then
     systemd-run --quiet --collect --unit="provision-$1" --description="provision run $1" \
-      --property=RuntimeMaxSec="$longest_run" /bin/sh "$spool/$1/script" 9>&-
+      --property=RuntimeMaxSec="$longest_run" \
+      --property=ExecStopPost="/bin/rm -rf $spool/$1/script $spool/$1/docker-login" /bin/sh "$spool/$1/script" 9>&-
   else
     # A child of this shell would stay as a zombie, for which tail waits.
     (setsid timeout -k 90 "$longest_run" /bin/sh "$spool/$1/script" </dev/null >/dev/null 2>&1 9>&- &)

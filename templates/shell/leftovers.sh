@@ -8,6 +8,9 @@ take_away() {
   shift
   for item in "$@"; do
     case $item in
+      file:*) may_go "${item#file:}" "$role" || { fail "${item#file:} is not what we wrote there"; return; } ;;
+    esac
+    case $item in
       "file:$unit_folder"/*/*) remove_file "${item#file:}" && systemctl daemon-reload ;;
       "file:$unit_folder"/*) retire_unit "${item#file:}" ;;
       file:*) remove_file "${item#file:}" ;;

@@ -7,7 +7,7 @@
 record=/var/lib/provision/ours
 
 # recorded: each line of the record after a word: here; gone for files and holds that are not there any more; other for
-# what is no file, or a unit without our mark, which somebody made in the place of ours.
+# what is no file, or is not ours by name or mark: somebody made it in the place of ours, or wrote its line.
 recorded() {
   if [ ! -f "$record" ] || [ ! -r "$record" ]; then return 0; fi
   names=' '
@@ -15,20 +15,29 @@ recorded() {
   while read -r line; do
     item=${line#* } there=here
     case $item in
-      file:*) look_at "${item#file:}" ;;
+      file:*) look_at "${item#file:}" "${line%% *}" ;;
       hold:*) case $names in *" ${item#hold:} "*) ;; *) there=gone ;; esac ;;
     esac
     printf '%s %s\n' "$there" "$line"
   done <"$record"
 }
 
-# look_at PATH: says in $there that it is gone, or other.
+# look_at PATH ROLE: says in $there that it is gone, or other.
 look_at() {
   if [ ! -e "$1" ] && [ ! -L "$1" ]; then
     there=gone
-  elif [ ! -f "$1" ] || [ -L "$1" ] || { [ "${1%/*}" = "$unit_folder" ] && ! has_unit_mark "$1"; }; then
+  elif [ ! -f "$1" ] || [ -L "$1" ]; then
+    there=other
+  elif has_unit_mark "$1"; then
+    :
+  elif [ "${1%/*}" = "$unit_folder" ] || ! may_go "$@"; then
     there=other
   fi
+}
+
+# may_go PATH ROLE: what our own roles wrote says so by name or mark; a site's own roles write what they like.
+may_go() {
+  case $2 in driver | toolkit | docker | triton) is_of_provision "$1" ;; esac
 }
 
 # remember LINE...: in the record, before what they name is made. A file that is there is only ours if its name or its
@@ -93,6 +102,7 @@ forget_gone() {
 is_of_provision() {
   [ ! -L "$1" ] || return
   [ -e "$1" ] || return 0
-  case $1 in *provision*) return ;; esac
-  head -n 3 -- "$1" | grep -q -a 'Written by provision'
+  case $1 in /usr/local/lib/provision/* | /usr/local/share/provision/*) return ;; esac
+  case ${1##*/} in provision-* | [0-9][0-9]provision-* | [0-9][0-9]-provision-*) return ;; esac
+  head -c 4096 -- "$1" | head -n 3 | grep -q -a 'Written by provision'
 }

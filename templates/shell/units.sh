@@ -75,6 +75,8 @@ retire_unit() {
   unit=${1##*/}
   systemctl disable --quiet --now -- "$unit"
   remove_file "$1" && systemctl daemon-reload || return
+  # systemd lists a unit that failed until somebody says that it need not.
+  systemctl reset-failed -- "$unit" 2>/dev/null
   shift
   for beside in "$@"; do remove_file "$beside" || return; done
 }

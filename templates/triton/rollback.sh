@@ -66,21 +66,20 @@ put_back_tag() {
 }
 
 # start_or_go_back UNIT SECONDS, restart_or_go_back UNIT SECONDS: as start_unit and restart_unit. Where the unit does not
-# get ready, it is started with its previous version; that fails in any case, and says what serves.
+# get ready, it is started with its previous version; that fails in any case, and $told says what serves.
 start_or_go_back() { up_or_go_back start_unit "$@"; }
 restart_or_go_back() { up_or_go_back restart_unit "$@"; }
 
 # up_or_go_back WORD UNIT SECONDS; the instances in $stopped have stopped for it, and go back, too, if they can.
-# shellcheck disable=SC2034,SC2154  # serve has both
+# shellcheck disable=SC2034,SC2154  # serve has them
 up_or_go_back() {
   keep_version "$2" || return
-  : >"$run/journal"
   "$@" && return
   code=$?
   why="$2 did not get ready: $(reason_in "$run/journal")"
   if ! put_back_version "$2" 2>"$run/trouble"; then
-    fail "$why; the previous version could not be put back: $(tail -n 1 "$run/trouble")"
-    return
+    told="$why; the previous version could not be put back: $(tail -n 1 "$run/trouble")"
+    return 1
   fi
   [ -n "$is_back" ] || return "$code"
   went_back=yes
@@ -90,21 +89,23 @@ up_or_go_back() {
   if systemctl daemon-reload && enabled_anew "$2" && run_unit restart "$2" "$((${seconds:-$3} + 30))" >"$run/back" 2>&1; then
     rm -f -- "$owed/restart-$2"
     forget_version "$2"
-    fail "$why; the previous version serves again"
+    told="$why; the previous version serves again"
   else
     cat "$run/back"
-    fail "$why; the previous version is back, and does not get ready either: $(reason_in "$run/journal")"
+    told="$why; the previous version is back, and does not get ready either: $(reason_in "$run/journal")"
   fi
+  return 1
 }
 
 # reason_in FILE: why a start failed, from the lines of its journal: in Triton's words if it says why, or in those of
 # Docker, or of what runs before and after the start.
 reason_in() {
-  for pattern in '^[^ ]+ E [0-9]+ [^]]+\] "failed to load .*version' 'unrecognized option|[Uu]nknown option' \
-    '^[^ ]+ E [0-9]+ [^]]+\] ' '^error: ' 'Error response from daemon: (No such image|[^N])' \
+  for pattern in '^[^ ]+ E [0-9]+ [^]]+\] "failed to load .*version' \
+    'unrecognized option|[Uu]nknown option|error while loading shared libraries' \
+    '^canary [^ ]+: |^model [^ ]+ is not ready: |^no model is in ' '^[^ ]+ E [0-9]+ [^]]+\] ' '^error: ' 'mpirun noticed|slots available|already filled' 'Error response from daemon: (No such image|[^N])' \
     'not ready after|ended while it was loading|is not mounted|is not among|NVIDIA driver'; do
     line=$(grep -m 1 -E -e "$pattern" "$1") || continue
-    printf '%s\n' "$line" | sed 's/^[^ ]* E [0-9]* [^]]*\] //; s/^"//; s/"$//' | cut -b 1-400
+    printf '%s\n' "$line" | sed 's/^[^ ]* E [0-9]* [^]]*\] //; s/^"//; s/"$//; s/\\n.*//' | cut -b 1-400
     return
   done
   echo "its journal does not say why"

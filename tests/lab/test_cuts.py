@@ -82,6 +82,9 @@ def cut_power(machine: LabHost, process: subprocess.Popen[str], chance: random.R
     return True
 
 
+SECRET = "/run/provision/*/script /run/provision/*/docker-login"
+"""What a run has on its host that may hold secrets, and that goes with it."""
+
 KINDS = (cut_controller, cut_shell, cut_child, cut_unit, cut_connection, cut_power)
 ALL = {f"{n:02d}-{kind.__name__}": kind for n, kind in zip(range(CUTS), itertools.cycle(KINDS), strict=False)}
 
@@ -124,6 +127,8 @@ def cut_somewhere(machine: LabHost, cut: str, chance: random.Random) -> str:
     done = process.poll() is None and ALL[cut](machine, process, chance)
     out, err = process.communicate(timeout=600)
     answer = Answer(process.returncode, out, err)
+    if ALL[cut] is cut_shell and done:
+        assert shell(machine, f"sleep 2; ls -d {SECRET} 2>/dev/null || :") == ""
     assert "Traceback" not in out + err, str(answer)
     assert answer.code in (0, 1, -signal.SIGKILL), str(answer)
     *_, said = ["", *(line for line in out.splitlines() if line.startswith(f"{machine.name}: "))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,24 @@ def test_an_instance_with_another_name_takes_over_when_it_serves(machine: LabHos
     assert ready(machine)
     assert machine.run(["test", "-e", "/etc/systemd/system/triton@main.service"]).returncode == 1
     assert apply(instances(tmp_path / "4", main={})).code == 0
+
+
+@pytest.mark.campaign("instances", only=True)
+def test_a_takeover_of_ports_in_a_run_that_restarts_docker(machine: LabHost, tmp_path: Path) -> None:
+    """The old instance comes up again with Docker, while the new one is to take its port."""
+    assert apply(instances(tmp_path / "1", main={})).code == 0
+    for new, old, size in (("other", "main", {"max-size": "10m"}), ("main", "other", {})):
+        instances(tmp_path / new, None, **{new: {}})
+        document = json.loads((tmp_path / new / "hosts.json.txt").read_text())
+        docker = document["gpu-nodes"]["vars"]["docker"]
+        docker["restart"] = "allowed"
+        docker["daemon"] |= {"log-opts": size} if size else {}
+        source = write_inventory(tmp_path / new, document)
+        answer = provision("--roles", "docker,triton", pattern=NAME, inventory=source)
+        assert answer.code == 0, str(answer)
+        assert active(machine, new) == "active"
+        assert active(machine, old) == "inactive"
+    assert provision("--roles", "docker,triton", pattern=NAME).host(NAME)["changes"] == []
 
 
 @pytest.mark.campaign("instances", only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.gpus import SLOTS
 from lab.lab import Lab
 from tests.lab.cli import Answer, inv, lab_inventory, start, write_inventory
 from tests.lab.test_provision import converged, host, provision, running, shell, wait_for
@@ -84,7 +85,10 @@ def test_facts_and_files_of_a_host(lab: Lab, tmp_path: Path) -> None:
     facts = inv("facts", "--hosts", "all", "--json")
     assert facts.code == 0, str(facts)
     assert facts.host("gpu-01")["os"] == "debian"
-    assert len(facts.host("gpu-01")["gpus"]) == 2
+    assert [gpu["model"] for gpu in facts.host("gpu-01")["gpus"]] == ["H100", "H100"]
+    assert facts.host("gpu-01")["cpu"]["threads"] == os.cpu_count()
+    assert facts.host("gpu-01")["memory_bytes"] > 2**30
+    assert facts.host("gpu-01")["nics"][0]["id"] == "15b3:1021"
     rendered = inv("render", "--hosts", "gpu-01", "--out", str(tmp_path))
     assert rendered.code == 0, str(rendered)
     unit = tmp_path / "gpu-01/etc/systemd/system/triton@main.service"
@@ -117,6 +121,43 @@ def test_an_unknown_host_key_is_refused_and_enrolled_once_shown(lab: Lab, tmp_pa
     assert "gpu-01: ssh-ed25519 SHA256:" in enrolled.err
     assert inv("facts", "--hosts", "gpu-01", inventory=source).code == 0
     assert len(known.read_text().splitlines()) == 1
+
+
+MARK = """
+from provision.resources.file import File
+from provision.role import Role, Settings
+
+ROLE = Role("mark", Settings, lambda settings, facts: [File("/run/mark", b"1")])
+"""
+
+
+def test_a_host_with_seven_of_eight_gpus_is_refused_alone(lab: Lab, tmp_path: Path) -> None:
+    wrong, right = host(lab, "gpu-01"), host(lab, "gpu-02")
+    document = lab_inventory()
+    slots = [f"0000:{bus:02x}:00.0" for bus in SLOTS]
+    document["gpu-nodes"]["vars"] |= {"mark": {}, "expect": {"gpus": {"model": "H100", "slots": slots}}}
+    source = write_inventory(tmp_path, document)
+    (tmp_path / "roles/mark").mkdir(parents=True)
+    (tmp_path / "roles/mark/role.py").write_text(MARK)
+    chosen = ("--roles", "mark")
+    traces = "ls /run/provision /run/mark 2>/dev/null; cat /var/lib/provision/ours 2>/dev/null || :"
+    before = shell(wrong, traces)
+    try:
+        wrong.remove_gpus(7)
+        right.remove_gpus(8)
+        answer = provision(*chosen, pattern="gpu-01,gpu-02", inventory=source)
+        assert answer.code == 1, str(answer)
+        assert answer.host("gpu-02")["status"] == "changed"
+        assert answer.host("gpu-01")["error"]["message"] == (
+            "not what was ordered: expects 8 GPUs of H100, has 7; none at 0000:db:00.0"
+        )
+        assert shell(wrong, traces) == before
+        assert inv("plan", "--hosts", "gpu-02", *chosen, inventory=source).code == 0
+        assert inv("plan", "--hosts", "gpu-01,gpu-02", *chosen, inventory=source).code == 1
+    finally:
+        for machine in (wrong, right):
+            machine.remove_gpus(machine.gpu_count)
+    shell(right, "rm /run/mark; sed -i '/^mark /d' /var/lib/provision/ours")
 
 
 SLOW = """

@@ -87,7 +87,7 @@ def private_registry(converged: Lab, tmp_path_factory: pytest.TempPathFactory) -
     hashed = bcrypt.hashpw(SECRETS["registry"].encode(), bcrypt.gensalt(4, b"2a")).decode()
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
     address = f"{layout.gateway}:{PORT}"
-    text = registry.configuration(layout.cache / "registry", address, folder / "htpasswd")
+    text = registry.configuration(layout.images, address, folder / "htpasswd")
     (folder / "config").write_text(text)
     program = registry.program(layout.cache)
     with (folder / "log").open("w") as log:

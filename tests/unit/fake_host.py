@@ -19,6 +19,7 @@ from provision.connection import Connection
 from provision.connection.login import Login
 from provision.errors import UnreachableError
 from provision.facts import PROBES, VIRTUALIZATION
+from provision.hardware import HARDWARE, SOFTWARE
 from provision.plan.script import ACTIVE, GONE, LAUNCH, NOT_STARTED
 from provision.probe import Output, Probe, words
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
@@ -153,6 +154,7 @@ class FakeHost(Connection):
     :ivar wants: what each of its things needs; empty where it is right.
     :ivar owed: notes of the handlers that are owed.
     :ivar recorded: what it says of its record.
+    :ivar told: other answers than its own to questions behind facts and hardware, by the name of the probe.
     :ivar boot: how often it was booted since the start.
     :ivar spools: what each run wrote, until a reboot.
     :ivar runs: id and resources of every run that was begun through this connection.
@@ -165,6 +167,7 @@ class FakeHost(Connection):
         self.incidents = Incidents()
         self.owed: set[str] = set()
         self.recorded: list[str] = []
+        self.told: dict[str, str] = {}
         self.boot = 0
         self.spools: dict[str, list[bytes]] = {}
         self.runs: list[tuple[str, list[str]]] = []
@@ -244,9 +247,8 @@ class FakeHost(Connection):
             VIRTUALIZATION.name: "kvm\n",
             ACTIVE.name: "" if self._late else self._busy or "",
         }
-        return next(
-            facts.get(probe.name, "") for probe in (*PROBES, VIRTUALIZATION, ACTIVE) if probe.script == script
-        )
+        known = (*PROBES, VIRTUALIZATION, HARDWARE, SOFTWARE, ACTIVE)
+        return next((facts | self.told).get(probe.name, "") for probe in known if probe.script == script)
 
     # --- runs -----------------------------------------------------------------------------------------
 

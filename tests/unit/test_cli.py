@@ -259,6 +259,12 @@ def test_hosts_that_are_called_like_a_task_are_hosts(tmp_path: Path) -> None:
     inventory.write_text(TRITON.replace("gpu-nodes", "settings"))
     done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "written below x\n")
+    old = tmp_path / "x/settings/etc/triton/renamed.env"
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.touch()
+    done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
+    left = "not of this rendering, and left: x/settings/etc/triton/renamed.env\n"
+    assert (done.returncode, done.stderr) == (0, f"written below x\n{left}")
 
 
 def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
@@ -275,6 +281,8 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         (("plan", "gpu-01"), "hosts are named by an option: INV plan --hosts gpu-01"),
         (("plan", "--serial", "1"), "INV --help plan"),
         (("verify", "-k"), "INV --help verify"),
+        (("plan", "--hosts", "a", "--hosts=b"), "INV --help plan"),
+        (("provision", "--hosts", "a", "--serial", "1,0%"), "--serial 1,10%"),
     ],
 )
 def test_hints_of_usage_errors_lead_somewhere(arguments: tuple[str, ...], hint: str, tmp_path: Path) -> None:

@@ -520,6 +520,12 @@ def test_a_key_that_is_not_authorized(server: Sshd, tmp_path: Path) -> None:
     assert len(rejected) <= 1
 
 
+def test_a_key_that_cannot_be_looked_for_is_called_so(server: Sshd) -> None:
+    """As in a folder that one may not enter, which root may."""
+    error = unreachable(server.login(key_files=(f"/{'x' * 300}",)))
+    assert "cannot be read: file name too long" in error.message
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [

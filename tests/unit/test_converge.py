@@ -146,7 +146,7 @@ def test_a_host_that_is_lost_during_its_run_is_unreachable() -> None:
     host.incidents.cuts = [1] + [0] * 9
     result = converged(host, A)
     assert result.status == "unreachable"
-    assert told(result).endswith("the run continues on the host")
+    assert told(result).endswith("whether the run goes on there is not known")
 
 
 # --- permissions ----------------------------------------------------------------------------------

@@ -128,6 +128,24 @@ def test_the_question_on_a_machine_with_everything(tmp_path: Path) -> None:
     assert found.hidden == (f"{tmp_path}/usr/sbin/runc by {tmp_path}/usr/local/bin/runc",)
 
 
+@pytest.mark.parametrize(
+    ("status", "packages"), [("half-installed", ("docker.io",)), ("config-files", ()), ("not-installed", ())]
+)
+def test_an_engine_whose_unpacking_was_cut_is_the_packages(
+    tmp_path: Path, status: str, packages: tuple[str, ...]
+) -> None:
+    """dpkg had put dockerd in place when the power failed, and not yet the package's sums."""
+    (tmp_path / "dockerd").touch(mode=0o755)
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\necho 'package docker.io {status}'\nexit 1\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    script = script_of(Engine.probe([ARCHIVE])).replace("/usr/sbin/dockerd", f"{tmp_path}/dockerd")
+    script = f"PATH={tmp_path}:$PATH\n" + script.replace("=/var/lib/dpkg/info\n", f"={tmp_path}\n")
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert state(ran.stdout).packages == packages
+    if packages:
+        assert ARCHIVE.change(state(ran.stdout), Planned()) is None
+
+
 def test_a_program_that_hides_a_packages_is_told() -> None:
     found = state("hidden /usr/bin/nvidia-container-runtime by /usr/local/bin/nvidia-container-runtime\n")
     assert ARCHIVE.notes(found, Planned()) == [

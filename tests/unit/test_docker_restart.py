@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import ABSENT, OWED, Change, Handler, Missing, Planned
 from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.service import UnitState
 from provision.resources.signals import TOOLKIT_INSTALLED
-from provision.roles.docker.restart import DOCKER_RESTART, PID, DockerRestart, DockerService
+from provision.roles.docker.restart import DOCKER_RESTART, PID, DockerRestart, DockerService, DockerSocket
 from provision.roles.docker.role import DockerSettings, resources
 from tests.unit.examples import H100, script_of, settings_of
 
@@ -281,3 +282,17 @@ def test_the_plan_warns_of_containers_that_lose_their_gpus() -> None:
 def test_containers_with_gpus_by_their_ids() -> None:
     assert CHECK.states([CHECK, LATER], Output(0, "\n".join(IDS).encode())) == {CHECK.id: IDS, LATER.id: IDS}
     assert "docker " not in CHECK.probe([CHECK]).script, "a run with nothing to do starts no process for this"
+
+
+@pytest.mark.parametrize(
+    ("load", "enabled"), [("masked", "masked"), ("masked", "masked-runtime"), ("loaded", "masked")]
+)
+def test_a_masked_socket_is_told_before_docker_is_to_start(load: str, enabled: str) -> None:
+    with pytest.raises(Refusal, match=r"docker\.socket is masked on the host") as caught:
+        DockerSocket().change(UnitState("inactive", "dead", enabled, load), Planned())
+    assert caught.value.hint == "if Docker may run again: systemctl unmask docker.socket docker.service"
+
+
+@pytest.mark.parametrize("state", [ABSENT, UnitState("active", "running", "enabled")])
+def test_a_socket_that_is_not_masked_is_left_alone(state: UnitState | Missing) -> None:
+    assert DockerSocket().change(state, Planned()) is None

@@ -19,7 +19,7 @@ from provision.plan.saved import SavedPlans, load, save
 from provision.plan.script import Event
 from provision.resource import AnyResource, Change
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.fleet import Fleet, Rollout, exit_code, gather_facts
+from provision.run.fleet import Fleet, Rollout, exit_code, inspect
 from provision.run.host import Doing
 from tests.unit.fake_host import FakeHost, Thing, target_of
 
@@ -37,12 +37,10 @@ NAMES = [f"h{n:02}" for n in range(10)]
         (("30%",), [3, 3, 3, 1]),
         (("39%",), [3, 3, 3, 1]),
         (("1%",), [1] * 10),
-        (("0%",), [1] * 10),
         (("100%",), [10]),
         (("200%",), [10]),
         (("50",), [10]),
-        (("0",), [10]),
-        (("2", "0"), [2, 8]),
+        (("1%",), [1] * 10),
     ],
 )
 def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: list[int]) -> None:
@@ -51,7 +49,7 @@ def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: li
     assert [name for batch in batches for name in batch] == NAMES
 
 
-@given(st.lists(st.integers(0, 300).map(str) | st.integers(0, 300).map("{}%".format)), st.integers(0, 40))
+@given(st.lists(st.integers(1, 300).map(str) | st.integers(1, 300).map("{}%".format)), st.integers(0, 40))
 def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
     names = [str(n) for n in range(count)]
     batches = Rollout(serial=tuple(serial)).batches(names)
@@ -63,6 +61,12 @@ def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
 def test_what_is_no_size(size: str) -> None:
     with pytest.raises(UsageError, match=r"--serial .*: neither a number nor a percentage"):
         Rollout(serial=(size,)).batches(NAMES)
+
+
+@pytest.mark.parametrize("size", ["0", "0%", "00"])
+def test_no_batch_is_empty(size: str) -> None:
+    with pytest.raises(UsageError, match=f"--serial {size}: a batch has one host at least"):
+        Rollout(serial=("1", size))
 
 
 @pytest.mark.parametrize(
@@ -296,8 +300,8 @@ def test_facts_of_those_that_answer_and_errors_of_those_that_do_not() -> None:
     hosts = {name: FakeHost(name=name) for name in ("h1", "h2")}
     hosts["h2"].incidents.silent = 1
     logins = [host.login for host in hosts.values()]
-    facts, errors = gather_facts(logins, 2, lambda login: hosts[login.host])
-    assert {name: found.system for name, found in facts.items()} == {"h1": "debian 12"}
+    facts, errors = inspect(logins, 2, lambda login: hosts[login.host])
+    assert {name: found.facts.system for name, found in facts.items()} == {"h1": "debian 12"}
     assert {name: error.message for name, error in errors.items()} == {"h2": "no route to host"}
     assert not hosts["h1"].is_open
 

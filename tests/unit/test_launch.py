@@ -48,6 +48,20 @@ UNITS: dict[str, dict[str, Any]] = {
     },
     "user": {"image": PY3, "user": "triton-server", "capabilities": ["SYS_NICE"]},
     "explicit": {"image": PY3, "model_control": "explicit", "load": ["resnet"], "expect": ["resnet"]},
+    "asked": {
+        "image": PY3,
+        "address": "::1",
+        "expect": ["resnet/2", "100% it's"],
+        "canaries": [
+            {
+                "model": "resnet",
+                "version": 2,
+                "inputs": [{"name": "IN", "datatype": "BYTES", "shape": [1], "data": ['$x 100% "ä\n']}],
+                "outputs": [{"name": "OUT", "data": [1.5, True, "a\\b"], "tolerance": 0.001}],
+                "timeout": 20,
+            }
+        ],
+    },
     "poll": {"image": PY3, "model_control": "poll", "args": ["--repository-poll-secs=60"]},
 }
 TWO_GPUS = with_gpus("Hopper", "Hopper")
@@ -83,7 +97,7 @@ def segments(**changes: Any) -> list[list[str]]:
     """What mpirun is given for each rank."""
     words = server("main", Instance(**{**LLM, **changes}), gpus=2)
     text = "\0".join(words)
-    assert text.startswith("mpirun\0--allow-run-as-root\0--mca\0odls_base_sigkill_timeout\0")
+    assert text.startswith("mpirun\0--allow-run-as-root\0--bind-to\0none\0--mca\0odls_base_sigkill_timeout\0")
     return [part.split("\0")[2:] for part in re.split("\0(?=-n\0001\0)", text.replace("\0:\0", "\0"))[1:]]
 
 
@@ -186,7 +200,9 @@ def test_server_container_and_unit_end_in_this_order(
     assert server_ends < stop < seconds["TimeoutStopSec"]
     assert ready_timeout < seconds["TimeoutStartSec"]
     assert f"\nRestart={restart}\n" in text
-    assert "\nSuccessExitStatus=143\n" in text
+    # mpirun that is stopped ends with 1; nothing else may hide a failure from on-failure.
+    assert f"\nSuccessExitStatus={'1 143' if ranks else '143'}\n" in text
+    assert ("\nRestartForceExitStatus=1\n" in text) == (bool(ranks) and restart == "on-failure")
 
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r", max_codepoint=0xFDCF)

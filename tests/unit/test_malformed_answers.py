@@ -14,7 +14,7 @@ from provision.plan.plan import Plan
 from provision.plan.script import ACTIVE, Event, follow, launch, parse_event
 from provision.probe import Output
 from provision.run.apply import MOST_EVENTS, BusyError, apply, attach
-from provision.run.fleet import Fleet, Rollout, gather_facts
+from provision.run.fleet import Fleet, Rollout, inspect
 from provision.run.host import facts_of, run_of
 from tests.unit.fake_host import FakeHost, Thing, encoded, target_of
 from tests.unit.fake_host import run_of as host_run
@@ -133,7 +133,7 @@ BABBLE = [
 @pytest.mark.parametrize("said", BABBLE, ids=repr)
 def test_facts_of_all_other_hosts_are_shown(said: bytes | Exception) -> None:
     hosts = {"bad": Babbler(said, "bad"), "good": FakeHost(name="good")}
-    found, errors = gather_facts([host.login for host in hosts.values()], 2, lambda login: hosts[login.host])
+    found, errors = inspect([host.login for host in hosts.values()], 2, lambda login: hosts[login.host])
     assert (list(found), list(errors)) == (["good"], ["bad"])
     assert str(errors["bad"]).startswith("bad: ")
 

@@ -62,7 +62,7 @@ def install(screen: Screen) -> None:
     screen.all(Event("start", 6, resource=INSTALL))
     screen.seconds = 40
     screen.all(
-        Event("out", output="Unpacking nvidia-kernel-open-dkms (580.159.04-1) over a very long line" * 3)
+        Event("out", output="Unpacking nvidia-kernel-open-dkms (580.159.04-1) over a long line" * 3 + "\n")
     )
     screen.all(Event("ok", 6, milliseconds=38000), 0, half)
     screen.all(Doing("changed", 33), 0, max(half - 2, 0))

@@ -175,7 +175,7 @@ def test_a_roles_own_mirror_and_repository_win() -> None:
     [
         ({"base": "mirror.example.org"}, "driver.mirror.base: 'mirror.example.org' does not match"),
         ({"base": BASE, "key": KEY}, "driver.mirror: key and fingerprint go together"),
-        ({"bse": BASE}, "unknown setting 'bse' in driver.mirror of role driver; did you mean 'base'?"),
+        ({"bse": BASE}, "unknown setting 'bse' in driver.mirror; did you mean 'base'?"),
         ("http://x", "driver.mirror: 'http://x' is not a mapping"),
         ({**SIGNED, "fingerprint": "0" * 40}, f"driver.mirror: the key has fingerprint {FINGERPRINT}"),
         ({"base": "https://me:s3cret@mirror/x"}, "driver.mirror: the address names a user"),

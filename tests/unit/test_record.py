@@ -302,7 +302,7 @@ def test_the_record_tells_ours_from_what_was_there(shell: str, tmp_path: Path) -
 def test_what_is_gone_is_ours_no_more_though_somebody_makes_it_again(shell: str, tmp_path: Path) -> None:
     root = FakeRoot(tmp_path, shell)
     record = root.write("/var/lib/provision/ours")
-    removed, kept = (root.write(f"/etc/{name}", "text\n") for name in ("removed", "kept"))
+    removed, kept = (root.write(f"/etc/{name}", "# Written by provision\n") for name in ("removed", "kept"))
     lines = [
         f"triton file:{removed}",
         f"site file:{removed}",
@@ -319,6 +319,25 @@ def test_what_is_gone_is_ours_no_more_though_somebody_makes_it_again(shell: str,
     record.write_text("".join(f"{line}\n" for line in [*lines[2:], "triton image:x"]))
     assert root.words("forget_gone").ok
     assert record.read_text().splitlines() == [lines[2], "triton image:x"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_line_in_the_record_alone_makes_no_file_ours(shell: str, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    theirs = [root.write(path, "theirs\n") for path in ("/etc/fstab", "/etc/triton/provision.env")]
+    ours = [root.write("/etc/apt/keyrings/provision-AB.asc", "key\n")]
+    ours.append(root.write("/etc/triton/main.env", "# Written by provision: environment\n"))
+    root.write("/var/lib/provision/ours", "".join(f"triton file:{path}\n" for path in [*theirs, *ours]))
+    told = root.words("recorded").out.splitlines()
+    assert [line.split()[0] for line in told] == ["other", "other", "here", "here"]
+    items = removal("triton")
+    said = "other triton file:/etc/fstab\n"
+    assert "fstab" not in "".join(change.script for change in changes_of(items, said))
+    assert "/etc/fstab is not what role triton wrote there, and stays" in notes_of(items, said)
+    ran = root.words(f"backups={tmp_path}/backups; take_away triton file:{theirs[0]}")
+    assert not ran.ok
+    assert "is not what we wrote there" in ran.out + ran.err
+    assert all(path.exists() for path in (*theirs, *ours))
 
 
 OWNERS: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).parents[2] / "inventories/example"
 ROLES = {role.name: role for role in all_roles()}
 
 
-@pytest.mark.parametrize("role", all_roles(), ids=lambda role: role.name)
+@pytest.mark.parametrize("role", (*all_roles(), *reference.OF_HOSTS), ids=lambda role: role.name)
 def test_every_setting_says_what_it_is(role: Role) -> None:
     found = reference.settings(role)
     assert [s.name for s in found if not s.meaning] == []

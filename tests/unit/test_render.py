@@ -119,6 +119,8 @@ def test_templates_quote_what_they_print(path: Path) -> None:
         "gate",
         "mounts_gate",
         "ready",
+        "asks",
+        "canary.timeout",
         "limit",
         "value",
         "stop_timeout",

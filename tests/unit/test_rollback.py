@@ -140,7 +140,7 @@ def test_the_previous_version_serves_where_the_new_one_does_not(host: Host, bad:
     )
     assert output.exit_code == 1
     says = f"{UNIT} did not get ready: {REASON}; the previous version serves again"
-    assert output.err.splitlines()[-1] == says
+    assert output.out.splitlines()[0] == says
     for kind in ("unit", "environment"):
         assert host.file(kind).read_text().startswith("good 1")
     assert host.serves
@@ -168,7 +168,7 @@ def test_where_the_previous_version_fails_too_both_reasons_are_told(host: Host) 
         f"{UNIT} did not get ready: {REASON}; the previous version is back, and does not get ready either:"
         " error: creating server: no disk"
     )
-    assert output.err.splitlines()[-1] == says
+    assert output.out.splitlines()[0] == says
     assert host.file("unit").read_text().startswith("good 1")
     assert host.kept.exists(), "the next run may go back as well"
 
@@ -181,6 +181,14 @@ def test_an_instance_that_never_served_is_not_put_back(host: Host) -> None:
     assert REASON in output.out
     assert host.file("unit").read_text() == "bad"
     assert not host.kept.exists()
+
+
+def test_without_rollback_the_cause_comes_first_too(host: Host) -> None:
+    host.file("unit").write_text("bad")
+    output = host.sh(f"serve restart_unit {UNIT} 9 8000")
+    assert output.exit_code == 1
+    assert output.out.splitlines()[0] == f"{UNIT} did not get ready: {REASON}"
+    assert len(output.out.splitlines()) <= 12, "so many lines are shown"
 
 
 def test_without_a_change_there_is_nothing_to_go_back_to(host: Host) -> None:
@@ -200,12 +208,12 @@ def test_an_image_that_was_tagged_anew_by_hand_goes_back_to_the_one_that_ran(hos
     assert host.serves is not gone
     if gone:
         says = "could not be put back: Error response from daemon: No such image: sha256:old\n"
-        assert output.err.endswith(f"; the previous version {says}")
+        assert output.out.splitlines()[0].endswith(f"; the previous version {says}".rstrip())
     else:
         assert (host.box.folder / "run/tag").read_text() == "sha256:old\n"
         says = "example.org/a:1 is tagged as before; the image that did not get ready is sha256:bad"
         assert says in output.out
-        assert output.err.endswith("; the previous version serves again\n")
+        assert output.out.splitlines()[0].endswith("; the previous version serves again")
 
 
 @pytest.mark.parametrize(("restarts", "waits"), [(0, True), (1, False)])
@@ -214,7 +222,7 @@ def test_a_start_that_is_not_over_tells_whether_it_serves(host: Host, restarts: 
     (host.box.folder / f"run/up-{UNIT}").unlink()
     (host.box.folder / "run/coming").write_text(f"{restarts}\n")
     output = host.sh(write("unit", "bad"), RESTART)
-    assert ("the previous version serves again" in output.err) is waits
+    assert ("the previous version serves again" in output.out) is waits
     assert host.serves is waits
 
 
@@ -232,7 +240,7 @@ def test_a_way_back_that_was_cut_is_found_by_the_next_run(host: Host) -> None:
     )
     assert host.kept.exists()
     output = host.sh(write("unit", "bad"), f"serve start_or_go_back {UNIT} 9 8000")
-    assert output.err.endswith("the previous version serves again\n")
+    assert output.out.splitlines()[0].endswith("the previous version serves again")
     assert host.file("environment").read_text().startswith("good 1")
     assert host.serves
 
@@ -266,6 +274,14 @@ def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
     ("line", "reason"),
     [
         ("tritonserver: unrecognized option '--no-such'", "tritonserver: unrecognized option '--no-such'"),
+        (
+            "tritonserver: error while loading shared libraries: x",
+            "tritonserver: error while loading shared libraries: x",
+        ),
+        (
+            "mpirun noticed that process rank 1 with PID 0 on x",
+            "mpirun noticed that process rank 1 with PID 0 on x",
+        ),
         ("error: creating server: Internal - x", "error: creating server: Internal - x"),
         ('2026-11-22T14:56:22Z E 1 main.cc:5] "no port"', "no port"),
         ('2026-11-22T14:56:22Z I 1 main.cc:5] "error: not one"', "its journal does not say why"),
@@ -275,6 +291,12 @@ def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
         ),
         ("Error response from daemon: No such container: triton-main", "its journal does not say why"),
         ("not ready after 300 s (http://x)", "not ready after 300 s (http://x)"),
+        ("canary adder: no output OUT", "canary adder: no output OUT"),
+        ("model a is not ready: LOADING", "model a is not ready: LOADING"),
+        (
+            "2026-11-22T14:56:22Z E 1 a.cc:641] \"failed to load 'x' version 1: a\\n\\nAt:\\n\"",
+            "failed to load 'x' version 1: a",
+        ),
         ("", "its journal does not say why"),
     ],
 )

@@ -28,6 +28,10 @@ HIDDEN: dict[str, Any] = {
     "env": {"ANY": SECRET, "OTHER": 3},
     "labels": [f"proxy-password={SECRET}"],
     "args": [f"--api-key={SECRET}"],
+    "words": ["--http-restricted-api", f"model-repository:key={SECRET}"],
+    "option": ["--password", SECRET],
+    "restricted": [f"--http-restricted-api=model-repository:key={SECRET}"],
+    "shortened": [f"--http-r=trace:key={SECRET}", f"--grpc_restricted-protocol trace:key={SECRET}"],
     "proxy": f"http://me:{SECRET}@proxy:1",
     "odd": f"https://me:{SECRET}/@x@host/y",
     "tokens": {"splunk-token": SECRET},
@@ -50,7 +54,7 @@ SHOWN: dict[str, Any] = {
     "image": "a/b@sha256:0",
     "password": "",
     "token": None,
-    "args": ["--x=1"],
+    "args": ["--x=1", "--http-port", "8000", "--reuse-grpc-port=1"],
     "env": {},
 }
 
@@ -81,6 +85,11 @@ TEXTS = {
     "a unit": f"Environment=API_TOKEN={SECRET}",
     "a line of pairs": f"a=1 PASSWORD={SECRET} b=2",
     "a query": f"http://h/x?sig=a&password={SECRET}&c=d",
+    "words of a unit": f'    "--api-key" "{SECRET}" \\',
+    "lines of a unit": f"    --http-restricted-api \\\n    trace:key={SECRET} \\",
+    "Triton's argument": f"    --http-restricted-api=metadata,trace:key={SECRET} \\",
+    "one in quotes": f'    "--grpc-restricted-protocol=trace:key={SECRET} x" \\',
+    "Triton's words": f"it runs with --http-restricted-api trace:key={SECRET}",
     "an option": f"mysql --password {SECRET}",
     "a key": f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}",
 }

@@ -18,6 +18,7 @@ from provision.resources.file import FileState
 from provision.resources.service import UnitState
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.role import TritonSettings, resources
+from provision.roles.triton.rollback import EnvironmentFile
 from provision.roles.triton.server import SERVE, Server, ServerRestart, UnitFile, command_signal
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
@@ -109,6 +110,18 @@ def test_only_what_the_container_sees_restarts_it(changes: dict[str, Any], resta
     change = unit_file().change(there(unit_file(**changes).content), Planned())
     assert change is not None
     assert (command_signal(UNIT) in change.signals) is restarts
+    assert (restart().change(False, Planned((change,))) is not None) is restarts
+
+
+@pytest.mark.parametrize(("content", "mode", "restarts"), [(None, "0644", False), (b"OLD=1\n", "0600", True)])
+def test_the_mode_of_the_environment_restarts_nothing(
+    content: bytes | None, mode: str, restarts: bool
+) -> None:
+    file = declared()["file:/etc/triton/main.env"]
+    assert isinstance(file, EnvironmentFile)
+    state = FileState("file", mode, "root", "root", file.content if content is None else content)
+    change = file.change(state, Planned())
+    assert change is not None
     assert (restart().change(False, Planned((change,))) is not None) is restarts
 
 

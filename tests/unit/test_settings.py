@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,8 @@ from provision.roles.docker import role as docker
 from provision.roles.driver import role as driver
 from provision.roles.toolkit import role as toolkit
 from provision.roles.triton import role as triton
+from provision.run.fleet import targets
+from tests.unit.examples import REPO
 
 EXAMPLE = Path(__file__).parents[2] / "inventories" / "example"
 
@@ -80,15 +84,15 @@ def test_values_of_every_kind() -> None:
 
 
 REFUSED = [
-    ("vresion: '1'", "inv.yml:2: unknown setting 'vresion' in role role; did you mean 'version'?", None),
+    ("vresion: '1'", "inv.yml:2: unknown setting 'vresion' in role; did you mean 'version'?", None),
     (
         "zzz: 1",
-        "inv.yml:2: unknown setting 'zzz' in role role",
+        "inv.yml:2: unknown setting 'zzz' in role",
         "known: fallback, hold, mode, paths, ratio, servers",
     ),
     (
         "servers:\n {main:\n  {image: a,\n   imgae: b}}",
-        "inv.yml:5: unknown setting 'imgae' in role.servers.main of role role; did you mean 'image'?",
+        "inv.yml:5: unknown setting 'imgae' in role.servers.main; did you mean 'image'?",
         None,
     ),
     ("servers:\n {main:\n  {port: 1}}", "inv.yml:3: role.servers.main.image is missing", "add image:"),
@@ -144,7 +148,7 @@ def test_several_problems_are_lines_in_the_order_of_the_file() -> None:
         "inv.yml:3: role.version: 24.1 is not a string"
         " (quote it: without quotes YAML reads a number, and 24.10 becomes 24.1)",
         "inv.yml:4: role.servers.a.image is missing (add image: below role.servers.a)",
-        "inv.yml:4: unknown setting 'imag' in role.servers.a of role role; did you mean 'image'?",
+        "inv.yml:4: unknown setting 'imag' in role.servers.a; did you mean 'image'?",
     ]
 
 
@@ -225,3 +229,43 @@ def test_a_role_under_almost_its_name_is_refused(text: str, meant: str) -> None:
 )
 def test_other_variables_are_none_of_our_business(text: str) -> None:
     refuse_misspelt(host_with(text), {role.name: role.settings for role in all_roles()})
+
+
+NAMES = {
+    "env: {yes: a}": ("yes", "true"),
+    "env: {010: a}": ("010", "8"),
+    "env: {1.50: a}": ("1.50", "1.5"),
+    "env: {Null: a}": ("Null", "null"),
+}
+
+
+@pytest.mark.parametrize("text", NAMES)
+def test_a_name_that_yaml_reads_as_another_word_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.yml"
+    head = "all:\n  hosts:\n    n1:\n      triton:\n        instances:\n          main:\n"
+    file.write_text(f"{head}            image: a/b:1\n            {text}\n")
+    written, read_as = NAMES[text]
+    with pytest.raises(SettingsError) as caught:
+        read(triton.TritonSettings, load([file]).hosts["n1"], "triton")
+    assert str(caught.value) == f"{file}:8: YAML reads the name {written} as {read_as}"
+    assert caught.value.hint == f'quote it: "{written}", or "{read_as}"'
+
+
+def test_a_fault_of_a_variable_of_the_host_has_its_own_name() -> None:
+    host = Host("n1", vars={"mirror": {"base": "nowhere"}, "toolkit": {}})
+    with pytest.raises(SettingsError) as caught:
+        read(toolkit.ToolkitSettings, host, "toolkit", ("mirror",))
+    assert caught.value.message.startswith("inventory: mirror.base: ")
+
+
+def test_one_repository_in_two_ways_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.json"
+    ways = {"driver": {"repo": REPO}, "toolkit": {"repo": {**REPO, "uri": f"{REPO['uri']}/"}}}
+    file.write_text(json.dumps({"all": {"hosts": {"n1": ways}}}, indent=1))
+    hosts = load([file]).hosts.values()
+    with pytest.raises(SettingsError) as caught:
+        targets(hosts, [driver.ROLE, toolkit.ROLE])
+    said = "driver.repo and toolkit.repo are one repository, and differ in uri"
+    assert re.fullmatch(rf"{re.escape(str(file))}:\d+: {said}", str(caught.value))
+    file.write_text(json.dumps({"all": {"hosts": {"n1": ways | {"toolkit": {"repo": REPO}}}}}))
+    assert targets(load([file]).hosts.values(), [driver.ROLE, toolkit.ROLE])

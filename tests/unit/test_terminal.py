@@ -127,16 +127,24 @@ def test_an_error_is_a_sentence_a_hint_and_an_exit_code(
     assert capsys.readouterr() == ("", said)
 
 
-def test_an_interrupt_ends_at_once_and_says_that_runs_continue() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("starts_runs=True", "interrupted: what had started on a host goes on there; the next provision"),
+        ("", "interrupted\n"),
+    ],
+)
+def test_an_interrupt_ends_at_once_and_says_that_runs_continue(arguments: str, says: str) -> None:
+    program = f"{PROGRAM}with terminal.error_boundary({arguments}): raise KeyboardInterrupt"
     ran = subprocess.run(
-        [sys.executable, "-c", f"{PROGRAM}with terminal.error_boundary(): raise KeyboardInterrupt"],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (130, "")
-    assert ran.stderr.startswith("interrupted: what had started on a host goes on there")
+    assert ran.stderr.startswith(says)
 
 
 def test_data_is_neither_wrapped_nor_coloured_where_there_is_no_terminal(

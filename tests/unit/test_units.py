@@ -40,7 +40,7 @@ NASTY = [
 ]
 INSTANCES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "cpu": {"gpus": "none", "canary": False},
+    "cpu": {"image": IMAGE.replace("-trtllm-python", ""), "gpus": "none", "canary": False},
     "some-gpus": {"gpus": [0, "GPU-8f7e0001-0000"], "user": "1000:1000", "ulimits": {}},
     "everywhere": {"address": "::", "shm_size": "2g"},
     "nasty": {

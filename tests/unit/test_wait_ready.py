@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,14 +49,20 @@ def process(seconds: float) -> Iterator[int]:
 
 
 def gate(
-    tmp_path: Path, port: int, limit: int, pid: int | None, container: str = "abc"
+    tmp_path: Path,
+    port: int,
+    limit: int,
+    pid: int | None,
+    container: str = "abc",
+    *,
+    models: Sequence[str] = (),
 ) -> tuple[int, str, float]:
     """Exit code and words of the gate, and the seconds that it took; Docker lists ``container``."""
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\necho {container}\n")
     docker.chmod(0o755)
     script = render("triton/wait-ready.j2").replace("/usr/bin/docker", str(docker))
-    argv = ["bash", "-c", script, "gate", "127.0.0.1", str(port), str(limit), "triton-main"]
+    argv = ["bash", "-c", script, "gate", "127.0.0.1", str(port), str(limit), "triton-main", *models]
     env = {"PATH": "/usr/bin:/bin"} | ({} if pid is None else {"MAINPID": str(pid)})
     began = time.monotonic()
     ran = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)

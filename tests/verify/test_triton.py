@@ -21,10 +21,12 @@ from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
 from provision.roles.triton.fits_driver import is_exposed, known_vulnerabilities
 from provision.roles.triton.instance import Instance
-from provision.roles.triton.launch import CANARY_MODEL
+from provision.roles.triton.launch import CANARY_MODEL, expected_models
+from provision.roles.triton.repository import faults, nothing_in, serves_nothing, warning
 from provision.roles.triton.role import (
     TritonSettings,
     environment_file,
+    gpus_in,
     models_of,
     resources,
     serving_of,
@@ -40,6 +42,8 @@ ROLE = "triton"
 
 TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=", "--gpus=", "--device=nvidia.com/gpu=")
 """Options whose effect checks of their own tell."""
+
+MEND = "mend the model on {host}, then: inv provision --hosts {host} --roles triton"
 
 JOURNAL = "on the host: journalctl -u docker.service -n 50"
 
@@ -72,13 +76,25 @@ def require_own_files(host: Host, declared: Mapping[str, File], name: str) -> No
             raise Missing(path, wrong[0], AGAIN)
 
 
+def require_sound_models(host: Host, name: str, instance: Instance, facts: Facts) -> None:
+    """See that Triton can load the models."""
+    folder = models_of(name, instance)
+    unit = host.triton(name)
+    for fault in faults(folder, instance, unit.repository(folder), gpus_in(instance, len(facts.gpus))):
+        if fault.sure:
+            raise Missing(f"repository of {unit.unit}", f"{unit.unit} cannot start: {fault}", MEND)
+
+
 @pytest.fixture
-def server(host: Host, settings: TritonSettings, declared: dict[str, File], instance_name: str) -> Triton:
+def server(
+    host: Host, settings: TritonSettings, declared: dict[str, File], instance_name: str, facts: Facts
+) -> Triton:
     """The instance on its host; one that does not run may lack its files."""
     found: Triton = host.triton(instance_name)
     if not found.is_running:
         require_files(host, settings, declared)
         require_own_files(host, declared, instance_name)
+        require_sound_models(host, instance_name, settings.servers[instance_name], facts)
     return found
 
 
@@ -242,16 +258,43 @@ def listener(socket: str) -> tuple[Address, int] | None:
 # ── the server ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_models_are_ready(server: Triton, instance: Instance) -> None:
-    wanted = [*instance.expect, *([CANARY_MODEL] if instance.canary else [])]
+def test_models_can_be_loaded(
+    host: Host, server: Triton, instance_name: str, instance: Instance, facts: Facts
+) -> None:
+    """Of a server that runs, which has loaded what was there when it was started."""
+    folder = models_of(instance_name, instance)
+    for fault in faults(folder, instance, server.repository(folder), gpus_in(instance, len(facts.gpus))):
+        warn(warning(fault), MEND)
+
+
+def test_models_are_ready(server: Triton, instance_name: str, instance: Instance) -> None:
+    wanted = expected_models(instance)
     if not wanted:
-        skip("no model is expected: neither expect nor canary is set")
+        skip("no model is expected, or Triton lists its models only to those who have a header")
     server.require_models(*wanted)
+    if serves_nothing(instance) and all(row.get("name") == CANARY_MODEL for row in server.models):
+        fail(nothing_in(models_of(instance_name, instance)), f"put models there; {AGAIN}")
+
+
+def test_canaries_answer_as_expected(server: Triton, instance: Instance) -> None:
+    if not instance.canaries:
+        skip("canaries is empty")
+    for canary in instance.canaries:
+        answer = server.ask(canary.path, canary.body, seconds=canary.timeout)
+        hint = f"on the host: journalctl -u {server.unit} -n 50"
+        try:
+            document = answer.json() if answer.status == 200 else None
+        except ValueError:
+            document = None
+        if document is None:
+            fail(f"canary {canary.model}: {answer.text[:300] or f'status {answer.status}'}", hint)
+        for difference in canary.differences(document):
+            fail(f"canary {canary.model}: {difference}", "compare the model with canaries in the settings")
 
 
 def test_server_is_ready(server: Triton, instance: Instance) -> None:
     if not server.is_ready:
-        server.require_models(*instance.expect, *([CANARY_MODEL] if instance.canary else []))
+        server.require_models(*(expected_models(instance) or ["*"]))
         fail(
             "the server answers, and is not ready: a model that is not expected did not load",
             f"on the host: journalctl -u {server.unit} -n 50",

@@ -71,6 +71,15 @@ KINDS = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}
 """What dockerd wants as the value of the keys that it documents. Newer versions know more keys, so another
 one is no mistake; ``dockerd --validate`` tells."""
 
+_INTEGER = (-(2**63), 2**63 - 1)
+_RANGES = {
+    **dict.fromkeys(("max-concurrent-downloads", "max-concurrent-uploads"), (0, _INTEGER[1])),
+    "max-download-attempts": (1, _INTEGER[1]),
+    **dict.fromkeys(("mtu", "network-control-plane-mtu", "network-diagnostic-port"), (0, 65535)),
+    "oom-score-adjust": (-1000, 1000),
+}
+"""What dockerd or Linux takes of whole numbers, the ends included; of all others Go's integers."""
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
     "true or false": (bool,),
@@ -90,7 +99,12 @@ def problem(key: str, value: Any) -> str:
     if kind is None or value is None:
         return ""
     fits = isinstance(value, _TYPES[kind]) and (not isinstance(value, bool) or kind == "true or false")
-    return "" if fits else f"dockerd wants {kind} for {key}"
+    if not fits:
+        return f"dockerd wants {kind} for {key}"
+    least, most = _RANGES.get(key, _INTEGER)
+    if isinstance(value, int) and not least <= value <= most:
+        return f"{key} is from {least} to {most}"
+    return ""
 
 
 def needs_restart(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

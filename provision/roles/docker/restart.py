@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from provision.errors import Refusal
 from provision.probe import Output, Probe, by_word, quote, words
 from provision.resource import OWED, Change, Handler, Missing, Permission, Planned, names_of
 from provision.resources.dockerd import DOCKERD
@@ -57,6 +58,26 @@ class DockerService(Service):
             script=f"enable_unit {quote(self.unit)} && start_docker {words(*self.runtimes)}",
             done=f"{change.done} && daemon_json_is_proven",
         )
+
+
+@dataclass(frozen=True)
+class DockerSocket(Service):
+    """docker.socket, which docker.service requires: with it masked, docker.service does not start."""
+
+    unit: str = "docker.socket"
+    kind: ClassVar[str] = "docker-socket"
+
+    def change(self, state: UnitState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """None.
+
+        :raises Refusal: if somebody masked it.
+        """
+        if isinstance(state, UnitState) and "masked" in (state.load, state.enabled.removesuffix("-runtime")):
+            raise Refusal(
+                f"{self.unit} is masked on the host, and docker.service does not start without it",
+                hint=f"if Docker may run again: systemctl unmask {self.unit} docker.service",
+            )
+        return None
 
 
 @dataclass(frozen=True)

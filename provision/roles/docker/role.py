@@ -29,7 +29,7 @@ from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
 from provision.roles.docker.engine import ENGINES, Engine
 from provision.roles.docker.removal import OwnersDaemonJson
-from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService
+from provision.roles.docker.restart import DAEMON, DockerRestart, DockerService, DockerSocket
 from provision.roles.docker.text import DAEMON_JSON
 
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
@@ -197,6 +197,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     return [
         engine_of(settings, facts),
         *(_source(settings, facts) if _from_docker(settings, facts) else ()),
+        DockerSocket(),
         daemon,
         *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),

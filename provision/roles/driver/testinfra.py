@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from testinfra.modules.base import InstanceModule
 
 from provision.causes.known_messages import cause, hint_for
+from provision.expectation.driver import FIELDS, Told, links_up, told_of
 from provision.facts import DISPLAY_CLASSES
 from provision.finding import Missing, fail
 from provision.gpu.nvidia_smi import GPUS, Card, cards
@@ -27,6 +28,9 @@ PACKAGES = (
 
 FILES = ("nvidia-*", "libnvidia-*", "libcuda1", "kmod-nvidia*")
 """Globs of the packages whose programs and libraries are looked for."""
+
+TOLD = Probe("ordered gpus", words("gpu_health", *FIELDS), HEALTH.shell)
+"""What is compared with what was ordered."""
 
 AGAIN = "inv provision --hosts {host} --roles driver"
 REBOOT = "reboot the host: the module of the installed version is loaded then"
@@ -134,6 +138,19 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         if self.changed_files:
             base = "driver packages"
         raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint)
+
+    @property
+    def told(self) -> list[Told]:
+        """What nvidia-smi tells of each GPU, to be compared with what was ordered.
+
+        :raises Missing: as :attr:`gpus`.
+        """
+        return told_of(self._probe(TOLD, seconds=80)) if self.gpus else []
+
+    @property
+    def links_up(self) -> dict[str, int]:
+        """How many links of NVLink are up, by the index of their GPU."""
+        return links_up(self._ask("nvlink_states").out) if self.gpus else {}
 
     def require_every_gpu(self) -> None:
         """See that every GPU on the bus is one that nvidia-smi shows.

@@ -15,6 +15,7 @@ PORTS_INSIDE = {"http_port": 8000, "grpc_port": 8001, "metrics_port": 8002}
 """Ports in the container, which are Triton's own defaults, by the setting of the host's."""
 
 METRICS = "allow-metrics"
+HTTP_RESTRICTED = "http-restricted-api"
 MODEL_CONTROL, LOAD = "model-control-mode", "load-model"
 """Options that the settings ``model_control`` and ``load`` give, or ``args``, but not both."""
 
@@ -39,13 +40,13 @@ _OWN = {
 
 _READ = (
     *_OWN,
-    *("allow-http", "exit-on-error", "strict-readiness", "http-restricted-api", "grpc-restricted-protocol"),
-    *(METRICS, MODEL_CONTROL, LOAD, "backend-config"),
+    *("allow-http", "exit-on-error", "strict-readiness", HTTP_RESTRICTED, "grpc-restricted-protocol"),
+    *(METRICS, MODEL_CONTROL, LOAD, "backend-config", "model-config-name"),
 )
 """Options whose meaning counts here, whatever their value."""
 
 _FIRST_RELEASE = {
-    "http-restricted-api": "23.11",
+    HTTP_RESTRICTED: "23.11",
     "model-load-retry-count": "24.01",
     "model-config-name": "24.05",
     "grpc-max-response-pool-size": "25.03",
@@ -98,6 +99,7 @@ def contradictions(given: Sequence[Option], release: str | None) -> Iterator[Con
     strict = last(given, "strict-readiness", "true") in TRUE
     for option in given:
         first = _FIRST_RELEASE.get(option.name, "")
+        restricting = option.name.endswith(("-restricted-api", "-restricted-protocol"))
         if option.name in _OWN:
             yield Contradiction(option, *_OWN[option.name])
         elif option.name == "allow-http" and option.value.lower() not in TRUE:
@@ -105,7 +107,7 @@ def contradictions(given: Sequence[Option], release: str | None) -> Iterator[Con
         elif option.name == "exit-on-error" and option.value.lower() not in TRUE and strict:
             why = "a model that fails would leave the server up and never ready"
             yield Contradiction(option, why, "add --strict-readiness=false, or take it out")
-        elif option.name.endswith(("-restricted-api", "-restricted-protocol")) and _health(option.value):
+        elif restricting and _covers(option.value, "health"):
             yield Contradiction(
                 option, "who asks whether the server is ready has no such header", "take health out of it"
             )
@@ -114,6 +116,11 @@ def contradictions(given: Sequence[Option], release: str | None) -> Iterator[Con
             yield Contradiction(option, why, "take it out, or take a later image")
 
 
-def _health(value: str) -> bool:
-    """Whether ``API,API:KEY=VALUE`` restricts health."""
-    return "health" in (name.strip().lower() for name in value.partition(":")[0].split(","))
+def restricts(given: Sequence[Option], api: str) -> bool:
+    """Whether who uses this part of the HTTP API has to have a header."""
+    return any(option.name == HTTP_RESTRICTED and _covers(option.value, api) for option in given)
+
+
+def _covers(value: str, api: str) -> bool:
+    """Whether ``API,API:KEY=VALUE`` restricts an API."""
+    return api in (name.strip().lower() for name in value.partition(":")[0].split(","))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -70,8 +71,8 @@ def probe(name: str, address: str, port: int, path: str, body: Any = None) -> Pr
     return Probe(name, words("http_request", *request(address, port, path, body)), (SHELL,))
 
 
-def parse(output: Output) -> Answer:
-    """Read the answer to a :func:`probe`."""
+def parse(output: Output, seconds: int = TIMEOUT) -> Answer:
+    """Read the answer to a :func:`probe`, for which there were so many seconds."""
     printed = SimpleNamespace(makefile=lambda _: io.BytesIO(output.stdout))
     response = http.client.HTTPResponse(printed)  # type: ignore[arg-type]  # it wants makefile() only
     try:
@@ -80,12 +81,12 @@ def parse(output: Output) -> Answer:
     except http.client.IncompleteRead as error:
         return Answer(0, f"the answer was cut off after {len(error.partial)} bytes".encode())
     except (http.client.HTTPException, ValueError):
-        return Answer(0, _why_nothing(output).encode())
+        return Answer(0, _why_nothing(output, seconds).encode())
 
 
-def _why_nothing(output: Output) -> str:
+def _why_nothing(output: Output, seconds: int) -> str:
     if output.exit_code == 124:
-        return f"no answer within {TIMEOUT} s"
+        return f"no answer within {seconds} s"
     if "Connection refused" in output.err:
         return "connection refused: nothing listens there"
     if output.stdout:
@@ -107,3 +108,40 @@ def outputs(answer: Answer) -> dict[str, list[Any]]:
         return {output["name"]: list(output["data"]) for output in answer.json()["outputs"]}
     except (LookupError, TypeError) as error:
         raise ValueError(f"not an inference answer: {answer.text[:200]}") from error
+
+
+def models(answer: Answer) -> list[dict[str, str]]:
+    """The rows of Triton's list of its models.
+
+    :raises ValueError: if it is not one.
+    """
+    rows = answer.json() if answer.status == 200 else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        said = answer.text[:200] or f"status {answer.status}"
+        raise ValueError(f"Triton does not list its models: {said}")
+    return [{str(key): str(value) for key, value in row.items()} for row in rows]
+
+
+def not_ready(rows: Sequence[Mapping[str, str]], wanted: Sequence[str]) -> list[str]:
+    """What is wrong with the models that must be ready; the gate of the unit judges alike.
+
+    A version that was replaced by another one is of no account.
+
+    :param wanted: as :func:`provision.roles.triton.launch.expected_models` has them.
+    """
+    states: dict[str, list[str]] = {}
+    for row in rows:
+        name, state, reason = row.get("name", ""), row.get("state", ""), row.get("reason", "")
+        if reason != "unloaded" or state != "UNAVAILABLE":
+            said = "READY" if state == "READY" else reason or state or "not loaded"
+            for key in (name, f"{name}/{row.get('version', '')}"):
+                states.setdefault(key, []).append(said)
+    everything = list(wanted) == ["*"]
+    names = list(dict.fromkeys(row.get("name", "") for row in rows)) if everything else wanted
+    if everything and not names:
+        return ["no model is in the repository (expect: [] is for a server without)"]
+    return [
+        f"model {name} is not ready: {(others or ['Triton does not list it'])[0]}"
+        for name in names
+        if (others := [state for state in states.get(name, ()) if state != "READY"]) or name not in states
+    ]

@@ -22,17 +22,30 @@ from provision.roles.triton.arguments import (
     contradictions,
     last,
     options,
+    restricts,
 )
+from provision.roles.triton.canaries import Canary
 from provision.secrecy import without_secrets
 
+SHM_HINT = "as 1g, or 16g; the memory is taken as it is used, and a host has to have it"
 RELEASE_HINT = "name a release: …/tritonserver:24.07-trtllm-python-py3"
 
 STEERING = re.compile(r"PATH|HOME|IFS|ENV|MAINPID|LANG|TMPDIR|(LD|BASH|DOCKER|LC|XDG)_\w+")
 """Variables that would also steer the docker client and the gates if the unit had them. They go to the
 container on its command line, which everybody on the host can read: none of them may be a secret."""
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00:]*$")]
+LARGEST_PORT = 65535
+LARGEST_INTEGER = 2**63 - 1
+"""Docker's numbers are Go's int64."""
+
+MOST_OPEN_FILES = 2147483584
+"""What Linux takes as nofile: fs.nr_open can be no more (kernel, fs/file.c), and no limit is more still."""
+
+MOST_MEMORY = 64 * 2**40
+"""Bytes of memory that no host has; a typo, then."""
+
+Port = Annotated[int, Field(ge=1, le=LARGEST_PORT)]
+Path = Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f:]*$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Index = Annotated[int, Field(ge=0)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)-[A-Za-z0-9/-]+$")]
@@ -45,6 +58,14 @@ IMAGE = re.compile(
     re.ASCII,
 )
 """A reference to an image, as Docker reads it (distribution, reference/regexp.go)."""
+
+
+CANARY = {
+    "model": "resnet",
+    "inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}],
+    "outputs": [{"name": "OUT", "data": [3.0]}],
+}
+"""An example of a canary."""
 
 
 class Instance(Settings):
@@ -64,8 +85,11 @@ class Instance(Settings):
     again."""
     load: list[Annotated[Text, Field(min_length=1)]] = []
     """Models that are loaded at the start with ``model_control: explicit``; ``*`` alone: all."""
-    expect: list[Text] = []
-    """Models that must be READY; verification looks for them."""
+    expect: list[Annotated[Text, Field(min_length=1)]] | None = Field(default=None, examples=[["resnet"]])
+    """Models that must be READY, as ``resnet``, or ``resnet/2`` for a version. Null: all of the
+    repository; with ``explicit`` those that are loaded. Empty: none but the canary."""
+    canaries: list[Canary] = Field(default=[], examples=[[CANARY]])
+    """Requests that models must answer before the server counts as ready; verification sends them, too."""
     address: str = "127.0.0.1"
     """Address of the host for the ports. Triton has no authentication: mind who reaches it."""
     http_port: Port = 8000
@@ -74,7 +98,7 @@ class Instance(Settings):
     """Port of the host for gRPC."""
     metrics_port: Port = 8002
     """Port of the host for metrics (Prometheus)."""
-    world_size: int = Field(default=1, ge=1)
+    world_size: int = Field(default=1, ge=1, le=64)
     """Ranks of a TensorRT-LLM engine, a tritonserver under mpirun each; every rank needs a GPU."""
     mpi: Literal["leader", "orchestrator"] = "leader"
     """Who starts the ranks of TensorRT-LLM engines: mpirun, or one server for all of its models."""
@@ -120,6 +144,8 @@ class Instance(Settings):
             raise ValueError(f"{image!r} is not an image reference")
         if not parts["tag"] and not parts["digest"]:
             raise ImpossibleError(f"{image!r} has no tag", hint=RELEASE_HINT)
+        if (port := re.search(r":(\d+)/", image)) and int(port[1]) > LARGEST_PORT:
+            raise ImpossibleError(f"{image!r}: no registry has port {port[1]}", hint=RELEASE_HINT)
         if parts["tag"] == "latest" and not parts["digest"]:
             raise ImpossibleError(f"{image!r}: tag latest changes its content", hint=RELEASE_HINT)
         return image
@@ -149,6 +175,14 @@ class Instance(Settings):
                 raise ImpossibleError(f"Linux has no capability {name!r}", hint, at=(number,))
         return names
 
+    @field_validator("shm_size")
+    @classmethod
+    def _fits_into_memory(cls, size: str) -> str:
+        number, unit = int(size.rstrip("bkmg")[:30]), size.lstrip("0123456789")
+        if number * 1024 ** "bkmg".index(unit or "b") > MOST_MEMORY:
+            raise ImpossibleError(f"{size[:30]} is more memory than any host has", hint=SHM_HINT)
+        return size
+
     @field_validator("ulimits")
     @classmethod
     def _are_limits(cls, ulimits: dict[str, int]) -> dict[str, int]:
@@ -159,6 +193,12 @@ class Instance(Settings):
                 )
             if value < -1:
                 raise ImpossibleError(f"{name} is {value}", hint="-1 is without a limit", at=(name,))
+            if name == "nofile" and not 0 <= value <= MOST_OPEN_FILES:
+                why = "Linux starts no container whose limit of open files is above fs.nr_open, as -1 is"
+                raise ImpossibleError(why, hint="nofile: 1048576", at=(name,))
+            if value > LARGEST_INTEGER:
+                why = f"Docker takes no limit above {LARGEST_INTEGER}"
+                raise ImpossibleError(why, hint="-1 is without a limit", at=(name,))
         return ulimits
 
     @model_validator(mode="after")
@@ -187,23 +227,34 @@ class Instance(Settings):
             yield ImpossibleError(why, "model_control: explicit", at=("load",))
         if "*" in self.load and len(self.load) > 1:
             yield ImpossibleError("* is all models, and stands alone", "load: ['*']", at=("load",))
-        for number, model in enumerate(self.expect):
+        expected = [(("expect", at), name.partition("/")[0]) for at, name in enumerate(self.expect or ())]
+        asked = [(("canaries", at, "model"), canary.model) for at, canary in enumerate(self.canaries)]
+        for at, model in (*expected, *asked):
             if self.loads is not None and not {model, "*"} & set(self.loads):
                 hint = (
                     f"load: [{model}]" if self.model_control == "explicit" else f"args: --load-model={model}"
                 )
                 why = f"{model}: with model control explicit Triton loads no model by itself"
-                yield ImpossibleError(why, hint, at=("expect", number))
+                yield ImpossibleError(why, hint, at=at)
+        for number, name in enumerate(self.expect or ()):
+            if not re.fullmatch(r"[^/\x00-\x1f]+(/[1-9][0-9]*)?", name):
+                why = f"{name!r} is neither a model nor a version of one"
+                yield ImpossibleError(why, "as resnet, or resnet/2", at=("expect", number))
+        if self.canaries and restricts(given, "inference"):
+            why = "--http-restricted-api: inference is behind a header that the unit does not have"
+            yield ImpossibleError(why, "take inference out of it, or the canaries", at=("canaries",))
 
     def _impossible_ranks(self, given: list[Option]) -> Iterator[ImpossibleError]:
+        if self.gpus == "none" and "trtllm" in self.image:
+            why = f"{self.image} needs GPUs: import tensorrt_llm ends without the driver's libraries"
+            hint = "gpus: all; or an image without trtllm, which serves on the CPU"
+            yield ImpossibleError(why, hint, at=("gpus",))
         if not self.under_mpi:
             return
         setting = "world_size" if self.world_size > 1 else "mpi"
         if "trtllm" not in self.image:
             hint = "take …/tritonserver:24.07-trtllm-python-py3, or name your own image with trtllm in it"
             yield ImpossibleError(f"{self.image} is no image of TensorRT-LLM", hint, at=(setting,))
-        if self.gpus == "none":
-            yield ImpossibleError("TensorRT-LLM needs GPUs, and gpus is none", "gpus: all", at=(setting,))
         if self.mpi == "orchestrator" and self.world_size > 1:
             why = "in orchestrator mode one server starts the ranks of all models itself"
             yield ImpossibleError(
@@ -231,17 +282,39 @@ class Instance(Settings):
         taken = {"/models": "the model repository"}
         taken |= {"/opt/provision/models": "the canary"} if self.canary else {}
         taken |= {"/tmp": "what read_only leaves writable"} if self.read_only else {}  # noqa: S108
+        if self.models and posixpath.normpath(self.models).strip("/") == "":
+            why = "/ is the whole host, and no model repository"
+            yield ImpossibleError(why, "name the folder with the models: /srv/models", at=("models",))
         for number, mount in enumerate(self.mounts):
             source, _, rest = mount.partition(":")
             target, _, mode = rest.partition(":") if rest else (source, "", "")
             at = ("mounts", number)
-            if not target.startswith("/"):
+            if CONTROL.search(mount):
+                why = "a mount is one line, without tabs and other control characters"
+                yield ImpossibleError(why, "as /srv/data:/data:ro", at=at)
+            elif wrong_source := self._wrong_source(source, alone=not rest):
+                yield ImpossibleError(*wrong_source, at=at)
+            elif not target.startswith("/"):
                 yield ImpossibleError(f"{target!r} is no absolute path", "as /srv/data:/data:ro", at=at)
             elif (place := posixpath.normpath(target)) in taken:
                 yield ImpossibleError(f"{taken[place]} is mounted at {place}", "take another path", at=at)
+            elif place == "/":
+                yield ImpossibleError("/ of the container is its image", "as /srv/data:/data:ro", at=at)
             elif wrong := [word for word in mode.split(",") if mode and word not in MOUNT_MODES]:
                 yield ImpossibleError(f"Docker knows no mode {wrong[0]!r}", "ro, or rw", at=at)
             taken[posixpath.normpath(target)] = "another folder"
+
+    @staticmethod
+    def _wrong_source(source: str, *, alone: bool) -> tuple[str, str] | None:
+        """Why nothing can be mounted from there, and what to do; ``alone`` where no target follows."""
+        if source.startswith("-"):
+            option = source.partition("=")[0]
+            return f"{option} is an option of docker run, and no mount", "take it out"
+        if source.startswith("/"):
+            return None
+        if alone or not VOLUME.fullmatch(source):
+            return f"{source!r} is neither an absolute path nor the name of a volume", "as /srv/data:/data:ro"
+        return None
 
     @property
     def loads(self) -> list[str] | None:
@@ -266,6 +339,10 @@ class Instance(Settings):
         """Published ports by the name of their setting."""
         return {"http_port": self.http_port, "grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
 
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+", re.ASCII)
+"""Names of Docker's volumes (moby, volume/validate)."""
 
 CAPABILITIES = (
     *("AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from provision.gpu.triton_releases import release_of
+from provision.roles.triton.arguments import options, restricts
 from provision.roles.triton.instance import Instance
 
 CANARY_MODEL = "provision_canary"
@@ -27,6 +28,11 @@ def stop_timeout_of(instance: Instance) -> int:
     (open-mpi/ompi#7033).
     """
     return 2 * instance.exit_timeout + 15 if instance.under_mpi else instance.exit_timeout + 15
+
+
+def start_timeout_of(instance: Instance) -> int:
+    """Seconds that a start may take: loading, and the answers of the canaries."""
+    return instance.ready_timeout + 30 + sum(canary.timeout for canary in instance.canaries)
 
 
 def gpu_options(instance: Instance) -> list[str]:
@@ -58,14 +64,16 @@ def confinement(instance: Instance) -> list[str]:
 def server(name: str, instance: Instance, gpus: int) -> list[str]:
     """The command in the container: tritonserver, or mpirun in the foreground with one for each rank.
 
-    Not launch_triton_server.py: it starts mpirun, and ends, and the container with it.
+    Not launch_triton_server.py: it starts mpirun, and ends, and the container with it. By itself mpirun would
+    bind each of two ranks to one core (4.1.4, tried).
 
     :param gpus: how many GPUs the host has.
     """
     if not instance.under_mpi:
         return _server(name, instance)
     patience = str(instance.exit_timeout + 5)
-    command = ["mpirun", "--allow-run-as-root", "--mca", "odls_base_sigkill_timeout", patience]
+    command = ["mpirun", "--allow-run-as-root", "--bind-to", "none"]
+    command += ["--mca", "odls_base_sigkill_timeout", patience]
     for rank in range(instance.world_size):
         command += [*([":"] if rank else []), "-n", "1", *_rank(name, instance, rank, gpus)]
     return command
@@ -87,6 +95,19 @@ def _models(instance: Instance) -> list[str]:
     alone = instance.canary and instance.loads is not None and "*" not in instance.loads
     models = [*([CANARY_MODEL] if alone else []), *instance.load]
     return mode + [f"--load-model={model}" for model in models]
+
+
+def expected_models(instance: Instance) -> list[str]:
+    """What must be READY: ``MODEL`` or ``MODEL/VERSION``; ``*`` alone: all models that Triton lists.
+
+    Nothing where Triton tells its models only to those who have a header.
+    """
+    if restricts(options(instance.args), "model-repository"):
+        return []
+    named = instance.expect
+    if named is None:
+        named = ["*"] if instance.loads is None else instance.loads
+    return ["*"] if "*" in named else [*named, *([CANARY_MODEL] if instance.canary else [])]
 
 
 def _rank(name: str, instance: Instance, rank: int, gpus: int) -> list[str]:

@@ -20,10 +20,12 @@ from provision.resources.image import Archives, Image, RegistryLogin, archive_of
 from provision.resources.other_units import UNITS, NoOtherUnits
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
-from provision.roles.triton import launch
+from provision.roles.triton import http, launch
+from provision.roles.triton.canaries import Canary
 from provision.roles.triton.fits_driver import FitsDriver, Serving, refuse_unfit
 from provision.roles.triton.instance import STEERING, Instance
 from provision.roles.triton.launch import CANARY_MODEL, selection_of
+from provision.roles.triton.repository import ModelRepository
 from provision.roles.triton.rollback import BESIDE, ENVIRONMENT, EnvironmentFile, bring_up
 from provision.roles.triton.running import RunningCommand, RunningImage
 from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
@@ -33,6 +35,7 @@ from provision.shell import constant
 GATE = constant(INSTANCES, "gpu_gate")
 MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
 READY = "/usr/local/lib/provision/triton-wait-ready"
+ASKS = "/usr/local/lib/provision/triton-canary"
 CANARY = "/usr/local/share/provision/triton"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
@@ -113,7 +116,8 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
         Image(image, settings.registry_logins.get(registry_of(image)), archive_of(image, settings.images))
         for image in dict.fromkeys(server.image for server in settings.servers.values())
     ]
-    found += _shared(any(instance.canary for instance in settings.servers.values()))
+    servers = settings.servers.values()
+    found += _shared(any(one.canary for one in servers), any(one.canaries for one in servers))
     for name, instance in settings.servers.items():
         if instance.gpus != "none" and not facts.gpus:
             raise Refusal(
@@ -140,11 +144,12 @@ def serving_of(name: str, instance: Instance, facts: Facts) -> Serving:
 
 
 @functools.cache
-def _shared(canary: bool) -> tuple[AnyResource, ...]:
+def _shared(canary: bool, asks: bool) -> tuple[AnyResource, ...]:
     gates = (
         File(GATE, render("triton/gpu-gate.j2").encode(), mode="0755"),
         File(MOUNTS_GATE, render("triton/mounts-gate.j2").encode(), mode="0755"),
         File(READY, render("triton/wait-ready.j2").encode(), mode="0755"),
+        *([File(ASKS, render("triton/canary-gate.j2").encode(), mode="0755")] if asks else []),
     )
     if not canary:
         return gates
@@ -178,11 +183,11 @@ def _files(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
 
 
 def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
-    unit, seconds, ports = unit_of(name), instance.ready_timeout + 60, tuple(instance.ports.values())
-    read = [environment_file(name)]
+    unit, seconds = unit_of(name), launch.start_timeout_of(instance) + 30
+    ports = tuple(instance.ports.values())
+    files = tuple(f"file:{environment_file(name)}:{action}" for action in ("create", "update"))
     if instance.canary:
-        read += [f"{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py")]
-    files = tuple(f"file:{path}" for path in read)
+        files += tuple(f"file:{CANARY}/{CANARY_MODEL}/{part}" for part in ("config.pbtxt", "1/model.py"))
     yield Server(
         unit,
         timeout=seconds,
@@ -193,6 +198,7 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     )
     # Both restart it if that is owed.
     comes_up = (f"service:{unit}:start", f"service:{unit}:await")
+    waits = f"wait for {unit}"
     restart = ServerRestart(
         f"restart {unit}",
         # The container keeps the folder that it was started with, though it is there no more.
@@ -208,11 +214,26 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     yield RunningImage(restart, container_of(name), Image(instance.image))
     # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
     yield Handler(
-        f"wait for {unit}",
+        waits,
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
         script=words("start_unit", unit, str(seconds)),
-        covered_by=(*comes_up, f"handler:restart {unit}"),
+        covered_by=(*comes_up, restart.id),
     )
+    others = (f"command:{unit}", f"image-of:{unit}", f"handler:{waits}")
+    yield ModelRepository(
+        unit,
+        models_of(name, instance),
+        instance,
+        gpus_in(instance, gpus),
+        starts=(*comes_up, restart.id, *others),
+    )
+
+
+def gpus_in(instance: Instance, gpus: int) -> int:
+    """How many GPUs the container of an instance has at most, on a host with ``gpus``."""
+    if isinstance(instance.gpus, list):
+        return len(instance.gpus)
+    return gpus if instance.gpus == "all" else 0
 
 
 def _unit(name: str, instance: Instance, gpus: int) -> str:
@@ -241,8 +262,15 @@ def _unit(name: str, instance: Instance, gpus: int) -> str:
         selection=selection_of(instance),
         stop_timeout=stop,
         unit_stop_timeout=stop + 15,
-        start_timeout=instance.ready_timeout + 30,
+        expected=launch.expected_models(instance),
+        asks=ASKS,
+        canaries=[(canary, _request(instance, canary)) for canary in instance.canaries],
+        start_timeout=launch.start_timeout_of(instance),
     )
+
+
+def _request(instance: Instance, canary: Canary) -> str:
+    return http.request(instance.address, instance.http_port, canary.path, canary.body)[2]
 
 
 EXAMPLE = {

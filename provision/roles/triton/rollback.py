@@ -18,6 +18,9 @@ ENVIRONMENT = f"{constant('triton/instances.sh', 'environments')}/{{}}.env"
 BESIDE = (ENVIRONMENT, f"{constant(ROLLBACK, 'served_versions')}/triton@{{}}.service")
 """What goes with the unit of an instance."""
 
+PROTECT = "protect"
+"""Action of a change of nothing but a file's mode and owner."""
+
 
 def bring_up(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollback: bool) -> str:
     """Sh text that starts or restarts an instance, by ``start_unit`` or ``restart_unit``.
@@ -44,6 +47,8 @@ class EnvironmentFile(File):
     shell = (FILES, ROLLBACK)
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
-        """As of any file."""
+        """As of any file. Of another mode or owner no container knows: Docker's client has read the file."""
         change = super().change(state, planned)
+        if change and isinstance(state, FileState) and state.content == self.content:
+            return replace(change, action=PROTECT)
         return change and keeping(change, self.kept)

@@ -14,6 +14,7 @@ from provision.causes.known_messages import cause
 from provision.finding import Missing
 from provision.probe import Output, words
 from provision.roles.triton import http
+from provision.roles.triton.repository import Repository, parse, probe_of
 from provision.roles.triton.role import GATE, container_of, unit_of
 from provision.shell import assembled
 
@@ -148,8 +149,15 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
 
     # ── the server ───────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, path: str, body: Any = None, port: int = HTTP, how: str = "http_request") -> http.Answer:
-        """The answer of the server to a request.
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        port: int = HTTP,
+        how: str = "http_request",
+        seconds: int = http.TIMEOUT,
+    ) -> http.Answer:
+        """The answer of the server to a request, within so many seconds.
 
         :raises Missing: if the container's port is not published.
         """
@@ -159,7 +167,8 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
             raise Missing(f"ports of {self.unit}", message, f"on the host: docker port {self.container}")
         address, published = places[0]
         request = words(how, *http.request(str(address), published, path, body))
-        return http.parse(self._ask(request, VERIFY))
+        patience = "" if seconds == http.TIMEOUT else f"http_patience={seconds}; "
+        return http.parse(self._ask(f"{patience}{request}", VERIFY, seconds=seconds + 25), seconds)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -189,33 +198,44 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         """Whether the server takes requests for all of its models."""
         return bool(self.metadata) and self.ask("/v2/health/ready").status == 200
 
-    def require_models(self, *names: str) -> None:
-        """See that these models are ready.
+    @property
+    def models(self) -> list[dict[str, str]]:
+        """The models as the server lists them: ``name``, ``version``, ``state`` and ``reason``.
 
-        :raises Missing: if one is not.
+        :raises Missing: if it does not.
         """
         answer = self.ask("/v2/repository/index", {}) if self.metadata else http.Answer(0)
         try:
-            rows = [row for row in answer.json() if isinstance(row, dict)]
-        except (ValueError, TypeError):
-            rows = []
-        states = {row.get("name"): row.get("state") for row in rows}
-        reasons = {row.get("name"): row.get("reason") or row.get("state") for row in rows}
-        missing = [name for name in names if states.get(name) != "READY"]
-        if missing:
-            raise Missing(
-                f"models of {self.unit}",
-                "; ".join(
-                    f"model {name} is not ready: {reasons.get(name, 'not in the repository')}"
-                    for name in missing
-                ),
-                f"look at the model repository and at the server's log: journalctl -u {self.unit}",
-            )
+            return http.models(answer)
+        except ValueError as error:
+            raise Missing(f"models of {self.unit}", str(error), self._models_hint) from None
 
-    def infer(self, model: str, body: Mapping[str, Any]) -> http.Answer:
-        """The answer to an inference request in the KServe v2 protocol."""
+    def require_models(self, *names: str) -> None:
+        """See that these models are ready; ``NAME/VERSION`` is one version, ``*`` alone all models.
+
+        :raises Missing: if one is not.
+        """
+        if missing := http.not_ready(self.models, names):
+            raise Missing(f"models of {self.unit}", "; ".join(missing), self._models_hint)
+
+    @property
+    def _models_hint(self) -> str:
+        return f"look at the model repository and at the server's log: journalctl -u {self.unit}"
+
+    def repository(self, folder: str) -> Repository:
+        """What is in a model repository on the host."""
+        probe = probe_of([folder])
+        return parse(self._ask(probe.script, *probe.shell)).get(folder, Repository())
+
+    def infer(
+        self, model: str, body: Mapping[str, Any], path: str = "", seconds: int = http.TIMEOUT
+    ) -> http.Answer:
+        """The answer to an inference request in the KServe v2 protocol.
+
+        :param path: where it is sent to; empty: to the version that Triton takes.
+        """
         self.require_models(model)
-        return self.ask(f"/v2/models/{model}/infer", body)
+        return self.ask(path or f"/v2/models/{model}/infer", body, seconds=seconds)
 
     @property
     def metrics(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ IMAGE = "nvcr.io/nvidia/tritonserver:24.07-trtllm-python-py3"
 ID = "sha256:aaaa"
 JSON = "/etc/docker/daemon.json"
 UNIT = unit_file("llm")
+MODELS_FOLDER = "/srv/triton/llm/models"
 DOCUMENT = {
     "default-runtime": "nvidia",
     "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}},
@@ -47,7 +50,15 @@ SHOW, COMMAND, SOCKETS = (
     r"ss --numeric --listening",
 )
 SERVER, READY, INDEX = r"GET /v2 HTTP", r"GET /v2/health/ready HTTP", r"POST /v2/repository/index HTTP"
+REPOSITORY, ASKED = r"\nmodel_repositories [^\n]*$", r"POST /v2/models/gpu_probe/infer HTTP"
 INFERENCE, METRICS = rf"POST /v2/models/{CANARY_MODEL}/infer HTTP", r"GET /metrics HTTP"
+
+
+ASKS = {
+    "model": "gpu_probe",
+    "inputs": [{"name": "IN", "datatype": "INT32", "shape": [1], "data": [1]}],
+    "outputs": [{"name": "OUT", "data": [2]}],
+}
 
 
 def http(body: str, status: str = "200 OK") -> Output:
@@ -68,6 +79,18 @@ def plain(nvml: str = "", smi: str = "", llm: str = "") -> Output:
     smi_step = step("gpus", smi, 127) if smi else step("gpus", capture("nvidia-smi/smi_L.txt"))
     steps = step("nvml", nvml, int(bool(nvml))) + smi_step + step("tensorrt_llm", llm, int(bool(llm)))
     return said("\n== NVIDIA Triton Inference Server ==\n\n" + steps)
+
+
+def repository(config: str | None = None, model: str = "gpu_probe") -> Output:
+    """The repository on the host, with one model."""
+    words = [f"r {MODELS_FOLDER}", f"m {model}", "v 1", *(["c"] if config is not None else [])]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:") as files:
+        member = tarfile.TarInfo(f"{MODELS_FOLDER}/{model}/config.pbtxt")
+        member.size = len(config or "")
+        if config is not None:
+            files.addfile(member, io.BytesIO(config.encode()))
+    return Output(0, "".join(f"{word}\0" for word in [*words, ""]).encode() + archive.getvalue())
 
 
 def inference(*uuids: str) -> Output:
@@ -136,7 +159,7 @@ def document(**changed: Any) -> There:
 
 def settings(docker: Mapping[str, Any] = {}, **instance: Any) -> dict[Role, Settings]:
     """Docker and one instance, with some of their settings changed."""
-    of_instance = Instance(**{"image": IMAGE, "expect": ["gpu_probe"]} | instance)
+    of_instance = Instance(**{"image": IMAGE, "expect": ["gpu_probe"], "canaries": [ASKS]} | instance)
     chosen = {"docker": DockerSettings(**docker), "triton": TritonSettings(instances={"llm": of_instance})}
     return {role: chosen[role.name] for role in choose(all_roles(), list(chosen))}
 
@@ -172,6 +195,8 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
             SERVER: http(capture("triton/triton_host_v2.json")),
             READY: http(""),
             INDEX: index(),
+            REPOSITORY: repository(),
+            ASKED: http('{"outputs": [{"name": "OUT", "datatype": "INT32", "data": [2]}]}'),
             INFERENCE: inference(UUID),
             METRICS: http(capture("triton/triton_host_metrics.txt")),
         },

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.connection import Connection
 from provision.connection.login import Login
+from provision.expectation.settings import Expect
 from provision.facts import PROBES
 from provision.plan.script import ACTIVE
 from provision.probe import Output
@@ -230,10 +231,13 @@ class PlayedHost(Connection):
 
 
 def look(
-    played: Played, settings: Mapping[Role, Settings], choice: Choice | None = None
+    played: Played,
+    settings: Mapping[Role, Settings],
+    choice: Choice | None = None,
+    expect: Expect | None = None,
 ) -> tuple[HostResult, PlayedHost]:
     """Verify a played host with the product's checks."""
-    target = Target("gpu-01", Login("gpu-01", "127.0.0.1", 22, "root"), settings)
+    target = Target("gpu-01", Login("gpu-01", "127.0.0.1", 22, "root"), settings, expect=expect)
     hosts: list[PlayedHost] = []
 
     def connect(login: Login) -> PlayedHost:

@@ -17,6 +17,7 @@ from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
 from tests.unit.verify.healthy_driver import SMI, STATE, UUID, capture, files_of, gpus, row, state
 from tests.unit.verify.healthy_triton import (
+    ASKED,
     COMMAND,
     CONFIG,
     IMAGE_ID,
@@ -26,10 +27,12 @@ from tests.unit.verify.healthy_triton import (
     INSIDE,
     INSPECT,
     METRICS,
+    MODELS_FOLDER,
     NONE,
     OTHERS,
     PLAIN,
     READY,
+    REPOSITORY,
     SERVER,
     SHOW,
     SIGHT,
@@ -38,9 +41,11 @@ from tests.unit.verify.healthy_triton import (
     container,
     docker_info,
     http,
+    index,
     inference,
     listens,
     plain,
+    repository,
     serving,
     settings,
     text_of,
@@ -76,7 +81,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(serving(settings()), settings())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 37
+    assert len(result.checks) == 39
     assert connection.execs <= 8
 
 
@@ -107,6 +112,7 @@ THE_UNIT, MODELS, CANARY = (
     "models are ready",
     "canary answers from the assigned gpus",
 )
+CANARIES, LOADABLE = "canaries answer as expected", "models can be loaded"
 SEES, SHOWS, PLAIN_SEES = (
     "container sees the assigned gpus",
     "metrics show the assigned gpus",
@@ -119,7 +125,23 @@ NVML, IMPORTS, WITH_NONE = (
     "container with none sees no gpu",
 )
 
+NO_CONFIG = 'config.pbtxt:1: Expected ":"'
 FAULTS: dict[str, tuple[Played, str, str]] = {
+    "a model that cannot be loaded": (
+        HEALTHY.with_({**stopped(), REPOSITORY: repository('name "x"')}),
+        ACTIVE,
+        rf"^triton@llm\.service cannot start: {MODELS_FOLDER}/gpu_probe/{NO_CONFIG}",
+    ),
+    "another answer to a canary": (
+        broken({ASKED: http('{"outputs": [{"name": "OUT", "datatype": "INT32", "data": [3]}]}')}),
+        CANARIES,
+        r"^canary gpu_probe: output OUT\[0\] is 3, expected 2$",
+    ),
+    "no answer to a canary": (
+        broken({ASKED: said(code=124)}),
+        CANARIES,
+        "^canary gpu_probe: no answer within 10 s$",
+    ),
     # What the instance stands on.
     "module not loaded": (broken({STATE: state("")}), SEES, "kernel module nvidia is not loaded"),
     "no GPU on the bus": (broken({STATE: state(pci="")}), SEES, "no NVIDIA GPU is on the PCI bus"),
@@ -447,6 +469,28 @@ WARNINGS: dict[str, tuple[Played, dict[str, Any], str, str]] = {
 }
 
 
+def test_by_default_every_model_of_the_list_is_expected() -> None:
+    assert messages(checked(serving(settings(expect=None)), expect=None)) == {}
+    failed = serving(settings(expect=None)).with_({INDEX: index(("other", "bad weights"))})
+    assert messages(checked(failed, expect=None)) == {MODELS: "model other is not ready: bad weights"}
+
+
+def test_a_server_without_a_model_of_its_own_is_not_called_healthy() -> None:
+    only = http(json.dumps([{"name": CANARY_MODEL, "version": "1", "state": "READY"}]))
+    wanted: dict[str, Any] = {"expect": None, "canaries": []}
+    says = f"no model is in {MODELS_FOLDER} (expect: [] is for a server without)"
+    assert messages(checked(serving(settings(**wanted)).with_({INDEX: only}), **wanted)) == {MODELS: says}
+    meant = wanted | {"expect": []}
+    assert messages(checked(serving(settings(**meant)).with_({INDEX: only}), **meant)) == {}
+
+
+def test_a_server_that_runs_with_a_model_that_would_not_load_again_is_a_warning() -> None:
+    result = checked(broken({REPOSITORY: repository('name "x"')}))
+    assert messages(result) == {}
+    assert messages(result, "warn").keys() == {LOADABLE}
+    assert "it would not start again" in messages(result, "warn")[LOADABLE]
+
+
 @pytest.mark.parametrize("name", WARNINGS)
 def test_concern_is_a_warning(name: str) -> None:
     played, instance, check, words = WARNINGS[name]
@@ -461,9 +505,10 @@ def test_concern_is_a_warning(name: str) -> None:
     [
         ({"image": "registry.example/own:1"}, {}, {"server is of the version of its tag", IMPORTS, FITS}),
         ({"canary": False, "expect": []}, {}, {MODELS, CANARY}),
+        ({"canaries": []}, {}, {CANARIES}),
         ({"args": ["--allow-gpu-metrics=false"]}, {}, {SHOWS}),
         (
-            {"gpus": "none"},
+            {"image": "nvcr.io/nvidia/tritonserver:24.07-py3", "gpus": "none"},
             {INSIDE: said("", 127), INFERENCE: inference()},
             {SHOWS, NVML, PLAIN_SEES, WITH_NONE, IMPORTS, FITS},
         ),

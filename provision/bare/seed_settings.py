@@ -1,0 +1,188 @@
+"""Settings of a seed: what an installer, or an image with cloud-init, is told about a machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+
+from provision.role import ImpossibleError, Settings
+
+SEED = "seed"
+"""The host's variable with its :class:`Seed`."""
+
+CRYPT = r"\$(5|6|y|gy|7|2b)\$[./A-Za-z0-9$,=]{8,384}"
+"""Pattern of crypt hashes: sha256, sha512, yescrypt, gost-yescrypt, scrypt, bcrypt (crypt(5))."""
+
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOSTNAME = rf"^({_LABEL}\.)*{_LABEL}$"
+"""Pattern of names of machines (RFC 1123)."""
+
+ACCOUNT = "^[a-z][a-z0-9_-]{0,31}$"
+"""Pattern of accounts that every installer makes; root is none of them."""
+
+BY_ID = "/dev/disk/by-id/"
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _hostname(text: str) -> str:
+    if is_address(text):
+        raise ImpossibleError(f"{text} is an address, not a host name", "a name, such as gpu-01.example.com")
+    return text
+
+
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise ImpossibleError(f"{text!r} is not an IP address", "an address, such as 192.0.2.1")
+    return text
+
+
+def _interface_address(text: str) -> str:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        text = ""
+    if "/" not in text or "%" in text:
+        raise ImpossibleError("not an address with its prefix", "as in 192.0.2.11/24")
+    return text
+
+
+def _public_key(text: str) -> str:
+    try:
+        load_ssh_public_key(" ".join(text.split(" ")[:2]).encode("ascii"))
+    except (ValueError, UnsupportedAlgorithm):
+        hint = "the line of a .pub file: ssh-ed25519 AAAA… NAME"
+        raise ImpossibleError(f"{text[:40]!r}… is not a whole public key", hint) from None
+    return text
+
+
+def _crypt(secret: SecretStr) -> SecretStr:
+    # A pattern of pydantic's would show what does not match.
+    if not re.fullmatch(CRYPT, secret.get_secret_value()):
+        hint = "openssl passwd -6 asks for a password and prints its hash: $6$…"
+        raise ImpossibleError("the password is not a crypt hash", hint)
+    return secret
+
+
+Hostname = Annotated[str, StringConstraints(pattern=HOSTNAME, max_length=253), AfterValidator(_hostname)]
+Address = Annotated[str, AfterValidator(_address)]
+PublicKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [ -~]*)?$"),
+    AfterValidator(_public_key),
+]
+
+
+class Network(Settings):
+    """The network of one interface; without ``address`` it is DHCP's."""
+
+    interface: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,14}$")] | None = Field(
+        None, examples=["eno1"]
+    )
+    """The interface by its name."""
+    mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = Field(
+        None, examples=["0c:42:a1:00:00:01"]
+    )
+    """The interface by its hardware address, in lower case. Debian's installer takes names only."""
+    address: Annotated[str, AfterValidator(_interface_address)] | None = Field(
+        None, examples=["192.0.2.11/24"]
+    )
+    """The address with its prefix; DHCP without it."""
+    gateway: Address | None = Field(None, examples=["192.0.2.1"])
+    """The default gateway of a static address."""
+    nameservers: tuple[Address, ...] = Field((), examples=[["192.0.2.53"]])
+    """Name servers of a static address."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Network:
+        if (self.interface is None) == (self.mac is None):
+            raise ImpossibleError("one of interface and mac must be given", "interface: eno1")
+        if self.address is None:
+            if self.gateway or self.nameservers:
+                raise ImpossibleError("gateway and nameservers need an address", "address: 192.0.2.11/24")
+            return self
+        own = ipaddress.ip_interface(self.address)
+        if self.gateway and ipaddress.ip_address(self.gateway) not in own.network:
+            message = f"the gateway {self.gateway} is not in the network {own.network}"
+            raise ImpossibleError(message, "is the prefix of the address right?", ("gateway",))
+        if any(ipaddress.ip_address(server).version != own.version for server in self.nameservers):
+            raise ImpossibleError(
+                f"nameservers must be of IPv{own.version}, as the address is", "name others", ("nameservers",)
+            )
+        return self
+
+
+class Seed(Settings):
+    """Settings under ``seed:``, of ``inv bare.seed``."""
+
+    system: Literal["ubuntu", "debian", "rhel"] = Field(examples=["ubuntu"])
+    """What is installed. rhel is for Rocky and AlmaLinux, too."""
+    method: Literal["installer", "image"] = "installer"
+    """Whether the system's installer reads the seed, or cloud-init in a ready image does."""
+    account: Annotated[str, StringConstraints(pattern=ACCOUNT)] | None = Field(None, examples=["ops"])
+    """The account that is made, with sudo that asks for nothing; the inventory's ansible_user without it."""
+    authorized_keys: tuple[PublicKey, ...] = Field(
+        min_length=1,
+        examples=[
+            ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F ops@desk"]
+        ],
+    )
+    """The public keys that it takes."""
+    password: Annotated[SecretStr, AfterValidator(_crypt)] | None = Field(None, examples=["$6$…"])
+    """The crypt hash of its password, for the console; without it, it has none. sshd takes keys only."""
+    hostname: Hostname | None = Field(None, examples=["gpu-01.example.com"])
+    """The name that the machine gives itself; the inventory's without it."""
+    network: Network | None = None
+    """Its network. Without it the installer takes DHCP on the interface that it finds."""
+    disk: Annotated[str, StringConstraints(pattern=rf"^/dev/({BY_ID[5:]})?[A-Za-z0-9._:+=@-]+$")] | None = (
+        Field(None, examples=["/dev/disk/by-id/nvme-SAMSUNG_MZQL2960HCJR_S64FNE0R123456"])
+    )
+    """The disk that the installer wipes; it must be named."""
+    root_gib: int = Field(100, ge=20, le=16384)
+    """GiB of the root file system. /var, which has Docker's images, gets the rest of the disk."""
+    timezone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$")] = "Etc/UTC"
+    """The time zone."""
+    time_servers: tuple[Hostname | Address, ...] = Field((), examples=[["ntp1.example.com"]])
+    """Time servers of chrony, beside the distribution's own on Debian and Ubuntu, instead of them on RHEL."""
+    serial: Annotated[str, StringConstraints(pattern=r"^tty[A-Z]+[0-9]+(,[0-9]+([noe][78]?)?)?$")] = (
+        "ttyS0,115200n8"
+    )
+    """The serial console, as the kernel's option console= has it."""
+    mirror: (
+        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~/-]*)?$")]
+        | None
+    ) = Field(None, examples=["http://mirror.example.com/ubuntu"])
+    """A mirror of the distribution. Without it Ubuntu and Debian take their own, and RHEL the medium."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Seed:
+        if self.method == "image":
+            if self.network is None:
+                raise ImpossibleError("an image needs the network", "network: {interface: eno1}")
+            return self
+        if self.disk is None:
+            hint = f"disk: {BY_ID}nvme-…, as ls {BY_ID} has it; all that it holds is lost"
+            raise ImpossibleError("the installer needs a disk", hint)
+        if self.system == "debian" and self.network and self.network.mac:
+            hint = "interface: eno1"
+            raise ImpossibleError(
+                "Debian's installer knows interfaces by name only", hint, ("network", "mac")
+            )
+        if self.system == "ubuntu" and re.search(
+            rf"^{BY_ID}(wwn-|nvme-eui\.)|^/dev/disk(?!/by-id/)", self.disk
+        ):
+            hint = "take the name with the model and the serial number: nvme-SAMSUNG_…"
+            raise ImpossibleError("Ubuntu's installer cannot look for this name", hint, ("disk",))
+        return self

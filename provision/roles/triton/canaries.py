@@ -1,0 +1,138 @@
+"""Requests of the settings to models of an instance, and whether an answer is the expected one. Pure.
+
+The gate of the unit compares in the same way, with what is on every host: see ``triton/canary-gate.j2``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from provision.role import ImpossibleError, Settings
+
+LARGEST = 60_000
+"""Bytes of a request, and of what it expects: the unit gives each to its gate as one argument."""
+
+Scalar = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
+# fmt: off
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BF16", "BYTES",
+]
+# fmt: on
+"""Datatypes of the KServe v2 protocol."""
+
+
+class Input(Settings):
+    """An input of a canary."""
+
+    name: Word
+    """Name of the input."""
+    datatype: Datatype
+    """Its type, as ``FP32``; text is ``BYTES``."""
+    shape: list[Annotated[int, Field(ge=0)]]
+    """Its dimensions, the batch included."""
+    data: list[Scalar]
+    """Its values in row-major order."""
+
+    @model_validator(mode="after")
+    def _fills_its_shape(self) -> Input:
+        if (wanted := math.prod(self.shape)) != len(self.data):
+            why = f"shape {self.shape} has {wanted} values, and data has {len(self.data)}"
+            raise ImpossibleError(why, "data: the values of all dimensions in one list", at=("data",))
+        return self
+
+
+class Expected(Settings):
+    """An output that a canary must have."""
+
+    name: Word
+    """Name of the output."""
+    data: list[Scalar]
+    """Its values in row-major order; text as text."""
+    tolerance: float = Field(default=1e-5, ge=0, le=1)
+    """Difference that floating-point values may have, relative, and absolute below 1; others have none."""
+
+
+class Canary(Settings):
+    """A request to a model, and what it must answer."""
+
+    model: Word
+    """Name of the model."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Its version; null: the one that Triton takes."""
+    inputs: list[Input] = Field(min_length=1)
+    """What is sent."""
+    outputs: list[Expected] = []
+    """What must come back; outputs that are not named may be anything."""
+    timeout: int = Field(default=10, ge=1, le=600)
+    """Seconds that the answer may take."""
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Canary:
+        for setting, text in (("inputs", json.dumps(self.body)), ("outputs", self.expectation)):
+            if len(text.encode()) > LARGEST:
+                raise ImpossibleError(f"more than {LARGEST} bytes", "send a smaller request", at=(setting,))
+        return self
+
+    @property
+    def path(self) -> str:
+        """Where it is sent to."""
+        version = f"/versions/{self.version}" if self.version else ""
+        name = re.sub("[^A-Za-z0-9._~-]", lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), self.model)
+        return f"/v2/models/{name}{version}/infer"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent, in the KServe v2 protocol."""
+        return {"inputs": [tensor.model_dump() for tensor in self.inputs]}
+
+    @property
+    def expectation(self) -> str:
+        """The outputs as the gate reads them: lines of a word and a token of JSON."""
+        return "".join(
+            f"name {_token(output.name)}\nwithin {output.tolerance!r}\n"
+            + "".join(f"value {_token(value)}\n" for value in output.data)
+            for output in self.outputs
+        )
+
+    def differences(self, document: Any) -> Iterator[str]:
+        """Where an answer is not the expected one."""
+        try:
+            found = {output["name"]: output for output in document["outputs"]}
+        except (LookupError, TypeError):
+            found = {}
+        for output in self.outputs:
+            answered = found.get(output.name)
+            data = answered.get("data") if isinstance(answered, dict) else None
+            if not isinstance(answered, dict) or not isinstance(data, list):
+                yield f"no output {output.name}"
+            elif len(data) != len(output.data):
+                yield f"output {output.name} has {len(data)} values, expected {len(output.data)}"
+            else:
+                floating = re.match("FP|BF", str(answered.get("datatype"))) is not None
+                within = output.tolerance if floating else 0.0
+                for at, (one, wanted) in enumerate(zip(data, output.data, strict=True)):
+                    if not _equal(one, wanted, within):
+                        yield f"output {output.name}[{at}] is {_token(one)}, expected {_token(wanted)}"
+                        break
+
+
+def _equal(one: object, other: object, within: float) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or abs(one - other) <= within * max(1, abs(one), abs(other))
+    return one == other
+
+
+def _token(value: object) -> str:
+    """A value as Triton writes it in JSON (RapidJSON: UTF-8 as it is, escapes in capital letters)."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"\\u[0-9a-f]{4}", lambda found: "\\u" + found[0][2:].upper(), text)

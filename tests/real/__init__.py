@@ -1,0 +1,1 @@
+"""The acceptance of a real machine: ``inv test --real -i INVENTORY``."""
