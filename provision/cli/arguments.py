@@ -28,9 +28,9 @@ from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan.saved import AGAIN, SavedPlans
 from provision.resource import RenderedFile
+from provision.resources.reboot import REBOOT
 from provision.role import Role
 from provision.roles import choose, with_site
-from provision.roles.driver.reboot import REBOOT
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run import fleet
 from provision.run.target import Target

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from provision.probe import quote
 from provision.resource import Change, Permission
 
+REBOOT = Permission(
+    "reboot", "reboot needed", "--reboot allows it for this run, driver.reboot: allowed for all"
+)
+"""Given by ``--reboot``, or by the settings of the role that asks for it."""
+
 
 @dataclass(frozen=True)
 class RebootPolicy:

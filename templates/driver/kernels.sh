@@ -1,34 +1,10 @@
 # shellcheck shell=sh
+# needs: shell/installed_kernels.sh
 # The kernels that count on a host, and the driver's module of a kernel.
 
 # Where DKMS keeps its books.
 # shellcheck disable=SC2034  # for files that need this one
 dkms_tree=/var/lib/dkms
-
-# find_kernels: sets $running, $newest, and $kernels to both of them, or to the one that they are.
-# A folder of modules without a kernel is what DKMS leaves of one that was removed. Debug kernels are booted only when
-# somebody asks for them.
-find_kernels() {
-  read -r running </proc/sys/kernel/osrelease
-  set --
-  for k in /lib/modules/*/; do
-    k=${k%/} k=${k##*/}
-    case $k in *+debug) continue ;; esac
-    if [ -e "/boot/vmlinuz-$k" ] || [ -e "/lib/modules/$k/vmlinuz" ]; then set -- "$@" "/lib/modules/$k"; fi
-  done
-  case $# in
-    0) newest=$running ;;
-    1) newest=$1 ;;
-    *) newest=$(ls -d -v "$@") ;;
-  esac
-  newest=${newest##*/}
-  # shellcheck disable=SC2034  # for the caller
-  kernels=$running
-  if [ "$newest" != "$running" ]; then
-    # shellcheck disable=SC2034
-    kernels="$running $newest"
-  fi
-}
 
 # has_headers KERNEL: what DKMS looks for is there.
 has_headers() { [ -e "/lib/modules/$1/build/Makefile" ]; }

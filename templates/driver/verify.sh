@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: driver/kernels.sh driver/initramfs.sh driver/library.sh driver/nodes.sh shell/nvidia_smi.sh shell/facts.sh
+# needs: driver/kernels.sh shell/initramfs.sh driver/library.sh driver/nodes.sh shell/nvidia_smi.sh shell/facts.sh
 # What verification asks of the driver.
 
 # driver_state: NVIDIA's devices on the PCI bus, version and origin of the loaded module, and device nodes that are

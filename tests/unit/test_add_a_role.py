@@ -115,7 +115,7 @@ def test_a_role_beside_the_inventory_is_found(site: Path) -> None:
         in (found.stdout)
     )
     refused = command(site, "render", "--hosts", "h1", "--roles", "crony")
-    assert (refused.returncode, "roles: driver, toolkit, docker, triton, chrony" in refused.stderr) == (
+    assert (refused.returncode, "roles: host, driver, toolkit, docker, triton, chrony" in refused.stderr) == (
         2,
         True,
     )

@@ -16,9 +16,9 @@ from provision.plan.result import Result
 from provision.plan.script import Event
 from provision.probe import Output
 from provision.resource import AnyResource, Handler
+from provision.resources.reboot import REBOOT as REBOOT_NEEDED
 from provision.role import Role, Settings
 from provision.roles import all_roles
-from provision.roles.driver.reboot import REBOOT as REBOOT_NEEDED
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run.host import OTHERS, POLL, PREVIEW, REBOOTS, Doing, HostRun
 from provision.run.target import Target

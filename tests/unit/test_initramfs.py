@@ -9,7 +9,7 @@ import pytest
 
 from provision.probe import Output, Probe
 from provision.resource import Change, Planned
-from provision.roles.driver.initramfs import Initramfs
+from provision.resources.initramfs import Initramfs
 from tests.unit.examples import script_of
 from tests.unit.fake_root import FakeRoot
 from tests.unit.sandbox import SHELLS

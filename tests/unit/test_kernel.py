@@ -10,7 +10,7 @@ import pytest
 from provision.facts import Family
 from provision.probe import Output
 from provision.resource import Change, Planned
-from provision.resources.reboot import RebootPolicy
+from provision.resources.reboot import REBOOT, RebootPolicy
 from provision.roles.driver.kernel import (
     Kernel,
     KernelHeaders,
@@ -18,7 +18,6 @@ from provision.roles.driver.kernel import (
     NewestKernel,
     headers_of_later_kernels,
 )
-from provision.roles.driver.reboot import REBOOT
 from provision.shell import assembled
 from tests.unit.examples import H100, script_of
 from tests.unit.fake_root import FakeRoot

@@ -9,9 +9,9 @@ import pytest
 
 from provision.probe import Output
 from provision.resource import Change, Planned
+from provision.resources.reboot import REBOOT as NEEDED
 from provision.resources.reboot import RebootPolicy
 from provision.roles.driver.module import Module, ModuleState
-from provision.roles.driver.reboot import REBOOT as NEEDED
 from provision.roles.driver.reboot import USERS, BootState, Reboot, Users, users
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS

@@ -12,7 +12,7 @@ from provision.plan.plan import Plan
 from provision.plan.report import Plans, document, failure, plans, recap
 from provision.plan.result import Result
 from provision.resource import Change
-from provision.roles.driver.reboot import REBOOT
+from provision.resources.reboot import REBOOT
 
 FILE = Change(
     "file:/etc/a",

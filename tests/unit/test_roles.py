@@ -70,7 +70,7 @@ __all__ = ["TestRole"]
 
 
 def test_the_order_of_the_roles() -> None:
-    ours = ["driver", "toolkit", "docker", "triton"]
+    ours = ["host", "driver", "toolkit", "docker", "triton"]
     assert [role.name for role in all_roles() if role.name in ours] == ours
     assert [role.name for role in choose(all_roles(), ["triton", "driver"])] == ["driver", "triton"]
     assert choose(all_roles(), []) == all_roles()

@@ -9,14 +9,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe
-from provision.resource import Change, Permission, Planned, Single
+from provision.resource import Change, Planned, Single
 from provision.resources.reboot import RebootPolicy
 
 SHELL = "driver/users.sh"
-
-REBOOT = Permission(
-    "reboot", "reboot needed", "--reboot allows it for this run, driver.reboot: allowed for all"
-)
 
 USERS = Probe("", "gpu_users", (SHELL,))
 """Lists the users of the GPUs, the daemons of the driver aside, and the running containers."""

@@ -12,17 +12,17 @@ from provision.gpu.advisories import DRIVER, warning
 from provision.render import render
 from provision.resource import AnyResource, Handler, Permission
 from provision.resources.file import File, gone
+from provision.resources.initramfs import Initramfs
 from provision.resources.packages.deb import left_alone
 from provision.resources.packages.public import Mirror
 from provision.resources.packages.repository import Repo, package_resource, repository, require_family
 from provision.resources.packages.sets import VERBS, MajorVersion, Package
-from provision.resources.reboot import RebootPolicy
+from provision.resources.reboot import REBOOT, RebootPolicy
 from provision.resources.service import Service
 from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.driver.device_nodes import DeviceNodes
 from provision.roles.driver.fabric_manager import FabricManager, upstream
-from provision.roles.driver.initramfs import Initramfs
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
 from provision.roles.driver.modules_on_disk import BUILD, DriverModules
@@ -30,7 +30,7 @@ from provision.roles.driver.packages.choose import DriverPackages, package_set, 
 from provision.roles.driver.packages.cuda import cuda_repository, refuse_foreign_repository
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, PINNED
-from provision.roles.driver.reboot import REBOOT, Reboot
+from provision.roles.driver.reboot import Reboot
 from provision.roles.driver.run_file import NoRunFile
 from provision.roles.driver.secure_boot import SecureBoot
 
@@ -320,7 +320,7 @@ def _fabric(facts: Facts) -> list[AnyResource]:
 
 def removal() -> list[AnyResource]:
     """The initramfs has a copy of what kept nouveau out."""
-    name, shell = "rebuild the initramfs without our files", ("driver/rebuild_initramfs.sh",)
+    name, shell = "rebuild the initramfs without our files", ("shell/rebuild_initramfs.sh",)
     return [Handler(name, on=(gone(BLACKLIST),), script="rebuild_initramfs", shell=shell)]
 
 

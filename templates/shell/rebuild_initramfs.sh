@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: driver/initramfs.sh
+# needs: shell/initramfs.sh
 # The initramfs made anew.
 
 # rebuild_initramfs: of all kernels: without -k, update-initramfs rebuilds that of the newest only, and dracut that of

@@ -21,7 +21,7 @@ class Initramfs(Resource[tuple[str, ...]]):
 
     path: str
     kind: ClassVar[str] = "initramfs"
-    shell = ("driver/rebuild_initramfs.sh",)
+    shell = ("shell/rebuild_initramfs.sh",)
 
     @property
     def id(self) -> str:
@@ -31,7 +31,7 @@ class Initramfs(Resource[tuple[str, ...]]):
     def probe(cls, resources: Sequence[Initramfs]) -> Probe:
         """Compare times of last change; what is in the initramfs takes seconds to list."""
         script = words("stale_images", *(r.path for r in resources))
-        return Probe("initramfs", script, ("driver/initramfs.sh",), in_place=True)
+        return Probe("initramfs", script, ("shell/initramfs.sh",), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Initramfs], answer: Output) -> Mapping[str, tuple[str, ...]]:

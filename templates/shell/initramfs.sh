@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: driver/kernels.sh
+# needs: shell/installed_kernels.sh
 # The initramfs of the kernels that count.
 
 # find_initramfs_images: sets $images to their files, where distributions put them.

@@ -1,0 +1,1 @@
+"""Role host: the machine itself, below driver and Docker."""
