@@ -59,7 +59,8 @@ authorize() {
   # Where there is a login shell of another kind, this still is sh.
   printf '%s\n' "$@" | runuser -u "$user" -- sh -c 'umask 077
     mkdir -p "$0/.ssh" && cd "$0/.ssh" && chmod go-w . &&
-      { cat; [ ! -f authorized_keys ] || cat authorized_keys; } >.provision.new && mv -f .provision.new authorized_keys
+      { cat; [ ! -f authorized_keys ] || cat authorized_keys; } >.provision.new && sync .provision.new &&
+      mv -f .provision.new authorized_keys
   ' "$home" || return
   if command -v restorecon >/dev/null; then restorecon -R "$home/.ssh"; fi
 }

@@ -34,7 +34,7 @@ keep_working_daemon_json() {
   [ ! -d "$docker_before" ] || return 0
   rm -rf "$docker_before.new" && mkdir -p "$docker_before.new" || return
   for kept in "$daemon_json" "$docker_memory"; do
-    [ ! -e "$kept" ] || cp -L -p -- "$kept" "$docker_before.new/" || return
+    [ ! -e "$kept" ] || { cp -L -p -- "$kept" "$docker_before.new/" && sync "$docker_before.new/${kept##*/}"; } || return
   done
   mv -T -- "$docker_before.new" "$docker_before"
 }
@@ -54,7 +54,7 @@ put_back_daemon_json() {
 # put_back COPY PATH: the copy is moved there; without a copy there is nothing there.
 put_back() {
   if [ -e "$1" ]; then
-    cp -p -- "$1" "$2.provision" && mv -f -T -- "$2.provision" "$2"
+    cp -p -- "$1" "$2.provision" && sync "$2.provision" && mv -f -T -- "$2.provision" "$2"
   else
     rm -f -- "$2"
   fi

@@ -42,5 +42,5 @@ lift_hold() {
     unlock_rpms "$1" || return
   fi
   grep -v -x -F -e "$1" "$held" >"$held.new" || [ $? -eq 1 ] || return
-  mv -f "$held.new" "$held"
+  keep_held
 }

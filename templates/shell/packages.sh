@@ -17,8 +17,11 @@ is_ours() { grep -q -x -F -e "$1" "$held" 2>/dev/null; }
 
 # note_ours NAME...: writes down that the holds on these packages are ours.
 note_ours() {
-  { cat "$held" 2>/dev/null; printf '%s\n' "$@"; } | sort -u >"$held.new" && mv -f "$held.new" "$held"
+  { cat "$held" 2>/dev/null; printf '%s\n' "$@"; } | sort -u >"$held.new" && keep_held
 }
+
+# keep_held: what was written beside it takes its place; a file that is only renamed can be empty when power fails.
+keep_held() { sync "$held.new" && mv -f "$held.new" "$held"; }
 
 # Functions of roles that tell more of an installation that failed; a role's file adds its own.
 explainers=

@@ -120,8 +120,8 @@ def run(inventory: str, hosts: str, *, yes: bool, as_json: bool) -> int:
 
 def _what_happens(names: list[str]) -> str:
     return (
-        f"{', '.join(names)}: provisioned and verified; then for each instance a model is placed that takes"
-        f" {SIZE >> 20} MiB of each GPU, its server is restarted {2 * ROUNDS} times and killed once; then"
+        f"{', '.join(names)}: provisioned; for each instance a model is placed that takes {SIZE >> 20} MiB of"
+        f" each GPU; then it is verified, its servers are restarted {2 * ROUNDS} times and killed once, and"
         f" {counted(len(BREAKS), 'thing')} are broken one by one and provisioned again. It ends serving."
     )
 
@@ -186,6 +186,19 @@ class Acceptance:
         serves = yield from self._provision()
         if not serves:
             return
+        with_model = [served for served in self._instances() if not served.without_cuda()]
+        try:
+            for served in with_model:
+                served.place_model()
+                served.load_model()
+            yield from self._tried()
+        finally:
+            for served in with_model:
+                self.say(f"{MODEL} is taken away")
+                served.remove_model()
+
+    def _tried(self) -> Iterator[Row]:
+        """A host that serves, with the model where it can be."""
         yield self._verified("verify passes")
         for served in self._instances():
             yield from self._container(served)
@@ -284,16 +297,9 @@ class Acceptance:
         if why:
             for what in ("a model on the GPU answers", "metrics show the GPU's memory"):
                 yield self._row(what, "skip", why, served.name)
-            yield self._timed(served)
-            return
-        served.place_model()
-        try:
-            served.load_model()
+        else:
             yield from self._inferred(served)
-            yield self._timed(served)
-        finally:
-            self.say(f"{MODEL} is taken away")
-            served.remove_model()
+        yield self._timed(served)
 
     def _inferred(self, served: Served) -> Iterator[Row]:
         wanted = self.machine.gpus_of(served.instance)

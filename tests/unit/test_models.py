@@ -50,6 +50,8 @@ def told(model: Model, there: int = 2, **instance: Any) -> list[str]:
 AT = f"{FOLDER}/m/config.pbtxt"
 STRICT = {"args": ["--disable-auto-complete-config"]}
 
+PLAIN = {"image": IMAGE.replace("trtllm-python-", "")}
+
 WRONG: list[tuple[Model, dict[str, Any], str]] = [
     (model('name "m"'), {}, f'{AT}:1: Expected ":"'),
     (model('name: "m"\n\nmax_batch_size: 1.5'), {}, f"{AT}:3: Couldn't parse integer: 1.5"),
@@ -57,7 +59,11 @@ WRONG: list[tuple[Model, dict[str, Any], str]] = [
     (model('name: "other"'), {}, f"{AT}: name is 'other', and must be 'm', as its folder"),
     (model(GPU % "0, 2"), {}, f"{AT}: instance_group wants GPU 2, and the container has GPUs 0 to 1"),
     (model(GPU % "1"), {"gpus": [1]}, f"{AT}: instance_group wants GPU 1, and the container has GPU 0 alone"),
-    (model("instance_group { kind: KIND_GPU }"), {"gpus": "none"}, f"{AT}: instance_group has KIND_GPU"),
+    (
+        model("instance_group { kind: KIND_GPU }"),
+        {**PLAIN, "gpus": "none"},
+        f"{AT}: instance_group has KIND_GPU",
+    ),
     (Model(has_config=True, config=b""), {}, f"{FOLDER}/m: it has no version"),
     (Model(), {}, f"{FOLDER}/m: it has no version"),
     (model("", "01"), {}, f"{FOLDER}/m: it has no version"),

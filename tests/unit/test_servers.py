@@ -341,7 +341,7 @@ docker() {
 }
 timeout() { shift 3; "$@"; }
 xargs() { shift; "$@"; }
-systemctl() { echo "$*" >>/run/calls; }
+systemctl() { case $1 in show) ;; *) echo "$*" >>/run/calls ;; esac; }
 event() { :; }
 restart_unit() { echo "restart $1" >>/run/calls; return "$code"; }
 """

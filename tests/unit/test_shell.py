@@ -96,6 +96,17 @@ def test_probes_and_previews_are_clean(system: str) -> None:
     assert shellcheck(assembled(gather.GATHER, *files) + calls) == ""
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_what_takes_the_place_of_a_file_is_on_the_disk_first(file: str) -> None:
+    """A file that is only written and renamed can be empty when power fails (ext4, delayed allocation)."""
+    text = text_of(file)
+    renamed = r"mv (?:-[a-zA-Z]+ )*(?:-- )?(\S*?\.(?:new|provision)\S*|\S*\$new\S*) (?!stop)"
+    for found in re.finditer(renamed, text):
+        before = text[max(found.start() - 600, 0) : found.start()]
+        name = re.escape(found[1].strip('"'))
+        assert re.search(f"sync .*{name}", before), found[0]
+
+
 def test_functions_and_constants_have_one_home() -> None:
     functions = Counter(
         name for file in FILES for name in re.findall(r"^([a-z0-9_]+)\(\)", text_of(file), re.MULTILINE)
