@@ -90,6 +90,7 @@ def script(machine: Machine, *, keys: bool = False, image: bool = False) -> str:
         time_servers=seed.time_servers,
         boot_options=f"{machine.console} {NO_NOUVEAU}" if image else "",
         restart_chrony=image,
+        chrony="chrony" if machine.family == "debian" else "chronyd",
     )
 
 

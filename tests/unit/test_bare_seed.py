@@ -154,7 +154,7 @@ def test_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     ("seed", "says"),
     [
         ("system: debian", "seed.authorized_keys is missing"),
-        (f"{SEED}, dsik: /dev/sda", "unknown setting 'dsik' in role seed; did you mean 'disk'?"),
+        (f"{SEED}, dsik: /dev/sda", "unknown setting 'dsik' in seed; did you mean 'disk'?"),
         (SEED.replace(PASSWORD, "s3cret"), "the password is not a crypt hash"),
         (SEED.replace(PASSWORD, f'"{PASSWORD}\\n"'), "the password is not a crypt hash"),
         (SEED.replace(PUBLIC, PUBLIC[:60]), "is not a whole public key"),
