@@ -26,11 +26,11 @@ class Bootstrap(Settings):
 
     user: User = "root"
     """The account that takes the first login, such as root, or ubuntu of a cloud image."""
-    password: Password | None = None
+    password: Password | None = Field(default=None, examples=["…"])
     """Its password, for sshd and for its sudo; --ask-pass asks for it instead."""
     key: str = ""
     """File of the private key that it takes. Without key and password that is the key of ansible_user."""
-    new_password: Password | None = None
+    new_password: Password | None = Field(default=None, examples=["…"])
     """What its password becomes where the host lets nobody in before it is changed."""
     authorized_keys: tuple[PublicKey, ...] = ()
     """Further public keys that ansible_user gets, beside the one that the inventory logs in with."""

@@ -17,9 +17,8 @@ from rich.text import Text
 from provision.cli.terminal import named
 from provision.errors import visible
 from provision.plan.report import counted
-from provision.plan.result import Status
+from provision.plan.result import Doing, Status
 from provision.plan.script import Event
-from provision.run.host import Doing
 
 FEW = 4
 """Up to so many hosts, every step that ends has a line of its own."""

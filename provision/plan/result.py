@@ -35,3 +35,15 @@ class Result:
     reboots: int = 0
     connects: int = 0
     execs: int = 0
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What is being done with a host from now on, or how that ended.
+
+    :ivar phase: a word such as ``planning``, or a :data:`Status`.
+    :ivar steps: how many changes there are to make, or were made.
+    """
+
+    phase: str
+    steps: int = 0

@@ -27,12 +27,12 @@ from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.backups import BACKUPS, Backups
 from provision.plan.plan import Plan
-from provision.plan.result import Result
+from provision.plan.result import Doing, Result
 from provision.plan.saved import SavedPlans
 from provision.resources.leftovers import without
 from provision.resources.packages.repository import SignedRepo
 from provision.role import Role, Settings
-from provision.run.host import Doing, HostRun, OnEvent
+from provision.run.host import HostRun, OnEvent
 from provision.run.inspection import Inspection, ask_all
 from provision.run.jobs import Jobs, each
 from provision.run.target import Target

@@ -15,7 +15,7 @@ from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
 from provision.plan.declared import Declared
 from provision.plan.plan import Plan
-from provision.plan.result import Result, Status
+from provision.plan.result import Doing, Result, Status
 from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
@@ -45,18 +45,6 @@ class Survey:
     facts: Facts
     declared: tuple[Declared, ...]
     plan: Plan
-
-
-@dataclass(frozen=True)
-class Doing:
-    """What is being done with a host from now on, or how that ended.
-
-    :ivar phase: a word such as ``planning``, or a :data:`provision.plan.result.Status`.
-    :ivar steps: how many changes there are to make, or were made.
-    """
-
-    phase: str
-    steps: int = 0
 
 
 OnEvent = Callable[[str, Event | Doing | str], None]

@@ -19,10 +19,11 @@ from provision.connection import Connection
 from provision.connection.login import Login
 from provision.data import data
 from provision.errors import UnreachableError, UsageError
+from provision.plan.result import Doing
 from provision.role import Role
 from provision.roles import all_roles
 from provision.run.fleet import FORKS
-from provision.run.host import Doing, OnEvent
+from provision.run.host import OnEvent
 from provision.run.jobs import each
 from provision.run.target import Target
 from provision.verify import fixtures

@@ -206,7 +206,7 @@ def test_the_help_of_a_task_fits_a_screen_and_has_an_example(task: str) -> None:
 def test_a_reader_that_leaves_is_no_failure(tmp_path: Path) -> None:
     argv = f"{sys.executable} {ROOT}/tasks.py settings | head -n 1"
     ran = subprocess.run(["sh", "-c", argv], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith("driver.source: ")
+    assert ran.stdout.startswith("host.profile: ")
     assert ran.stderr == ""
 
 
@@ -259,11 +259,11 @@ def test_hosts_that_are_called_like_a_task_are_hosts(tmp_path: Path) -> None:
     inventory.write_text(TRITON.replace("gpu-nodes", "settings"))
     done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "written below x\n")
-    old = tmp_path / "x/settings/etc/triton/renamed.env"
+    old = tmp_path / "x/gpu-01/etc/triton/renamed.env"
     old.parent.mkdir(parents=True, exist_ok=True)
     old.touch()
     done = inv("render", "--hosts", "settings", "--inventory", str(inventory), "--out", "x", folder=tmp_path)
-    left = "not of this rendering, and left: x/settings/etc/triton/renamed.env\n"
+    left = "not of this rendering, and left: x/gpu-01/etc/triton/renamed.env\n"
     assert (done.returncode, done.stderr) == (0, f"written below x\n{left}")
 
 

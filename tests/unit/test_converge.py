@@ -12,7 +12,7 @@ import pytest
 from provision.errors import ChangeError, RefusedError, UnreachableError
 from provision.plan.declared import declare
 from provision.plan.plan import probes
-from provision.plan.result import Result
+from provision.plan.result import Doing, Result
 from provision.plan.script import Event
 from provision.probe import Output
 from provision.resource import AnyResource, Handler
@@ -20,7 +20,7 @@ from provision.resources.reboot import REBOOT as REBOOT_NEEDED
 from provision.role import Role, Settings
 from provision.roles import all_roles
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run.host import OTHERS, POLL, PREVIEW, REBOOTS, Doing, HostRun
+from provision.run.host import OTHERS, POLL, PREVIEW, REBOOTS, HostRun
 from provision.run.target import Target
 from tests.unit.examples import H100, settings_of
 from tests.unit.fake_host import FakeHost, Thing, encoded, run_of

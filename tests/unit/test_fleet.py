@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from provision.errors import HostError, Refusal, RenderError, UsageError
 from provision.plan.plan import Plan
-from provision.plan.result import Result, Status
+from provision.plan.result import Doing, Result, Status
 from provision.plan.saved import SavedPlans, load, save
 from provision.plan.script import Event
 from provision.resource import AnyResource, Change
 from provision.roles.driver.role import BRANCH_CHANGE
 from provision.run.fleet import Fleet, Rollout, exit_code, inspect
-from provision.run.host import Doing
 from tests.unit.fake_host import FakeHost, Thing, target_of
 
 NAMES = [f"h{n:02}" for n in range(10)]

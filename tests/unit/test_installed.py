@@ -82,6 +82,9 @@ def test_version_and_tasks(environment: Path) -> None:
         line.split()[0] for line in listed.stdout.splitlines() if line.startswith("  ") and line[2] != " "
     }
     assert names == {
+        "bare.bootstrap",
+        "bare.enroll",
+        "bare.seed",
         "check-roles",
         "compat",
         "facts",

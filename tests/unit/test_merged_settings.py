@@ -88,7 +88,7 @@ def test_each_value_has_the_place_where_it_stands(tmp_path: Path) -> None:
     ("host", "role", "line", "says"),
     [
         ("wrong", "triton", 20, "triton.instances.a.gpus: 'some'"),
-        ("bad_mirror", "driver", 23, "driver.mirror.base: 'nowhere' does not match"),
+        ("bad_mirror", "driver", 23, "mirror.base: 'nowhere' does not match"),
     ],
 )
 def test_a_refused_value_is_named_where_it_stands(

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from provision.cli.progress import FEW, HEARTBEAT, Progress
+from provision.plan.result import Doing
 from provision.plan.script import Event
-from provision.run.host import Doing
 
 GOLDEN = Path(__file__).parents[1] / "golden/screens"
 INSTALL = "packages:driver"

@@ -16,10 +16,9 @@ from provision.cli.terminal import log, write_data, write_json
 from provision.errors import LONGEST, ChangeError, HostError, visible
 from provision.plan import report
 from provision.plan.plan import Plan
-from provision.plan.result import Result
+from provision.plan.result import Doing, Result
 from provision.plan.script import Event
 from provision.resource import Change
-from provision.run.host import Doing
 
 FORGED = "fine\ngpu-02 failed\r\x1b]0;title\x07\x1b[2J\x9b2J\u2028\u202e\u2066\x85\x0b\x0c\x7f\ud800 inv plan"
 ANY = st.text(st.characters(codec=None), max_size=60) | st.just(FORGED)

@@ -32,13 +32,13 @@ Datatype = Literal[
 class Input(Settings):
     """An input of a canary."""
 
-    name: Word
+    name: Word = Field(examples=["INPUT0"])
     """Name of the input."""
-    datatype: Datatype
+    datatype: Datatype = Field(examples=["FP32"])
     """Its type, as ``FP32``; text is ``BYTES``."""
-    shape: list[Annotated[int, Field(ge=0)]]
+    shape: list[Annotated[int, Field(ge=0)]] = Field(examples=[[1, 2]])
     """Its dimensions, the batch included."""
-    data: list[Scalar]
+    data: list[Scalar] = Field(examples=[[0.5, 1.0]])
     """Its values in row-major order."""
 
     @model_validator(mode="after")
@@ -52,22 +52,26 @@ class Input(Settings):
 class Expected(Settings):
     """An output that a canary must have."""
 
-    name: Word
+    name: Word = Field(examples=["OUTPUT0"])
     """Name of the output."""
-    data: list[Scalar]
+    data: list[Scalar] = Field(examples=[[1.5]])
     """Its values in row-major order; text as text."""
     tolerance: float = Field(default=1e-5, ge=0, le=1)
     """Difference that floating-point values may have, relative, and absolute below 1; others have none."""
 
 
+INPUT = {"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}
+"""An example of an input."""
+
+
 class Canary(Settings):
     """A request to a model, and what it must answer."""
 
-    model: Word
+    model: Word = Field(examples=["resnet"])
     """Name of the model."""
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1)] | None = Field(default=None, examples=[2])
     """Its version; null: the one that Triton takes."""
-    inputs: list[Input] = Field(min_length=1)
+    inputs: list[Input] = Field(min_length=1, examples=[[INPUT]])
     """What is sent."""
     outputs: list[Expected] = []
     """What must come back; outputs that are not named may be anything."""

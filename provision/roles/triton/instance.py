@@ -24,7 +24,7 @@ from provision.roles.triton.arguments import (
     options,
     restricts,
 )
-from provision.roles.triton.canaries import Canary
+from provision.roles.triton.canaries import INPUT, Canary
 from provision.secrecy import without_secrets
 
 SHM_HINT = "as 1g, or 16g; the memory is taken as it is used, and a host has to have it"
@@ -62,7 +62,7 @@ IMAGE = re.compile(
 
 CANARY = {
     "model": "resnet",
-    "inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}],
+    "inputs": [INPUT],
     "outputs": [{"name": "OUT", "data": [3.0]}],
 }
 """An example of a canary."""
