@@ -44,7 +44,8 @@ boot_entries() {
 
 # update_grub [ARGUMENT...]: the boot loader's file made anew, from which these come.
 update_grub() {
-  update-grub && boot_entries with "$@" ||
+  update-grub || return
+  boot_entries with "$@" ||
     fail "update-grub made entries without $*: another file of /etc/default/grub.d sets GRUB_CMDLINE_LINUX after ours"
 }
 

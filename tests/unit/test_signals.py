@@ -12,6 +12,7 @@ from provision.facts import Facts
 from provision.plan.declared import Declared, declare
 from provision.plan.plan import plan
 from provision.resource import AWAIT, Handler, Planned, names_of
+from provision.resources.file import File, gone
 from provision.resources.packages.sets import PackageSet, moves_of
 from provision.resources.service import Service
 from provision.roles import all_roles
@@ -59,6 +60,18 @@ def listened(item: Declared, state: Any) -> set[str]:
     return names
 
 
+def answers_to(resource: Any) -> Iterator[str]:
+    """What a change of a resource may bear on a host that has something already."""
+    if isinstance(resource, File):
+        yield f"{resource.id}:update"
+    if path := getattr(resource, "path", ""):
+        yield gone(path)
+    if isinstance(resource, Service):
+        yield f"{resource.id}:{AWAIT}"
+    if isinstance(resource, PackageSet):
+        yield from moves_of([package.name for package in resource.packages])
+
+
 def test_every_name_that_is_listened_to_is_borne_by_a_change() -> None:
     """On a bare host, where packages may then move in any way, and every handler may be owed."""
     borne: set[str] = set()
@@ -80,10 +93,7 @@ def test_every_name_that_is_listened_to_is_borne_by_a_change() -> None:
             for change in (*plan("h", items, states).changes, *filter(None, owed)):
                 borne.update((f"{change.resource}:{change.action}", *change.signals))
             for item in items:
-                if isinstance(item.resource, Service):
-                    borne.add(f"{item.resource.id}:{AWAIT}")
-                if isinstance(item.resource, PackageSet):
-                    borne.update(moves_of([package.name for package in item.resource.packages]))
+                borne.update(answers_to(item.resource))
                 for name in listened(item, states[item.resource.id]):
                     heard.setdefault(name, item.resource.id)
     assert {name: who for name, who in heard.items() if name not in borne} == {}

@@ -1,4 +1,4 @@
-"""testinfra's ``host.machine``: what is in force on a host, beside the files of role host."""
+"""testinfra's ``host.machine``: what is in force on a host, in the words of its own tools."""
 
 from __future__ import annotations
 
@@ -7,43 +7,81 @@ from collections.abc import Sequence
 
 from testinfra.modules.base import InstanceModule
 
-from provision.errors import Refusal
-from provision.finding import fail, warn
-from provision.probe import Output
-from provision.resource import AnyResource, Planned
-from provision.shell import assembled
-
-AGAIN = "inv provision --hosts {host} --roles host"
+JOURNALD = "/run/systemd/journal/io.systemd.journal"
+"""Its socket, which it makes when it starts."""
 
 
 class Machine(InstanceModule):  # type: ignore[misc]  # testinfra has no type information
     """The host itself."""
 
-    def require(self, declared: Sequence[AnyResource], *kinds: type[AnyResource]) -> None:
-        """See that what is declared of these kinds is in force."""
-        members = [resource for resource in declared if isinstance(resource, kinds)]
-        wrong: list[str] = []
-        notes: list[str] = []
-        for asked in dict.fromkeys(member.asked_by() for member in members):
-            own = [member for member in members if member.asked_by() is asked]
-            probe = asked.probe(own)
-            result = self.run(f"{assembled(*probe.shell)}{probe.script}")
-            states = asked.states(own, Output(result.rc, result.stdout_bytes, result.stderr_bytes))
-            for member in own:
-                try:
-                    change = member.change(states[member.id], Planned())
-                except Refusal as refusal:
-                    fail(refusal.message, refusal.hint)
-                if change:
-                    wrong.append(f"{member.id}: {change.reason}")
-                notes += member.notes(states[member.id], Planned())
-        if wrong:
-            fail("; ".join(wrong), AGAIN)
-        if notes:
-            warn("; ".join(notes), "take it out of the settings of this host")
+    def _out(self, command: str, *arguments: str) -> str:
+        return str(self.run(command, *arguments).stdout).strip()
 
     @property
-    def left_alone(self) -> list[str]:
+    def name(self) -> str:
+        """What the kernel calls the host."""
+        return self._out("uname -n")
+
+    def finds(self, name: str) -> bool:
+        """Whether the host's own files give a name an address."""
+        return bool(self._out("getent -s files hosts %s", name))
+
+    def sysctl(self, key: str) -> str | None:
+        """A value of the kernel, its blanks made one; None for a key that it does not have."""
+        told = self.run("sysctl -n %s", key)
+        return " ".join(told.stdout.split()) if told.rc == 0 else None
+
+    def systemd(self, name: str) -> str:
+        """A property of systemd's manager."""
+        return self._out("systemctl show -p %s --value", name)
+
+    def unit(self, name: str, about: str) -> str:
+        """A property of a unit."""
+        return self._out("systemctl show -p %s --value -- %s", about, name)
+
+    def loads(self, module: str) -> bool:
+        """Whether a module is loaded, or a part of the kernel."""
+        there = "test -d /sys/module/%s || modinfo -F filename %s | grep -q builtin"
+        return bool(self.run(there, module, module).rc == 0)
+
+    def parameter(self, path: str) -> str | None:
+        """The value of a module's parameter; None where it shows none."""
+        told = self.run("cat %s", path)
+        return str(told.stdout).strip() if told.rc == 0 else None
+
+    @property
+    def command_line(self) -> list[str]:
+        """The arguments that the kernel was started with."""
+        return self._out("cat /proc/cmdline").split()
+
+    @property
+    def entries(self) -> list[list[str]] | None:
+        """What each entry of the boot loader hands to the kernel; None where there is no boot loader."""
+        if self.run("command -v grubby && test -d /boot/loader/entries").rc == 0:
+            texts = re.findall(r'^args="(.*)"$', self._out("grubby --info=ALL"), re.MULTILINE)
+        elif self.run("command -v update-grub && test -f /boot/grub/grub.cfg").rc == 0:
+            found = self._out("grep -E '^[[:blank:]]*linux[[:blank:]].*root=' /boot/grub/grub.cfg")
+            texts = found.splitlines()
+        else:
+            return None
+        return [text.split() for text in texts]
+
+    @property
+    def governors(self) -> set[str]:
+        """Of the frequencies of all CPUs; none where the kernel does not govern them."""
+        return set(self._out("cat /sys/devices/system/cpu/cpufreq/policy*/scaling_governor").split())
+
+    def is_older_than(self, path: str) -> bool:
+        """Whether the journal's daemon was started before a file, or its folder, was written."""
+        younger = f"find %s %s -maxdepth 0 -newer {JOURNALD}"
+        return bool(self._out(younger, path, path.rpartition("/")[0]))
+
+    def has_mark(self, path: str) -> bool:
+        """Whether a file of ours is there."""
+        return self._out("head -c 21 %s", path) == "# Written by provision"[:21]
+
+    @property
+    def left_alone(self) -> Sequence[str]:
         """The names that unattended-upgrades leaves alone, as regular expressions."""
         text = self.run("apt-config dump Unattended-Upgrade::Package-Blacklist").stdout
         return re.findall(r'^[^"]*:: "(.*)";$', text, re.MULTILINE)
