@@ -13,7 +13,7 @@ from pathlib import Path
 from lab.execute import execute
 from lab.rootfs import apt_sources, own_proxies
 from lab.standins.cached import made_once
-from lab.vm import EMULATED, Vm
+from lab.vm import EMULATED, Vm, missing
 
 HERE = Path(__file__).parent
 
@@ -53,6 +53,11 @@ label: gpt
 start={boot_start}, size={boot_size}, type=U, name=boot
 start={system_start}, size={system_size}, type=L, name=system
 """
+
+
+def missing_programs() -> list[str]:
+    """Debian packages of programs that are not here."""
+    return missing(PROGRAMS)
 
 
 def kernels() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,14 @@ IPv6AcceptRA=no
 """
 
 
+def missing(programs: Mapping[str, str]) -> list[str]:
+    """Debian packages of programs that are not here."""
+    return sorted(package for program, package in programs.items() if shutil.which(program) is None)
+
+
 def missing_programs() -> list[str]:
     """Debian packages of programs that are not here."""
-    return sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
+    return missing(PROGRAMS)
 
 
 @dataclass(frozen=True)

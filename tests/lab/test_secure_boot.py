@@ -1,0 +1,95 @@
+"""A machine as a provider hands it over: seed, console, and a kernel that takes signed modules only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import secure_vm
+from lab.execute import execute
+from lab.lab import Lab
+from lab.layout import ADMIN
+from lab.secure_vm import SecureVm
+from tests.lab.cli import inv, write_inventory
+from tests.lab.test_provision import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.campaign("vm", only=True)]
+
+NAME = "vm-01"
+MODULE = Path(__file__).with_name("small_module.sh")
+
+
+def inventory(lab: Lab, folder: Path, known_hosts: Path) -> Path:
+    """One machine that a seed makes."""
+    layout, public = lab.layout, Path(f"{lab.layout.ssh_key}.pub").read_text("ascii").strip()
+    host = {
+        "ansible_host": f"{layout.prefix}.60",
+        "ansible_user": ADMIN,
+        "ansible_ssh_private_key_file": str(layout.ssh_key),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts}",
+        "ansible_become": True,
+        "seed": {
+            "system": "debian",
+            "method": "image",
+            "authorized_keys": [public],
+            "network": {"interface": "eth0", "address": f"{layout.prefix}.60/24"},
+        },
+    }
+    return write_inventory(folder, {"_meta": {"hostvars": {NAME: host}}, "all": {"hosts": [NAME]}})
+
+
+@pytest.fixture(scope="module")
+def source(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inventory, whose known_hosts is the lab's."""
+    return inventory(lab, tmp_path_factory.mktemp("inventory"), lab.layout.known_hosts)
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureVm]:
+    """The machine, booted from the seed that ``bare.seed`` writes."""
+    if packages := secure_vm.missing_programs():
+        execute("apt-get", "-q", "-y", "install", "--no-install-recommends", *packages)
+    seeds = tmp_path_factory.mktemp("seeds")
+    answer = inv("bare.seed", "--hosts", NAME, "--out", str(seeds), "--yes", inventory=source)
+    assert answer.code == 0, str(answer)
+    layout = lab.layout
+    machine = SecureVm(layout, f"{layout.prefix}.60", layout.state / "secure-vm", layout.cache)
+    machine.create(seeds / NAME)
+    try:
+        machine.boot()
+        yield machine
+    finally:
+        machine.cut()
+
+
+def console(machine: SecureVm) -> str:
+    return machine.log.read_text("utf-8", "replace")
+
+
+def test_the_first_connection_is_trusted(machine: SecureVm, source: Path) -> None:
+    """Its host key was made beforehand, and nobody has accepted one."""
+    answer = inv("facts", "--hosts", NAME, "--json", inventory=source)
+    assert answer.code == 0, str(answer)
+    assert "secureboot: Secure boot enabled" in console(machine)
+    assert "Secure Boot" in inv("facts", "--hosts", NAME, inventory=source).out
+
+
+def test_its_console_tells_the_key_of_the_seed(machine: SecureVm, lab: Lab, tmp_path: Path) -> None:
+    wait_for(lambda: "Cloud-init v." in console(machine) and " finished at " in console(machine), 600)
+    known = tmp_path / "known_hosts"
+    stranger = inventory(lab, tmp_path / "inventory", known)
+    log = f"{NAME}={machine.log}"
+    answer = inv("bare.enroll", "--hosts", NAME, "--from-console", log, "--yes", inventory=stranger)
+    assert answer.code == 0, str(answer)
+    ours = {line.split()[2] for line in lab.layout.known_hosts.read_text().splitlines() if "60" in line}
+    assert {line.split()[2] for line in known.read_text().splitlines()} & ours
+
+
+def test_a_module_that_nobody_vouches_for_is_refused(machine: SecureVm) -> None:
+    """DKMS signs it with a key of its own, which is not among the machine's."""
+    said = machine.run(MODULE.read_text("utf-8"))
+    assert said is not None
+    assert "Key was rejected by service" in said, said
+    assert "DKMS module signing key" in said
