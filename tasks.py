@@ -88,8 +88,8 @@ def demo(c: Context) -> None:
         "unit": "only the tests that need no lab",
         "lab": "only the tests on lab hosts",
         "slow": "only the faults on lab hosts, tests of the lab itself, and other long tests",
-        "campaign": "all of agreement, archive, backends, checks, cuts, full, instances, lab, power, real,"
-        " role or verify",
+        "campaign": "all of agreement, archive, backends, bringup, checks, cuts, full, instances, lab, power,"
+        " real, role, verify or vm",
         "seed": "which sample of the campaigns is taken",
         "k": "only tests whose name matches, as pytest's -k",
         "real": "instead: provision machines that do not serve yet, break them, repair them, report",
