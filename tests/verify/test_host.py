@@ -12,7 +12,7 @@ from provision.facts import Facts
 from provision.resource import AnyResource
 from provision.resources.packages.installed import INSTALLED, installed
 from provision.resources.service import Service
-from provision.roles.host.files import HostsEntry, NoFile, NoService
+from provision.roles.host.files import MARK, HostsEntry, NoFile, NoService
 from provision.roles.host.kernel import NO_LOADER, CommandLine, KernelModules, KernelReboot
 from provision.roles.host.role import LEFT_ALONE, HostSettings, resources
 from provision.roles.host.values import Governor, Hostname, Journal, KernelValues, Limits
@@ -61,8 +61,12 @@ def test_no_run_ended_early(host: Host, declared: list[AnyResource]) -> None:
 def test_name_is_set_and_found(host: Host, declared: list[AnyResource]) -> None:
     now = host.machine.name
     wrong = [f"it is called {now}, not {r.name}" for r in of(declared, Hostname) if r.name != now]
-    names = [r.name for r in of(declared, HostsEntry) if r.name]
-    require([*wrong, *(f"{name} is not in /etc/hosts" for name in names if not host.machine.finds(name))])
+    for entry in of(declared, HostsEntry):
+        if entry.name and not host.machine.finds(entry.name):
+            wrong.append(f"{entry.name} is not in /etc/hosts")
+        elif not entry.name and MARK in host.machine.hosts:
+            wrong.append("/etc/hosts has a line of ours, and the settings no longer name it")
+    require(wrong)
 
 
 def test_chrony_is_the_time_daemon(host: Host, settings: HostSettings, declared: list[AnyResource]) -> None:
@@ -72,11 +76,12 @@ def test_chrony_is_the_time_daemon(host: Host, settings: HostSettings, declared:
         fail("chrony is not installed", AGAIN)
     wrong = []
     for service in of(declared, Service):
-        now = host.machine.unit(service.unit, "ActiveState")
+        state = [host.machine.unit(service.unit, about) for about in ("ActiveState", "UnitFileState")]
         if isinstance(service, NoService):
-            wrong += [f"{service.unit} runs beside chrony"] * (now == "active")
-        elif "chrony" in service.unit and now != "active":
-            wrong.append(f"{service.unit} is {now}")
+            said = " and ".join({"active", "enabled"} & set(state))
+            wrong += [f"{service.unit} is {said} beside chrony"] if said else []
+        elif "chrony" in service.unit and state != ["active", "enabled"]:
+            wrong.append(f"{service.unit} is {', '.join(state)}")
     require(wrong)
 
 
@@ -117,8 +122,11 @@ def test_sysctl_values_are_loaded(host: Host, declared: list[AnyResource]) -> No
 
 def test_cpu_governor_is_in_force(host: Host, declared: list[AnyResource]) -> None:
     for wanted in of(declared, Governor):
-        now, state = host.machine.governors, host.machine.unit(wanted.unit, "ActiveState")
-        wrong = [f"{wanted.unit}: it is {state}"] if state != "active" else []
+        now = host.machine.governors
+        pairs = (("ActiveState", "active"), ("UnitFileState", "enabled"))
+        states = [host.machine.unit(wanted.unit, about) for about, good in pairs]
+        bad = [state for state, (_, good) in zip(states, pairs, strict=True) if state != good]
+        wrong = [f"{wanted.unit}: it is {', '.join(bad)}"] if bad else []
         if now - {wanted.governor}:
             wrong.append(f"CPUs have {', '.join(sorted(now))}, not {wanted.governor}")
         require(wrong)
@@ -128,16 +136,19 @@ def test_cpu_governor_is_in_force(host: Host, declared: list[AnyResource]) -> No
 
 def test_boot_loader_has_arguments(host: Host, declared: list[AnyResource]) -> None:
     wanted = [argument for r in of(declared, CommandLine) for argument in r.wanted.arguments]
+    entries = host.machine.entries
+    if gone := [argument for argument in host.machine.given if argument not in wanted]:
+        require([f"the boot loader has {' '.join(gone)}, which the settings no longer name"])
     if not wanted:
         return
-    entries = host.machine.entries
     if entries is None:
         if missing := [argument for argument in wanted if argument not in host.machine.command_line]:
             why = f"{NO_LOADER}: {' '.join(missing)} cannot come into force here"
             warn(why, "take it out of the settings of this host")
         return
     lacks = [argument for argument in wanted if not all(argument in entry for entry in entries)]
-    require([f"an entry of the boot loader lacks {' '.join(lacks)}"] if lacks or not entries else [])
+    wrong = [f"an entry of the boot loader lacks {' '.join(lacks)}"] if lacks or not entries else []
+    require(wrong + ["/boot/grub/grub.cfg is older than what it is made from"] * host.machine.is_stale)
 
 
 def test_kernel_runs_as_configured(host: Host, declared: list[AnyResource]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from testinfra.modules.base import InstanceModule
 
+from provision.roles.host.kernel import KERNEL_ARGUMENTS
+
 JOURNALD = "/run/systemd/journal/io.systemd.journal"
 """Its socket, which it makes when it starts."""
 
@@ -41,8 +43,9 @@ class Machine(InstanceModule):  # type: ignore[misc]  # testinfra has no type in
 
     def loads(self, module: str) -> bool:
         """Whether a module is loaded, or a part of the kernel."""
-        there = "test -d /sys/module/%s || modinfo -F filename %s | grep -q builtin"
-        return bool(self.run(there, module, module).rc == 0)
+        file = f"/{re.sub('[-_]', '[-_]', module)}[.]ko$"
+        there = 'test -d /sys/module/%s || grep -q -e %s "/lib/modules/$(uname -r)/modules.builtin"'
+        return bool(self.run(there, module, file).rc == 0)
 
     def parameter(self, path: str) -> str | None:
         """The value of a module's parameter; None where it shows none."""
@@ -67,6 +70,17 @@ class Machine(InstanceModule):  # type: ignore[misc]  # testinfra has no type in
         return [text.split() for text in texts]
 
     @property
+    def is_stale(self) -> bool:
+        """Whether GRUB's file is older than what it is made from."""
+        younger = "find /etc/default/grub.d -name '*provision.cfg' -newer /boot/grub/grub.cfg"
+        return bool(self._out(f"test -f /boot/grub/grub.cfg && {younger}"))
+
+    @property
+    def given(self) -> list[str]:
+        """Arguments that we gave to the entries of grubby."""
+        return re.sub(r"^ours ", "", self._out("cat %s", KERNEL_ARGUMENTS), flags=re.MULTILINE).split()
+
+    @property
     def governors(self) -> set[str]:
         """Of the frequencies of all CPUs; none where the kernel does not govern them."""
         return set(self._out("cat /sys/devices/system/cpu/cpufreq/policy*/scaling_governor").split())
@@ -78,7 +92,12 @@ class Machine(InstanceModule):  # type: ignore[misc]  # testinfra has no type in
 
     def has_mark(self, path: str) -> bool:
         """Whether a file of ours is there."""
-        return self._out("head -c 21 %s", path) == "# Written by provision"[:21]
+        return self._out("head -c 22 %s", path) == "# Written by provision"
+
+    @property
+    def hosts(self) -> str:
+        """The names that its own file gives addresses."""
+        return self._out("cat /etc/hosts")
 
     @property
     def left_alone(self) -> Sequence[str]:
