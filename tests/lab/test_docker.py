@@ -122,8 +122,8 @@ def test_dockerd_that_does_not_come_back_is_told(machine: LabHost, tmp_path: Pat
 def test_a_reload_that_dockerd_refuses_goes_back(machine: LabHost, tmp_path: Path) -> None:
     started = shell(machine, "systemctl show -p ExecMainStartTimestampMonotonic docker.service")
     before = shell(machine, f"cat {DAEMON_JSON}")
-    said, _ = error_of(run(settings(tmp_path, max_concurrent_downloads=-5)))
-    assert "invalid max concurrent downloads: -5" in said
+    said, _ = error_of(run(settings(tmp_path, labels=["rack=1", "rack=2"])))
+    assert "conflict labels for rack=1 and rack=2" in said
     assert shell(machine, f"cat {DAEMON_JSON}") == before
     assert shell(machine, "systemctl show -p ExecMainStartTimestampMonotonic docker.service") == started
     assert run().host("gpu-01")["changes"] == []
