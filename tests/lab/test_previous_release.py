@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(lab: Lab) -> dict[str, Any]:
     """Settings that both releases take, whose repository stands where the lab's mirror has it."""
     document = lab_inventory()
     variables = document["gpu-nodes"]["vars"]
@@ -49,12 +49,22 @@ def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     variables["driver"] |= {"source": "cuda", "version": "580.159.04-1", "repo": repo}
     variables["toolkit"] = {"version": "1.20.0-1", "repo": repo}
-    return write_inventory(tmp_path_factory.mktemp("both"), document)
+    return document
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab, previous: Path, inventory: Path) -> LabHost:
+def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those settings, and that no model is expected, which only this release takes."""
+    return write_inventory(tmp_path_factory.mktemp("this"), both(lab))
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab, previous: Path) -> LabHost:
     """A bare host that the previous release provisioned."""
+    document = both(lab)
+    for instance in document["gpu-nodes"]["vars"]["triton"]["instances"].values():
+        instance.pop("expect")
+    inventory = write_inventory(previous / "inventory", document)
     bare = host(lab, NAME)
     bare.reset()
     argv = [sys.executable, "tasks.py", "provision", "--hosts", NAME, "--inventory", str(inventory), "--yes"]
