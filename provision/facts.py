@@ -79,6 +79,7 @@ class Facts:
     :ivar nvlink5: whether a switch manager of NVLink 5 is there (HGX B200, NVL72).
     :ivar declared_driver: the version of NVIDIA's driver that an earlier role's settings ask for, exact or
         ``580.*``; empty where none does, and of a host that was only asked.
+    :ivar user: the number of the user who asked; only root, 0, sees all that roles look at.
     """
 
     os: str
@@ -94,10 +95,11 @@ class Facts:
     nvswitches: int = 0
     nvlink5: bool = False
     declared_driver: str = ""
+    user: int = 0
 
     def document(self) -> dict[str, Any]:
         """What the host itself has told, for ``--json``."""
-        return {name: value for name, value in asdict(self).items() if name != "declared_driver"}
+        return {key: value for key, value in asdict(self).items() if key not in ("declared_driver", "user")}
 
     @property
     def family(self) -> Family | None:
@@ -140,6 +142,7 @@ def parse(answers: Mapping[str, Output]) -> Facts:
         machine=_told("the machine", lines[1]),
         architecture=_told("dpkg's architecture", lines[2], f"({WORD})?"),
         boot_id=_told("the boot's id", lines[3], BOOT_ID),
+        user=int(_told("the user", lines[4], "[0-9]{1,10}")) if len(lines) > 4 and lines[4] else 0,
         virtualization=answers["virtualization"].out.strip() or "none" if "virtualization" in answers else "",
         secure_boot=answers["secure-boot"].out.strip() == "1",
         gpus=tuple(

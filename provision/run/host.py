@@ -103,6 +103,7 @@ def survey(
 
     def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
         facts, run = _told(target.name, answers)
+        target.require_root(facts)
         notes.extend(target.differences(facts, answers))
         declared = target.declared(facts)
         return (facts, run, declared), () if run else planning.probes(declared)

@@ -128,6 +128,7 @@ reload_was_taken() {
     sleep 1
   done
   # With a log level above info it says nothing of one that went well.
+  ! printf '%s\n' "$reloaded" | grep -E 'level=(error|fatal)'
 }
 
 # back_to_the_previous VERB DEFAULT RUNTIME...: dockerd does not run with the new daemon.json. Always fails.

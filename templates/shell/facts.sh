@@ -2,13 +2,14 @@
 # needs: shell/lines.sh
 # What cannot change on a host during a run.
 
-# system_facts: kernel, machine, dpkg's architecture and id of the boot, a line each.
+# system_facts: kernel, machine, dpkg's architecture, id of the boot, and the user that is asking, a line each.
 system_facts() {
   lines_of /proc/sys/kernel/osrelease
   # Linux has this file since 6.1.
   if [ -r /proc/sys/kernel/arch ]; then lines_of /proc/sys/kernel/arch; else uname -m; fi
   dpkg --print-architecture 2>/dev/null || echo
   lines_of /proc/sys/kernel/random/boot_id
+  while read -r key user _; do [ "$key" != Uid: ] || echo "$user"; done </proc/self/status
 }
 
 # nvidia_devices: address, class and device id of every device of NVIDIA on the PCI bus.

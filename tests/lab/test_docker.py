@@ -123,7 +123,7 @@ def test_a_reload_that_dockerd_refuses_goes_back(machine: LabHost, tmp_path: Pat
     started = shell(machine, "systemctl show -p ExecMainStartTimestampMonotonic docker.service")
     before = shell(machine, f"cat {DAEMON_JSON}")
     said, _ = error_of(run(settings(tmp_path, labels=["rack=1", "rack=2"])))
-    assert "conflict labels for rack=1 and rack=2" in said
+    assert "conflict labels for rack=" in said
     assert shell(machine, f"cat {DAEMON_JSON}") == before
     assert shell(machine, "systemctl show -p ExecMainStartTimestampMonotonic docker.service") == started
     assert run().host("gpu-01")["changes"] == []

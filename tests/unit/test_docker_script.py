@@ -32,7 +32,7 @@ systemctl() {
       rm -f /run/up
       if [ -n "$broken" ] || grep -q "of course" "$daemon_json" 2>/dev/null; then return 1; fi
       : >/run/up ;;
-    "reload "*) if grep -q "of course" "$daemon_json"; then echo 'level=error msg="bad config"' >/run/said
+    "reload "*) if grep -q "of course" "$daemon_json"; then echo 'level=error msg="conflict label"' >/run/said
       else echo 'level=info msg="Reloaded configuration: {}"' >/run/said; fi ;;
   esac
 }
@@ -214,7 +214,7 @@ def test_a_reload_that_dockerd_refuses_goes_back(box: Sandbox) -> None:
     change(box, OLD)
     answer = play(box, "reload_docker nvidia nvidia")
     assert answer.exit_code == 1
-    assert 'level=error msg="bad config"' in answer.out
+    assert "conflict label" in answer.out
     assert daemon_json(box).read_text() == OLD
     assert box.owed == {"restart-docker.service", "wait-for-triton@a.service"}
     assert not any(call.startswith(("systemctl restart", "systemctl start")) for call in calls(box))

@@ -225,6 +225,19 @@ def test_a_host_that_differs_is_refused_alone() -> None:
     assert exit_code(list(results.values()), check=False) == 1
 
 
+def test_somebody_who_is_not_root_is_told_so_and_plans_nothing() -> None:
+    host = FakeHost({"a": "update"}, "h")
+    host.told["system"] = "6.1.0-1-amd64\nx86_64\namd64\nb001\n1000\n"
+    with Fleet([target_of(host)], Rollout(), lambda *_: None, connect=lambda _: host) as fleet:
+        fleet.survey()
+        fleet.apply("r")
+    assert host.runs == []
+    error = fleet.results["h"].error
+    assert error is not None
+    assert error.message == f"logged in as {host.login.user}, who is not root"
+    assert error.hint == "set ansible_become: true for the host, or ansible_user: root"
+
+
 def test_a_difference_that_is_allowed_is_told_and_the_host_is_changed() -> None:
     host, target = ordered("h", SEVEN, differences="allowed")
     with Fleet([target], Rollout(), lambda *_: None, connect=lambda _: host) as fleet:

@@ -126,6 +126,7 @@ def test_the_probes_answer_on_this_machine(shell: str) -> None:
     assert facts.kernel == Path("/proc/sys/kernel/osrelease").read_text().strip()
     assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert facts.virtualization
+    assert facts.user == os.getuid()
 
 
 def test_the_virtualization_is_told_where_it_was_asked() -> None:
