@@ -346,8 +346,9 @@ class HostRun:
         if self.others > OTHERS or not (busy.run or isinstance(busy, OvertakenError)):
             raise busy
         assert self.survey is not None
+        now = "attached to it" if busy.run else "the host is planned anew"
+        on_event(self.target.name, f"{busy.message}; {now}")
         if busy.run:
-            on_event(self.target.name, f"{busy.message}; attached to it")
             told = functools.partial(on_event, self.target.name)
             attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
         plan = replan(self.connection, self.survey.declared, approved.granted)
