@@ -45,7 +45,7 @@ def test_two_operators_at_once_both_end_well(lab: Lab) -> None:
         out, err = process.communicate(timeout=600)
         answers.append(Answer(process.returncode, out, err))
     assert [answer.code for answer in answers] == [0, 0], "\n".join(map(str, answers))
-    # The one that came second says so: it followed the other's run, or found that over when its own was to begin.
+    # The second one says so: it followed the other's run, or found that over when its own was to begin.
     assert any("attached to it" in answer.err or "planned anew" in answer.err for answer in answers)
     steps = shell(machine, "cat /run/provision/*/events | grep -c '^ok'")
     planned = max(len(answer.host("gpu-02")["changes"]) for answer in answers)
