@@ -9,7 +9,7 @@ system_facts() {
   if [ -r /proc/sys/kernel/arch ]; then lines_of /proc/sys/kernel/arch; else uname -m; fi
   dpkg --print-architecture 2>/dev/null || echo
   lines_of /proc/sys/kernel/random/boot_id
-  while read -r key user _; do [ "$key" != Uid: ] || echo "$user"; done </proc/self/status
+  while read -r key user rest; do [ "$key" != Uid: ] || echo "$user"; done </proc/self/status
 }
 
 # nvidia_devices: address, class and device id of every device of NVIDIA on the PCI bus.
