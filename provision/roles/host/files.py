@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from provision.probe import quote, words
 from provision.resource import Change, Missing, Planned, Resource, unified
-from provision.resources.file import File, FileState, OfPaths, as_seen, content_of, gone
+from provision.resources.file import File, FileState, OfPaths, PathResource, as_seen, content_of, gone
 from provision.resources.service import Service, UnitState
 
 HOSTS = "/etc/hosts"
@@ -26,26 +26,11 @@ class SharedFile(File):
 
 
 @dataclass(frozen=True)
-class NoFile(OfPaths[FileState | Missing]):
+class NoFile(PathResource):
     """A file of ours is not there; its going is a signal, as what it brought about has to go, too."""
 
     path: str
     kind: ClassVar[str] = "no-file"
-    shell = ("shell/files.sh",)
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.path}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return (self.path,)
-
-    def seen(self, found: Mapping[str, FileState | Missing]) -> FileState | Missing:
-        return found[self.path]
-
-    def bare(self) -> FileState | Missing:
-        return Missing.ABSENT
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
         """Take it into the backups, if we wrote it."""
