@@ -35,7 +35,7 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 """What the disk and the network need before the root file system is there."""
 
 BOOT_SECONDS = 600
-"""Emulated without KVM; 22 s where nothing else runs."""
+"""Emulated; 12 s where nothing else runs."""
 
 KERNEL_LINE = "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"
 """A lab host has no udev, and the serial console's login would be waited for."""

@@ -97,7 +97,15 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
         """The problems, those of the host's variables under their own names."""
         found = list(problems)
         for name in from_host:
-            found = [replace(one, message=one.message.replace(f"{key}.{name}", name)) for one in found]
+            inside = f"{key}.{name}"
+            found = [
+                replace(
+                    one,
+                    message=one.message.replace(inside, name),
+                    hint=one.hint and one.hint.replace(inside, name),
+                )
+                for one in found
+            ]
         return found
 
     layers = [layer[name] for layer in host.layers for name in (key, *from_host) if name in layer]

@@ -189,6 +189,7 @@ def test_a_mirror_that_cannot_be_is_refused(mirror: Any, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings("driver", {"mirror": mirror})
     assert says in str(caught.value)
+    assert "driver.mirror" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_the_toolkit_is_not_older_than_its_last_known_hole() -> None:
