@@ -280,6 +280,9 @@ class Handler(Resource[bool]):
     :ivar covered_by: ids (or ``ID:ACTION``) whose change does the same work, so the handler is dropped.
     :ivar signals: what it tells the handlers of other roles.
     :ivar reloads_systemd: whether it makes systemd read its units again.
+    :ivar waits: whether it only waits for what comes by itself.
+    :ivar left_to: the command that runs it, where its role is not part of the run: then it is owed and
+        said, and not done.
     """
 
     name: str
@@ -288,6 +291,8 @@ class Handler(Resource[bool]):
     covered_by: tuple[str | Signal, ...] = ()
     signals: tuple[Signal, ...] = ()
     reloads_systemd: bool = False
+    waits: bool = False
+    left_to: str = ""
     shell: tuple[str, ...] = ("shell/units.sh",)
     kind: ClassVar[str] = "handler"
 
@@ -324,10 +329,15 @@ class Handler(Resource[bool]):
         """Where in the plan there are changes that do its work."""
         return planned.positions(names_of(self.covered_by))
 
+    def notes(self, state: bool, planned: Planned) -> Sequence[str]:
+        """That it is owed and not done."""
+        owed = self.left_to and (state or self.causes(planned))
+        return (f"{self.name}: owed, and not part of this run; {self.left_to} does it",) if owed else ()
+
     def change(self, state: bool, planned: Planned) -> Change | None:
         """Run if owed, or if a change that it listens to comes before it and none after that covers it."""
         causes, covers = self.causes(planned), self.covers(planned)
-        if (not causes and not state) or (covers and max(covers) > max(causes, default=-1)):
+        if self.left_to or (not causes and not state) or (covers and max(covers) > max(causes, default=-1)):
             return None
         return Change(
             resource=self.id,

@@ -43,7 +43,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"[Dd]river/library version mismatch|DRIVER_LIBRARY_VERSION_MISMATCH",
-        "reboot the host, which loads the module of the installed version; or see inv plan --hosts {host}",
+        "inv plan --hosts {host} shows why: a reload or a reboot is due, or a library is of no package",
         "the loaded kernel module and the driver's libraries are of different versions",
     ),
     Message(

@@ -68,8 +68,7 @@ def approved_targets(options: Options, approved: SavedPlans) -> tuple[list[Targe
     known = [host for host in loaded.hosts.values() if host.name in approved.hosts]
     selected = loaded.select(options.hosts) if options.hosts else known
     chosen = [role for role in _chosen(options) if options.roles or role.name in approved.roles]
-    names = [role.name for role in roles_for(options.inventory)]
-    found, _ = fleet.targets(selected, chosen, names, bare=True)
+    found, _ = fleet.targets(selected, chosen, roles_for(options.inventory), bare=True)
     roles = {target.name: [role.name for role in target.settings] for target in found}
     if misfits := approved.misfits(roles, loaded.hosts):
         raise UsageError("\n  ".join(["this run is not what was approved", *misfits]), hint=AGAIN)
@@ -122,9 +121,8 @@ def targets(options: Options, *, bare: bool = False) -> tuple[list[Target], Mapp
     :param bare: keep hosts without any of the roles.
     :raises UsageError: for anything that is refused.
     """
-    known = roles_for(options.inventory)
     chosen, selected = _chosen(options), select(options)
-    found, without = fleet.targets(selected, chosen, [role.name for role in known], bare=bare)
+    found, without = fleet.targets(selected, chosen, roles_for(options.inventory), bare=bare)
     if without:
         terminal.log(f"left out, because they have none of these roles: {', '.join(without)}")
     return found, {host.name: host for host in selected}

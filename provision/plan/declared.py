@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision.errors import Refusal, RefusedError, UsageError
 from provision.facts import Facts
-from provision.resource import AnyResource, Resource
+from provision.resource import AnyResource, Handler, Resource
 from provision.role import Role, Settings
 
 
@@ -52,6 +52,26 @@ def declare(host: str, settings: Mapping[Role, Settings], facts: Facts) -> tuple
                     hint="take one of the two roles off the host",
                 )
     return tuple(sorted(found.values(), key=lambda item: not item.resource.first))
+
+
+def left_to_others(
+    host: str, left_out: Mapping[Role, Settings], facts: Facts, declared: Sequence[Declared]
+) -> tuple[Declared, ...]:
+    """The handlers of a host's roles that a run leaves out: what the run changes may owe them work.
+
+    :param declared: what the run has of its own.
+    """
+    found = {item.resource.id: item for item in declared}
+    for role, values in left_out.items():
+        try:
+            resources = _resources(host, role, values, facts)
+        except RefusedError:
+            continue  # it does nothing on this host, whatever happens here
+        command = f"inv provision --roles {role.name} --hosts {host}"
+        for resource in resources:
+            if isinstance(resource, Handler) and not resource.waits:
+                found.setdefault(resource.id, Declared(role.name, replace(resource, left_to=command)))
+    return tuple(found.values())[len(declared) :]
 
 
 def _resources(host: str, role: Role, values: Settings, facts: Facts) -> list[AnyResource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import traceback
@@ -111,14 +112,14 @@ def _share(text: str, total: int, option: str) -> int:
 
 
 def targets(
-    hosts: Iterable[Host], roles: Sequence[Role], names: Sequence[str] = (), *, bare: bool = False
+    hosts: Iterable[Host], roles: Sequence[Role], known: Sequence[Role] = (), *, bare: bool = False
 ) -> tuple[list[Target], list[str]]:
     """Check the settings of all hosts before any connection, and say how each is reached.
 
     Returns the hosts that have settings for one of ``roles``, or no role and only say what was ordered; and
     the names of the others.
 
-    :param names: of all roles that there are.
+    :param known: all roles that there are.
     :param bare: return hosts without settings among the others.
     :raises InventoryError: with file and line, for settings or connection variables that are refused, and if
         no host has settings for any of the roles.
@@ -136,10 +137,11 @@ def targets(
         }
         _refuse_one_repository_in_two_ways(host, settings)
         expect = read(Expect, host, EXPECT) if EXPECT in host.vars else None
-        given = tuple(name for name in names if name in host.vars)
+        given = {role.name: role for role in known if role.name in host.vars}
         if settings or bare or (expect and not given):
             login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
-            target = Target(host.name, login, settings, given=given, backups=backups, expect=expect)
+            others = _readable(host, [role for role in given.values() if role not in settings])
+            target = Target(host.name, login, settings, (), backups, tuple(given), others, expect=expect)
             found.append(target)
         else:
             without.append(host)
@@ -150,6 +152,15 @@ def targets(
             hint=f"give it variables of that name, for instance in group_vars: {roles[-1].name}: …",
         )
     return found, [host.name for host in without]
+
+
+def _readable(host: Host, roles: Iterable[Role]) -> dict[Role, Settings]:
+    """Settings of roles that are not part of the run: a mistake in them is told by a run of theirs."""
+    found = {}
+    for role in roles:
+        with contextlib.suppress(InventoryError):
+            found[role] = read(role.settings, host, role.name, role.shared)
+    return found
 
 
 def _refuse_one_repository_in_two_ways(host: Host, settings: Mapping[Role, Settings]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provision.connection.login import Login
 from provision.errors import RefusedError
@@ -12,7 +12,7 @@ from provision.expectation.settings import Expect
 from provision.facts import PROBES, Facts
 from provision.hardware import HARDWARE, hardware_of
 from provision.plan.backups import KEPT, Backups
-from provision.plan.declared import Declared, declare
+from provision.plan.declared import Declared, declare, left_to_others
 from provision.probe import Output, Probe
 from provision.resources.leftovers import with_leftovers
 from provision.role import Role, Settings
@@ -24,6 +24,7 @@ class Target:
 
     :ivar granted: names of the permissions that the command line gives.
     :ivar given: names of the roles that have settings for it, also of those that the command leaves out.
+    :ivar left_out: settings of those that the command leaves out, as far as they can be read.
     :ivar removed: what is there of each role that is to be removed: nothing, and before that what the role
         itself says. Where it is not empty there are no settings.
     :ivar expect: what it was ordered with, where the inventory says so.
@@ -35,6 +36,7 @@ class Target:
     granted: tuple[str, ...] = ()
     backups: Backups = KEPT
     given: tuple[str, ...] = ()
+    left_out: Mapping[Role, Settings] = field(default_factory=dict)
     removed: tuple[Declared, ...] = ()
     expect: Expect | None = None
 
@@ -73,9 +75,12 @@ class Target:
     def declared(self, facts: Facts) -> tuple[Declared, ...]:
         """All that is declared for the host; and of its roles nothing but that, as far as we wrote it.
 
+        Last come the handlers of roles that the command leaves out.
+
         :raises RefusedError: as :func:`declare`.
         """
         if self.removed:
             return self.removed
         roles = tuple(role.name for role in self.settings)
-        return with_leftovers(declare(self.name, self.settings, facts), roles, self.given, self.name)
+        found = with_leftovers(declare(self.name, self.settings, facts), roles, self.given, self.name)
+        return (*found, *left_to_others(self.name, self.left_out, facts, found))

@@ -46,7 +46,7 @@ restart_docker() {
   forget_what_is_proven
   [ "$allowed" = yes ] || nothing_stops || return
   if [ "$outlive" = yes ] && systemctl is-active --quiet docker.service && ! containers_outlive_docker; then
-    dependents=
+    dependents='' had_failed=''
     if ! { systemctl reload docker.service && wait_until 30 containers_outlive_docker; }; then
       back_to_the_previous reload "$@"
       return
@@ -68,12 +68,14 @@ bring_up_docker() {
   verb=$1
   shift
   dependents=$(running_with_docker)
+  had_failed=$(failed_with_docker)
   promised=$(promised_to_return)
   # A socket that gave up on starting its service stays failed otherwise.
   systemctl reset-failed docker.socket 2>/dev/null
   if run_unit "$verb" docker.service 120 && wait_until 30 docker_knows "$@"; then
     rm -rf -- "$docker_before"
     bring_back "$promised"
+    name_failed "$had_failed"
   else
     back_to_the_previous restart "$@"
   fi
@@ -106,9 +108,16 @@ bring_back() {
   done
 }
 
+# name_failed UNITS: says which of them, failed before dockerd was started, are so still.
+name_failed() {
+  for unit in $1; do
+    ! systemctl is-failed --quiet -- "$unit" || say "$unit had failed before, and is not started: journalctl -u $unit"
+  done
+}
+
 # reload_docker DEFAULT RUNTIME...
 reload_docker() {
-  dependents=
+  dependents='' had_failed=''
   since=$(journalctl --no-pager -q -n 0 --show-cursor -u docker.service | sed -n 's/^-- cursor: //p')
   if systemctl reload docker.service && wait_until 30 docker_knows "$@" && reload_was_taken; then
     rm -rf -- "$docker_before"
@@ -146,6 +155,7 @@ back_to_the_previous() {
     rm -f "$owed/reload-docker.service"
     # shellcheck disable=SC2086  # names of units
     [ -z "$dependents" ] || systemctl start --no-block -- $dependents
+    name_failed "$had_failed"
     fail "dockerd does not run with the new $daemon_json: the previous one is back, and docker runs with it"
   else
     cat "$run/docker-again"

@@ -10,6 +10,13 @@ running_with_docker() {
   done
 }
 
+# failed_with_docker: units that systemd restarts with docker.service, and not while they are failed.
+failed_with_docker() {
+  for unit in $(systemctl show -p ConsistsOf --value docker.service); do
+    case $(systemctl is-active -- "$unit") in failed) echo "$unit" ;; esac
+  done
+}
+
 # restart_preview OUTLIVE [lost]: repeats whether containers outlive dockerd and whether it forgets them, and lists the
 # units and containers that run.
 restart_preview() {

@@ -31,12 +31,12 @@ from provision.probe import Output
 from provision.resource import ABSENT, Permission, Planned
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.rpm import RpmPackages
+from provision.roles.driver.foreign import NoForeignDriver
 from provision.roles.driver.packages.cuda import refuse_foreign_repository
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, TABLE, Row
 from provision.roles.driver.packages.ubuntu import kernel_of_metapackage
 from provision.roles.driver.role import BRANCH_CHANGE, DriverSettings, resources
-from provision.roles.driver.run_file import NoRunFile
 from tests.unit.examples import H100, REPO, settings_of
 
 
@@ -371,20 +371,37 @@ def test_what_was_installed_must_be_of_the_branch() -> None:
 # --- other drivers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("answer", "version"), [(b"", None), (b"575.57.08\n", "575.57.08"), (b"\n", "")])
-def test_a_driver_of_the_run_file_is_left_and_refused(answer: bytes, version: str | None) -> None:
-    state = NoRunFile.states([NoRunFile()], Output(0, answer))["run-file"]
-    assert state == version
-    if version is None:
-        assert NoRunFile().change(state, Planned()) is None
-        return
-    with pytest.raises(Refusal, match=r"NVIDIA's \.run installer has put a driver on the host") as caught:
-        NoRunFile().change(state, Planned())
-    assert "nvidia-uninstall" in str(caught.value.hint)
+FOREIGN_DRIVERS = {
+    b"installer 575.57.08\n": (r"NVIDIA's \.run installer .* \(575\.57\.08\)", "nvidia-uninstall --silent"),
+    b"installer \n": (r"NVIDIA's \.run installer has put a driver on the host,", "nvidia-uninstall --silent"),
+    b"library /usr/local/lib/libnvidia-ml.so.570.1\n": (
+        r"programs load /usr/local/lib/libnvidia-ml\.so\.570\.1, which belongs to no package and hides",
+        "find /usr -name '*.so.570.1'",
+    ),
+    b"library /a/libnvidia-ml.so.5\nlibrary /b/libnvidia-ml.so.5\n": (
+        "which belong to no package",
+        "ldconfig",
+    ),
+}
 
 
-def test_looking_for_a_run_file_comes_first() -> None:
-    assert next(iter(role())) == "run-file"
+@pytest.mark.parametrize("answer", FOREIGN_DRIVERS)
+def test_a_driver_that_no_package_has_is_left_and_refused(answer: bytes) -> None:
+    message, hint = FOREIGN_DRIVERS[answer]
+    found = NoForeignDriver()
+    state = found.states([found], Output(0, answer))[found.id]
+    with pytest.raises(Refusal, match=message) as caught:
+        found.change(state, Planned())
+    assert hint in str(caught.value.hint)
+
+
+def test_a_driver_of_packages_is_no_foreign_one() -> None:
+    found = NoForeignDriver()
+    assert found.change(found.states([found], Output(0))[found.id], Planned()) is None
+
+
+def test_looking_for_a_foreign_driver_comes_first() -> None:
+    assert next(iter(role())) == "foreign-driver"
 
 
 # --- RHEL -----------------------------------------------------------------------------------------

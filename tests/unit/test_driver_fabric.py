@@ -12,7 +12,7 @@ import pytest
 from provision.probe import Output
 from provision.resource import Change, Planned
 from provision.roles.driver.fabric_manager import FabricManager, upstream
-from provision.shell import text_of
+from provision.shell import assembled, text_of
 from tests.unit.examples import script_of
 from tests.unit.sandbox import SHELLS
 
@@ -194,3 +194,41 @@ def test_packages_that_bring_another_branch_fail_the_step(
     )
     assert (ran.returncode == 0) == (not says), ran.stderr
     assert says in ran.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("manager", "code", "found"),
+    [
+        ("dpkg-query", 1, True),
+        ("dpkg-query", 0, False),
+        ("dpkg-query", 2, False),  # it cannot tell
+        ("rpm", 1, True),
+        ("rpm", 0, False),
+    ],
+)
+def test_a_library_that_no_package_has_is_found(
+    shell: str, tmp_path: Path, manager: str, code: int, found: bool
+) -> None:
+    library = tmp_path / "libnvidia-ml.so.590.48.01"
+    library.touch()
+    programs = {
+        "ldconfig": f"printf '\\tlibnvidia-ml.so.1 (libc6,x86-64) => {library}\\n'",
+        manager: f"exit {code}",
+        **{name: f'exec /usr/bin/{name} "$@"' for name in ("readlink", "sed", "timeout")},
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    ran = subprocess.run(
+        [
+            shutil.which(shell) or shell,
+            "-c",
+            f"{assembled('driver/foreign.sh')}foreign_driver {tmp_path}/none",
+        ],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == (f"library {library}\n" if found else "")

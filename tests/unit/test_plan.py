@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 import pytest
 
 from provision.errors import ProbeError, Refusal, RefusedError
-from provision.plan.declared import Declared
+from provision.plan.declared import Declared, declare, left_to_others
 from provision.plan.plan import Plan, plan, previews, probes, refined, states
 from provision.plan.stages import next_stage
 from provision.probe import Output, Probe
 from provision.resource import AnyResource, Change, Handler, Permission, Planned, Resource
+from provision.roles import all_roles
+from tests.unit.examples import H100, settings_of
 
 
 @dataclass(frozen=True)
@@ -277,3 +279,33 @@ def test_a_preview_is_asked_before_the_plan_is_shown() -> None:
     assert [change.simulation for change in shown.changes] == ["so\n", ""]
     with pytest.raises(RefusedError, match="not like this"):
         refined(found, declared, {"preview of a": Output(0, b"no\n", b"")})
+
+
+def test_what_a_run_owes_to_a_role_that_it_leaves_out_stays_owed_and_is_said() -> None:
+    roles = {role.name: role for role in all_roles()}
+    chosen = declare("h1", {roles["toolkit"]: settings_of("toolkit")}, H100)
+    left_out = {roles[name]: settings_of(name) for name in ("docker", "triton")}
+    left = left_to_others("h1", left_out, H100, chosen)
+    restart = "handler:restart docker.service"
+    assert restart in {item.resource.id for item in left}
+    assert not [item for item in left if "wait for" in item.resource.id], "nobody has to come back for it"
+
+    bare = {item.resource.id: item.resource.bare() for item in (*chosen, *left)}
+    found = plan("h1", (*chosen, *left), bare)
+    (installs,) = [change for change in found.changes if change.resource == "packages:toolkit"]
+    assert "restart-docker.service" in installs.owes
+    assert not [change for change in found.changes if change.role != "toolkit"]
+    said = "owed, and not part of this run; inv provision --roles docker --hosts h1 does it"
+    assert f"restart docker.service: {said}" in found.notes
+
+    settled = {item.resource.id: item.resource.id == restart for item in left}
+    assert plan("h1", left, settled).notes == (f"restart docker.service: {said}",), "an earlier run owes it"
+    assert not plan("h1", left, dict.fromkeys(settled, False)).notes
+
+
+def test_a_role_that_refuses_the_host_is_owed_nothing() -> None:
+    roles, bare = {role.name: role for role in all_roles()}, replace(H100, gpus=())
+    settings = {roles["driver"]: settings_of("driver")}
+    with pytest.raises(RefusedError):
+        declare("h1", settings, bare)
+    assert left_to_others("h1", settings, bare, ()) == ()

@@ -23,7 +23,6 @@ from provision.roles.driver.role import (
     packages_of,
     resources,
 )
-from provision.roles.driver.run_file import UNINSTALL
 from provision.verify import Missing, fail, skip, warn
 from provision.verify.written import differing, require_settled
 
@@ -90,11 +89,8 @@ def test_packages_are_installed(host: Host) -> None:
         )
 
 
-@pytest.mark.hint(f"take it away first: {UNINSTALL} --silent, in a window in which nothing uses the GPUs")
 def test_no_driver_is_beside_that_of_packages(host: Host) -> None:
-    assert not host.file(UNINSTALL).exists, (
-        "NVIDIA's .run installer has put a driver on the host, which packages would mix with"
-    )
+    host.nvidia.require_packages_alone()
 
 
 @pytest.mark.usefixtures("held")

@@ -23,6 +23,7 @@ from provision.resources.signals import DRIVER_LOADED, DRIVER_MOVED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.driver.device_nodes import DeviceNodes
 from provision.roles.driver.fabric_manager import FabricManager, upstream
+from provision.roles.driver.foreign import NoForeignDriver
 from provision.roles.driver.kernel import KernelHeaders, NewestKernel, headers_of_later_kernels
 from provision.roles.driver.module import Module
 from provision.roles.driver.modules_on_disk import BUILD, DriverModules
@@ -31,7 +32,6 @@ from provision.roles.driver.packages.cuda import cuda_repository, refuse_foreign
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, PINNED
 from provision.roles.driver.reboot import Reboot
-from provision.roles.driver.run_file import NoRunFile
 from provision.roles.driver.secure_boot import SecureBoot
 
 PREFERENCES = "/etc/apt/preferences.d/provision-driver"
@@ -127,7 +127,7 @@ def resources(settings: DriverSettings, facts: Facts) -> list[AnyResource]:
         causes=(f"file:{PREFERENCES}", "packages:driver-pinning", "packages:driver", "fabric-manager"),
     )
     return [
-        NoRunFile(),
+        NoForeignDriver(),
         *_sources(settings, facts, chosen, family),
         File(BLACKLIST, render("driver/nouveau.conf.j2").encode()),
         Initramfs(BLACKLIST),

@@ -14,6 +14,8 @@ from provision.finding import Missing, fail
 from provision.gpu.nvidia_smi import GPUS, Card, cards
 from provision.probe import Output, Probe, by_word, words
 from provision.resources.packages.installed import INSTALLED, Installed, installed
+from provision.roles.driver.foreign import FOREIGN
+from provision.roles.driver.foreign import parse as parse_foreign
 from provision.roles.driver.health import HEALTH, Reading, readings
 from provision.roles.driver.modules_on_disk import QUESTION, KernelModules, parse
 from provision.shell import assembled
@@ -201,6 +203,14 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
     def changed_files(self) -> list[str]:
         """Files of its packages that have other content than they came with."""
         return self._ask(words("changed_files", *FILES), INSTALLED).out.splitlines()
+
+    def require_packages_alone(self) -> None:
+        """See that no driver came past the package manager.
+
+        :raises Missing: if one did.
+        """
+        if fault := parse_foreign(self._probe(FOREIGN)).fault():
+            raise Missing("driver version", *fault)
 
     @property
     def versions(self) -> dict[str, str]:

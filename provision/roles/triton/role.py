@@ -218,6 +218,7 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
         script=words("start_unit", unit, str(seconds)),
         covered_by=(*comes_up, restart.id),
+        waits=True,
     )
     others = (f"command:{unit}", f"image-of:{unit}", f"handler:{waits}")
     yield ModelRepository(

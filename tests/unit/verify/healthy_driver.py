@@ -40,6 +40,7 @@ QUERY_40 = [
 
 # The last line of a question, as a regular expression: the functions that it calls are before it.
 STATE, LIBRARIES, HEALTH = r"\ndriver_state$", r"\ndriver_libraries$", r"\ngpu_health [^\n]*$"
+FOREIGN = r"\nforeign_driver [^\n]*$"
 SMI, LOST = r"\nsmi --query-gpu=index,uuid[^\n]*$", r"\nlost_files [^\n]*$"
 CHANGED = r"\nchanged_files [^\n]*$"
 OWED, OWED_TO_DOCKER = r"\nnames_in [^\n]*$", r"\nowed_to_docker [^\n]*$"
@@ -135,6 +136,7 @@ HEALTHY = Played(
     files=files_of(driver()),
     answers={
         STATE: state(),
+        FOREIGN: said(),
         LIBRARIES: said(f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{VERSION}\n"),
         SMI: gpus(row()),
         HEALTH: health(),

@@ -9,7 +9,6 @@ import pytest
 
 from provision.roles.driver.health import FIELDS
 from provision.roles.driver.role import BLACKLIST, PREFERENCES
-from provision.roles.driver.run_file import UNINSTALL
 from provision.verify.outcome import HostResult
 from provision.verify.suite import Choice
 from tests.unit.verify.healthy_driver import (
@@ -17,6 +16,7 @@ from tests.unit.verify.healthy_driver import (
     CHANGED,
     FABRIC,
     FACTS,
+    FOREIGN,
     HEALTH,
     HEALTHY,
     IMAGES,
@@ -181,9 +181,20 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "nvidia-kernel-open-dkms is half-configured, as",
     ),
     "a driver of NVIDIA's installer": (
-        {"files": {UNINSTALL: There()}},
+        {"answers": {FOREIGN: said("installer 575.57.08\n")}},
         "no driver is beside that of packages",
-        r"NVIDIA's \.run installer has put",
+        r"NVIDIA's \.run installer has put a driver on the host \(575\.57\.08\)",
+    ),
+    "a library of no package": (
+        {
+            "answers": {
+                FOREIGN: said("library /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.590.48.01\n"),
+                LIBRARIES: said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.590.48.01\n"),
+                SMI: MISMATCH,
+            }
+        },
+        "no driver is beside that of packages",
+        r"programs load /usr/lib/x86_64-linux-gnu/libnvidia-ml\.so\.590\.48\.01, which belongs to no package",
     ),
     "no pin": (
         {"files": {PREFERENCES: None}, "answers": {POLICY: policy("590.48.01-1")}},
