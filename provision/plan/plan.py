@@ -59,12 +59,15 @@ def states(host: str, declared: Sequence[Declared], answers: Mapping[str, Output
     """Read the answers to :func:`probes` into one state for each resource id.
 
     :raises ProbeError: if an answer cannot be understood.
+    :raises RefusedError: if an answer says that nothing can be done.
     """
     found: dict[str, Any] = {}
     for kind, members in _by_kind(declared).items():
         answer = answers[kind.probe(members).name]
         try:
             found.update(kind.states(members, answer))
+        except Refusal as refusal:
+            raise RefusedError(host, without_secrets(refusal.message), hint=refusal.hint) from refusal
         except (ValueError, KeyError) as error:
             tail = answer.err.strip().splitlines()[-3:]
             said = f": {'; '.join(tail)}" if tail else ""

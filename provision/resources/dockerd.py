@@ -8,10 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from provision.errors import Refusal
 from provision.probe import Output, Probe, words
 from provision.resource import Resource, State
+from provision.shell import constant
 
 DOCKERD = "shell/dockerd.sh"
+
+_SILENT = int(constant(DOCKERD, "dockerd_is_silent"))
+_PATIENCE = constant(DOCKERD, "docker_patience")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,16 @@ class OfDockerd(Resource[State]):
 
     @classmethod
     def states(cls, resources: Sequence[Self], answer: Output) -> Mapping[str, State]:
-        """State by id."""
+        """State by id.
+
+        :raises Refusal: if dockerd runs and does not answer: what it does with an order, nobody can tell.
+        """
+        if answer.exit_code == _SILENT:
+            raise Refusal(
+                f"dockerd runs and does not answer: it was asked for {_PATIENCE} s",
+                hint="on the host: journalctl -u docker.service; if it is stopped (state T in ps), kill -CONT"
+                " its process; else systemctl restart docker.service, which stops containers",
+            )
         places = _places(resources)
         told = all_told(answer.out)
         found = dict(zip(places, [*told, *[Told()] * len(places)], strict=False))

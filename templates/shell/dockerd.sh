@@ -11,22 +11,35 @@ docker_pid=/run/docker.pid
 # Seconds for one answer; a sick dockerd gives none.
 docker_patience=20
 
+# Exit code of a question to a dockerd that runs and gives no answer in time.
+dockerd_is_silent=75
+
 # ask_dockerd PATH...: the document and the status of each answer, in order; fewer if dockerd does not answer.
 ask_dockerd() {
-  if command -v perl >/dev/null; then
-    perl -e '
-      $| = 1;
-      my ($socket, $patience, @paths) = @ARGV;
-      for my $path (@paths) {
-        alarm $patience;
-        socket(my $dockerd, 1, 1, 0) or die "no sockets: $!\n";
-        connect($dockerd, pack("Sa*", 1, $socket)) or die "$socket: $!\n";
-        syswrite $dockerd, "GET $path HTTP/1.0\r\n\r\n";
-        my ($head, $body) = split /\r\n\r\n/, join("", <$dockerd>), 2;
-        $head =~ /^\S+ (\d+)/ and print "$body $1\n";
-      }' "$docker_socket" "$docker_patience" "$@"
-    return
-  fi
+  if command -v perl >/dev/null; then ask_by_perl "$@"; else ask_by_curl "$@"; fi
+  told=$?
+  # Of SIGALRM, and curl's own. A dockerd that is still starting is not there yet.
+  case $told in
+    142 | 28) ! systemctl is-active --quiet docker.service || return "$dockerd_is_silent" ;;
+  esac
+  return "$told"
+}
+
+ask_by_perl() {
+  perl -e '
+    $| = 1;
+    my ($socket, $patience, @paths) = @ARGV;
+    for my $path (@paths) {
+      alarm $patience;
+      socket(my $dockerd, 1, 1, 0) or die "no sockets: $!\n";
+      connect($dockerd, pack("Sa*", 1, $socket)) or die "$socket: $!\n";
+      syswrite $dockerd, "GET $path HTTP/1.0\r\n\r\n";
+      my ($head, $body) = split /\r\n\r\n/, join("", <$dockerd>), 2;
+      $head =~ /^\S+ (\d+)/ and print "$body $1\n";
+    }' "$docker_socket" "$docker_patience" "$@"
+}
+
+ask_by_curl() {
   for path in "$@"; do
     curl --silent --show-error --http1.0 --max-time "$docker_patience" --unix-socket "$docker_socket" \
       --write-out ' %{http_code}\n' "http://dockerd$path" || return
@@ -43,10 +56,11 @@ started_after() {
 }
 
 # ask_dockerd_of FILE PATH OTHER...: asks for the others, and last for the path, which tells what dockerd has read of
-# the file: only where it changed after dockerd started. dockerd runs three programs for /info.
+# the file: only where it changed after dockerd started. dockerd runs three programs for /info. Where there is nothing to
+# ask it says nothing, and tells by its exit code whether dockerd answers.
 ask_dockerd_of() {
   file=$1 last=$2
   shift 2
   started_after "$file" || set -- "$@" "$last"
-  [ $# -eq 0 ] || ask_dockerd "$@"
+  if [ $# -gt 0 ]; then ask_dockerd "$@"; else ask_dockerd /version >/dev/null; fi
 }

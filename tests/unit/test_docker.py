@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from provision.errors import Refusal
 from provision.probe import Output, words
 from provision.resource import ABSENT, UNKNOWN, Change, Missing, Planned
 from provision.resources.dockerd import DOCKERD, OfDockerd, all_told
@@ -239,10 +240,16 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def asked(
-    shell: str, socket: Path, program: str, *places: str, question: str = "ask_dockerd", pid: Path | str = ""
+    shell: str,
+    socket: Path,
+    program: str,
+    *places: str,
+    question: str = "ask_dockerd",
+    pid: Path | str = "",
+    active: bool = True,
 ) -> Output:
     """Run the question with only one of the two programs that can ask it."""
-    head = f'command() {{ [ "$2" = {program} ]; }}\n'
+    head = f'command() {{ [ "$2" = {program} ]; }}\nsystemctl() {{ {str(active).lower()}; }}\n'
     head += f"{assembled(DOCKERD)}docker_socket={socket} docker_patience=1 docker_pid={pid}\n"
     script = head + words(question, *places)
     ran = subprocess.run([shell, "-c", script], capture_output=True, check=False)
@@ -263,8 +270,13 @@ def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -
         (200, "/images/a/json"),
     ]
     slow = asked(shell, dockerd, program, "/info", "/slow", "/none")
-    assert not slow.ok
     assert [one.status for one in all_told(slow.out) if one.status] == [200]
+    assert slow.exit_code == 75
+    with pytest.raises(Refusal, match="dockerd runs and does not answer"):
+        OfDockerd.states([Image("a")], slow)
+    starting = asked(shell, dockerd, program, "/slow", active=False)
+    assert not starting.ok
+    assert OfDockerd.states([Image("a")], starting) == {"image:a": UNKNOWN}, "it is not there yet"
     gone = asked(shell, dockerd.with_name("gone"), program, "/info")
     assert not gone.ok
     assert gone.stderr
@@ -290,6 +302,8 @@ def test_dockerd_is_not_asked_what_it_has_read_at_its_start(
     time.sleep(1.1)
     pid.write_text("1")
     assert places() == ["/a"]
+    nothing = asked(shell, dockerd, "perl", str(file), "/info", question="ask_dockerd_of", pid=pid)
+    assert (nothing.exit_code, nothing.out) == (0, "")
     time.sleep(1.1)
     os.utime(file, (0, 0))
     assert places() == ["/a", "/info"]
