@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,20 @@ def test_containers_with_cdi_devices_keep_them_over_a_daemon_reload(with_cdi: La
         assert shell(with_cdi, "docker exec kept nvidia-smi -L").count("GPU-") == 2
     finally:
         shell(with_cdi, "docker rm --force kept")
+
+
+@pytest.mark.campaign("instances", only=True)
+@pytest.mark.parametrize("injection", ["gpus", "cdi"])
+def test_an_instance_gets_its_gpu_in_another_way(with_cdi: LabHost, source: Path, injection: str) -> None:
+    document = json.loads((source.parent / "hosts.json.txt").read_text())
+    main = document["gpu-nodes"]["vars"]["triton"]["instances"]["main"]
+    main |= {"injection": injection, "gpus": [1]}
+    one_gpu = write_inventory(source.parent / injection, document)
+    answer = provision("--roles", "triton", pattern=NAME, inventory=one_gpu)
+    assert answer.code == 0, str(answer)
+    (second,) = shell(with_cdi, "nvidia-smi --id=1 --query-gpu=uuid --format=csv,noheader").split()
+    assert shell(with_cdi, "docker exec triton-main nvidia-smi -L").count("GPU-") == 1
+    assert second in shell(with_cdi, "docker exec triton-main nvidia-smi -L")
+    verified = inv("verify", "--hosts", NAME, "--json", inventory=one_gpu)
+    assert verified.code == 0, str(verified)
+    assert provision("--roles", "triton", pattern=NAME, inventory=one_gpu).host(NAME)["changes"] == []

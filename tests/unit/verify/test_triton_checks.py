@@ -20,6 +20,7 @@ from tests.unit.verify.healthy_triton import (
     ASKED,
     COMMAND,
     CONFIG,
+    IMAGE,
     IMAGE_ID,
     INDEX,
     INFERENCE,
@@ -83,6 +84,13 @@ def test_healthy_host_passes_every_check_in_few_execs() -> None:
     assert [check for check in result.checks if check.verdict != "pass"] == []
     assert len(result.checks) == 39
     assert connection.execs <= 8
+
+
+def test_a_server_of_the_previous_tag_whose_next_one_could_not_be_pulled_is_no_success() -> None:
+    no_image = broken({IMAGE_ID: said(code=1, err="Error: No such image: x\n")})
+    told = messages(checked(no_image, image=IMAGE.replace("24.07", "24.10")))
+    assert any("the image is not on the host" in message for message in told.values()), told
+    assert any("is not what the settings ask for" in message for message in told.values()), told
 
 
 def test_containers_are_started_once_for_each_image() -> None:
