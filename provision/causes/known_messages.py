@@ -30,6 +30,12 @@ _NO_GPU = Message(
 )
 
 KNOWN_MESSAGES = (
+    # What ends a step whatever it was doing.
+    Message(
+        r"(?m)^the host is being shut down or rebooted$",
+        "run again when the host is back; on it, last -x shows who went down with it, and when",
+        "the host is being shut down or rebooted, which ended the step",
+    ),
     # The driver's kernel modules: building, signing and loading them.
     Message(
         r"Key was rejected by service|Required key not available|module verification failed",

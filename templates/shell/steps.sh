@@ -22,6 +22,11 @@ event() { printf '%s\n' "$*" >>"$run/events"; }
 encode() { base64 -w0; }
 fail() { echo "$*" >&2; return 1; }
 
+# tell_shutdown: where the host goes down, which ends what runs there, that is why a step failed.
+tell_shutdown() {
+  [ "$(systemctl is-system-running 2>/dev/null)" != stopping ] || echo "the host is being shut down or rebooted"
+}
+
 # say TEXT: to whoever follows the run.
 say() {
   echo "$1"
@@ -71,6 +76,7 @@ step() {
   code=$?
   took=$(since "$began")
   if [ "$code" -ne 0 ]; then
+    tell_shutdown >>"$run/$1.log"
     event fail "$1" "$code" "$took" "$(tail -n 20 "$run/$1.log" | tail -c 8000 | encode)"
     finish failed
   fi

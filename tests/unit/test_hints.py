@@ -13,6 +13,7 @@ CAPTURES = Path(__file__).parent.parent / "data/captures/h100-580/docker"
 SECURE_BOOT = "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"
 LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4242 (apt-get)"
 SAMPLES = {
+    "Cannot connect to the Docker daemon\nthe host is being shut down or rebooted": "when the host is back",
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "Failed to initialize NVML: Driver/library version mismatch": "inv plan",

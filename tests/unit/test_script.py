@@ -68,6 +68,15 @@ def test_files_are_written_with_content_mode_and_owner(box: Sandbox, tmp_path: P
     assert box.plan(*wanted).changes == (), "a fresh plan is empty"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("state", ["stopping", "degraded"])
+def test_a_step_that_fails_while_the_host_goes_down_says_so(shell: str, state: str) -> None:
+    text = f"{assembled('shell/steps.sh')}systemctl() {{ echo {state}; false; }}\ntell_shutdown"
+    ran = subprocess.run([shell, "-c", text], capture_output=True, text=True, check=True)
+    told = "the host is being shut down or rebooted\n"
+    assert ran.stdout == (told if state == "stopping" else "")
+
+
 def test_what_is_replaced_is_kept(box: Sandbox, tmp_path: Path) -> None:
     replaced, new = tmp_path / "replaced", tmp_path / "new"
     replaced.write_bytes(b"one")
