@@ -141,6 +141,9 @@ class Service(Resource[UnitState | Missing]):
         if action == "start":
             # It may be up by itself meanwhile, with its old files.
             done += f" && {words('not_owed', f'restart-{self.unit}')}"
+        if action in STARTS:
+            # A start forgets how often systemd had to try, which is red for minutes otherwise.
+            done += f" && {words('counts_no_restarts', self.unit)}"
         return Change(
             resource=self.id,
             action=action,

@@ -24,6 +24,11 @@ unit_is_up() {
   esac
 }
 
+# counts_no_restarts UNIT: systemd has not started it again by itself since somebody started it.
+counts_no_restarts() {
+  case $(systemctl show -p NRestarts --value -- "$1") in '' | 0) ;; *) return 1 ;; esac
+}
+
 enable_unit() {
   case $(systemctl is-enabled -- "$1" 2>/dev/null) in
     static | indirect | generated | alias) ;;

@@ -157,7 +157,7 @@ def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
 
 
 UP = UnitState("active", "running", "enabled")
-STARTED = "unit_is_up docker.service && not_owed restart-docker.service"
+STARTED = "unit_is_up docker.service && not_owed restart-docker.service && counts_no_restarts docker.service"
 SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
 
 

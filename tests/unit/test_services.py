@@ -11,7 +11,7 @@ from provision.errors import Refusal
 from provision.plan.plan import STEPS
 from provision.probe import Output
 from provision.resource import ABSENT, Change, Handler, Missing, Planned
-from provision.resources.service import NOT_ENABLEABLE, RELOAD, Service, UnitState
+from provision.resources.service import NOT_ENABLEABLE, RELOAD, STARTS, Service, UnitState
 from provision.shell import assembled
 from tests.unit.sandbox import SHELLS, Sandbox
 
@@ -119,6 +119,7 @@ def test_a_unit_that_is_not_right(state: UnitState | Missing, action: str, summa
     assert change is not None
     assert (change.action, change.summary, change.reason) == (action, summary, reason)
     settled = " && not_owed restart-a.service" if action == "start" else ""
+    settled += " && counts_no_restarts a.service" if action in STARTS else ""
     assert change.done == f"unit_is_up a.service{settled}"
     assert change.script == "enable_unit a.service && start_unit a.service 90"
 
