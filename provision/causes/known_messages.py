@@ -98,6 +98,12 @@ KNOWN_MESSAGES = (
         r"/boot/\S+ is older than",
         "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
     ),
+    Message(
+        r"task [0-9a-f]{64} not found|no running task found: task",
+        "Docker takes a container for running whose process is gone, as when containerd's shim was killed: on"
+        " the host, systemctl restart its unit, or docker restart it",
+        "its process is gone, and Docker does not know",
+    ),
     # Registries, before the messages of the network and the disk that are part of theirs.
     Message(
         r"no basic auth credentials|authentication required|unauthorized: |denied: requested access",

@@ -14,6 +14,7 @@ SECURE_BOOT = "modprobe: ERROR: could not insert 'nvidia': Key was rejected by s
 LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4242 (apt-get)"
 SAMPLES = {
     "Cannot connect to the Docker daemon\nthe host is being shut down or rebooted": "when the host is back",
+    f"task {'90ff551b' * 8} not found: not found": "systemctl restart its unit",
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "Failed to initialize NVML: Driver/library version mismatch": "inv plan",

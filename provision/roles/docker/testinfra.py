@@ -21,7 +21,7 @@ from provision.roles.docker.engine import ENGINES, QUESTION, EngineState, engine
 from provision.roles.docker.flags import UNIT_FILES, conflict
 from provision.roles.docker.memory import MEMORY, PENDING, recall
 from provision.roles.docker.merge import differences, merge
-from provision.roles.docker.text import DAEMON_JSON, equal, parse
+from provision.roles.docker.text import DAEMON_JSON, equal, parse, plain
 from provision.shell import assembled
 
 UNIT = "docker.service"
@@ -89,12 +89,11 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         if not file.exists:
             raise Missing("daemon.json", f"{DAEMON_JSON} is not there", AGAIN)
         try:
-            read = parse(file.content)
+            document = plain(file.content)
         except Refusal as refusal:
             raise Missing("daemon.json", refusal.message, refusal.hint) from refusal
-        if collision := conflict(self._ask(UNIT_FILES.script, *UNIT_FILES.shell).out, read):
+        if collision := conflict(self._ask(UNIT_FILES.script, *UNIT_FILES.shell).out, document):
             raise Missing("daemon.json", collision.message, collision.hint)
-        document: dict[str, Any] = json.loads(file.content)
         return document
 
     def require_on_disk(self, declared: Mapping[str, Any]) -> None:

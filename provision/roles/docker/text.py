@@ -6,6 +6,7 @@ would read differently from its owner is refused rather than guessed.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,16 @@ def parse(content: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         kind = _NAMES.get(type(document), "number")
         raise Refusal(f"{DAEMON_JSON} holds a JSON {kind}, not an object", hint=_HINT)
+    return document
+
+
+def plain(content: bytes) -> dict[str, Any]:
+    """The same with the numbers of Python, for comparing.
+
+    :raises Refusal: as :func:`parse`.
+    """
+    parse(content)
+    document: dict[str, Any] = json.loads(_decoded(content))
     return document
 
 

@@ -156,6 +156,12 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         RUNTIME,
         "nvidia-container-runtime is not installed, so that no container starts",
     ),
+    "daemon.json is empty": (broken(files={JSON: There("")}), ON_DISK, r"daemon\.json lacks default-runtime"),
+    "daemon.json is blank behind a mark": (
+        broken(files={JSON: There("\ufeff \n")}),
+        ON_DISK,
+        r"daemon\.json lacks default-runtime",
+    ),
     "daemon.json is gone": (broken(files={JSON: None}), ON_DISK, r"/etc/docker/daemon\.json is not there"),
     "a key is gone": (broken(files={JSON: document(runtimes=None)}), ON_DISK, r"daemon\.json lacks runtimes"),
     "another path of the runtime": (
