@@ -323,6 +323,18 @@ def test_a_simulation_that_cannot_be_had_yet_approves_nothing(said: str, text: s
     assert (change.simulation, change.script) == (text, upgrade().script)
 
 
+def test_what_cannot_be_beside_a_package_may_go_unseen() -> None:
+    """As long as nobody has asked the mirror, no simulation shows it."""
+    chrony = Packages("chrony", (Package("chrony"),), hold=False, replaces=("ntp", "ntpsec"))
+    change = chrony.change(chrony.bare(), Planned())
+    assert change is not None
+    assert change.script.startswith("may_remove='ntp ntpsec'\n")
+    unseen = chrony.refine(change, Output(100, b"", b"E: Unable to locate package chrony\n"))
+    assert unseen.script == change.script
+    seen = chrony.refine(change, Output(0, b"Remv ntpsec [1]\nRemv old [1]\nInst chrony (4 Debian)\n"))
+    assert seen.script == change.script.replace("'ntp ntpsec'", "'ntp ntpsec old'")
+
+
 def test_a_simulation_that_has_no_space_for_planned_files_says_so() -> None:
     said = b"cp: error writing '/tmp/tmp.x/apt.conf': No space left on device\n"
     change = DRIVER.refine(upgrade(), Output(1, b"", said))

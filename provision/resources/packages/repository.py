@@ -245,6 +245,7 @@ def package_resource(
     proof: str = "",
     signals: tuple[tuple[str, Signal], ...] = (),
     along: tuple[str, ...] = (),
+    replaces: tuple[str, ...] = (),
     shell: tuple[str, ...] = (),
 ) -> Packages | RpmPackages:
     """Packages that are installed together, by the host's package manager.
@@ -253,7 +254,7 @@ def package_resource(
     :param major: see :class:`provision.resources.packages.sets.PackageSet`, and what follows likewise.
     :param shell: files with the functions that ``proof`` calls.
     """
-    both = (name, packages, hold, major, why, remarks, proof, signals, along)
+    both = (name, packages, hold, major, why, remarks, proof, signals, along, replaces)
     if facts.family == "rhel":
         return RpmPackages(*both, stream or "", (DNF, *shell))
     return Packages(*both, (APT, *shell))

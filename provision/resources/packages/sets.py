@@ -121,6 +121,11 @@ def major(version: str) -> int:
     return int(number[1]) if number else -1
 
 
+def _approving(names: Sequence[str]) -> str:
+    """Sh text that lets these packages be removed."""
+    return f"may_remove={quote(' '.join(dict.fromkeys(names)))}\n" if names else ""
+
+
 @dataclass(frozen=True)
 class PackageSet(Resource[State]):
     """Packages that belong together: one transaction installs them, so versions stay in step.
@@ -139,6 +144,7 @@ class PackageSet(Resource[State]):
     :ivar proof: sh text that succeeds when what was installed is what was asked for, beyond versions.
     :ivar signals: what it tells the handlers of other roles, by the verb of a package that moves; the empty
         verb is for every change of the set.
+    :ivar replaces: packages that may be removed for it without a preview; :attr:`why` says so.
     :ivar shell: the files whose functions its change calls.
     :ivar along: globs of further packages that come with the set, and whose files have to be as they came.
     """
@@ -152,6 +158,7 @@ class PackageSet(Resource[State]):
     proof: str = ""
     signals: tuple[tuple[str, Signal], ...] = ()
     along: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
     manager: ClassVar[str]
     unheld: ClassVar[str]
     unhold: ClassVar[str]
@@ -249,7 +256,7 @@ class PackageSet(Resource[State]):
                 *(signal.name for verb, signal in self.signals if not verb or verb in verbs),
             ),
             done=self._done(),
-            script=self._script(arguments, stream),
+            script=_approving(self.replaces) + self._script(arguments, stream),
             needs=self.major.permission if self.major and swap else None,
             preview=self.preview(arguments, stream, planned) if arguments else None,
             reloads_systemd=True,
@@ -267,9 +274,9 @@ class PackageSet(Resource[State]):
                 f"{names}: held by somebody, and {self.manager} would change it",
                 hint=f"{self.unhold} {names}",
             )
-        removed = quote(" ".join(simulation.removed))
-        approved = f"may_remove={removed}\n" if simulation.removed else ""
-        return replace(change, simulation=simulation.text, script=approved + change.script)
+        plain = change.script.removeprefix(_approving(self.replaces))
+        approved = _approving((*self.replaces, *simulation.removed))
+        return replace(change, simulation=simulation.text, script=approved + plain)
 
     def notes(self, state: State, planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """The remarks, where a package moves."""

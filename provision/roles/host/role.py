@@ -58,6 +58,9 @@ OTHER_TIME_DAEMONS = (
     "openntpd.service",
 )
 
+OTHER_TIME_PACKAGES = ("systemd-timesyncd", "ntp", "ntpsec", "openntpd")
+"""Debian's packages that cannot be beside chrony (its Conflicts: time-daemon)."""
+
 HEADER = "# Written by provision.\n"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
@@ -209,7 +212,14 @@ def _time(time: TimeSettings, facts: Facts, family: Family) -> list[AnyResource]
     path = "/etc/chrony/sources.d/provision.sources" if debian else "/etc/chrony.conf"
     unit = "chrony.service" if debian else "chronyd.service"
     return [
-        package_resource(facts, "chrony", (Package("chrony"),), hold=False),
+        package_resource(
+            facts,
+            "chrony",
+            (Package("chrony"),),
+            hold=False,
+            why=f"apt removes {' or '.join(OTHER_TIME_PACKAGES)} for it" if debian else "",
+            replaces=OTHER_TIME_PACKAGES if debian else (),
+        ),
         File(path, render("host/chrony.conf.j2", servers=time.servers, whole=not debian).encode()),
         *map(NoService, OTHER_TIME_DAEMONS),
         Service(unit, after=("packages:chrony",)),
