@@ -258,7 +258,7 @@ KNOWN_MESSAGES = (
     ),
     Message(
         r"port is already allocated|address already in use",
-        "another process uses the port: choose another port",
+        "another process uses the port: on the host, ss -ltnp shows which; stop that, or choose another port",
     ),
     Message(
         r"(?<!NVML_)ERROR_LIBRARY_NOT_FOUND|couldn't find libnvidia-ml\.so",

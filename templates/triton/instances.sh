@@ -32,11 +32,19 @@ holders() {
   done
 }
 
-# serving_now UNIT PORT...: how the unit is, and which other instances stop for it.
+# serving_now UNIT PORT...: how the unit is, and which other instances stop for it; and where it is down, who has ports.
 serving_now() {
-  echo "state $(systemctl show -p ActiveState --value -- "$1")"
+  active=$(systemctl show -p ActiveState --value -- "$1")
+  echo "state $active"
   holders "$@" | sed 's/^/holder /'
+  case $active in inactive | failed) ! docker_is_up || { ports_held && sockets; } ;; esac
 }
+
+# ports_held: those of instances.
+ports_held() { instances | sed 's/^/holds /'; }
+
+# sockets: those on which the host listens are among them.
+sockets() { sed 's/^ */socket /' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
 
 docker_is_up() { timeout -k 5 20 docker version >/dev/null 2>&1; }
 
@@ -49,7 +57,7 @@ instance_needs() {
     name=${1#triton@} name=${name%.service}
     form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"
     timeout -k 5 20 docker inspect --type container --format "$form" "triton-$name" 2>/dev/null
-    if docker_is_up; then instances | sed 's/^/holds /'; else echo silent; fi
+    if docker_is_up; then ports_held; else echo silent; fi
   fi
-  sed 's/^ */socket /' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+  sockets
 }

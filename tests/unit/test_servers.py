@@ -290,6 +290,16 @@ def test_a_start_names_the_instances_that_stop(state: UnitState | Missing) -> No
     assert told.impact == (f"triton@old.service stops, as it holds a port of {UNIT}",)
 
 
+def test_a_stopped_instance_whose_port_somebody_took_is_refused() -> None:
+    change = server().change(UnitState("inactive", "dead", "enabled"), Planned())
+    assert change is not None
+    with pytest.raises(Refusal, match="http_port 8000 is in use, by none of the instances"):
+        server().refine(change, Output(0, f"state inactive\n{LISTENS}".encode()))
+    holds = f"state inactive\nholder triton@old.service\nholds triton@old.service 8000\n{LISTENS}"
+    assert server().refine(change, Output(0, holds.encode())).impact
+    assert server().refine(change, Output(0, b"state active\n")).impact == ()
+
+
 def test_a_gpu_that_the_host_does_not_have_is_refused() -> None:
     with pytest.raises(Refusal, match=f"{UNIT} wants GPU 7, and the host has 1"):
         unit_file(gpus=[0, 7]).change(ABSENT, Planned())

@@ -193,7 +193,8 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
         timeout=seconds,
         reads=(*files, f"file:{unit_file(name)}"),
         file=unit_file(name),
-        ports=ports,
+        address=instance.address,
+        ports=tuple(instance.ports.items()),
         rollback=instance.rollback,
     )
     # Both restart it if that is owed.

@@ -134,19 +134,21 @@ class UnitFile(File):
                 hint="injection: runtime",
             )
         if "silent" not in found:
-            self._refuse_taken_ports(found)
+            _refuse_taken_ports(self.unit, self.address, self.ports, found)
         return change
 
-    def _refuse_taken_ports(self, found: Mapping[str, Sequence[str]]) -> None:
-        ours = {port for line in found.get("holds", ()) for port in line.split()[1:]}
-        wanted = ipaddress.ip_address(self.address)
-        taken = {port for at, port in listening(_rows(found)) if _overlap(at, wanted)}
-        for setting, port in self.ports:
-            if port in taken and str(port) not in ours:
-                raise Refusal(
-                    f"{self.unit} cannot start: {setting} {port} is in use, by none of the instances",
-                    hint=f"give another {setting}; on the host: ss -ltnp 'sport = :{port}'",
-                )
+
+def _refuse_taken_ports(unit: str, address: str, ports: Ports, found: Mapping[str, Sequence[str]]) -> None:
+    """Refuse ports on which the host listens already, and none of the instances."""
+    ours = {port for line in found.get("holds", ()) for port in line.split()[1:]}
+    wanted = ipaddress.ip_address(address)
+    taken = {port for at, port in listening(_rows(found)) if _overlap(at, wanted)}
+    for setting, port in ports:
+        if port in taken and str(port) not in ours:
+            raise Refusal(
+                f"{unit} cannot start: {setting} {port} is in use, by none of the instances",
+                hint=f"give another {setting}; on the host: ss -ltnp 'sport = :{port}'",
+            )
 
 
 def _rows(found: Mapping[str, Sequence[str]]) -> Output:
@@ -174,12 +176,14 @@ class Server(Service):
     """The unit of an instance, enabled and up.
 
     :ivar file: where its unit file has to be.
+    :ivar address: of the host, on which the ports are published.
     :ivar ports: of the host, which other instances may hold.
     :ivar rollback: whether it serves with its previous version where it does not get ready.
     """
 
     file: str = ""
-    ports: tuple[int, ...] = ()
+    address: str = "127.0.0.1"
+    ports: Ports = ()
     rollback: bool = False
     shell = (SERVE,)
 
@@ -198,13 +202,21 @@ class Server(Service):
         change = super().change(state, planned)
         if change is None or change.action not in STARTS:
             return change
-        return replace(change, preview=_serving_now(self.unit, self.ports))
+        return replace(change, preview=_serving_now(self.unit, self._numbers))
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(port for _, port in self.ports)
 
     def starting(self, word: str) -> str:
-        return bring_up(word, self.unit, self.timeout, self.ports, rollback=self.rollback)
+        return bring_up(word, self.unit, self.timeout, self._numbers, rollback=self.rollback)
 
     def refine(self, change: Change, answer: Output) -> Change:
-        """Name the instances that stop."""
+        """Name the instances that stop.
+
+        :raises Refusal: if somebody else has one of its ports.
+        """
+        _refuse_taken_ports(self.unit, self.address, self.ports, by_word(answer.out))
         return replace(change, impact=_stopping(self.unit, answer))
 
 
