@@ -64,3 +64,30 @@ def test_what_is_wrong_with_some_keeps_none_of_the_others(rack: Lab, tmp_path: P
         assert told(host, f"getent passwd {OPS}; ls {DROP_IN}") == ""
     again = fleet.bootstrap_of(":".join(host.name for host in ready), "--check")
     assert again.code == 0, str(again)
+
+
+@pytest.mark.campaign("bringup", only=True)
+def test_the_six_that_are_right_serve(rack: Lab, tmp_path: Path) -> None:
+    """Ten machines with one inventory: a password, a key and a GPU are wrong, and one machine is dark."""
+    fleet = Fleet(tmp_path / "fleet", ROOT)
+    *right, short = rack.hosts[: -len(WRONG)]
+    bad = dict(zip([host.name for host in rack.hosts[-len(WRONG) :]], WRONG.values(), strict=True))
+    fleet.changed = {host.name: {"expect": {"gpus": {"count": host.gpu_count}}} for host in rack.hosts}
+    for name, (variables, _) in bad.items():
+        fleet.changed[name] |= variables
+    fleet.more = {DARK: {"ansible_host": f"{rack.layout.prefix}.250"}}
+    short.remove_gpus(short.gpu_count - 1)
+    assert fleet.bootstrap_of("gpu-nodes", "--yes").code == 1
+
+    answer = inv(
+        "provision", "--hosts", "gpu-nodes", "--yes", "--json", inventory=fleet.inventory, timeout=1800
+    )
+    assert answer.code == 1, str(answer)
+    status = {name: answer.host(name)["status"] for name in answer.document["hosts"]}
+    expected = {name: "unreachable" for name in (*bad, DARK)} | {short.name: "failed"}
+    assert status == expected | {host.name: "changed" for host in right}, str(answer)
+    wants = f"expects {short.gpu_count} GPUs, has {short.gpu_count - 1}"
+    assert wants in answer.host(short.name)["error"]["message"]
+    serving = ":".join(host.name for host in right)
+    verified = inv("verify", "--hosts", serving, "--json", inventory=fleet.inventory, timeout=1800)
+    assert verified.code == 0, str(verified)
