@@ -84,7 +84,7 @@ def test_the_six_that_are_right_serve(rack: Lab, tmp_path: Path) -> None:
     )
     assert answer.code == 1, str(answer)
     status = {name: answer.host(name)["status"] for name in answer.document["hosts"]}
-    expected = {name: "unreachable" for name in (*bad, DARK)} | {short.name: "failed"}
+    expected = dict.fromkeys((*bad, DARK), "unreachable") | {short.name: "failed"}
     assert status == expected | {host.name: "changed" for host in right}, str(answer)
     wants = f"expects {short.gpu_count} GPUs, has {short.gpu_count - 1}"
     assert wants in answer.host(short.name)["error"]["message"]
