@@ -86,6 +86,8 @@ class Program(InvokeProgram):
             if (not word and before.startswith("--")) or re.fullmatch(r"--[\w-]+=", word):
                 empty = (word or before).rstrip("=")
                 raise Exit(f"error: {empty} needs a value\nhint: {self._help_of(words[0])}", code=2)
+        if bare := self._without_value(words):
+            raise Exit(f"error: {bare} needs a value\nhint: {self._help_of(words[0])}", code=2)
         if twice := self._given_twice(words):
             raise Exit(f"error: {twice} is given twice\nhint: {self._help_of(words[0])}", code=2)
         if option := SEVERAL.get(words[0]) if words else None:
@@ -107,10 +109,20 @@ class Program(InvokeProgram):
             names = " and ".join(task.name or "" for task in self.tasks)
             raise Exit(f"error: two tasks in one call: {names}\nhint: call {self.binary} for each", code=2)
 
+    def _flags_of(self, words: Sequence[str]) -> dict[str, Argument]:
+        """The options of the task that the words begin with."""
+        known = self._make_parser().contexts
+        return dict(known[words[0]].flags) if words and words[0] in known else {}
+
+    def _without_value(self, words: Sequence[str]) -> str | None:
+        """An option that may be given more than once, and stands without a value; Invoke takes it for none."""
+        lists = {name for name, flag in self._flags_of(words).items() if flag.kind is list}
+        following = itertools.pairwise((*words, "--"))
+        return next((w for w, then in following if w in lists and then.startswith("-") and then != "-"), None)
+
     def _given_twice(self, words: Sequence[str]) -> str | None:
         """An option that is given twice and takes one value; Invoke calls the second a task."""
-        tasks_known = self._make_parser().contexts
-        flags = tasks_known[words[0]].flags if words and words[0] in tasks_known else {}
+        tasks_known, flags = self._make_parser().contexts, self._flags_of(words)
         takes = {name for name, flag in flags.items() if flag.takes_value}
         once = {name for name in takes if flags[name].kind is not list}
         seen: set[str] = set()

@@ -131,6 +131,14 @@ USAGE = {
     ),
     "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: INV --help\n"),
     "an empty value": ("provision --plan=", "error: --plan needs a value\nhint: INV --help provision\n"),
+    "no value before an option": (
+        "bare.enroll --hosts x --from-console --yes",
+        "error: --from-console needs a value\nhint: INV --help bare.enroll\n",
+    ),
+    "no value at the end": (
+        "bare.enroll --hosts x --from-console",
+        "error: --from-console needs a value\nhint: INV --help bare.enroll\n",
+    ),
     "no value": ("render --out", "error: --out needs a value\nhint: INV --help render\n"),
     "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: INV --help\n"),
     "unknown shell": (
