@@ -86,6 +86,8 @@ class Program(InvokeProgram):
             if (not word and before.startswith("--")) or re.fullmatch(r"--[\w-]+=", word):
                 empty = (word or before).rstrip("=")
                 raise Exit(f"error: {empty} needs a value\nhint: {self._help_of(words[0])}", code=2)
+        if valued := self._with_needless_value(words):
+            raise Exit(f"error: {valued} takes no value\nhint: {self._help_of(words[0])}", code=2)
         if bare := self._without_value(words):
             raise Exit(f"error: {bare} needs a value\nhint: {self._help_of(words[0])}", code=2)
         if twice := self._given_twice(words):
@@ -115,10 +117,16 @@ class Program(InvokeProgram):
         return dict(known[words[0]].flags) if words and words[0] in known else {}
 
     def _without_value(self, words: Sequence[str]) -> str | None:
-        """An option that may be given more than once, and stands without a value; Invoke takes it for none."""
+        """An option of which there may be several, and that has no value; Invoke takes it for none."""
         lists = {name for name, flag in self._flags_of(words).items() if flag.kind is list}
         following = itertools.pairwise((*words, "--"))
         return next((w for w, then in following if w in lists and then.startswith("-") and then != "-"), None)
+
+    def _with_needless_value(self, words: Sequence[str]) -> str | None:
+        """An option that is on where it is given, and has a value all the same."""
+        flags = self._flags_of(words)
+        named = (word.partition("=")[0] for word in words if "=" in word)
+        return next((name for name in named if name in flags and not flags[name].takes_value), None)
 
     def _given_twice(self, words: Sequence[str]) -> str | None:
         """An option that is given twice and takes one value; Invoke calls the second a task."""
@@ -200,6 +208,9 @@ class Program(InvokeProgram):
         names = list(self.collection.task_names)
         if word in NEED_THE_CLONE and word not in names:
             return f"{word} needs a clone of the project", f"in the clone: ./inv {word}"
+        before = next((w for w, then in itertools.pairwise(self.core.unparsed) if then == word), "")
+        if before.endswith(","):
+            return f"{before} {word} is two words", f"a list has no blanks: {before}{word}"
         if not word.startswith("-"):
             close = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
             hint = f"did you mean {close[0]}?" if close else self._help_of("")

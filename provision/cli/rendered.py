@@ -20,7 +20,9 @@ def assumed(system: str) -> Facts:
     """
     name, colon, version = system.partition(":")
     if not colon or not name or not version:
-        raise UsageError(f"system {system!r} is not ID:VERSION", hint=f"one of {', '.join(CODENAMES)}")
+        raise UsageError(
+            f"system {system!r} is not ID:VERSION", hint="such as debian:12, ubuntu:24.04, rocky:9"
+        )
     return Facts(
         os=name,
         version=version,

@@ -70,8 +70,9 @@ def asked(machine: LabHost, model: str, text: str, port: int = 8000) -> dict[str
 @contextmanager
 def listener(machine: LabHost, port: int) -> Iterator[None]:
     """A program of somebody else on a port of 127.0.0.1."""
-    # systemd would take $name for a variable of its own.
-    listens = f'@s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:{port}") or die; sleep 900'
+    # systemd would take $name for a variable of its own. Connections that have ended keep a port for a minute.
+    options = f'Listen => 1, ReuseAddr => 1, LocalAddr => "127.0.0.1:{port}"'
+    listens = f"@s = IO::Socket::INET->new({options}) or die; sleep 900"
     shell(machine, f"systemd-run --quiet --collect --unit=listener perl -MIO::Socket::INET -e '{listens}'")
     wait_for(lambda: machine.run(["bash", "-c", f": </dev/tcp/127.0.0.1/{port}"]).returncode == 0)
     try:

@@ -131,6 +131,14 @@ USAGE = {
     ),
     "option of Invoke's own": ("--dry plan", "error: there is no option --dry\nhint: INV --help\n"),
     "an empty value": ("provision --plan=", "error: --plan needs a value\nhint: INV --help provision\n"),
+    "a value of an option that has none": (
+        "provision --hosts x --yes=no",
+        "error: --yes takes no value\nhint: INV --help provision\n",
+    ),
+    "a list with a blank": (
+        "plan --hosts x --roles docker, triton",
+        "error: docker, triton is two words\nhint: a list has no blanks: docker,triton\n",
+    ),
     "no value before an option": (
         "bare.enroll --hosts x --from-console --yes",
         "error: --from-console needs a value\nhint: INV --help bare.enroll\n",
