@@ -4,8 +4,13 @@
 # Seconds that an answer may take.
 http_patience=15
 
-# http_request ADDRESS PORT TEXT: sends the text of a request and prints the raw answer.
+# Bytes of an answer to a request of the settings' canaries: what they expect is far less.
+canary_most=1048576
+
+# http_request ADDRESS PORT TEXT: sends the text of a request and prints the raw answer; with $http_most, so many bytes
+# and those of a head.
 http_request() {
   # shellcheck disable=SC2016  # the inner shell's
-  timeout -k 5 "$http_patience" bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf %s "$3" >&3 && cat <&3' http "$1" "$2" "$3"
+  timeout -k 5 "$http_patience" bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf %s "$3" >&3 &&
+    if [ -n "$4" ]; then head -c "$(($4 + 65536))"; else cat; fi <&3' http "$1" "$2" "$3" "${http_most-}"
 }

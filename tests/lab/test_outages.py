@@ -70,7 +70,7 @@ def asked(machine: LabHost, model: str, text: str, port: int = 8000) -> dict[str
 @contextmanager
 def listener(machine: LabHost, port: int) -> Iterator[None]:
     """A program of somebody else on a port of 127.0.0.1."""
-    # systemd would take $name for a variable of its own. A connection that has ended keeps a port for a while.
+    # systemd would take $name for a variable of its own. An ended connection keeps a port for a while.
     options = f'Listen => 1, ReuseAddr => 1, LocalAddr => "127.0.0.1:{port}"'
     listens = f"@s = IO::Socket::INET->new({options}) or die; sleep 900"
     shell(machine, f"systemd-run --quiet --collect --unit=listener perl -MIO::Socket::INET -e '{listens}'")

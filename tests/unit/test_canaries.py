@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from provision.probe import Output
 from provision.render import render
 from provision.roles.triton import http
-from provision.roles.triton.canaries import LARGEST, Canary
+from provision.roles.triton.canaries import CANARY_MOST, LARGEST, Canary
 from tests.unit.test_instances import refusal
 from tests.unit.test_wait_models import server
 
@@ -123,6 +124,17 @@ def test_what_triton_refuses_is_told_in_its_words() -> None:
     body = '{"error":"[request id: <id_unknown>] unexpected shape for input \'IN\'"}'
     with server(body, status="400 Bad Request") as port:
         assert gate(canary(), port) == (1, f"canary m: HTTP 400: {body}\n")
+
+
+def test_an_answer_that_has_no_end_in_sight_is_not_read_to_its_end() -> None:
+    body = answer(("OUT", "FP32", [0.5] * 400_000))
+    assert len(body) > CANARY_MOST + 65536
+    with server(body) as port:
+        assert gate(canary(out(0.5)), port) == (1, "canary m: the answer is larger than 1 MiB\n")
+    raw = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    for printed in (raw, raw[: CANARY_MOST + 65536]):
+        told = http.parse(Output(0, printed), most=CANARY_MOST)
+        assert (told.status, told.text) == (0, "the answer is larger than 1 MiB")
 
 
 def test_who_does_not_answer_is_waited_for_as_long_as_the_canary_says() -> None:

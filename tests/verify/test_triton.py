@@ -19,6 +19,7 @@ from provision.probe import Output
 from provision.resources.file import File
 from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
+from provision.roles.triton.canaries import CANARY_MOST
 from provision.roles.triton.fits_driver import is_exposed, known_vulnerabilities
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.launch import CANARY_MODEL, expected_models
@@ -280,7 +281,7 @@ def test_canaries_answer_as_expected(server: Triton, instance: Instance) -> None
     if not instance.canaries:
         skip("canaries is empty")
     for canary in instance.canaries:
-        answer = server.ask(canary.path, canary.body, seconds=canary.timeout)
+        answer = server.ask(canary.path, canary.body, seconds=canary.timeout, most=CANARY_MOST)
         hint = f"on the host: journalctl -u {server.unit} -n 50"
         try:
             document = answer.json() if answer.status == 200 else None

@@ -14,9 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from provision.role import ImpossibleError, Settings
+from provision.shell import constant
 
 LARGEST = 60_000
 """Bytes of a request, and of what it expects: the unit gives each to its gate as one argument."""
+
+CANARY_MOST = int(constant("triton/http.sh", "canary_most"))
+"""Bytes of an answer."""
 
 Scalar = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]

@@ -71,17 +71,27 @@ def probe(name: str, address: str, port: int, path: str, body: Any = None) -> Pr
     return Probe(name, words("http_request", *request(address, port, path, body)), (SHELL,))
 
 
-def parse(output: Output, seconds: int = TIMEOUT) -> Answer:
-    """Read the answer to a :func:`probe`, for which there were so many seconds."""
+def parse(output: Output, seconds: int = TIMEOUT, most: int | None = None) -> Answer:
+    """Read the answer to a :func:`probe`, for which there were so many seconds.
+
+    :param most: bytes that it may have.
+    """
     printed = SimpleNamespace(makefile=lambda _: io.BytesIO(output.stdout))
     response = http.client.HTTPResponse(printed)  # type: ignore[arg-type]  # it wants makefile() only
     try:
         response.begin()
-        return Answer(response.status, response.read())
+        body = response.read()
+        return _too_large(most) if most and len(body) > most else Answer(response.status, body)
     except http.client.IncompleteRead as error:
+        if most and len(error.partial) > most:
+            return _too_large(most)
         return Answer(0, f"the answer was cut off after {len(error.partial)} bytes".encode())
     except (http.client.HTTPException, ValueError):
         return Answer(0, _why_nothing(output, seconds).encode())
+
+
+def _too_large(most: int) -> Answer:
+    return Answer(0, f"the answer is larger than {most >> 20} MiB".encode())
 
 
 def _why_nothing(output: Output, seconds: int) -> str:

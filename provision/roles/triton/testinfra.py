@@ -153,11 +153,13 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         self,
         path: str,
         body: Any = None,
+        *,
         port: int = HTTP,
         how: str = "http_request",
         seconds: int = http.TIMEOUT,
+        most: int | None = None,
     ) -> http.Answer:
-        """The answer of the server to a request, within so many seconds.
+        """The answer of the server to a request, within so many seconds, and with ``most`` bytes.
 
         :raises Missing: if the container's port is not published.
         """
@@ -168,7 +170,10 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         address, published = places[0]
         request = words(how, *http.request(str(address), published, path, body))
         patience = "" if seconds == http.TIMEOUT else f"http_patience={seconds}; "
-        return http.parse(self._ask(f"{patience}{request}", VERIFY, seconds=seconds + 25), seconds)
+        limit = f"http_most={most}; " if most else ""
+        return http.parse(
+            self._ask(f"{patience}{limit}{request}", VERIFY, seconds=seconds + 25), seconds, most
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
