@@ -158,6 +158,9 @@ class _Gathering:
             return ProbeError(host, error.message, hint=error.hint)
         name = self.probes[min(ended, len(self.probes) - 1)].name
         if isinstance(error, DeadlineError):
-            hint = "look on the host what it waits for: a GPU driver or a file system that hangs (dmesg)"
+            hint = (
+                "look on the host what it waits for, as a GPU driver or a file system that hangs (dmesg);"
+                " or which program prints without end (top)"
+            )
             return ProbeError(host, f"probe {name} did not end within {self.timeout:g} s", hint=hint)
         return ProbeError(host, f"{error.message}, in probe {name}", hint=error.hint)

@@ -84,6 +84,7 @@ def test_processes_that_have_the_driver_s_libraries_are_found(shell: str, tmp_pa
     [
         ("", BootState()),
         ("nouveau\n", BootState(nouveau=True)),
+        (f"{'X' * 200_000}\nnouveau\n", BootState(nouveau=True)),
         (
             "0, Enabled, Enabled, Disabled, Disabled\n",
             BootState(modes=(("0", *("Enabled",) * 2, *("Disabled",) * 2),)),

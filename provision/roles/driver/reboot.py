@@ -14,6 +14,9 @@ from provision.resources.reboot import RebootPolicy
 
 SHELL = "driver/users.sh"
 
+LONGEST_ROW = 4096
+"""Characters of a line of nvidia-smi that may be a row of its answer."""
+
 USERS = Probe("", "gpu_users", (SHELL,))
 """Lists the users of the GPUs, the daemons of the driver aside, and the running containers."""
 
@@ -105,7 +108,8 @@ class Reboot(Single[BootState]):
 
     def read(self, answer: Output) -> BootState:
         """The state; lines of nvidia-smi that are no row (its errors) are verify's business."""
-        rows = list(csv.reader(answer.out.splitlines(), skipinitialspace=True))
+        lines = (line for line in answer.out.splitlines() if len(line) < LONGEST_ROW)
+        rows = list(csv.reader(lines, skipinitialspace=True))
         modes = tuple((a, b, c, d, e) for a, b, c, d, e in (row for row in rows if len(row) == 5))
         return BootState(["nouveau"] in rows, modes)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from provision.plan.script import ACTIVE
 from provision.roles.driver.health import FIELDS
 from provision.roles.driver.role import BLACKLIST, PREFERENCES
 from provision.verify.outcome import HostResult
@@ -66,6 +67,14 @@ def test_device_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
         for pattern in (STATE, SMI)
     }
     assert first[STATE] < first[SMI]
+
+
+def test_what_a_run_owes_that_is_under_way_is_no_finding() -> None:
+    owed = HEALTHY.with_({OWED: said("reload-systemd-for-the-device-nodes\n")})
+    assert "no run ended early" in messages(checked(owed), "fail")
+    under_way = checked(owed.with_(facts={ACTIVE.name: "20261127T213211Z-f1d1fc\n"}))
+    assert not messages(under_way, "fail")
+    assert under_way.run == "20261127T213211Z-f1d1fc"
 
 
 NOTHING_IN_SMI = said(capture("docker/H1_fault_no_nodes.txt").splitlines()[1], 9)
