@@ -23,7 +23,7 @@ from lab.lab import Lab
 from provision.connection.login import Login
 from provision.errors import ProvisionError
 from provision.inventory import sources
-from provision.run.fleet import logins
+from provision.run.ways_in import logins
 
 ROUNDS = 3
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,7 +32,7 @@ from provision.resources.reboot import REBOOT
 from provision.role import Role
 from provision.roles import choose, with_site
 from provision.roles.driver.role import BRANCH_CHANGE
-from provision.run import fleet
+from provision.run import fleet, ways_in
 from provision.run.target import Target
 
 
@@ -171,7 +171,7 @@ def logins(options: Options) -> Sequence[Login]:
     :raises UsageError: for anything that is refused.
     """
     selected = select(options)
-    return ready(options, {host.name: host for host in selected}, fleet.logins(selected))
+    return ready(options, {host.name: host for host in selected}, ways_in.logins(selected))
 
 
 def ready(options: Options, named: Mapping[str, Host], ways: Sequence[Login]) -> Sequence[Login]:

@@ -16,7 +16,7 @@ from provision.connection.session import fetch_host_key
 from provision.errors import UsageError
 from provision.inventory import Host, Inventory
 from provision.plan.report import counted
-from provision.run import fleet
+from provision.run import ways_in
 
 
 def enroll(
@@ -33,7 +33,7 @@ def enroll(
     :raises UsageError: if a log cannot be read, or nobody agrees.
     """
     selected = arguments.select(options)
-    logins = fleet.logins(selected)
+    logins = ways_in.logins(selected)
     if files:
         loaded = arguments.load_inventory(options.inventory)
         consoles = [_console(text, loaded) for text in files]

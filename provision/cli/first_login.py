@@ -45,10 +45,10 @@ def _opened(options: Options, *, asks: bool) -> Iterator[tuple[Fleet, Progress]]
     from provision.bare.first_login import FirstLogin, newcomers
     from provision.cli import arguments
     from provision.cli.progress import Progress
-    from provision.run import fleet
+    from provision.run import fleet, ways_in
 
     hosts = arguments.select(options)
-    ways = arguments.ready(options, {host.name: host for host in hosts}, fleet.logins(hosts))
+    ways = arguments.ready(options, {host.name: host for host in hosts}, ways_in.logins(hosts))
     password = arguments.asked("--ask-pass", "password: ", "bootstrap: {password: …}") if asks else None
     found = newcomers(hosts, ways, password)
     progress = Progress([target.name for target in found])

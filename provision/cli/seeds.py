@@ -20,7 +20,7 @@ from provision.errors import SettingsError, UsageError
 from provision.inventory import Host
 from provision.inventory.settings import read, refuse_misspelt
 from provision.plan.report import counted
-from provision.run import fleet
+from provision.run import ways_in
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def write(
         )
     if without := [host.name for host in selected if host not in seeded]:
         terminal.log(f"left out, because they have no seed: {', '.join(without)}")
-    made = [_made(host, login, Path(out)) for host, login in zip(seeded, fleet.logins(seeded), strict=True)]
+    made = [_made(host, login, Path(out)) for host, login in zip(seeded, ways_in.logins(seeded), strict=True)]
     if (question := _question(made)) and not yes and not ask(question, "--yes"):
         raise UsageError("no seed was written", hint="name another folder to keep those that are there")
     for one in made:

@@ -93,7 +93,8 @@ def facts(options: Options) -> None:
     """
     from provision.cli import arguments, terminal
     from provision.cli import facts as shown
-    from provision.run.fleet import inspect, logins
+    from provision.run.fleet import inspect
+    from provision.run.ways_in import logins
 
     ways = logins(arguments.select(options))
     arguments.enroll_hosts(options, ways)

@@ -20,7 +20,10 @@ _ALL = "Host *"
 _BLOCK = re.compile(r"\s*(host|match)\b", re.IGNORECASE)
 
 
-def ssh_config() -> paramiko.SSHConfig:
+SshConfig = paramiko.SSHConfig
+
+
+def ssh_config() -> SshConfig:
     """Return the parsed client configuration.
 
     :raises InventoryError: naming file and line, where a line cannot be read or an Include be honoured.

@@ -86,11 +86,15 @@ class Pinned(paramiko.MissingHostKeyPolicy):
         host, name = self.login.host, self.login.known_as
         fingerprint = f"{shown.kind} {shown.fingerprint}"
         if not self.expected:
-            hint = "compare it with `ssh-keygen -lf` on the host's own console, then record it with --enroll"
+            record = (
+                f"ssh to {name}, which records it" if self.login.is_jump_host else "record it with --enroll"
+            )
+            hint = f"compare it with `ssh-keygen -lf` on the host's own console, then {record}"
             raise UnreachableError(host, f"the host key of {name} is not known: {fingerprint}", hint=hint)
         trusted = ", ".join(f"{key.kind} {key.fingerprint}" for key in self.expected)
+        anew = f"ssh to {name}" if self.login.is_jump_host else "--enroll"
         source = (
-            "host_key in the inventory" if self.login.host_key else f"`ssh-keygen -R '{name}'`, then --enroll"
+            "host_key in the inventory" if self.login.host_key else f"`ssh-keygen -R '{name}'`, then {anew}"
         )
         raise UnreachableError(
             host,

@@ -35,6 +35,7 @@ class Login:
         revoked keys only.
     :ivar host_key_alias: the name to look for in known_hosts files instead of the address.
     :ivar jump: the hosts to go through, first hop first.
+    :ivar is_jump_host: whether it is one of them; their keys are recorded by ssh alone.
     :ivar connect_timeout: seconds for each of: the TCP connect, the banner, the login.
     :ivar keepalive: seconds between signs of life on an idle session.
     """
@@ -53,6 +54,7 @@ class Login:
     host_key_alias: str | None = None
     known_hosts: tuple[str, ...] = DEFAULT_KNOWN_HOSTS
     jump: tuple[Login, ...] = ()
+    is_jump_host: bool = False
     connect_timeout: float = CONNECT_TIMEOUT
     keepalive: float = KEEPALIVE
 
@@ -335,7 +337,7 @@ def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tu
         if (hop.address, hop.port) in seen:
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
         seen.add((hop.address, hop.port))
-        hops.insert(0, replace(hop, host=f"{host} (jump host {name})"))
+        hops.insert(0, replace(hop, host=f"{host} (jump host {name})", is_jump_host=True))
         if len(hops) > LONGEST_JUMP:
             raise InventoryError(f"{host}: more than {LONGEST_JUMP} jump hosts in a row")
         specs = specs or _hops(host, options)
@@ -366,7 +368,7 @@ def _hop_of_command(host: str, command: str) -> str:
             found[""] = word
         elif letter in {"W", "p", "l"}:
             found[letter] = word[2:] or next(words, "")
-        elif set(word[1:]) > set("qTxC"):
+        elif not set(word[1:]) <= set("qTxCA46"):
             usable = False
     if not usable or not found["W"] or not found[""]:
         hint = "use ProxyJump (ansible_ssh_common_args: -J HOST)"

@@ -70,7 +70,8 @@ def opened(login: Login, gateways: Sequence[fabric.Connection]) -> fabric.Connec
     hint = (
         "it limits logins (MaxStartups, PerSourcePenalties in sshd_config): fewer --forks, or a higher limit"
     )
-    message = f"port {login.port} closed {ATTEMPTS} connections in a row without an SSH banner"
+    where = f"{login.address} port {login.port}"
+    message = f"{where} closed {ATTEMPTS} connections in a row without an SSH banner"
     raise UnreachableError(login.host, message, hint=hint)
 
 

@@ -37,6 +37,7 @@ from provision.run.host import HostRun, OnEvent
 from provision.run.inspection import Inspection, ask_all
 from provision.run.jobs import Jobs, each
 from provision.run.target import Target
+from provision.run.ways_in import way_in
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ def targets(
         expect = read(Expect, host, EXPECT) if EXPECT in host.vars else None
         given = {role.name: role for role in known if role.name in host.vars}
         if settings or bare or (expect and not given):
-            login, backups = Login.of(host.name, host.vars, config), read(Backups, host, BACKUPS)
+            login, backups = way_in(host, config), read(Backups, host, BACKUPS)
             others = _readable(host, [role for role in given.values() if role not in settings])
             target = Target(host.name, login, settings, (), backups, tuple(given), others, expect=expect)
             found.append(target)
@@ -191,17 +192,8 @@ def removals(hosts: Iterable[Host], roles: Sequence[str], known: Sequence[Role])
     for host in hosts:
         given = [role.name for role in known if role.name in host.vars]
         removed = without(chosen, known, given, strange)
-        found.append(Target(host.name, Login.of(host.name, host.vars, config), {}, removed=removed))
+        found.append(Target(host.name, way_in(host, config), {}, removed=removed))
     return found
-
-
-def logins(hosts: Iterable[Host]) -> list[Login]:
-    """How each host is reached.
-
-    :raises InventoryError: for connection variables that are refused.
-    """
-    config = ssh_config()
-    return [Login.of(host.name, host.vars, config) for host in hosts]
 
 
 def inspect(

@@ -14,7 +14,7 @@ from provision.bare.bootstrap_resources import SHELL
 from provision.bare.first_login import FirstLogin, newcomers
 from provision.connection import Connection
 from provision.inventory import sources
-from provision.run.fleet import logins
+from provision.run.ways_in import logins
 from provision.shell import assembled
 from tests.lab.cli import Answer, inv, lab_inventory, write_inventory
 

@@ -10,7 +10,7 @@ import pytest
 from bench.verify import BACKENDS, SUITE, ours, stock, write_ssh_config
 from lab.lab import Lab
 from provision.inventory import sources
-from provision.run.fleet import logins
+from provision.run.ways_in import logins
 from tests.lab.cli import INVENTORY, LAB
 from tests.lab.test_provision import converged, host, shell
 

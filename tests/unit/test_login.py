@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paramiko import SSHConfig
+from paramiko import RSAKey, SSHConfig
 
+from provision.connection.host_key_check import Pinned
+from provision.connection.known_hosts import HostKey
 from provision.connection.login import DEFAULT_KNOWN_HOSTS, Login
-from provision.errors import InventoryError
+from provision.errors import InventoryError, UnreachableError
+from provision.inventory.sources import load
+from provision.run.ways_in import logins
 
 ME = getpass.getuser()
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
@@ -117,6 +121,10 @@ def test_variables(variables: dict[str, object], field: str, value: object) -> N
         ({"ansible_ssh_common_args": "-J"}, "has no value"),
         ({"ansible_ssh_common_args": "-o 'unclosed"}, "No closing quotation"),
         ({"ansible_ssh_common_args": "-o ProxyCommand='nc %h %p'"}, "ProxyCommand is not supported"),
+        *(
+            ({"ansible_ssh_common_args": f"-o ProxyCommand='ssh {option} -W %h:%p b'"}, "is not supported")
+            for option in ("-oPort=2222", "-i/etc/key", "-F/etc/jump.cfg", "-oProxyJump=outer")
+        ),
         ({"ansible_ssh_common_args": '-o "ProxyCommand=ssh -W %h:%p o\'neill"'}, "No closing quotation"),
         ({"ansible_ssh_common_args": "-J a:b:c:@"}, "is not a jump host"),
         ({"host_key": "nonsense"}, "not a public key line"),
@@ -298,3 +306,33 @@ def test_any_arguments_are_understood_or_refused(text: str) -> None:
         login(ansible_ssh_common_args="-J " + text)
     except InventoryError:
         return
+
+
+@pytest.mark.parametrize(("is_jump_host", "how"), [(True, "ssh to gate"), (False, "--enroll")])
+@pytest.mark.parametrize("expected", [(), (HostKey("ssh-ed25519", "AAAA"),)])
+def test_who_records_the_key_of_a_host_that_is_not_trusted(
+    is_jump_host: bool, how: str, expected: tuple[HostKey, ...]
+) -> None:
+    """``--enroll`` asks hosts of the inventory, and no jump host."""
+    login = Login("node", "gate", is_jump_host=is_jump_host)
+    with pytest.raises(UnreachableError) as caught:
+        Pinned(login, expected).missing_host_key(None, "", RSAKey.generate(1024))
+    assert how in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"),
+    [
+        ("ansible_user: '{{ admin }}'", "hosts.yml:5"),
+        ("ansible_connection: docker", "hosts.yml:5"),
+        ("ansible_port: abc", "hosts.yml:5"),
+        ("ansible_ssh_common_args: -o ForwardAgent=yes", "hosts.yml:5"),
+        ("ansible_ssh_common_args: -o ProxyCommand='nc %h %p'", "hosts.yml:5"),
+        ("ansible_ssh_common_args: -o StrictHostKeyChecking=no", "hosts.yml:5"),
+    ],
+)
+def test_what_is_refused_has_its_place(tmp_path: Path, variable: str, place: str) -> None:
+    (tmp_path / "hosts.yml").write_text(f"all:\n  hosts:\n    h:\n  vars:\n    {variable}\n")
+    with pytest.raises(InventoryError) as caught:
+        logins(load([tmp_path / "hosts.yml"]).select("h"))
+    assert f"{place}: h: " in str(caught.value)

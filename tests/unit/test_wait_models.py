@@ -37,8 +37,8 @@ def server(*bodies: str, status: str = "200 OK") -> Iterator[int]:
                     while b"\r\n\r\n" not in asked:
                         asked += connection.recv(4096)
                     # What is not read when it closes resets the connection, and the answer is lost.
-                    head, _, text = asked.partition(b"\r\n\r\n")
-                    length = int((re.findall(rb"(?i)content-length: (\d+)", head) or [b"0"])[0])
+                    told, _, text = asked.partition(b"\r\n\r\n")
+                    length = int((re.findall(rb"(?i)content-length: (\d+)", told) or [b"0"])[0])
                     while len(text) < length:
                         text += connection.recv(4096)
                     if asked.startswith(b"GET "):
