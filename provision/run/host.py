@@ -153,7 +153,7 @@ class HostRun:
     :ivar reboots: how often it was rebooted.
     :ivar others: how many runs of others came first.
     :ivar right: how many resources were right before anything was changed.
-    :ivar begun: numbers of the steps of the current plan of which the host has told something.
+    :ivar begun: resources whose steps in the current plan have begun.
     :ivar worked: seconds that were spent on it; waiting for an answer or for other hosts does not count.
     :ivar began: when the work that is under way began.
     """
@@ -166,7 +166,7 @@ class HostRun:
     reboots: int = 0
     others: int = 0
     right: int = 0
-    begun: set[int] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
     worked: float = 0.0
     began: float | None = None
 
@@ -223,7 +223,7 @@ class HostRun:
         except LostRunError as error:  # how far the run came is not known
             return self.result("failed", error=error, changes=done)
         except HostError as error:
-            left = len(self.survey.plan.changes) - len(self.begun)
+            left = sum(change.resource not in self.begun for change in self.survey.plan.changes)
             return self.result("failed", error=error, changes=done, not_run=left)
         return self.result("changed" if done else "ok", changes=done)
 
@@ -261,7 +261,6 @@ class HostRun:
             )
 
     def _apply_stage(self, stage: Stage, run: str, on_event: OnEvent, done: list[Change]) -> None:
-        self.begun.clear()
         if not stage.plan.changes:
             return
         assert self.survey is not None
@@ -270,7 +269,7 @@ class HostRun:
 
         def watch(event: Event) -> None:
             if event.index >= 0:
-                self.begun.add(event.index)
+                self.begun.add(stage.plan.changes[event.index].resource)
             change = left.pop(event.index, None) if event.kind in ("ok", "skip") else None
             if change is not None and event.kind == "ok":
                 done.append(change)

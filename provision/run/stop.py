@@ -98,7 +98,7 @@ def underway(connection: Connection, asked: str = "") -> Underway:
     """
     known = Probe("known-run", words("knows_run", asked), (STOP,))
     answers = gather(connection, (DESCRIBED, known, USER))
-    require_root(connection.login, answers[USER.name])
+    require_root(connection.login, answers.get(USER.name))
     said, knows = answers[DESCRIBED.name].out.strip(), answers[known.name].exit_code == 0
     if not said:
         return Underway(knows=knows)

@@ -88,10 +88,8 @@ class Memory:
         wanted, self.wanted = list(self.wanted), {}
         began = time.monotonic()
         try:
-            answers = ask(connection, [*wanted, RUNNING, ASKER])
-            asker = answers.pop(ASKER, None)
-            if self.of_root:
-                require_root(connection.login, asker)
+            answers = ask(connection, [*wanted, RUNNING, *([ASKER] if self.of_root else [])])
+            require_root(connection.login, answers.pop(ASKER, None))
         except HostError as error:
             self.lost = error
             return

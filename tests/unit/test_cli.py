@@ -47,6 +47,11 @@ CASES: dict[str, tuple[str, list[str], str]] = {
         "port 8000 is both main.http_port and other.http_port",
     ),
     "impossible range": ("all:\n  hosts:\n    gpu[9:1]:\n", ["--hosts", "all"], "hosts.yml:3: "),
+    "almost a role's name": (
+        TRITON.replace("triton:\n", "tritn:\n"),
+        ["--hosts", "all"],
+        "hosts.yml:6: no role is called tritn: did you mean triton?",
+    ),
     "unknown pattern": (TRITON, ["--hosts", "gpu-nodse"], "gpu-nodse"),
     "cyclic groups": (
         "a:\n  children:\n    b:\nb:\n  children:\n    a:\n",

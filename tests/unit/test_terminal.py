@@ -211,7 +211,7 @@ def test_what_is_given_is_known_of_the_tasks_that_take_it() -> None:
     for name in tasks.COLLECTION.task_names:
         options = {argument.name for argument in tasks.COLLECTION[name].get_arguments()}
         for option, takers in takes.items():
-            takers |= {name} if option.removeprefix("--") in options else set()
+            takers.update({name} if option.removeprefix("--") in options else ())
     assert takes["--hosts"] - {"inventory"} == terminal.TAKE_HOSTS
     assert takes["--inventory"] == terminal.TAKE_HOSTS | terminal.TAKE_INVENTORY
 
