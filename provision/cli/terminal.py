@@ -196,9 +196,9 @@ def confirmed(question: str, instead: str) -> bool:
             f"{question} Nobody can be asked here, so nothing was changed",
             hint=f"{instead} says yes; a terminal asks",
         )
-    termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     with at_a_question():
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
