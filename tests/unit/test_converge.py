@@ -441,3 +441,15 @@ def test_a_step_that_was_already_so_is_not_a_change() -> None:
     host.incidents.done = {"a"}  # somebody else was quicker
     result = run.apply("r", lambda *_: None)
     assert (result.status, made(result), result.not_run) == ("changed", ["b"], 0)
+
+
+def test_the_hint_of_a_failure_holds_for_this_host() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.fails = {"a": ("1", "docker: unknown or invalid runtime name: nvidia")}
+    error = converged(host, A).error
+    assert error is not None
+    name = error.host
+    assert (error.hint or "").startswith(
+        f"{name} has no role docker: give it settings in the inventory; then"
+    )
+    assert (error.hint or "").endswith(f"else inv provision --hosts {name} --roles docker")
