@@ -66,7 +66,8 @@ def lab_status(c: Context) -> None:
     with terminal.error_boundary():
         rows = Lab.named().status()
         terminal.write_data(
-            "\n".join(str(row) for row in rows) or "the lab is not up; start it with: inv lab.up"
+            "\n".join(str(row) for row in rows)
+            or terminal.named("the lab is not up; start it with: inv lab.up")
         )
 
 
@@ -80,7 +81,7 @@ def demo(c: Context) -> None:
     from provision.cli import terminal
 
     with terminal.error_boundary():
-        raise SystemExit(run(terminal.log))
+        _end(run(terminal.log))
 
 
 @task(
@@ -125,7 +126,8 @@ def test(
         from tests.real.acceptance import run
 
         with terminal.error_boundary():
-            raise SystemExit(run(inventory, hosts, yes=yes, as_json=json))
+            _end(run(inventory, hosts, yes=yes, as_json=json))
+            return
     paths = ["tests/lab"] if lab else ["tests/unit"] if unit else []
     chosen = ["-m", "campaign" if campaign else "slow" if slow else "not slow"]
     for option, value in (("--campaign", campaign), ("--seed", seed), ("-k", k)):
@@ -144,7 +146,7 @@ def test(
         code = tests.wait() or 130
         if not unit:
             _take_down_test_labs()
-    raise SystemExit(code)
+    _end(code)
 
 
 def _take_down_test_labs() -> None:
@@ -167,7 +169,7 @@ def check(c: Context) -> None:
 
     _install_developers_tools()
     codes = [_run(*argv) for argv in LINTERS.values()]
-    raise SystemExit(1 if any(codes) else 0)
+    _end(1 if any(codes) else 0)
 
 
 @task(
@@ -189,7 +191,13 @@ def bench(c: Context, round_trip: int = 0, rounds: int = 0) -> None:
     asked = {"rounds": rounds} if rounds else {}
     with terminal.error_boundary(), far.inventory(round_trip / 1000) as inventory:
         on_the_host.run(out, Lab.named())
-        raise SystemExit(max(way.run(out, inventory, **asked) for way in (nothing_to_do, pyinfra, verify)))
+        _end(max(way.run(out, inventory, **asked) for way in (nothing_to_do, pyinfra, verify)))
+
+
+def _end(code: int) -> None:
+    """End the call with this exit code; after a success Invoke runs the next task of the call."""
+    if code:
+        raise SystemExit(code)
 
 
 def _run(program: str, *arguments: str) -> int:

@@ -88,12 +88,18 @@ class Refusal(ProvisionError):  # noqa: N818  # a refusal is a decision, not an 
 class HostError(ProvisionError):
     """One host is at fault. Its message is one line, whatever it quotes.
 
-    :param host: the inventory name of the host.
+    :param host: the inventory name of the host, which stands for ``{host}`` in its hint.
     """
 
     def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(visible(without_secrets(message)[:LONGEST]), hint=hint and visible(hint[:LONGEST]))
+        super().__init__(visible(without_secrets(message)[:LONGEST]))
         self.host = host
+        self.advise(hint)
+
+    def advise(self, hint: str | None) -> None:
+        """Give it another hint."""
+        name = self.host.partition(" ")[0]  # behind it may stand which jump host of its way it is
+        self.hint = hint and visible(hint[:LONGEST]).replace("{host}", name)
 
     def __str__(self) -> str:
         return f"{self.host}: {self.message}"

@@ -209,10 +209,15 @@ class FirstLogin(HostRun):
         return Survey(UNASKED, declared, replace(plan, changes=(change, *plan.changes), notes=(note,)))
 
     def result(
-        self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
+        self,
+        status: Status,
+        *,
+        error: HostError | None = None,
+        changes: Sequence[Change] = (),
+        not_run: int = 0,
     ) -> Result:
         """Sum up, with all connections."""
-        found = super().result(status, error=error, changes=changes)
+        found = super().result(status, error=error, changes=changes, not_run=not_run)
         every = (*self.used, self.connection)
         connects, execs = sum(one.connects for one in every), sum(one.execs for one in every)
         return replace(found, connects=connects, execs=execs)

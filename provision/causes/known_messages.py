@@ -272,6 +272,12 @@ KNOWN_MESSAGES = (
         "the container was started without the driver's libraries",
     ),
     Message(
+        r"printed (more than \d+ MiB|a line of more than \d+ KiB)",
+        "on the host: type -a nvidia-smi docker shows which programs answer; take away one that no package "
+        "brought, then inv provision --hosts {host}",
+        "it prints without end",
+    ),
+    Message(
         r"nvidia-smi \(process \d+\) has hung in the kernel",
         "reboot the host, which alone ends such a process; for its cause: dmesg | grep -i -e nvrm -e xid",
         "an earlier nvidia-smi has hung in the driver",

@@ -198,7 +198,8 @@ def asked(option: str, prompt: str, instead: str) -> str:
     """
     if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(f"{option}: nobody can be asked here", hint=instead)
-    return getpass(prompt)
+    with terminal.at_a_question():
+        return getpass(prompt)
 
 
 def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:

@@ -61,17 +61,22 @@ def task(shared: str, **own: str) -> Callable[[Function], Task[Function]]:
     def made(function: Function) -> Task[Function]:
         @functools.wraps(function)
         def run(context: Context, **values: Any) -> None:
-            from provision.cli.terminal import error_boundary
+            from provision.cli.terminal import error_boundary, given
             from provision.errors import UsageError
 
             options = Options(**{name: values.pop(name) for name in names})
+            given(inventory=options.inventory, hosts=options.hosts or str(values.get("hosts", "")))
             with error_boundary(starts_runs="serial" in own and not values.get("check")):
                 if context.config.run.dry:
                     raise UsageError(
                         "invoke's --dry is not for these tasks, which run no commands of this machine",
-                        hint="provision --check only plans",
+                        hint="inv provision --check only plans",
                     )
-                function(options, **values)
+                try:
+                    function(options, **values)
+                except SystemExit as ended:
+                    if ended.code:  # otherwise Invoke's own program runs the next task of the call
+                        raise
 
         # Invoke reads from the signature which options there are, and drops its first parameter, the context.
         first, *others = signature(function).parameters.values()

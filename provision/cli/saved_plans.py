@@ -105,12 +105,12 @@ def key(*, make: bool = False) -> bytes:
     except OSError as error:
         raise UsageError(
             f"the key of saved plans, {file}: {error.strerror}",
-            hint=f"{KEY}=FILE names another one; inv plan --out makes it where there is none",
+            hint=f"{KEY}=FILE names another one; inv plan --out FILE makes it where there is none",
         ) from error
     if len(found) < SHORTEST:
         raise UsageError(
             f"the key of saved plans, {file}: shorter than {SHORTEST} bytes",
-            hint="take it away: inv plan --out makes another one",
+            hint="take it away: inv plan --out FILE makes another one",
         )
     return found
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import termios
@@ -22,10 +23,44 @@ from provision.errors import HostError, ProvisionError, UsageError, visible
 
 STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
+TAKE_INVENTORY = frozenset({"inventory", "settings", "check-roles"})
+TAKE_HOSTS = frozenset(
+    {"provision", "plan", "remove", "stop", "verify", "facts", "render"}
+    | {"bare.seed", "bare.enroll", "bare.bootstrap"}
+)
+"""Tasks with ``--hosts``, which they cannot do without; they take ``--inventory``, too."""
+
+_GIVEN = {"inventory": "", "hosts": ""}
+"""What the running command was given, as the commands in its hints need it."""
+
+_COMMAND = re.compile(r"(?<![\w./-])inv ([a-z][\w.-]*)((?: --[\w-]+(?:[ =](?!-)[^\s;:()]+)?)*)")
+
+
+def given(*, inventory: str, hosts: str) -> None:
+    """Remember the inventory and the hosts of the running command."""
+    _GIVEN.update(inventory=inventory, hosts=hosts)
+
 
 def named(text: str) -> str:
-    """``text`` with the commands in it (``inv plan …``) as the running program is called."""
-    return re.sub(r"(?<![\w./-])inv (?=[a-z])", f"{program_name()} ", text)
+    """``text`` with the commands in it (``inv plan …``) as they can be pasted.
+
+    They have the running program's name, and the inventory and the hosts that it was given, where the text
+    names no others.
+    """
+    return _COMMAND.sub(_pasted, text)
+
+
+def _pasted(command: re.Match[str]) -> str:
+    task, options = command[1], command[2]
+    if _GIVEN["hosts"]:
+        options = options.replace(" --hosts PATTERN", "")
+    fitting = {"inventory": TAKE_INVENTORY | TAKE_HOSTS, "hosts": TAKE_HOSTS}
+    more = "".join(
+        f" --{option} {shlex.quote(_GIVEN[option])}"
+        for option, tasks in fitting.items()
+        if task in tasks and _GIVEN[option] and not re.search(rf" --{option}\b", options)
+    )
+    return f"{program_name()} {task}{more}{options}"
 
 
 def printable(text: str) -> str:
@@ -40,7 +75,7 @@ def write_data(text: str) -> None:
     console = Console(file=file, force_terminal=colours, highlight=False, soft_wrap=True, markup=False)
     for line in printable(text).rstrip("\n").split("\n"):
         sign = line.strip()[:1]
-        shown = named(line) if line.lstrip().startswith("hint: ") else line
+        shown = named(line) if line.lstrip().startswith(("hint: ", "note: ")) else line
         styled = line.startswith("    ") and sign in STYLES
         console.print(Text(shown, style=STYLES.get(sign, "") if styled else ""))
     _write(file.getvalue())
@@ -48,8 +83,17 @@ def write_data(text: str) -> None:
 
 def write_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output. JSON's own escapes stand for what is not printed."""
-    lines = json.dumps(document, indent=2, ensure_ascii=False).split("\n")
+    lines = json.dumps(_advised(document), indent=2, ensure_ascii=False).split("\n")
     _write("".join(f"{_escaped(line)}\n" for line in lines))
+
+
+def _advised(value: Any, key: str = "") -> Any:
+    """A document with the commands in its hints and notes as they can be pasted."""
+    if isinstance(value, Mapping):
+        return {name: _advised(inner, name) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_advised(inner, key) for inner in value]
+    return named(value) if isinstance(value, str) and key in ("hint", "notes") else value
 
 
 def _escaped(line: str) -> str:
@@ -152,10 +196,17 @@ def confirmed(question: str, instead: str) -> bool:
             f"{question} Nobody can be asked here, so nothing was changed",
             hint=f"{instead} says yes; a terminal asks",
         )
-    termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    try:
+    with at_a_question():
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question answers nothing
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@contextlib.contextmanager
+def at_a_question() -> Iterator[None]:
+    """An interrupt ends the command with exit code 130, and says that nothing was changed."""
+    try:
+        yield
     except KeyboardInterrupt:
         log("\ninterrupted at the question: nothing was changed")
         raise SystemExit(130) from None

@@ -30,7 +30,7 @@ def change_password(transport: paramiko.Transport, login: Login, new: str) -> No
     except (paramiko.SSHException, OSError, EOFError) as error:
         message = f"the connection was lost while the password was changed: {reason(error)}"
         raise UnreachableError(
-            login.host, message, hint="which of both passwords holds is not known"
+            login.host, message, hint="try both passwords by hand (ssh): which of them holds is not known"
         ) from None
     if code:
         lines = [line.strip() for line in said.decode("utf-8", "backslashreplace").splitlines()]

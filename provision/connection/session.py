@@ -205,7 +205,7 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     """Return what paramiko's error means to an operator."""
     where = f"{login.address} port {login.port}"
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        hint = "the host's sshd is very old, or its sshd_config allows too little"
+        hint = "on the host, sshd -T shows what it offers: widen its sshd_config, or install a newer sshd"
         return UnreachableError(login.host, f"{where}: no algorithm in common: {error}", hint=hint)
     if _is_no_ssh(error):
         message = f"{where} sends something else than an SSH banner"

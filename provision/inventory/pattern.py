@@ -46,7 +46,7 @@ def select(pattern: str, hosts: Collection[str], members: Members) -> list[str]:
     if not names:
         raise UsageError(
             f"no host matches the pattern {pattern!r}",
-            hint="'inv inventory --graph' shows groups and hosts" if hosts else "the inventory is empty",
+            hint="inv inventory --graph shows groups and hosts" if hosts else "the inventory is empty",
         )
     return list(dict.fromkeys(names))
 
@@ -121,5 +121,5 @@ def _unknown(name: str, known: list[str]) -> UsageError:
     if close:
         hint = f"did you mean {' or '.join(repr(match) for match in close)}?"
     else:
-        hint = "'inv inventory --graph' shows groups and hosts"
+        hint = "inv inventory --graph shows groups and hosts"
     return UsageError(f"no host or group is called {name!r}", hint=hint)

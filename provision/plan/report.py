@@ -98,6 +98,8 @@ def failure(result: Result) -> str:
 def recap(results: Sequence[Result], run: str) -> str:
     """One line a host, in Ansible's words (``ok`` counts ``changed`` too), their sum, and the failures.
 
+    Steps of a plan that never ran are told where there are any.
+
     :param run: id of the run, whose logs are named if it changed or tried to change something; empty where
         hosts were only planned.
     """
@@ -111,6 +113,8 @@ def recap(results: Sequence[Result], run: str) -> str:
             "failed": int(result.status == "failed"),
             "skipped": int(result.status == "skipped"),
         }
+        if result.not_run:
+            counts["not run"] = result.not_run
         numbers = "  ".join(f"{word}={count:<3}" for word, count in counts.items())
         lines.append(f"{result.host:<{width}} : {numbers} {result.seconds:6.1f} s")
     statuses = Counter(result.status for result in results)
@@ -145,6 +149,7 @@ def _host(result: Result, *, diff: bool) -> dict[str, Any]:
         "status": result.status,
         "changes": [change_row(change, diff=diff) for change in result.changes],
         "notes": list(result.notes),
+        "not_run": result.not_run,
         "error": _error(result),
         "seconds": round(result.seconds, 3),
         "reboots": result.reboots,

@@ -19,6 +19,7 @@ class Result:
     :ivar right: how many resources were right before the run.
     :ivar changes: the changes that were made, or with ``check`` would be made.
     :ivar notes: what the operator should know and no change will mend.
+    :ivar not_run: steps of a plan that failed which never ran.
     :ivar reboots: how often the host was rebooted.
     :ivar seconds: that were spent on it; waiting for an answer or for other hosts does not count.
     :ivar connects: sessions that were opened.
@@ -31,6 +32,7 @@ class Result:
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
     error: HostError | None = None
+    not_run: int = 0
     seconds: float = 0.0
     reboots: int = 0
     connects: int = 0

@@ -6,22 +6,24 @@ import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from provision.causes.known_messages import hint_for
+from provision.causes.roles import fitting
 from provision.connection import Connection
-from provision.errors import ChangeError, HostError, ProbeError, RefusedError, UnreachableError
+from provision.errors import ChangeError, HostError, ProbeError, UnreachableError
 from provision.facts import BOOT_ID, PROBES, Facts, parse
 from provision.plan import plan as planning
 from provision.plan.declared import Declared
 from provision.plan.plan import Plan
 from provision.plan.result import Doing, Result, Status
-from provision.plan.script import ACTIVE, LONGEST, SPOOL, Event, run_id_of
+from provision.plan.script import ACTIVE, SPOOL, Event, run_id_of
 from provision.plan.stages import Stage, next_stage
 from provision.probe import Output, Probe
 from provision.resource import Change
 from provision.resources.leftovers import Leftovers
 from provision.run.apply import BusyError, LostRunError, OvertakenError, apply, attach
+from provision.run.asker import require_root
+from provision.run.failures import beyond_approved, raise_failure
 from provision.run.gather import Answers, gather, gather_both
 from provision.run.target import Target
 
@@ -103,7 +105,7 @@ def survey(
 
     def then(answers: Answers) -> tuple[tuple[Facts, str, tuple[Declared, ...]], Sequence[Probe]]:
         facts, run = _told(target.name, answers)
-        target.require_root(facts)
+        require_root(target.login, facts.user)
         notes.extend(target.differences(facts, answers))
         declared = target.declared(facts)
         return (facts, run, declared), () if run else planning.probes(declared)
@@ -151,6 +153,7 @@ class HostRun:
     :ivar reboots: how often it was rebooted.
     :ivar others: how many runs of others came first.
     :ivar right: how many resources were right before anything was changed.
+    :ivar begun: resources whose steps in the current plan have begun.
     :ivar worked: seconds that were spent on it; waiting for an answer or for other hosts does not count.
     :ivar began: when the work that is under way began.
     """
@@ -163,6 +166,7 @@ class HostRun:
     reboots: int = 0
     others: int = 0
     right: int = 0
+    begun: set[str] = field(default_factory=set)
     worked: float = 0.0
     began: float | None = None
 
@@ -181,9 +185,16 @@ class HostRun:
         self.right = sum(name not in changed for name in ids)
 
     def result(
-        self, status: Status, *, error: HostError | None = None, changes: Sequence[Change] = ()
+        self,
+        status: Status,
+        *,
+        error: HostError | None = None,
+        changes: Sequence[Change] = (),
+        not_run: int = 0,
     ) -> Result:
-        """Sum up; ``changes`` are those that were made."""
+        """Sum up; ``changes`` are those that were made, ``not_run`` steps were left."""
+        if error:
+            error.advise(fitting(error.hint, self.target.roles))
         return Result(
             self.target.name,
             status,
@@ -192,6 +203,7 @@ class HostRun:
             notes=self.survey.plan.notes if self.survey else (),
             reboots=self.reboots,
             error=error,
+            not_run=not_run,
             seconds=self.worked + (self.clock() - self.began if self.began is not None else 0.0),
             connects=self.connection.connects,
             execs=self.connection.execs,
@@ -208,8 +220,11 @@ class HostRun:
             self._apply(run, on_event, done)
         except UnreachableError as error:
             return self.result("unreachable", error=error, changes=done)
-        except HostError as error:
+        except LostRunError as error:  # how far the run came is not known
             return self.result("failed", error=error, changes=done)
+        except HostError as error:
+            left = sum(change.resource not in self.begun for change in self.survey.plan.changes)
+            return self.result("failed", error=error, changes=done, not_run=left)
         return self.result("changed" if done else "ok", changes=done)
 
     def _apply(self, run: str, on_event: OnEvent, done: list[Change]) -> None:
@@ -242,7 +257,7 @@ class HostRun:
                 self.target.name,
                 f"not converged: {pending[0].summary} is still to be done ({pending[0].reason})",
                 resource=pending[0].resource,
-                hint="something on the host undoes the change, or another tool manages the same thing",
+                hint="find and end what undoes the change, such as another tool for the same thing",
             )
 
     def _apply_stage(self, stage: Stage, run: str, on_event: OnEvent, done: list[Change]) -> None:
@@ -253,6 +268,8 @@ class HostRun:
         left = dict(enumerate(stage.plan.changes))
 
         def watch(event: Event) -> None:
+            if event.index >= 0:
+                self.begun.add(stage.plan.changes[event.index].resource)
             change = left.pop(event.index, None) if event.kind in ("ok", "skip") else None
             if change is not None and event.kind == "ok":
                 done.append(change)
@@ -267,7 +284,7 @@ class HostRun:
                 raise
             done += left.values()
             return
-        _raise_failure(stage.plan, run, events)
+        raise_failure(stage.plan, run, events)
 
     def booted(self) -> str:
         """The id of the host's boot, over a fresh connection.
@@ -297,6 +314,7 @@ class HostRun:
         declared = self.target.declared(facts)
         plan = replan(self.connection, declared, approved.granted)
         self.survey = Survey(facts, declared, plan)
+        self.begun.clear()
         count = len(plan.changes)
         left = f"{count} change{'' if count == 1 else 's'} left" if count else "nothing is left to do"
         on_event(self.target.name, f"back after {took:.0f} s; {left}")
@@ -310,7 +328,7 @@ class HostRun:
                 hint="look at its console: it may boot another kernel than the newest, or an old initramfs",
             )
         if beyond := plan.beyond(approved, rebooted=True):
-            raise _beyond(self.target.name, "after the reboot", beyond[0])
+            raise beyond_approved(self.target.name, "after the reboot", beyond[0])
 
     def _await_boot(self, old: str, limit: float) -> float:
         """Wait until the host answers with another boot id; the seconds that it took.
@@ -353,42 +371,5 @@ class HostRun:
             attach(self.connection, busy.run, told, self.sleep, clock=self.clock)
         plan = replan(self.connection, self.survey.declared, approved.granted)
         if beyond := plan.beyond(approved):
-            raise _beyond(self.target.name, "after another run", beyond[0])
+            raise beyond_approved(self.target.name, "after another run", beyond[0])
         self.survey = replace(self.survey, plan=plan)
-
-
-def _beyond(host: str, when: str, change: Change) -> RefusedError:
-    message = f"{when} the plan has more than was approved: {change.summary} ({change.reason})"
-    return RefusedError(host, message, hint="look at the new plan: inv plan")
-
-
-def _raise_failure(plan: Plan, run: str, events: Sequence[Event]) -> None:
-    """Turn the event of a failed step into an error with everything that is known about it."""
-    failed = next((event for event in events if event.kind == "fail"), None)
-    if failed is None:
-        if events and events[-1].status == "interrupted":
-            raise HostError(
-                plan.host,
-                f"run {run} was interrupted on the host",
-                hint=f"by a signal, or after {LONGEST // 3600} hours; run again: the run continues",
-            )
-        return
-    change = plan.changes[failed.index]
-    tail = failed.output.strip()
-    what = {
-        "guard": "it was changed since the plan was made",
-        "unproven": "the command succeeded, and what it should bring about is not there",
-    }.get(failed.status, f"exit {failed.status}")
-    raise ChangeError(
-        plan.host,
-        f"{change.resource}: {change.summary}: {what}",
-        resource=change.resource,
-        exit_code=int(failed.status) if failed.status.isdigit() else None,
-        stderr=tail,
-        hint=(hint_for(tail) or "").replace("{host}", plan.host)
-        or (
-            "plan again"
-            if failed.status == "guard"
-            else f"the whole output: /run/provision/{run}/{failed.index}.log on the host"
-        ),
-    )

@@ -12,6 +12,7 @@ from provision.errors import HostError, ProbeError, UsageError
 from provision.plan.script import GONE, LONGEST, Event, parse_event, run_id_of
 from provision.probe import Probe, words
 from provision.run.apply import PATIENCE, StoppedError, attach
+from provision.run.asker import USER, require_root
 from provision.run.gather import gather
 from provision.shell import assembled, constant
 
@@ -96,7 +97,8 @@ def underway(connection: Connection, asked: str = "") -> Underway:
     :raises HostError: if the host cannot be asked, or its answer makes no sense.
     """
     known = Probe("known-run", words("knows_run", asked), (STOP,))
-    answers = gather(connection, (DESCRIBED, known))
+    answers = gather(connection, (DESCRIBED, known, USER))
+    require_root(connection.login, answers.get(USER.name))
     said, knows = answers[DESCRIBED.name].out.strip(), answers[known.name].exit_code == 0
     if not said:
         return Underway(knows=knows)

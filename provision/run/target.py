@@ -45,15 +45,10 @@ class Target:
         """Those behind its facts; and behind what it is made of, only where that is compared."""
         return (*PROBES, HARDWARE) if self.expect else PROBES
 
-    def require_root(self, facts: Facts) -> None:
-        """See that root is asking: others see half of the host, and a plan of that is wrong.
-
-        :raises RefusedError: if somebody else is.
-        """
-        if facts.user:
-            account = self.login.become_user if self.login.become else self.login.user
-            hint = "set ansible_become: true for the host, or ansible_user: root"
-            raise RefusedError(self.name, f"logged in as {account}, who is not root", hint=hint)
+    @property
+    def roles(self) -> frozenset[str]:
+        """Names of all roles that the inventory gives it."""
+        return frozenset((*self.given, *(role.name for role in self.settings)))
 
     def differences(self, facts: Facts, answers: Mapping[str, Output]) -> tuple[str, ...]:
         """How the host differs from what was ordered, where that is allowed.

@@ -23,6 +23,7 @@ from provision.connection import Connection
 from provision.errors import HostError, UnreachableError
 from provision.plan.script import ACTIVE
 from provision.probe import Output, Probe
+from provision.run.asker import USER, require_root
 from provision.run.fleet import defect
 from provision.shell import assembled
 from provision.verify.batch import Question, ask, ask_alone
@@ -34,6 +35,10 @@ STALE = 0.2
 
 RUNNING = Question(f"{assembled(*ACTIVE.shell)}{ACTIVE.script}")
 """Which run is changing the host meanwhile."""
+
+
+ASKER = Question(USER.script)
+"""Who asks the host."""
 
 
 class Mode(Enum):
@@ -67,6 +72,7 @@ class Memory:
     :ivar lost: why the host can no longer be asked anything.
     :ivar seconds: how long the host was asked.
     :ivar run: the last run that was under way when it was asked.
+    :ivar of_root: whether its tests are of use to root only, as ours are.
     """
 
     known: dict[Question, Output] = field(default_factory=dict)
@@ -75,13 +81,15 @@ class Memory:
     lost: HostError | None = None
     seconds: float = 0.0
     run: str = ""
+    of_root: bool = False
 
     def fetch(self, connection: Connection) -> None:
         """Ask the host everything that is wanted, in one exec; what it does not answer is given up."""
         wanted, self.wanted = list(self.wanted), {}
         began = time.monotonic()
         try:
-            answers = ask(connection, [*wanted, RUNNING])
+            answers = ask(connection, [*wanted, RUNNING, *([ASKER] if self.of_root else [])])
+            require_root(connection.login, answers.pop(ASKER, None))
         except HostError as error:
             self.lost = error
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provision.connection import Connection, DeadlineError, UnfinishedError
+from provision.connection import Connection, DeadlineError, FloodError, UnfinishedError
 from provision.probe import Output, Probe, words
 from provision.run.gather import answered, new_mark, script_of
 
@@ -73,12 +73,16 @@ def ask(connection: Connection, questions: Sequence[Question]) -> dict[Question,
 def ask_alone(connection: Connection, question: Question) -> Output:
     """Ask one question with an exec of its own. A command that does not end in its time has exit code 124.
 
+    What a command printed beyond the cap is lost; its standard error then says so.
+
     :raises HostError: if the host cannot be reached, or cannot run a script at all.
     """
     try:
         return connection.run(
             question.limited, timeout=question.seconds + KILL_AFTER, what="a command of a check"
         )
+    except FloodError as error:
+        return Output(1, b"", f"{error.message}\n".encode())
     except DeadlineError as error:
         said = f"did not end within {question.seconds:g} s".encode()
         return Output(124, error.partial.stdout, error.partial.stderr + said)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest.unittest import TestCaseFunction
 
+from provision.causes.roles import fitting
 from provision.errors import HostError, UsageError, visible
 from provision.finding import Concern, Missing
 from provision.role import Role
@@ -219,7 +220,7 @@ class Running:
             message = str(report.longrepr)  # a test that passes, and was expected to fail
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
             message, hint = f"expected to fail{f': {why}' if why else ''}", None
-        message, hint = visible(message), hint and visible(hint)
+        message, hint = visible(message), fitting(hint and visible(hint), subject.target.roles)
         told, advised = (text and naming(text, [subject.target.name]) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None

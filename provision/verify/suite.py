@@ -114,6 +114,8 @@ def verify(
     began = time.monotonic()
     with _hosts(targets, roles or all_roles(), connect) as hosts:
         selection = Selection(targets, roles or all_roles())
+        for host in hosts.values():
+            host.backend.memory.of_root = SUITE in choice.suites
 
         def fetch(asked: Sequence[Backend]) -> None:
             each({b.get_pytest_id(): b for b in asked}, lambda b: _ask(b, view.on_event), forks, view.refresh)

@@ -36,6 +36,22 @@ def test_an_interrupt_ends_the_command_and_not_the_run(lab: Lab) -> None:
     assert provision(*roles, pattern="gpu-02").code == 0
 
 
+def test_without_a_terminal_and_without_a_yes_nothing_is_written(lab: Lab) -> None:
+    machine = host(lab, "gpu-02")
+    machine.reset()
+    listing = "find / -xdev -newer /run/before -type f ! -path '/var/log/*' ! -path '/run/*' | sort"
+    for options in ((), ("--json",)):
+        shell(machine, "touch /run/before")
+        answer = inv("provision", "--hosts", "gpu-02", *options)
+        assert answer.code == 2, str(answer)
+        assert "Nobody can be asked here, so nothing was changed\nhint: --yes says yes" in answer.err
+        assert "RECAP" not in answer.out
+        written = shell(machine, listing).split()
+        assert [path for path in written if "provision" in path or path.startswith("/etc/")] == []
+        assert machine.run(["test", "-e", "/run/provision"]).returncode != 0
+        assert machine.run(["test", "-e", "/var/lib/provision"]).returncode != 0
+
+
 def test_two_operators_at_once_both_end_well(lab: Lab) -> None:
     machine = host(lab, "gpu-02")
     machine.reset()

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from provision.causes.known_messages import cause
 from provision.connection import Connection, DeadlineError, FloodError, execution
 from provision.connection.frames import NOISE
 from provision.connection.login import Login
@@ -25,6 +26,7 @@ from provision.connection.session import LARGEST_PACKET, fetch_host_key
 from provision.errors import HostError, ProbeError, UnreachableError
 from provision.probe import Output, Probe
 from provision.run.gather import gather
+from provision.verify.batch import Question, ask_alone
 from tests.sshd import SSHD, Sshd, sshd, system_user
 
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason="openssh-server is not installed")
@@ -79,6 +81,16 @@ def test_lines_that_are_followed_are_bounded_too(server: Sshd) -> None:
 
 
 @needs_root
+def test_a_command_of_a_check_that_floods_has_a_hint_that_helps(server: Sshd) -> None:
+    """It was not killed, and dmesg says nothing of it."""
+    with Connection(server.login()) as connection:
+        answer = ask_alone(connection, Question("yes"))
+    why, hint = cause(answer)
+    assert (answer.exit_code, why) == (1, "it prints without end")
+    assert hint is not None
+    assert hint.startswith("on the host: type -a nvidia-smi docker shows which programs answer")
+
+
 def test_a_login_shell_that_floods_is_one_sentence() -> None:
     with (
         system_user("prov-noisy", bashrc="yes welcome\n") as user,

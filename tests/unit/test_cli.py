@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,11 @@ CASES: dict[str, tuple[str, list[str], str]] = {
         "port 8000 is both main.http_port and other.http_port",
     ),
     "impossible range": ("all:\n  hosts:\n    gpu[9:1]:\n", ["--hosts", "all"], "hosts.yml:3: "),
+    "almost a role's name": (
+        TRITON.replace("triton:\n", "tritn:\n"),
+        ["--hosts", "all"],
+        "hosts.yml:6: no role is called tritn: did you mean triton?",
+    ),
     "unknown pattern": (TRITON, ["--hosts", "gpu-nodse"], "gpu-nodse"),
     "cyclic groups": (
         "a:\n  children:\n    b:\nb:\n  children:\n    a:\n",
@@ -239,12 +246,17 @@ def test_the_reference_of_settings(arguments: tuple[str, ...], says: str, tmp_pa
     assert says in inv(*arguments, folder=tmp_path).stdout
 
 
-def test_tasks_that_need_the_clone_are_known_by_name() -> None:
+def clone_tasks() -> Any:
+    """The clone's tasks.py as a module."""
     spec = importlib.util.spec_from_file_location("clone_tasks", ROOT / "tasks.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    theirs = set(module.ns.task_names) - set(tasks.COLLECTION.task_names)
+    return module
+
+
+def test_tasks_that_need_the_clone_are_known_by_name() -> None:
+    theirs = set(clone_tasks().ns.task_names) - set(tasks.COLLECTION.task_names)
     assert theirs == set(program.NEED_THE_CLONE)
 
 
@@ -264,7 +276,7 @@ def test_the_name_of_the_program(called: str, expected: str) -> None:
 
 
 def test_a_second_task_in_one_call_is_refused(tmp_path: Path) -> None:
-    """The first one ends the program, so that the second would never run."""
+    """The words of a call belong to one task, so that a question is about one thing."""
     done = inv("settings", "triton", "plan", "--hosts", "all", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: two tasks in one call: settings and plan\nhint: call {INV} for each\n"
@@ -305,3 +317,69 @@ def test_hints_of_usage_errors_lead_somewhere(arguments: tuple[str, ...], hint: 
     done = inv(*arguments, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith(f"hint: {hint.replace('INV', INV)}\n")
+
+
+def invoke(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Invoke's own program, in the clone."""
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def test_plain_invoke_runs_one_task_after_the_other() -> None:
+    both = invoke("compat", "--driver", "580", "settings", "--role", "docker")
+    assert (both.returncode, both.stderr) == (0, "")
+    alone = [invoke("compat", "--driver", "580"), invoke("settings", "--role", "docker")]
+    assert both.stdout == "".join(one.stdout for one in alone)
+    image = ("--image", "24.07-py3", "--driver", "580", "--gpu", "h100")
+    judged = invoke("compat", *image, "settings", "--role", "docker")
+    assert judged.returncode == 0, "a task that ends with exit code 0 keeps the next one from running"
+    assert "docker.source: " in judged.stdout
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (("compat", "--image", "24.07-py3", "--driver", "450", "--gpu", "h100"), 3),
+        (("settings", "--role", "nothing"), 2),
+    ],
+)
+def test_a_task_that_fails_ends_plain_invokes_call_with_its_code(first: tuple[str, ...], code: int) -> None:
+    done = invoke(*first, "settings", "--role", "docker")
+    assert done.returncode == code
+    assert "docker.source: " not in done.stdout
+
+
+def test_developers_tasks_let_the_next_one_run() -> None:
+    """Lint-imports and mypy take long, so the code alone is asked here."""
+    with pytest.raises(SystemExit) as caught:
+        clone_tasks()._end(3)
+    assert caught.value.code == 3
+    clone_tasks()._end(0)
+    text = (ROOT / "tasks.py").read_text("utf-8")
+    assert [line.strip() for line in text.splitlines() if "raise SystemExit" in line] == [
+        "raise SystemExit(code)",
+        "raise SystemExit(2)",
+    ]
+
+
+@pytest.mark.parametrize("task", ["provision", "plan", "remove", "verify", "stop"])
+def test_invokes_dry_run_is_refused(task: str, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(TRITON)
+    done = invoke("--dry", task, "--hosts", "all", "--inventory", str(inventory))
+    assert (done.returncode, done.stdout) == (2, "")
+    shown = f"inv provision --inventory {inventory} --hosts all --check only plans"
+    assert done.stderr == (
+        "error: invoke's --dry is not for these tasks, which run no commands of this machine\n"
+        f"hint: {shown}\n"
+    )
+    by_variable = invoke("provision", "--hosts", "all", "--inventory", str(inventory), INVOKE_RUN_DRY="1")
+    assert by_variable.returncode == 2

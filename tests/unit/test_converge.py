@@ -416,3 +416,40 @@ def test_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
     names = [probe.name for probe in probes(declare("h", {driver: settings_of("driver")}, H100))]
     assert "device-nodes" in names
     assert names[-1] == "reboot"
+
+
+# --- steps that never ran -------------------------------------------------------------------------
+
+
+def test_steps_behind_one_that_failed_are_told() -> None:
+    host = FakeHost(wants("a", "b", "c"))
+    host.incidents.fails = {"b": ("1", "no")}
+    result = converged(host, A, B, C)
+    assert (result.status, made(result), result.not_run) == ("failed", ["a"], 1)
+
+
+def test_what_is_held_back_by_a_missing_permission_never_ran() -> None:
+    host = FakeHost({"a": "update", **DUE})
+    result = converged(host, A, REBOOT)
+    assert (result.status, made(result), result.not_run) == ("failed", ["a"], 1)
+
+
+def test_a_step_that_was_already_so_is_not_a_change() -> None:
+    host = FakeHost(wants("a", "b"))
+    run = run_of(host, A, B)
+    run.make_survey(lambda *_: None)
+    host.incidents.done = {"a"}  # somebody else was quicker
+    result = run.apply("r", lambda *_: None)
+    assert (result.status, made(result), result.not_run) == ("changed", ["b"], 0)
+
+
+def test_the_hint_of_a_failure_holds_for_this_host() -> None:
+    host = FakeHost(wants("a"))
+    host.incidents.fails = {"a": ("1", "docker: unknown or invalid runtime name: nvidia")}
+    error = converged(host, A).error
+    assert error is not None
+    name = error.host
+    assert (error.hint or "").startswith(
+        f"{name} has no role docker: give it settings in the inventory; then"
+    )
+    assert (error.hint or "").endswith(f"else inv provision --hosts {name} --roles docker")

@@ -20,7 +20,7 @@ from provision.resource import ABSENT, Change, Planned
 from provision.resources.file import FileState, checksum
 from provision.resources.signals import DOCKER_STORE_MOVED
 from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
-from provision.roles.docker.daemon_options import RELOADABLE
+from provision.roles.docker.daemon_options import RELOADABLE, problem
 from provision.roles.docker.memory import MEMORY, PENDING, as_memory
 from provision.roles.docker.merge import merge, without
 from provision.roles.docker.text import BOM, DAEMON_JSON, Number, as_text, equal, loads, parse
@@ -570,3 +570,23 @@ def test_a_diff_shows_no_secrets() -> None:
     assert '"splunk-token": (hidden)' in change.diff
     assert '"splunk-url": "https://splunk:8088"' in change.diff
     assert '"no-proxy": "a@b"' in change.diff
+
+
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("max-concurrent-downloads", 0, 2**63 - 1),
+        ("max-concurrent-uploads", 0, 2**63 - 1),
+        ("max-download-attempts", 1, 2**63 - 1),
+        ("mtu", 0, 65535),
+        ("network-control-plane-mtu", 0, 65535),
+        ("network-diagnostic-port", 0, 65535),
+        ("oom-score-adjust", -1000, 1000),
+        ("shutdown-timeout", -(2**63), 2**63 - 1),
+        ("cpu-rt-period", -(2**63), 2**63 - 1),
+    ],
+)
+def test_numbers_have_bounds(key: str, least: int, most: int) -> None:
+    assert [problem(key, value) for value in (least, most)] == ["", ""]
+    refused = f"{key} is from {least} to {most}"
+    assert [problem(key, value) for value in (least - 1, most + 1)] == [refused, refused]

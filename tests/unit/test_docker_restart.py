@@ -93,7 +93,31 @@ OF_TRITON = "container triton-main (triton:1) stops, and triton@main.service sta
 )
 def test_what_a_restart_stops(answer: str, impact: tuple[str, ...], needs: bool) -> None:
     found = RESTART.refine(change(TOOLKIT), Output(0, answer.encode()))
-    assert (found.impact, found.needs) == (impact, DOCKER_RESTART if needs else None)
+    assert found.impact == impact
+    assert (found.needs.name if found.needs else None) == (DOCKER_RESTART.name if needs else None)
+
+
+ALLOWED = "docker.restart: allowed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "how"),
+    [
+        (IDLE + OTHER, f"{ALLOWED}; or stop these containers, or docker.daemon: {{live-restore: true}}"),
+        (IDLE + TRITON, ALLOWED),
+        (IDLE + OTHER + TRITON, ALLOWED),
+        ("outlive yes\n" + ACTIVE + "live-restore false\n" + OTHER + TRITON, ALLOWED),
+        (
+            "outlive as now\nlost\n" + ACTIVE + "live-restore true\n" + ALWAYS,
+            f"{ALLOWED}; or stop these containers",
+        ),
+        ("outlive as now\nactive\nunknown 0123456789abcdef\n", ALLOWED),
+    ],
+)
+def test_only_what_helps_is_advised(answer: str, how: str) -> None:
+    found = RESTART.refine(change(TOOLKIT), Output(0, answer.encode()))
+    assert found.needs is not None
+    assert found.needs.how == how
 
 
 def test_with_permission_it_still_tells() -> None:

@@ -132,6 +132,7 @@ def test_a_file_that_dockerd_does_not_start_with_goes_back(
     assert text.strip().endswith("the previous one is back, and docker runs with it")
     refused = box.folder / f"backups/provision/r1{daemon_json(box)}.refused"
     assert refused.read_text() == NEW
+    assert refused.stat().st_mode & 0o777 == 0o600, "it may hold a proxy's password"
     assert "systemctl start --no-block -- triton@a.service" in calls(box)
 
 

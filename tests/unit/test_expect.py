@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provision.errors import InventoryError
+from provision.errors import InventoryError, RefusedError
 from provision.expectation.differences import differences
 from provision.expectation.driver import (
     Told,
@@ -31,6 +31,7 @@ from provision.inventory.sources import load
 from provision.probe import Output
 from provision.roles import all_roles
 from provision.run.fleet import Fleet, Rollout, exit_code, targets
+from provision.run.inspection import ask_all
 from tests.unit.examples import H100
 from tests.unit.fake_host import FakeHost, target_of
 from tests.unit.test_hardware import SERVER
@@ -235,6 +236,13 @@ def test_somebody_who_is_not_root_is_told_so_and_plans_nothing() -> None:
     assert error is not None
     assert error.message == f"logged in as {host.login.user}, who is not root"
     assert error.hint == "set ansible_become: true for the host, or ansible_user: root"
+
+
+def test_facts_of_somebody_who_is_not_root_are_not_shown() -> None:
+    host = FakeHost({}, "h")
+    host.told["system"] = "6.1.0-1-amd64\nx86_64\namd64\nb001\n1000\n"
+    with pytest.raises(RefusedError, match="who is not root"):
+        ask_all(host)
 
 
 def test_a_difference_that_is_allowed_is_told_and_the_host_is_changed() -> None:

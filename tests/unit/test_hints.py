@@ -116,6 +116,7 @@ SAMPLES = {
     "Error response from daemon: No such image: tritonserver:24.07-py3": "roles triton",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.": "journalctl -u docker.service",
     "Unable to determine the device handle for GPU0000:02:00.0: Unknown Error": "slot",
+    "h: a command of a check printed more than 8 MiB": "type -a nvidia-smi",
     "nvidia-smi (process 7) has hung in the kernel, so no other is started": "reboot the host",
     "bash: line 1: nvidia-smi: command not found": "roles driver",
     "timeout: failed to run command 'nvidia-ctk': No such file or directory": "provision --hosts {host}",

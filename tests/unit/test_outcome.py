@@ -283,7 +283,7 @@ def test_messages_that_differ_by_their_own_host_fold() -> None:
 
 
 def test_the_document_names_each_host_itself() -> None:
-    error = HostError("x", "{host} is slow", hint="look at {host}")
+    error = HostError("gpu-11", "{host} is slow", hint="look at {host}")
     result = VerifyResult(hosts(12, lambda _: replace(asked(RUNC, passes=0), error=error)))
     found = result.document()["hosts"]["gpu-11"]
     assert found["checks"] == [

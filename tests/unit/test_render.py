@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,36 +109,50 @@ def test_templates_of_a_site_are_found_after_ours(site: Path) -> None:
     assert "a site's" not in render("triton/env.j2", env={})
 
 
-@pytest.mark.parametrize("path", sorted(data("templates").glob("*/*.j2")), ids=lambda path: str(path.name))
-def test_templates_quote_what_they_print(path: Path) -> None:
-    """No value reaches the file of a unit unfiltered, but for names and numbers that settings restrict."""
-    restricted = {
-        "name",
-        "key",
-        "environment",
-        "container",
-        "gate",
-        "mounts_gate",
-        "ready",
-        "asks",
-        "canary.timeout",
-        "limit",
+RIGHT = {
+    ".service.j2": ("word", "text"),
+    ".sh.j2": ("sh",),
+    "ks.cfg.j2": ("sh", "line"),
+    "env.j2": ("value",),
+}
+"""The filters that are right in templates whose names end so: a word of Exec lines or a setting's text for
+systemd, words for sh and kickstart, values of environment files; elsewhere nothing is quoted (``line``).
+JSON, YAML and Kubernetes' manifests have no templates: they are written by their own libraries."""
+
+NOT_FILTERED = {
+    "bare/ks.cfg.j2": {"script"},  # sh text, whose own template quotes
+    "driver/preferences.j2": {'packages | join(" ")', "version"},
+    "driver/provision-nvidia-nodes.service.j2": {"minor"},
+    "host/provision-governor.service.j2": {"governor"},
+    "triton/canary.pbtxt.j2": {"name"},
+    "triton/env.j2": {"key"},
+    "triton/triton@.service.j2": {
+        *("asks", "canary.timeout", "container", "environment", "gate", "instance.http_port"),
+        *("instance.ready_timeout", "instance.restart", "instance.shm_size", "instance.user", "label"),
+        *("limit", "mounts_gate", "name", "ready", "start_timeout", "stop_timeout", "unit_stop_timeout"),
         "value",
-        "stop_timeout",
-        "minor",
-        "start_timeout",
-        "unit_stop_timeout",
-        "instance.shm_size",
-        "instance.user",
-        "instance.http_port",
-        "instance.ready_timeout",
-        "instance.restart",
-        "label",
-        "version",
-        'packages | join(" ")',
-        "script",  # of a kickstart: sh text, whose own template quotes
-    }
+    },
+}
+"""Names and numbers that settings restrict, by template."""
+
+
+@pytest.mark.parametrize("path", sorted(data("templates").glob("*/*.j2")), ids=lambda path: str(path.name))
+def test_templates_quote_what_they_print_for_where_it_lands(path: Path) -> None:
+    right = next((filters for end, filters in RIGHT.items() if path.name.endswith(end)), ("line",))
     text = path.read_text("utf-8")
-    expressions = [part.split("}}")[0].strip() for part in text.split("{{")[1:]]
-    unquoted = [e for e in expressions if not e.endswith(("| word", "| text", "| value", "| line", "| sh"))]
-    assert set(unquoted) <= restricted
+    expressions = {part.split("}}")[0].strip(" -") for part in text.split("{{")[1:]}
+    others = {one for one in expressions if not one.endswith(tuple(f"| {name}" for name in right))}
+    assert others == NOT_FILTERED.get(f"{path.parent.name}/{path.name}", set())
+
+
+def test_an_exec_line_has_words_only() -> None:
+    """Text of a setting is not quoted, so it is no argument."""
+    for path in data("templates").glob("*/*.service.j2"):
+        unit = path.read_text("utf-8").replace("\\\n", " ")
+        lines = [line for line in unit.splitlines() if line.startswith("Exec")]
+        assert [line for line in lines if re.search(r"\| text *-?}}", line)] == [], path.name
+
+
+def test_no_template_is_of_a_kind_that_a_library_writes() -> None:
+    endings = (".json.j2", ".yaml.j2", ".yml.j2", ".toml.j2")
+    assert [path for path in data("templates").rglob("*.j2") if path.name.endswith(endings)] == []

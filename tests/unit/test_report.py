@@ -36,7 +36,7 @@ FAILED = ChangeError(
 )
 RESULTS = [
     Result("gpu-01", "ok", right=30, seconds=0.24, connects=1, execs=2),
-    Result("gpu-02", "failed", right=25, changes=(FILE,), error=FAILED, seconds=12.3456),
+    Result("gpu-02", "failed", right=25, changes=(FILE,), error=FAILED, not_run=3, seconds=12.3456),
     Result(
         "a-long-name", "unreachable", error=UnreachableError("a-long-name", "no route to host"), seconds=10
     ),
@@ -89,7 +89,7 @@ def test_the_recap_is_in_ansibles_words() -> None:
     assert [line.rstrip() for line in lines[:10]] == [
         "RECAP",
         "gpu-01      : ok=30   changed=0    unreachable=0    failed=0    skipped=0      0.2 s",
-        "gpu-02      : ok=26   changed=1    unreachable=0    failed=1    skipped=0     12.3 s",
+        "gpu-02      : ok=26   changed=1    unreachable=0    failed=1    skipped=0    not run=3     12.3 s",
         "a-long-name : ok=0    changed=0    unreachable=1    failed=0    skipped=0     10.0 s",
         "gpu-04      : ok=30   changed=2    unreachable=0    failed=0    skipped=0    100.0 s",
         "gpu-05      : ok=0    changed=0    unreachable=0    failed=0    skipped=1      0.0 s",

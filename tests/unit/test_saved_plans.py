@@ -161,7 +161,9 @@ def test_permissions_of_the_settings_are_no_part_of_a_change() -> None:
         assert change is not None
         return restart.refine(change, Output(0, answer.encode()))
 
-    assert planned(False).needs == DOCKER_RESTART
+    needs = planned(False).needs
+    assert needs is not None
+    assert needs.name == DOCKER_RESTART.name
     assert said(approved(planned(False)), planned(True)) == ""
     assert said(approved(planned(False, "active\n")), planned(False)) == ""
 

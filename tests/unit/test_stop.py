@@ -6,7 +6,7 @@ import pytest
 
 from provision.connection import Connection
 from provision.connection.login import Login
-from provision.errors import ProbeError, UnreachableError, UsageError
+from provision.errors import ProbeError, RefusedError, UnreachableError, UsageError
 from provision.probe import Output
 from provision.run.gather import Answers
 from provision.run.stop import Outcome, Underway, document, exit_code, require_id, underway
@@ -65,3 +65,13 @@ def test_a_host_that_describes_no_run_is_at_fault(said: str, monkeypatch: pytest
     monkeypatch.setattr("provision.run.stop.gather", answer)
     with pytest.raises(ProbeError):
         underway(Connection(Login("h", "127.0.0.1", 22, "root")), RUN)
+
+
+def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_: object) -> Answers:
+        return {"described-run": Output(0), "known-run": Output(1), "user": Output(0, b"1000\n")}
+
+    monkeypatch.setattr("provision.run.stop.gather", answer)
+    with pytest.raises(RefusedError, match=r"^h: logged in as ops, who is not root$") as caught:
+        underway(Connection(Login("h", "127.0.0.1", 22, "ops")), RUN)
+    assert caught.value.hint == "set ansible_become: true for the host, or ansible_user: root"

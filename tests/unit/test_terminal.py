@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.cli import tasks, terminal
 from provision.cli.terminal import error_boundary, printable, write_data
 from provision.errors import HostError, UsageError
 
@@ -157,3 +159,70 @@ def test_data_is_neither_wrapped_nor_coloured_where_there_is_no_terminal(
 
 def test_what_would_steer_a_terminal_is_escaped() -> None:
     assert printable("caf\u00e9\n\t\x1b[2J\u202e\x00") == "caf\u00e9\n\t\\x1b[2J\\u202e\\x00"
+
+
+@pytest.mark.parametrize(
+    "asking",
+    ["terminal.confirmed('Go? [y/N] '[:3], '--yes')", "asked('--ask-pass', 'Go? [y/N] ', 'x')"],
+)
+def test_an_interrupt_at_the_question_changes_nothing_and_says_so(asking: str) -> None:
+    """Typed at the terminal that controls the program."""
+    taking = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    program = (
+        f"from provision.cli.arguments import asked\nwith terminal.error_boundary(starts_runs=True): {asking}"
+    )
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{taking}{PROGRAM}{program}"],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+    ) as ran:
+        os.close(theirs)
+        read_until(ours, "Go? [y/N] ")
+        os.write(ours, b"\x03")
+        said = read_until(ours, "changed\r\n")
+        assert ran.wait(20) == 130
+    os.close(ours)
+    assert said.splitlines()[-1] == "interrupted at the question: nothing was changed"
+
+
+def test_commands_in_hints_have_what_the_running_one_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_GIVEN", {"inventory": "my fleet", "hosts": "all:!x"})
+    monkeypatch.setattr(terminal, "program_name", lambda: "./inv")
+    more = "--inventory 'my fleet' --hosts 'all:!x'"
+    for text, pasted in {
+        "look: inv plan": f"look: ./inv plan {more}",
+        "plan again: inv plan --out FILE": f"plan again: ./inv plan {more} --out FILE",
+        "inv stop --hosts PATTERN shows what runs": f"./inv stop {more} shows what runs",
+        "inv provision --hosts h1 --roles docker; then": (
+            "./inv provision --inventory 'my fleet' --hosts h1 --roles docker; then"
+        ),
+        "inv inventory --graph shows": "./inv inventory --inventory 'my fleet' --graph shows",
+        "inv lint-manifest FILE": "./inv lint-manifest FILE",
+    }.items():
+        assert terminal.named(text) == pasted
+
+
+def test_what_is_given_is_known_of_the_tasks_that_take_it() -> None:
+    takes: dict[str, set[str]] = {"--hosts": set(), "--inventory": set()}
+    for name in tasks.COLLECTION.task_names:
+        options = {argument.name for argument in tasks.COLLECTION[name].get_arguments()}
+        for option, takers in takes.items():
+            takers.update({name} if option.removeprefix("--") in options else ())
+    assert takes["--hosts"] - {"inventory"} == terminal.TAKE_HOSTS
+    assert takes["--inventory"] == terminal.TAKE_HOSTS | terminal.TAKE_INVENTORY
+
+
+def test_hints_in_documents_can_be_pasted_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "_GIVEN", {"inventory": "f", "hosts": ""})
+    monkeypatch.setattr(terminal, "program_name", lambda: "./inv")
+    terminal.write_json({"error": {"hint": "inv plan", "message": "inv plan"}, "notes": ["inv plan"]})
+    assert json.loads(capsys.readouterr().out) == {
+        "error": {"hint": "./inv plan --inventory f", "message": "inv plan"},
+        "notes": ["./inv plan --inventory f"],
+    }

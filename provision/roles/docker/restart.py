@@ -25,7 +25,7 @@ PID = constant(DOCKERD, "docker_pid")
 DOCKER_RESTART = Permission(
     "docker-restart",
     "restart of Docker needed",
-    "docker.restart: allowed; or stop these containers, or use live-restore",
+    "docker.restart: allowed",
 )
 
 
@@ -126,17 +126,29 @@ class DockerRestart(Handler):
         if "active" not in found:
             return change
         kept, stopping = _effects(found)
-        return replace(
-            change,
-            impact=(*stopping, *kept),
-            needs=DOCKER_RESTART if stopping and not self.allowed else None,
-        )
+        needs = replace(DOCKER_RESTART, how=_ways(found)) if stopping and not self.allowed else None
+        return replace(change, impact=(*stopping, *kept), needs=needs)
+
+
+def _ways(found: Mapping[str, list[str]]) -> str:
+    """What lets the restart happen; only what helps on this host."""
+    if found.get("unit") or not found.get("container"):
+        return DOCKER_RESTART.how  # a unit is restarted whatever becomes of the containers
+    more = "; or stop these containers"
+    if not ("lost" in found or _outlives(found)):
+        more += ", or docker.daemon: {live-restore: true}"
+    return f"{DOCKER_RESTART.how}{more}"
+
+
+def _outlives(found: Mapping[str, list[str]]) -> bool:
+    """Whether containers outlive the restart (live-restore)."""
+    outlive = "".join(found.get("outlive", ()))
+    return outlive == "yes" or (outlive == "as now" and found.get("live-restore") == ["true"])
 
 
 def _effects(found: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
     """What goes on during the restart, and what stops."""
-    outlive = "".join(found.get("outlive", ()))
-    outlives = outlive == "yes" or (outlive == "as now" and found.get("live-restore") == ["true"])
+    outlives = _outlives(found)
     units = found.get("unit", [])
     kept, stopping = [], []
     for line in found.get("container", ()):

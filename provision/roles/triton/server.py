@@ -104,7 +104,7 @@ class UnitFile(File):
             wants = f"gpus names {whole}" if named else f"world_size is {whole}"
             raise Refusal(
                 f"{self.unit}: {wants}, and the host has {self.gpus} GPU{'s' * (self.gpus != 1)}",
-                hint="compare with inv facts --hosts HOST",
+                hint="compare with inv facts --hosts {host}",
             )
 
     def refine(self, change: Change, answer: Output) -> Change:

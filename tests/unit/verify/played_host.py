@@ -114,6 +114,7 @@ class Played:
         fixed = {
             "uname -s": "Linux\n",
             "uname -m": "x86_64\n",
+            "id -u": self.facts.get("user", "0\n"),
             "cat /etc/os-release": self.facts.get("os-release", ""),
             "test -d /run/systemd/system/": "",
         }

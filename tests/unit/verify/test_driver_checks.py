@@ -497,3 +497,13 @@ def test_what_a_check_stands_on_fails_where_that_check_is_alone(expression: str)
     result = look(played, driver(), Choice(expression=expression))[0]
     assert [check.verdict for check in result.checks] == ["fail"]
     assert result.checks[0].message == "the kernel module nvidia is not loaded"
+
+
+def test_who_is_not_root_is_told_so_once() -> None:
+    """Others see half of a host, so every check would be wrong."""
+    result, _ = look(HEALTHY.with_(facts={"user": "1000\n"}), driver())
+    assert result.error is not None
+    assert result.error.message == "logged in as root, who is not root"  # the played host's login
+    assert result.error.hint == "set ansible_become: true for the host, or ansible_user: root"
+    assert result.status == "failed"
+    assert verdicts(result, "fail", "pass") == {}
