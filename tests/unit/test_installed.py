@@ -148,7 +148,8 @@ def test_the_suite_is_found(environment: Path) -> None:
         (
             ["plan", "--inventory", "gpu-01,"],
             "error: no hosts are named\n"
-            "hint: --hosts PATTERN; gpu-provision inventory --inventory gpu-01, --graph shows what there is\n",
+            "hint: --hosts PATTERN;"
+            " gpu-provision inventory --inventory gpu-01, --graph shows what there is\n",
         ),
     ],
     ids=["unknown task", "needs the clone", "no inventory", "no hosts"],
