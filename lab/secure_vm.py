@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shutil
+import socket
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,27 @@ class SecureVm(Vm):
         disk = str(self.folder / "disk.qcow2")
         execute("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(made / "disk.raw"), disk)
         _fat(self.folder / "seed.img", 8 << 20, "CIDATA", {file.name: file for file in seed.iterdir()})
+
+    @property
+    def _keyboard(self) -> Path:
+        return self.folder / "console.sock"
+
+    def press(self, keys: str) -> None:
+        """Type on its console."""
+        with socket.socket(socket.AF_UNIX) as console:
+            console.connect(str(self._keyboard))
+            console.sendall(keys.encode("ascii"))
+            time.sleep(1)
+
+    def _console(self) -> list[str]:
+        place = f"socket,id=console,path={self._keyboard},server=on,wait=off"
+        log = f"logfile={self.log},logappend=on"
+        return [
+            *("-display", "none", "-monitor", "none"),
+            *("-chardev", f"{place},{log}"),
+            "-serial",
+            "chardev:console",
+        ]
 
     def _options(self) -> list[str]:
         made = self._image()

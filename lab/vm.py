@@ -105,6 +105,10 @@ class Vm:
         """Of QEMU: processors, disks and what it boots."""
         raise NotImplementedError
 
+    def _console(self) -> list[str]:
+        """Of QEMU: where its serial console is."""
+        return ["-nographic"]
+
     def power_on(self) -> None:
         """Switch it on, and wait for nothing."""
         with contextlib.suppress(ProvisionError):
@@ -115,7 +119,8 @@ class Vm:
             *("-netdev", f"tap,id=n,ifname={self._tap},script=no,downscript=no"),
             *("-device", "virtio-net-pci,netdev=n,romfile="),
         )
-        self._cgroup.spawn(["qemu-system-x86_64", "-nographic", *self._options(), *network], self.log)
+        options = (*self._console(), *self._options(), *network)
+        self._cgroup.spawn(["qemu-system-x86_64", *options], self.log)
 
     def boot(self) -> None:
         """Switch it on and wait until its administrator can log in.

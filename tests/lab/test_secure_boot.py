@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,19 @@ from lab.execute import execute
 from lab.lab import Lab
 from lab.layout import ADMIN
 from lab.secure_vm import SecureVm
+from provision.errors import Refusal
+from provision.probe import Output
+from provision.resource import Planned
+from provision.roles.driver.secure_boot import SecureBoot, SecureBootState
+from provision.shell import assembled
 from tests.lab.cli import inv, write_inventory
 from tests.lab.test_provision import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.campaign("vm", only=True)]
 
 NAME = "vm-01"
+PASSWORD = "confirmed"
+ENTER, DOWN = "\r", "\x1b[B"
 MODULE = Path(__file__).with_name("small_module.sh")
 
 
@@ -93,3 +101,56 @@ def test_a_module_that_nobody_vouches_for_is_refused(machine: SecureVm) -> None:
     assert said is not None
     assert "Key was rejected by service" in said, said
     assert "DKMS module signing key" in said
+
+
+def driver_role(machine: SecureVm) -> tuple[SecureBootState, str]:
+    """What the driver role finds of Secure Boot, and why it would refuse a driver; with its hint."""
+    resource = SecureBoot(("nvidia-kernel-open-dkms",))
+    probe = resource.question()
+    told = machine.run(f"{assembled(*probe.shell)}{probe.script}")
+    state = resource.read(Output(0, (told or "").encode()))
+    try:
+        assert resource.change(state, Planned()) is None
+    except Refusal as refusal:
+        return state, f"{refusal.message}\n{refusal.hint}"
+    return state, ""
+
+
+def confirm_at_the_console(machine: SecureVm, since: int) -> None:
+    """Go through the menus of shim's MokManager, which wait for somebody."""
+    for shown, keys in (
+        ("Press any key to perform MOK management", ENTER),
+        ("Enroll MOK", DOWN + ENTER),
+        ("View key 0", DOWN + ENTER),
+        ("Enroll the key(s)?", DOWN + ENTER),
+        ("Password:", PASSWORD + ENTER),
+        ("Perform MOK management", ENTER),
+    ):
+        end = time.monotonic() + 300
+        while shown not in console(machine)[since:]:
+            assert time.monotonic() < end, f"{shown!r} was not shown: {console(machine)[since:][-500:]!r}"
+            time.sleep(0.5)
+        since = len(console(machine))
+        time.sleep(2)
+        machine.press(keys)
+
+
+def test_a_key_that_somebody_confirms_at_the_console_is_taken(machine: SecureVm) -> None:
+    """As the driver role advises: an import, a reboot, and MokManager."""
+    state, refused = driver_role(machine)
+    assert (state.enforced, state.enrolment) == (True, "refused")
+    assert "Secure Boot is on, and" in refused
+    assert f"mokutil --import {state.key}" in refused
+    machine.run(
+        f"mokutil --generate-hash={PASSWORD} >/root/hash; mokutil --import {state.key} --hash-file /root/hash"
+    )
+    state, refused = driver_role(machine)
+    assert state.enrolment == "requested"
+    assert "reboot and confirm on the console (Enroll MOK), then run again" in refused
+    since = len(console(machine))
+    machine.run("systemctl reboot", check=False)
+    confirm_at_the_console(machine, since)
+    wait_for(lambda: machine.run("uptime", check=False) is not None, 600)
+    state, refused = driver_role(machine)
+    assert (state.enforced, state.enrolment, refused) == (True, "enrolled", "")
+    machine.run("modprobe small && test -d /sys/module/small")
