@@ -99,7 +99,7 @@ KNOWN_MESSAGES = (
         "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
     ),
     Message(
-        r"task [0-9a-f]{64} not found|no running task found: task|[Cc]ontainer [0-9a-f]{12,64} is not running",
+        r"task [0-9a-f]{64} not found|no running task found|[Cc]ontainer [0-9a-f]{12,64} is not running",
         "Docker takes a container for running whose process is gone, as when containerd's shim was killed: on"
         " the host, systemctl restart its unit, or docker restart it",
         "its process is gone, and Docker does not know",
