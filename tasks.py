@@ -21,10 +21,11 @@ VENV = ROOT / ".venv"
     help={
         "count": "number of hosts",
         "suite": "Debian release of new hosts, bookworm or trixie; given more than once: in turn",
+        "vm": "number of virtual machines with UEFI Secure Boot, made with seeds (emulated, minutes)",
     },
     iterable=["suite"],
 )
-def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
+def lab_up(c: Context, suite: list[str], count: int = 2, vm: int = 0) -> None:
     """Start the lab: bare hosts, package repositories, a registry.
 
     inv lab.up --count 3 --suite bookworm --suite trixie
@@ -35,7 +36,7 @@ def lab_up(c: Context, suite: list[str], count: int = 2) -> None:
     with terminal.error_boundary():
         lab = Lab.named()
         with terminal.working() as say:
-            lab.up(count=count, say=say, suites=suite or ("bookworm",))
+            lab.up(count=count, say=say, suites=suite or ("bookworm",), machines=vm)
         terminal.log(
             f"lab {lab.layout.name!r}: {len(lab.hosts)} hosts are up; next: inv plan --hosts gpu-nodes"
         )

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import aptrepo, network, prerequisites, registry
+from lab import aptrepo, network, prerequisites, racks, registry
 from lab.cgroup import lab_group
 from lab.execute import execute
 from lab.host import LabHost, new_password
 from lab.layout import ADMIN, APT_PORT, NETWORKS, REGISTRY_PORT, STATE_ROOT, Layout
 from lab.rootfs import Rootfs, build_rootfs
+from lab.secure_vm import SecureVm
 from lab.standins.build import build_packages
 from lab.triton_image import USUAL, Release, build_image
 from provision.errors import ProvisionError, UsageError
@@ -45,6 +46,7 @@ AT_ONCE = 4
 """How many hosts boot at the same time."""
 
 MOST_HOSTS = 200
+MOST_MACHINES = 9
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,25 @@ class Lab:
         """The host of that name; StopIteration where there is none."""
         return next(host for host in self.hosts if host.name == name)
 
-    def up(self, count: int = 2, say: Say = print, suites: Sequence[str] = ("bookworm",)) -> None:
+    @property
+    def machines(self) -> list[SecureVm]:
+        """The lab's virtual machines."""
+        entries = self._state().get("machines", {})
+        return [racks.machine(self.layout, name, about) for name, about in entries.items()]
+
+    def up(
+        self, count: int = 2, say: Say = print, suites: Sequence[str] = ("bookworm",), machines: int = 0
+    ) -> None:
         """Have ``count`` hosts on, and everything around them. Hosts that are there keep their disks.
 
         :param suites: Debian releases that new hosts get in turn.
+        :param machines: how many virtual machines there are besides.
         :raises UsageError: this machine cannot hold a lab, or the count makes no sense.
         """
         if not 1 <= count <= MOST_HOSTS:
             raise UsageError(f"a lab has 1 to {MOST_HOSTS} hosts, not {count}")
+        if not 0 <= machines <= MOST_MACHINES:
+            raise UsageError(f"a lab has 0 to {MOST_MACHINES} virtual machines, not {machines}")
         prerequisites.ensure(say)
         with self._alone(self.layout.name):
             self._begin(say)
@@ -112,6 +125,12 @@ class Lab:
                 self._serve(systems, say)
             self._add_hosts(count, suites, systems)
             self._boot(say)
+            if machines:
+                say(f"booting {machines} virtual machines, emulated: one to three minutes each")
+                entries = racks.entries(self.layout, machines)
+                state = self._state()
+                self._save({**state, "machines": {**entries, **state.get("machines", {})}})
+                racks.switch_on(self.machines)
 
     def down(self, say: Say = print) -> None:
         """Remove every process, mount, interface and file of the lab; the cache stays."""
@@ -134,6 +153,15 @@ class Lab:
                 login=host.answers(),
             )
             for host in self.hosts
+        ] + [
+            HostStatus(
+                name=one.name,
+                address=one.address,
+                suite="bookworm",
+                power="on" if one.running() else "off",
+                login=_listens(one.address, 22),
+            )
+            for one in self.machines
         ]
 
     @contextlib.contextmanager
@@ -278,8 +306,11 @@ class Lab:
         for host in added:
             state["hosts"][host.name]["host_key"] = host.host_key
         self._save(state)
-        lines = [f"{host.address} {host.host_key}\n" for host in self.hosts]
-        self.layout.known_hosts.write_text("".join(lines), encoding="ascii")
+        lines = {host.address: f"{host.address} {host.host_key}\n" for host in self.hosts}
+        known = self.layout.known_hosts
+        others = known.read_text("ascii").splitlines(keepends=True) if known.exists() else []
+        kept = [line for line in others if line.split(" ")[0] not in lines]
+        known.write_text("".join([*lines.values(), *kept]), encoding="ascii")
 
     def _boot(self, say: Say) -> None:
         say(f"booting {len(self.hosts)} hosts")

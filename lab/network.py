@@ -40,6 +40,10 @@ def raise_bridge(layout: Layout) -> None:
 
 
 def remove_bridge(layout: Layout) -> None:
+    """Remove the bridge, and the cables of virtual machines in it, which outlive these."""
+    for link in Path("/sys/class/net").iterdir():
+        if (link / "tun_flags").exists() and (link / "master").resolve().name == layout.bridge:
+            execute("ip", "link", "delete", link.name)
     if exists(layout):
         execute("ip", "link", "delete", layout.bridge)
 

@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.cgroup import Cgroup, lab_group
@@ -82,11 +82,13 @@ class Vm:
     :param layout: of the lab.
     :param address: its own, on the lab's bridge.
     :param folder: where its disk is.
+    :param name: of its group of processes, and of its cable with the lab's name behind it.
     """
 
     layout: Layout
     address: str
     folder: Path
+    name: str = field(default="vm", kw_only=True)
 
     @property
     def log(self) -> Path:
@@ -95,11 +97,11 @@ class Vm:
 
     @property
     def _cgroup(self) -> Cgroup:
-        return lab_group(self.layout.name).child("vm")
+        return lab_group(self.layout.name).child(self.name)
 
     @property
     def _tap(self) -> str:
-        return f"vm-{self.layout.name}"
+        return f"{self.name}-{self.layout.name}"
 
     def _options(self) -> list[str]:
         """Of QEMU: processors, disks and what it boots."""
@@ -111,8 +113,7 @@ class Vm:
 
     def power_on(self) -> None:
         """Switch it on, and wait for nothing."""
-        with contextlib.suppress(ProvisionError):
-            execute("ip", "link", "delete", self._tap)
+        self._unplug()
         execute("ip", "tuntap", "add", self._tap, "mode", "tap")
         execute("ip", "link", "set", self._tap, "master", self.layout.bridge, "up")
         network = (
@@ -123,11 +124,22 @@ class Vm:
         self._cgroup.spawn(["qemu-system-x86_64", *options], self.log)
 
     def boot(self) -> None:
-        """Switch it on and wait until its administrator can log in.
+        """Switch it on, and :meth:`await_login`.
 
         :raises ProvisionError: nobody can after :data:`BOOT_SECONDS`.
         """
         self.power_on()
+        self.await_login()
+
+    def running(self) -> bool:
+        """Whether it is on."""
+        return self._cgroup.path.exists()
+
+    def await_login(self) -> None:
+        """Wait until its administrator can log in.
+
+        :raises ProvisionError: as :meth:`boot`.
+        """
         deadline = time.monotonic() + BOOT_SECONDS
         while self.run("test ! -e /run/nologin", check=False) != "":
             if time.monotonic() > deadline:
@@ -137,6 +149,11 @@ class Vm:
     def cut(self) -> None:
         """Cut the power."""
         self._cgroup.end()
+        self._unplug()
+
+    def _unplug(self) -> None:
+        with contextlib.suppress(ProvisionError):
+            execute("ip", "link", "delete", self._tap)
 
     def run(self, script: str, *, check: bool = True) -> str | None:
         """Run a script as root over ssh and return what it printed; without ``check``, None if it failed.

@@ -59,14 +59,33 @@ def host_vars(lab: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def machine_vars(lab: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """How one virtual machine is reached, and the seed that makes it."""
+    network = {"interface": "eth0", "address": f"{machine['address']}/24"}
+    public = Path(f"{lab['private_key']}.pub").read_text("ascii").strip()
+    return {
+        "ansible_host": machine["address"],
+        "ansible_user": lab["user"],
+        "ansible_ssh_private_key_file": lab["private_key"],
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={STATE / lab['name'] / 'known_hosts'}",
+        "ansible_become": True,
+        "seed": {"system": "debian", "method": "image", "authorized_keys": [public], "network": network},
+    }
+
+
 def inventory(lab: dict[str, Any]) -> dict[str, Any]:
     """The document that Ansible expects from ``--list``."""
-    hosts = lab["hosts"]
-    return {
+    hosts, machines = lab["hosts"], lab.get("machines", {})
+    found: dict[str, Any] = {
         "_meta": {"hostvars": {name: host_vars(lab, host) for name, host in hosts.items()}},
         "all": {"children": ["ungrouped", "gpu-nodes"]},
         "gpu-nodes": {"hosts": list(hosts), "vars": settings(lab)},
     }
+    if machines:
+        found["_meta"]["hostvars"] |= {name: machine_vars(lab, one) for name, one in machines.items()}
+        found["all"]["children"].append("racks")
+        found["racks"] = {"hosts": list(machines), "vars": {"mirror": lab["mirror"]}}
+    return found
 
 
 def main(arguments: list[str]) -> int:
