@@ -241,6 +241,10 @@ KNOWN_MESSAGES = (
         "are kept",
     ),
     Message(
+        r"@sha256:[0-9a-f]+ not found|@sha256:[0-9a-f]+: not found",
+        "the registry has no image with this digest, whatever its tag is: check the image in the settings",
+    ),
+    Message(
         r"manifest unknown|not found: manifest",
         "the registry does not have this tag: check the image in the settings",
     ),

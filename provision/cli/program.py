@@ -191,7 +191,14 @@ class Program(InvokeProgram):
             task = error.context.name if error.context else None
             message, hint = self._explained(str(error), task or "")
         except ValueError as error:
-            message, hint = f"{str(error).rpartition(': ')[2]} is not a whole number", self._help_of("")
+            value = str(error).rpartition(": ")[2].strip("'")
+            words = self.core.unparsed
+            pairs = (
+                (w.partition("=")[0], w.partition("=")[2] or then)
+                for w, then in itertools.pairwise((*words, ""))
+            )
+            option = next((f"{name}: " for name, given in pairs if given == value and name[:1] == "-"), "")
+            message, hint = f"{option}{value!r} is not a whole number", self._help_of("".join(words[:1]))
         else:
             return
         raise Exit(f"error: {message}\nhint: {hint}", code=2)

@@ -155,7 +155,10 @@ USAGE = {
         "error: --from-console needs a value\nhint: INV --help bare.enroll\n",
     ),
     "no value": ("render --out", "error: --out needs a value\nhint: INV --help render\n"),
-    "no number": ("plan --forks many", "error: 'many' is not a whole number\nhint: INV --help\n"),
+    "no number": (
+        "plan --forks many",
+        "error: --forks: 'many' is not a whole number\nhint: INV --help plan\n",
+    ),
     "unknown shell": (
         "--print-completion-script nosh",
         'error: Completion for shell "nosh" not supported (options are: bash, fish, zsh)\nhint: INV --help\n',

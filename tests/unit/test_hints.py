@@ -15,6 +15,7 @@ LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process
 SAMPLES = {
     "Cannot connect to the Docker daemon\nthe host is being shut down or rebooted": "when the host is back",
     f"task {'90ff551b' * 8} not found: not found": "systemctl restart its unit",
+    f"Error response from daemon: manifest for a:b@sha256:{'0' * 64} not found: manifest unknown": "digest",
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "Failed to initialize NVML: Driver/library version mismatch": "inv plan",
