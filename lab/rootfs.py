@@ -34,8 +34,8 @@ BASE = (
 )
 """What a minimal server has besides Debian's essential packages."""
 
-MIRROR = {
-    "bookworm": (
+_EVERYWHERE = (
+    *(
         "docker.io",
         "tini",
         "iptables",
@@ -44,23 +44,10 @@ MIRROR = {
         "kmod",
         "unattended-upgrades",
         "chrony",
-        "hello",
-        "tree",
     ),
-    "trixie": (
-        "docker.io",
-        "docker-cli",
-        "tini",
-        "iptables",
-        "ca-certificates",
-        "pciutils",
-        "kmod",
-        "unattended-upgrades",
-        "chrony",
-        "hello",
-        "tree",
-    ),
-}
+    *("hello", "tree"),
+)
+MIRROR = {"bookworm": _EVERYWHERE, "trixie": (*_EVERYWHERE, "docker-cli")}
 """Suite → packages that its mirror offers, with all that they depend on; hello and tree are for tests."""
 
 
