@@ -75,7 +75,9 @@ def _syntax_error(text: str, where: Location, problem: str) -> InventoryError:
     lines = text.splitlines()
     line = lines[where.line - 1] if 0 < where.line <= len(lines) else ""
     hint = "check the indentation and the quotes of this line and the one above"
-    if "\t" in line:
+    if "character escape" in problem or "surrogate" in problem:
+        hint = "write the character itself, or its code: \\U0001F600; half of a pair such as \\ud83d is none"
+    elif "\t" in line:
         hint = "YAML is indented by spaces; this line holds a tab"
     elif re.search(r":\s+\{\{", line):
         hint = 'a value that starts with {{ has to be quoted: "{{ … }}"'

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from provision.errors import Location, SettingsError
+from provision.errors import Location, SettingsError, visible
 from provision.inventory.model import Host
 from provision.inventory.values import Item, Unsafe, Value, Vault, plain
 from provision.secrecy import is_secret
@@ -320,7 +320,7 @@ def _name(path: Path) -> str:
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
+    return visible(text)
 
 
 def _shown(value: object) -> str:

@@ -110,6 +110,7 @@ REFUSED = [
     ("servers: {m: {image: a, gpus: al}}", "'al' is not one of 'all' or 'none'; did you mean 'all'?", None),
     ("servers: {m: {image: a, gpus: [0, x]}}", "role.servers.m.gpus[1]: 'x' is not an integer", None),
     ("servers: {m: {image: a, limit: []}}", "limit: a list is not an integer or a string", None),
+    ('servers: {"x\\ny": {image: 1}}', "role.servers.x\\ny.image: 1 is not a string", None),
     ("servers: {m: }", "role.servers.m: an empty value is not a mapping", None),
     ("servers: [a]", "inv.yml:2: role.servers: a list is not a mapping", None),
     ("version: 24.10", "role.version: 24.1 is not a string", "24.10 becomes 24.1"),

@@ -46,7 +46,7 @@ TOLD = ("--publish=", "--env=NVIDIA_VISIBLE_DEVICES=", "--gpus=", "--device=nvid
 
 MEND = "mend the model on {host}, then: inv provision --hosts {host} --roles triton"
 
-JOURNAL = "on the host: journalctl -u docker.service -n 50"
+JOURNAL = "on the host: journalctl -u docker.service -u containerd.service -n 50"
 
 YOUNG = 120.0
 """A unit that restarted within so many seconds may be about to do so again."""

@@ -25,7 +25,7 @@ from provision.roles.docker.text import DAEMON_JSON, equal, parse, plain
 from provision.shell import assembled
 
 UNIT = "docker.service"
-JOURNAL = f"on the host: journalctl -u {UNIT} -n 50"
+JOURNAL = f"on the host: journalctl -u {UNIT} -u containerd.service -n 50"
 PACKAGES = "docker packages"
 AGAIN = "inv provision --hosts {host} --roles docker"
 
