@@ -23,7 +23,7 @@ from provision.roles.triton.canaries import CANARY_MOST
 from provision.roles.triton.fits_driver import is_exposed, known_vulnerabilities
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.launch import CANARY_MODEL, expected_models
-from provision.roles.triton.repository import faults, nothing_in, serves_nothing, warning
+from provision.roles.triton.repository import faults, nothing_in, of_python, serves_nothing, warning
 from provision.roles.triton.role import (
     TritonSettings,
     environment_file,
@@ -275,6 +275,16 @@ def test_models_are_ready(server: Triton, instance_name: str, instance: Instance
     server.require_models(*wanted)
     if serves_nothing(instance) and all(row.get("name") == CANARY_MODEL for row in server.models):
         fail(nothing_in(models_of(instance_name, instance)), f"put models there; {AGAIN}")
+
+
+def test_python_models_have_their_processes(server: Triton, instance_name: str, instance: Instance) -> None:
+    if not expected_models(instance):
+        return
+    models = of_python(server.repository(models_of(instance_name, instance)))
+    if gone := server.without_process(models):
+        which = "it" if len(gone) == 1 else "them"
+        message = f"the process of {', '.join(gone)} is gone, and Triton calls {which} ready"
+        fail(message, f"on the host: systemctl restart {server.unit}")
 
 
 def test_canaries_answer_as_expected(server: Triton, instance: Instance) -> None:

@@ -114,6 +114,14 @@ def _files(archive: bytes) -> Iterator[tuple[str, bytes]]:
         return
 
 
+def of_python(repository: Repository) -> list[str]:
+    """The models whose configuration names the python backend."""
+    read = {name: read_config(model.config) for name, model in repository.models.items() if model.config}
+    return [
+        name for name, config in read.items() if not isinstance(config, Unread) and config.backend == "python"
+    ]
+
+
 def faults(folder: str, instance: Instance, repository: Repository, gpus: int) -> list[Fault]:
     """What keeps the models from being loaded that the instance cannot be ready without.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from testinfra.modules.base import Module
@@ -22,6 +22,9 @@ VERIFY = "triton/verify.sh"
 AGAIN = "inv provision --hosts {host} --roles triton"
 HTTP, GRPC, METRICS = 8000, 8001, 8002
 """Ports of a server in its container."""
+
+STUB = "triton_python_backend_stub"
+"""The program of a model of the python backend, of which each has at least one process."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 PROPERTIES = (
@@ -241,6 +244,24 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         """
         self.require_models(model)
         return self.ask(path or f"/v2/models/{model}/infer", body, seconds=seconds)
+
+    def without_process(self, models: Iterable[str]) -> list[str]:
+        """Those of these models of the python backend that are ready, and have no process.
+
+        Where it was killed, Triton goes on calling them ready, and no request to them is answered.
+
+        :raises Missing: if Docker does not tell the processes.
+        """
+        ready = {row.get("name") for row in self.models if row.get("state") == "READY"}
+        asked = [name for name in models if name in ready]
+        if not asked:
+            return []
+        answer = self._host.docker_engine.ask(words("docker", "top", self.container, "-eo", "args"))
+        if not answer.ok:
+            why, hint = cause(answer)
+            raise Missing(f"container of {self.unit}", f"docker top {self.container} fails: {why}", hint)
+        stubs = [line for line in answer.out.splitlines() if STUB in line]
+        return [name for name in asked if not any(f"/{name}/" in line for line in stubs)]
 
     @property
     def metrics(self) -> str:

@@ -38,6 +38,7 @@ from tests.unit.verify.healthy_triton import (
     SHOW,
     SIGHT,
     SOCKETS,
+    TOP,
     UNIT,
     container,
     docker_info,
@@ -82,7 +83,7 @@ def messages(result: HostResult, verdict: str = "fail") -> dict[str, str]:
 def test_healthy_host_passes_every_check_in_few_execs() -> None:
     result, connection = look(serving(settings()), settings())
     assert [check for check in result.checks if check.verdict != "pass"] == []
-    assert len(result.checks) == 39
+    assert len(result.checks) == 40
     assert connection.execs <= 8
 
 
@@ -91,6 +92,12 @@ def test_a_server_of_the_previous_tag_whose_next_one_could_not_be_pulled_is_no_s
     told = messages(checked(no_image, image=IMAGE.replace("24.07", "24.10")))
     assert any("the image is not on the host" in message for message in told.values()), told
     assert any("is not what the settings ask for" in message for message in told.values()), told
+
+
+def test_a_python_model_with_its_process_is_no_finding() -> None:
+    stub = "/opt/tritonserver/backends/python/triton_python_backend_stub /models/gpu_probe/1/model.py x"
+    top = {REPOSITORY: repository('backend: "python"'), TOP: said(f"COMMAND\ntritonserver\n{stub}\n")}
+    assert not messages(checked(broken(top)))
 
 
 def test_containers_are_started_once_for_each_image() -> None:
@@ -237,6 +244,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         broken({COMMAND: said(CMDLINE.replace("--shm-size=1g", "--shm-size=2g"))}),
         RUNS,
         "runs with --shm-size=2g and not with --shm-size=1g",
+    ),
+    "process of a python model killed": (
+        broken({REPOSITORY: repository('backend: "python"'), TOP: said("COMMAND\ntritonserver --x\n")}),
+        "python models have their processes",
+        "the process of gpu_probe is gone, and Triton calls it ready",
     ),
     "image pulled anew": (broken({INSPECT: container("sha256:old")}), RUNS, "runs an older image than"),
     "no container": (
