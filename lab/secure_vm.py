@@ -85,13 +85,17 @@ class SecureVm(Vm):
         :param seed: folder with ``user-data``, ``meta-data`` and ``network-config``.
         """
         self.cut()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
         made = self._image()
-        shutil.copy(made / "OVMF_VARS_4M.ms.fd", self._variables)
-        disk = str(self.folder / "disk.qcow2")
+        # The folder gets its name last: one that is there is a whole machine, whatever was stopped.
+        folder = self.folder.with_name(f"{self.folder.name}.new")
+        for one in (self.folder, folder):
+            shutil.rmtree(one, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy(made / "OVMF_VARS_4M.ms.fd", folder / self._variables.name)
+        disk = str(folder / "disk.qcow2")
         execute("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(made / "disk.raw"), disk)
-        _fat(self.folder / "seed.img", 8 << 20, "CIDATA", {file.name: file for file in seed.iterdir()})
+        _fat(folder / "seed.img", 8 << 20, "CIDATA", {file.name: file for file in seed.iterdir()})
+        folder.rename(self.folder)
 
     @property
     def _keyboard(self) -> Path:
