@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from lab import secure_vm
-from lab.layout import TESTS
+from lab.layout import Layout
 from lab.secure_vm import SecureVm
 
 
@@ -29,7 +29,7 @@ def test_a_machine_whose_making_was_stopped_is_not_there(
     monkeypatch.setattr(secure_vm, "execute", lambda *_: None)
     if step != "_make_image":
         monkeypatch.setattr(secure_vm, step, stopped)
-    machine = SecureVm(TESTS, "192.0.2.1", tmp_path / "vm-01", tmp_path)
+    machine = SecureVm(Layout("test"), "192.0.2.1", tmp_path / "vm-01", tmp_path)
     (tmp_path / "seed").mkdir()
     with pytest.raises(KeyboardInterrupt):
         machine.create(tmp_path / "seed")
