@@ -126,10 +126,9 @@ class Lab:
             self._add_hosts(count, suites, systems)
             self._boot(say)
             if machines:
-                say(f"booting {machines} virtual machines, emulated: one to three minutes each")
-                entries = racks.entries(self.layout, machines)
-                state = self._state()
+                entries, state = racks.entries(self.layout, machines), self._state()
                 self._save({**state, "machines": {**entries, **state.get("machines", {})}})
+                say(f"booting {len(self.machines)} virtual machines, emulated: one to three minutes each")
                 racks.switch_on(self.machines)
 
     def down(self, say: Say = print) -> None:

@@ -133,7 +133,7 @@ class Vm:
 
     def running(self) -> bool:
         """Whether it is on."""
-        return self._cgroup.path.exists()
+        return bool(self._cgroup.pids())
 
     def await_login(self) -> None:
         """Wait until its administrator can log in.
