@@ -98,25 +98,22 @@ class SecureVm(Vm):
         folder.rename(self.folder)
 
     @property
-    def _keyboard(self) -> Path:
-        return self.folder / "console.sock"
+    def _monitor(self) -> Path:
+        return self.folder / "monitor.sock"
 
-    def press(self, keys: str) -> None:
-        """Type on its console."""
-        with socket.socket(socket.AF_UNIX) as console:
-            console.connect(str(self._keyboard))
-            console.sendall(keys.encode("ascii"))
-            time.sleep(1)
+    def press(self, *keys: str) -> None:
+        """Press keys of its keyboard, by QEMU's names for them (``ret``, ``down``, ``a``)."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self._monitor))
+            for key in keys:
+                monitor.sendall(f"sendkey {key}\n".encode("ascii"))
+                time.sleep(0.5)
 
     def _console(self) -> list[str]:
-        place = f"socket,id=console,path={self._keyboard},server=on,wait=off"
-        log = f"logfile={self.log},logappend=on"
-        return [
-            *("-display", "none", "-monitor", "none"),
-            *("-chardev", f"{place},{log}"),
-            "-serial",
-            "chardev:console",
-        ]
+        monitor = f"unix:{self._monitor},server=on,wait=off"
+        # A socket would lose what is printed while nobody is connected.
+        log = f"file,id=console,path={self.log},append=on"
+        return ["-display", "none", "-monitor", monitor, "-chardev", log, "-serial", "chardev:console"]
 
     def _options(self) -> list[str]:
         made = self._image()

@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.campaign("vm", only=True)]
 
 NAME = "vm-01"
 PASSWORD = "confirmed"
-ENTER, DOWN = "\r", "\x1b[B"
 MODULE = Path(__file__).with_name("small_module.sh")
 
 
@@ -119,12 +118,12 @@ def driver_role(machine: SecureVm) -> tuple[SecureBootState, str]:
 def confirm_at_the_console(machine: SecureVm, since: int) -> None:
     """Go through the menus of shim's MokManager, which wait for somebody."""
     for shown, keys in (
-        ("Press any key to perform MOK management", ENTER),
-        ("Enroll MOK", DOWN + ENTER),
-        ("View key 0", DOWN + ENTER),
-        ("Enroll the key(s)?", DOWN + ENTER),
-        ("Password:", PASSWORD + ENTER),
-        ("Perform MOK management", ENTER),
+        ("Press any key to perform MOK management", ["ret"]),
+        ("Enroll MOK", ["down", "ret"]),
+        ("View key 0", ["down", "ret"]),
+        ("Enroll the key(s)?", ["down", "ret"]),
+        ("Password:", [*PASSWORD, "ret"]),
+        ("Perform MOK management", ["ret"]),
     ):
         end = time.monotonic() + 300
         while shown not in console(machine)[since:]:
@@ -132,7 +131,7 @@ def confirm_at_the_console(machine: SecureVm, since: int) -> None:
             time.sleep(0.5)
         since = len(console(machine))
         time.sleep(2)
-        machine.press(keys)
+        machine.press(*keys)
 
 
 def test_a_key_that_somebody_confirms_at_the_console_is_taken(machine: SecureVm) -> None:
