@@ -116,10 +116,6 @@ KNOWN_MESSAGES = (
         "that folder a larger file system; dockerd's own is data-root in docker.daemon",
     ),
     Message(
-        r"curl is not installed, which would fetch",
-        "install curl on the host, or give a folder of the host in triton.images",
-    ),
-    Message(
         r"\.tar\S* brought .*, and not ",
         "make the archive anew, with the image as the settings name it: docker save -o NAME-TAG.tar IMAGE",
     ),
@@ -251,6 +247,14 @@ KNOWN_MESSAGES = (
     Message(
         r"server gave HTTP response to HTTPS client",
         "the registry speaks plain HTTP: add it to docker.daemon insecure-registries",
+    ),
+    Message(
+        r"received unexpected HTTP status: 5\d\d",
+        "the registry itself is at fault: see its log, or run again later",
+    ),
+    Message(
+        r"curl is not installed, which would fetch",
+        "install curl on the host, or give a folder of the host in triton.images",
     ),
     Message(
         r"error setting rlimit type",

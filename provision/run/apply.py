@@ -221,8 +221,9 @@ def _without_result(host: str, run: str, output: Output) -> HostError:
             if full
             else f"may root write in {SPOOL} on the host?",
         )
+    code = f" (exit {output.exit_code})" if output.exit_code else ""
     return HostError(
         host,
-        f"run {run} ended without a result (exit {output.exit_code}): {said}",
+        f"run {run} ended without a result{code}: {said}",
         hint=hint_for(said) or f"on the host: journalctl -u provision-{run}",
     )

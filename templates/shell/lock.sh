@@ -15,8 +15,9 @@ take_lock() {
 # lock_is_of RUN
 lock_is_of() { read -r named <"$run_lock" && [ "$named" = "$1" ]; }
 
-# active_run: prints the run that is under way, or nothing.
+# active_run: prints the run that is under way, or nothing. A pipe would be read for ever.
 active_run() {
+  [ -f "$run_lock" ] || return 0
   read -r active 2>/dev/null <"$run_lock" || return 0
   flock -n -s "$run_lock" true 2>/dev/null || echo "$active"
 }

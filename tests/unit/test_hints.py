@@ -16,6 +16,8 @@ SAMPLES = {
     "Cannot connect to the Docker daemon\nthe host is being shut down or rebooted": "when the host is back",
     f"task {'90ff551b' * 8} not found: not found": "systemctl restart its unit",
     f"Error response from daemon: manifest for a:b@sha256:{'0' * 64} not found: manifest unknown": "digest",
+    "curl is not installed, which would fetch http://a/b.tar\nError response from daemon: received unexpected"
+    " HTTP status: 500 Internal Server Error": "registry itself",
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "Failed to initialize NVML: Driver/library version mismatch": "inv plan",

@@ -353,6 +353,13 @@ def test_a_lock_that_no_process_holds_is_taken_over_at_once(box: Sandbox, left: 
     assert box.sh(script_text(ACTIVE)) == Output(0)
 
 
+@pytest.mark.parametrize("left", LOCKS.values(), ids=LOCKS)
+def test_a_lock_that_no_process_holds_is_of_no_run(box: Sandbox, left: str) -> None:
+    began = time.monotonic()
+    assert box.sh(f"mkdir -p /run/provision; cd /run/provision\n{left}\n{script_text(ACTIVE)}").exit_code == 0
+    assert time.monotonic() - began < 10
+
+
 SLOW = Plan("h", (step("until [ -e /run/go ]; do sleep 0.05; done; touch /run/slow", "[ -e /run/slow ]"),))
 
 
