@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,8 @@ def test_a_start_that_would_fail_is_refused_before_anything_is_touched(planned: 
     assert caught.value.message == (
         f"{UNIT} cannot start: {AT}: name is 'x', and must be 'm', as its folder; and 1 more"
     )
+    with pytest.raises(Refusal, match="; and at least 1 more"):
+        declared().change(replace(BAD, whole=False), planned)
 
 
 @pytest.mark.parametrize("planned", [Planned(), made("file:/etc/triton/main.env", "update")])

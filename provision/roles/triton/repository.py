@@ -247,7 +247,8 @@ class ModelRepository(Resource[Repository]):
         """
         found = [fault for fault in self._faults(state, planned) if fault.sure]
         if found and self._is_started(planned):
-            more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+            least = "" if state.whole else "at least "
+            more = f"; and {least}{len(found) - 1} more" if len(found) > 1 else ""
             raise Refusal(
                 f"{self.unit} cannot start: {found[0]}{more}",
                 hint="mend the model on the host; what serves was left as it is",
