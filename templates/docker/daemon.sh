@@ -140,6 +140,10 @@ reload_was_taken() {
   ! printf '%s\n' "$reloaded" | grep -E 'level=(error|fatal)'
 }
 
+# what_is_back, with_what: of daemon.json, which may not have been there before.
+what_is_back() { if [ -e "$daemon_json" ]; then echo "the previous one is back"; else echo "it is taken away again"; fi; }
+with_what() { if [ -e "$daemon_json" ]; then echo "with it"; else echo "without one"; fi; }
+
 # back_to_the_previous VERB DEFAULT RUNTIME...: dockerd does not run with the new daemon.json. Always fails.
 back_to_the_previous() {
   verb=$1
@@ -156,9 +160,9 @@ back_to_the_previous() {
     # shellcheck disable=SC2086  # names of units
     [ -z "$dependents" ] || systemctl start --no-block -- $dependents
     name_failed "$had_failed"
-    fail "dockerd does not run with the new $daemon_json: the previous one is back, and docker runs with it"
+    fail "dockerd does not run with the new $daemon_json: $(what_is_back), and docker runs $(with_what)"
   else
     cat "$run/docker-again"
-    fail "dockerd does not run with the new $daemon_json, nor with the previous one, which is back"
+    fail "dockerd does not run with the new $daemon_json, nor as before: $(what_is_back)"
   fi
 }

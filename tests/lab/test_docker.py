@@ -110,7 +110,7 @@ def test_dockerd_that_does_not_come_back_is_told(machine: LabHost, tmp_path: Pat
     inventory = settings(tmp_path, "allowed", log_opts={"max-size": "7m"})
     said, _ = error_of(run(inventory))
     assert "Control process exited, code=exited, status=1/FAILURE" in said
-    assert "nor with the previous one, which is back" in said
+    assert "nor as before: the previous one is back" in said
     assert shell(machine, f"cat {DAEMON_JSON}") == before
     shell(machine, f"rm -r {folder} && systemctl daemon-reload")
     again = run(inventory)
