@@ -5,6 +5,7 @@
 http_patience=15
 
 # Bytes of an answer to a request of the settings' canaries: what they expect is far less.
+# shellcheck disable=SC2034  # for those that have this text
 canary_most=1048576
 
 # http_request ADDRESS PORT TEXT: sends the text of a request and prints the raw answer; with $http_most, so many bytes

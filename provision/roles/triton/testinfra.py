@@ -256,7 +256,7 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         asked = [name for name in models if name in ready]
         if not asked:
             return []
-        answer = self._host.docker_engine.ask(words("docker", "top", self.container, "-eo", "args"))
+        answer = self._host.docker_engine.ask(words("docker", "top", self.container, "-eo", "pid,args"))
         if not answer.ok:
             why, hint = cause(answer)
             raise Missing(f"container of {self.unit}", f"docker top {self.container} fails: {why}", hint)

@@ -49,7 +49,7 @@ SHOW, COMMAND, SOCKETS = (
     r"^cat /proc/\d+/cmdline$",
     r"ss --numeric --listening",
 )
-TOP = r"docker top triton-llm -eo args$"
+TOP = r"docker top triton-llm -eo pid,args$"
 SERVER, READY, INDEX = r"GET /v2 HTTP", r"GET /v2/health/ready HTTP", r"POST /v2/repository/index HTTP"
 REPOSITORY, ASKED = r"\nmodel_repositories [^\n]*$", r"POST /v2/models/gpu_probe/infer HTTP"
 INFERENCE, METRICS = rf"POST /v2/models/{CANARY_MODEL}/infer HTTP", r"GET /metrics HTTP"
