@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -367,3 +368,25 @@ def test_what_dockerd_does_not_validate_is_not_put_in_place(box: Sandbox) -> Non
     assert "bad: --validate --config-file" in answer.err
     assert not daemon_json(box).exists()
     assert not pending(box)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_unit_that_had_failed_before_dockers_start_is_named_if_it_is_failed_still(shell: str) -> None:
+    systemctl = """systemctl() {
+      case "$*" in
+        "show -p ConsistsOf --value docker.service") echo "a.service b.service c.service docker.socket" ;;
+        "is-active -- c.service") echo active ;;
+        "is-active -- "*) echo failed ;;
+        "is-failed --quiet -- a.service") ;;
+        *) false ;;
+      esac
+    }
+    say() { echo "$1"; }
+    """
+    ran = subprocess.run(
+        [shell, "-c", f'{assembled("docker/daemon.sh")}{systemctl}name_failed "$(failed_with_docker)"'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout == "a.service had failed before, and is not started: journalctl -u a.service\n"
