@@ -15,8 +15,6 @@ from lab.secure_vm import SecureVm
 from provision.errors import ProvisionError
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUP = "racks"
-"""Their group in the lab's inventory, which gives them ``seed:``."""
 
 
 def address(layout: Layout, number: int) -> str:

@@ -99,10 +99,15 @@ KNOWN_MESSAGES = (
         "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
     ),
     Message(
-        r"task [0-9a-f]{64} not found|no running task found|[Cc]ontainer [0-9a-f]{12,64} is not running",
+        r"task [0-9a-f]{64} not found|no running task found",
         "Docker takes a container for running whose process is gone, as when containerd's shim was killed: on"
         " the host, systemctl restart its unit, or docker restart it",
         "its process is gone, and Docker does not know",
+    ),
+    Message(
+        r"[Cc]ontainer [0-9a-f]{12,64} is not running",
+        "on the host, systemctl restart its unit, or docker restart it",
+        "the container is not running",
     ),
     # Registries, before the messages of the network and the disk that are part of theirs.
     Message(

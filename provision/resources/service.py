@@ -142,7 +142,7 @@ class Service(Resource[UnitState | Missing]):
             # It may be up by itself meanwhile, with its old files.
             done += f" && {words('not_owed', f'restart-{self.unit}')}"
         if action in STARTS:
-            # A start forgets how often systemd had to try, which is red for minutes otherwise.
+            # verify calls a unit faulty that systemd had to start again lately; a start of ours forgets that.
             done += f" && {words('counts_no_restarts', self.unit)}"
         return Change(
             resource=self.id,

@@ -17,9 +17,7 @@ foreign_driver() {
 
 # belongs_to_nobody FILE: no package has it.
 belongs_to_nobody() {
-  if command -v dpkg-query >/dev/null; then set -- "$1" dpkg-query -S; else set -- "$1" rpm -qf; fi
-  file=$1
-  shift
-  LC_ALL=C timeout -k 5 20 "$@" "$file" >/dev/null 2>&1
+  if command -v dpkg-query >/dev/null; then set -- dpkg-query -S "$1"; else set -- rpm -qf "$1"; fi
+  LC_ALL=C timeout -k 5 20 "$@" >/dev/null 2>&1
   [ $? -eq 1 ]
 }

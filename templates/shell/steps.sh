@@ -22,7 +22,7 @@ event() { printf '%s\n' "$*" >>"$run/events"; }
 encode() { base64 -w0; }
 fail() { echo "$*" >&2; return 1; }
 
-# tell_shutdown: where the host goes down, which ends what runs there, that is why a step failed.
+# tell_shutdown: says so where the host is going down, which ends what runs on it.
 tell_shutdown() {
   [ "$(systemctl is-system-running 2>/dev/null)" != stopping ] || echo "the host is being shut down or rebooted"
 }

@@ -18,6 +18,7 @@ SAMPLES = {
     f"Error response from daemon: manifest for a:b@sha256:{'0' * 64} not found: manifest unknown": "digest",
     "curl is not installed, which would fetch http://a/b.tar\nError response from daemon: received unexpected"
     " HTTP status: 500 Internal Server Error": "registry itself",
+    f"Error response from daemon: Container {'90ff551b' * 8} is not running": "restart its unit",
     SECURE_BOOT: "Secure Boot",
     "reboot needed: kernel module nvidia_uvm is in use, so the new driver cannot be loaded": "run again",
     "Failed to initialize NVML: Driver/library version mismatch": "inv plan",

@@ -23,8 +23,8 @@ from provision.cli import terminal
 """
 
 
-def at_a_terminal(program: str, terminal: int) -> subprocess.Popen[str]:
-    """Python text that can ask somebody at this terminal."""
+def at_a_terminal(program: str, terminal: int, *, new_session: bool = False) -> subprocess.Popen[str]:
+    """Python text that can ask somebody at this terminal, in a session of its own where that is wanted."""
     return subprocess.Popen(
         [sys.executable, "-c", f"{PROGRAM}{program}"],
         cwd=ROOT,
@@ -32,6 +32,7 @@ def at_a_terminal(program: str, terminal: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=terminal,
         text=True,
+        start_new_session=new_session,
     )
 
 
@@ -172,14 +173,7 @@ def test_an_interrupt_at_the_question_changes_nothing_and_says_so(asking: str) -
         f"from provision.cli.arguments import asked\nwith terminal.error_boundary(starts_runs=True): {asking}"
     )
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{taking}{PROGRAM}{program}"],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        start_new_session=True,
-    ) as ran:
+    with at_a_terminal(f"{taking}{program}", theirs, new_session=True) as ran:
         os.close(theirs)
         read_until(ours, "Go? [y/N] ")
         os.write(ours, b"\x03")
