@@ -118,7 +118,8 @@ class SecureVm(Vm):
     def _options(self) -> list[str]:
         made = self._image()
         return [
-            *("-machine", "q35,smm=on", *EMULATED),
+            # One processor: with two, the boot loader hung now and then; emulated SMM is suspected.
+            *("-machine", "q35,smm=on", *EMULATED, "-smp", "1"),
             *("-global", "driver=cfi.pflash01,property=secure,value=on"),
             *("-global", "ICH9-LPC.disable_s3=1"),
             *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={made / 'OVMF_CODE_4M.secboot.fd'}"),

@@ -40,8 +40,8 @@ BOOT_SECONDS = 600
 KERNEL_LINE = "console=ttyS0 net.ifnames=0 panic=1 quiet systemd.mask=serial-getty@ttyS0.service"
 """A lab host has no udev, and the serial console's login would be waited for."""
 
-EMULATED = ("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048")
-"""Processors and memory (MiB) of a virtual machine."""
+EMULATED = ("-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048")
+"""Processor and memory (MiB) of a virtual machine."""
 
 INIT = """\
 #!/bin/busybox sh
@@ -242,6 +242,7 @@ class HostVm(Vm):
     def _options(self) -> list[str]:
         return [
             *EMULATED,
+            *("-smp", "2"),
             *("-kernel", str(self.folder / "vmlinuz")),
             *("-initrd", str(self.folder / "initrd.gz")),
             *("-append", KERNEL_LINE),

@@ -23,6 +23,9 @@ class Message:
     cause: str = ""
 
 
+NO_PROCESS = r"task [0-9a-f]{64} not found|no running task found"
+"""What Docker says when it asks for a process in a container that it takes for running, and whose process is gone."""
+
 _NO_GPU = Message(
     r'"nvidia-smi": executable file not found|nvidia-smi: not found',
     "the default runtime must be nvidia, and the image must set NVIDIA_VISIBLE_DEVICES",
@@ -99,7 +102,7 @@ KNOWN_MESSAGES = (
         "the initramfs was not rebuilt: see update-initramfs.conf(5), and check that /boot can be written",
     ),
     Message(
-        r"task [0-9a-f]{64} not found|no running task found",
+        NO_PROCESS,
         "Docker takes a container for running whose process is gone, as when containerd's shim was killed: on"
         " the host, systemctl restart its unit, or docker restart it",
         "its process is gone, and Docker does not know",

@@ -47,3 +47,8 @@ runs_image() {
 is_not_paused() {
   [ "$(timeout -k 5 20 docker inspect --type container --format '{{.State.Paused}}' "$1")" = false ]
 }
+
+# has_process CONTAINER
+has_process() {
+  timeout -k 5 20 docker top "$1" -eo pid >/dev/null
+}

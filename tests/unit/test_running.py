@@ -75,9 +75,16 @@ def test_what_starts_anyway_is_not_restarted(planned: Planned) -> None:
     assert image().change(("a", "b"), planned) is None
 
 
-def dockerd(container: object, ours: object) -> object:
-    """The state by two answers of dockerd."""
-    rows = ((container, 200 if container else 404), (ours, 200 if ours else 404))
+PROCESSES = {"Titles": ["PID", "COMMAND"], "Processes": [["77", "tritonserver"]]}
+
+
+def dockerd(container: object, ours: object, processes: object = PROCESSES) -> object:
+    """The state by the answers of dockerd."""
+    rows = (
+        (container, 200 if container else 404),
+        (processes, 200 if processes is PROCESSES else 500),
+        (ours, 200 if ours else 404),
+    )
     text = "".join(f"{json.dumps(document or {'message': 'no'})} {status}\n" for document, status in rows)
     return OfDockerd.states([image()], Output(0, text.encode()))[image().id]
 
@@ -86,8 +93,10 @@ RUNS = {"State": {"Running": True}, "Image": "sha256:a"}
 
 
 def test_a_container_of_another_image_is_restarted() -> None:
-    assert (
-        OfDockerd.probe([image()]).script == f"ask_dockerd /containers/triton-main/json /images/{IMAGE}/json"
+    asked = OfDockerd.probe([image()]).script
+    assert asked == (
+        "ask_dockerd /containers/triton-main/json '/containers/triton-main/top?ps_args=-eo%20pid,args'"
+        f" /images/{IMAGE}/json"
     )
     state = dockerd(RUNS, {"Id": "sha256:b"})
     change = image().change(state, Planned())  # type: ignore[arg-type]
@@ -102,6 +111,21 @@ def test_a_container_that_somebody_has_paused_is_unpaused() -> None:
     assert change is not None
     assert (change.action, change.script) == ("unpause", "timeout -k 5 60 docker unpause triton-main")
     assert image().change(state, made(image().restart.id, "run")) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [f"task {'ab' * 32} not found: not found", "no running task found: not found"])
+def test_a_container_whose_process_is_gone_is_restarted_although_docker_calls_it_running(said: str) -> None:
+    state = dockerd(RUNS, {"Id": "sha256:a"}, {"message": said})
+    change = image().change(state, Planned())  # type: ignore[arg-type]
+    assert change is not None
+    assert (change.action, change.done) == ("restart", "has_process triton-main")
+    assert change.reason == "its process is gone, and Docker does not know"
+    assert image().change(state, made(image().restart.id, "run")) is None  # type: ignore[arg-type]
+
+
+def test_a_host_without_ps_is_not_taken_for_one_without_processes() -> None:
+    said = {"message": 'exec: "ps": executable file not found in $PATH'}
+    assert dockerd(RUNS, {"Id": "sha256:a"}, said) == ("sha256:a", "sha256:a")
 
 
 def test_a_pull_may_bring_another_image() -> None:

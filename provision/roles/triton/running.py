@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from provision.causes.known_messages import NO_PROCESS
 from provision.probe import Output, Probe, quote, words
 from provision.resource import UNKNOWN, Change, Missing, Planned, Resource, State
 from provision.resources.dockerd import OfDockerd, Told
@@ -15,6 +17,9 @@ from provision.resources.image import Image
 from provision.roles.triton.server import SERVE, ServerRestart
 
 RUNNING = "triton/running.sh"
+
+PROCESSES = "-eo%20pid,args"
+"""What ``docker top`` hands to ps, of which it needs the process ids."""
 
 
 class Running(Resource[State]):
@@ -97,6 +102,9 @@ Images = tuple[str, str]
 PAUSED: Images = ("paused", "")
 """Of a container that somebody has paused: it runs, and does nothing."""
 
+GONE: Images = ("gone", "")
+"""Of a container whose process is gone although Docker calls it running, as when containerd's shim was killed."""
+
 
 @dataclass(frozen=True)
 class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
@@ -114,15 +122,18 @@ class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
 
     @property
     def places(self) -> tuple[str, ...]:
-        return f"/containers/{self.container}/json", self.image.place
+        container = f"/containers/{self.container}"
+        return f"{container}/json", f"{container}/top?ps_args={PROCESSES}", self.image.place
 
     def seen(self, *told: Told) -> Images | Missing:
-        """Both ids; UNKNOWN where the container does not run, PAUSED where it is."""
-        container, image = told
+        """Both ids; UNKNOWN where the container does not run, PAUSED where it is, GONE where only Docker thinks so."""
+        container, processes, image = told
         is_so = container.document.get("State", {})
         if is_so.get("Paused") is True:
             return PAUSED
         running = is_so.get("Running") is True
+        if running and re.search(NO_PROCESS, str(processes.document.get("message", ""))):
+            return GONE
         ids = str(container.document.get("Image", "")), str(image.document.get("Id", ""))
         return ids if running and ids[0] else UNKNOWN
 
@@ -145,6 +156,9 @@ class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
         """Restart the unit if its container runs another image; a pull may bring one."""
         if state == PAUSED:
             return self._unpaused(planned)
+        if state == GONE:
+            reason = "its process is gone, and Docker does not know"
+            return self.restarted(planned, reason, words("has_process", self.container))
         pulled = planned.positions((self.image.id,))
         if isinstance(state, Missing) or (state[0] == state[1] and not pulled):
             return None
