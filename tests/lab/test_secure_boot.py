@@ -153,3 +153,21 @@ def test_a_key_that_somebody_confirms_at_the_console_is_taken(machine: SecureVm)
     state, refused = driver_role(machine)
     assert (state.enforced, state.enrolment, refused) == (True, "enrolled", "")
     machine.run("modprobe small && test -d /sys/module/small")
+
+
+def test_the_lab_has_such_machines_for_everybody(machine: SecureVm, lab: Lab) -> None:
+    """With a seed of ``bare.seed``, in the lab's own inventory, and there again after its power failed."""
+    machine.cut()
+    command = ("lab.up", "--count", str(len(lab.hosts)), "--vm", "1")
+    try:
+        answer = inv(*command, timeout=1200)
+        assert answer.code == 0, str(answer)
+        first = inv("facts", "--hosts", "racks", "--json")
+        assert first.host(NAME)["firmware"]["secure_boot"] is True, str(first)
+        lab.machines[0].cut()
+        assert f"{NAME} " in inv("lab.status").out
+        assert inv(*command, timeout=1200).code == 0
+        assert inv("facts", "--hosts", NAME).code == 0
+    finally:
+        for one in lab.machines:
+            one.cut()

@@ -137,8 +137,18 @@ def test_a_pull_may_bring_another_image() -> None:
 
 
 @pytest.mark.parametrize("container", [None, {"State": {"Running": False}, "Image": "sha256:a"}])
-def test_a_container_that_does_not_run_has_no_image(container: object) -> None:
-    assert dockerd(container, {"Id": "sha256:b"}) is UNKNOWN
+def test_a_unit_that_is_up_without_its_container_is_restarted(container: object) -> None:
+    state = dockerd(container, {"Id": "sha256:b"})
+    change = image().change(state, Planned())  # type: ignore[arg-type]
+    assert change is not None
+    assert change.reason == "its unit is up, and its container does not run"
+    starts = made(f"service:{UNIT}", "start")
+    assert image().change(state, starts) is None, "it is not up"  # type: ignore[arg-type]
+
+
+def test_nothing_is_said_of_a_container_of_which_dockerd_did_not_tell() -> None:
+    state = OfDockerd.states([image()], Output(1))[image().id]
+    assert state is UNKNOWN
     assert image().change(UNKNOWN, Planned()) is None
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import ClassVar
 
 from provision.causes.known_messages import NO_PROCESS
@@ -102,8 +103,17 @@ Images = tuple[str, str]
 PAUSED: Images = ("paused", "")
 """Of a container that somebody has paused: it runs, and does nothing."""
 
+DOWN: Images = ("down", "")
+"""Of a container that Docker calls stopped, or does not know."""
+
 GONE: Images = ("gone", "")
 """Of a container whose process is gone although Docker calls it running, as when containerd's shim was killed."""
+
+NONE_RUNS = {
+    DOWN: "its unit is up, and its container does not run",
+    GONE: "its process is gone, and Docker does not know",
+}
+"""Why a unit is restarted that is up for nothing: the client of Docker may wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -126,16 +136,18 @@ class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
         return f"{container}/json", f"{container}/top?ps_args={PROCESSES}", self.image.place
 
     def seen(self, *told: Told) -> Images | Missing:
-        """Both ids; UNKNOWN where the container does not run, PAUSED where it is, GONE where only Docker thinks so."""
+        """Both ids of a container that runs, or what it is instead; UNKNOWN where dockerd did not say."""
         container, processes, image = told
+        if container.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+            return UNKNOWN
         is_so = container.document.get("State", {})
         if is_so.get("Paused") is True:
             return PAUSED
-        running = is_so.get("Running") is True
-        if running and re.search(NO_PROCESS, str(processes.document.get("message", ""))):
+        if is_so.get("Running") is not True:
+            return DOWN
+        if re.search(NO_PROCESS, str(processes.document.get("message", ""))):
             return GONE
-        ids = str(container.document.get("Image", "")), str(image.document.get("Id", ""))
-        return ids if running and ids[0] else UNKNOWN
+        return str(container.document.get("Image", "")), str(image.document.get("Id", ""))
 
     def bare(self) -> Missing:
         return UNKNOWN
@@ -153,14 +165,15 @@ class RunningImage(Running[Images | Missing], OfDockerd[Images | Missing]):
         )
 
     def change(self, state: Images | Missing, planned: Planned) -> Change | None:
-        """Restart the unit if its container runs another image; a pull may bring one."""
+        """Restart the unit if its container runs another image, which a pull may bring, or does not run."""
         if state == PAUSED:
             return self._unpaused(planned)
-        if state == GONE:
-            reason = "its process is gone, and Docker does not know"
-            return self.restarted(planned, reason, words("has_process", self.container))
+        if isinstance(state, Missing):
+            return None
+        if state in NONE_RUNS:
+            return self.restarted(planned, NONE_RUNS[state], words("has_process", self.container))
         pulled = planned.positions((self.image.id,))
-        if isinstance(state, Missing) or (state[0] == state[1] and not pulled):
+        if state[0] == state[1] and not pulled:
             return None
         reason = (
             "if the pull brings another image" if pulled else f"it runs another image than {self.image.ref}"
