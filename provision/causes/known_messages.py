@@ -23,8 +23,11 @@ class Message:
     cause: str = ""
 
 
-NO_PROCESS = r"task [0-9a-f]{64} not found|no running task found"
-"""What Docker says when it asks for a process in a container that it takes for running, and whose process is gone."""
+NO_PROCESS = r"task [0-9a-f]{64} not found|no running task found|\bcontainer is not running"
+"""What containerd and runc say when Docker takes a container for running whose process is gone.
+
+Docker's own message of one that it knows to be stopped has the id in it.
+"""
 
 _NO_GPU = Message(
     r'"nvidia-smi": executable file not found|nvidia-smi: not found',

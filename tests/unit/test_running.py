@@ -113,7 +113,10 @@ def test_a_container_that_somebody_has_paused_is_unpaused() -> None:
     assert image().change(state, made(image().restart.id, "run")) is None  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("said", [f"task {'ab' * 32} not found: not found", "no running task found: not found"])
+@pytest.mark.parametrize(
+    "said",
+    [f"task {'ab' * 32} not found: not found", "no running task found: not found", "container is not running"],
+)
 def test_a_container_whose_process_is_gone_is_restarted_although_docker_calls_it_running(said: str) -> None:
     state = dockerd(RUNS, {"Id": "sha256:a"}, {"message": said})
     change = image().change(state, Planned())  # type: ignore[arg-type]
