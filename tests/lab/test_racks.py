@@ -110,7 +110,7 @@ class Racks:
         """A new disk, the first boot to its end, and the site's mirror of Debian."""
         self.machine.create(self.seeds / NAME)
         self.machine.boot()
-        wait_for(self.has_finished, 900)
+        wait_for(self.has_finished, 1800)
         self.give_mirror()
 
     def has_finished(self) -> bool:
@@ -218,7 +218,7 @@ def test_each_stage_converges_after_cuts(racks: Racks, request: pytest.FixtureRe
     machine.power_on()
     time.sleep(racks.seconds["boot, to the end of cloud-init"] * 0.6)
     racks.back()
-    wait_for(racks.has_finished, 900)
+    wait_for(racks.has_finished, 1800)
     racks.give_mirror()
     for stage in STAGES:
         seconds = racks.seconds[stage.name]

@@ -84,7 +84,7 @@ def test_the_first_connection_is_trusted(machine: SecureVm, source: Path) -> Non
 
 
 def test_its_console_tells_the_key_of_the_seed(machine: SecureVm, lab: Lab, tmp_path: Path) -> None:
-    wait_for(lambda: "Cloud-init v." in console(machine) and " finished at " in console(machine), 600)
+    wait_for(lambda: "Cloud-init v." in console(machine) and " finished at " in console(machine), 1200)
     known = tmp_path / "known_hosts"
     stranger = inventory(lab, tmp_path / "inventory", known)
     log = f"{NAME}={machine.log}"
