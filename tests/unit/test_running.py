@@ -13,6 +13,7 @@ from provision.resource import UNKNOWN, Change, Planned
 from provision.resources.dockerd import OfDockerd
 from provision.roles.triton.role import TritonSettings, resources
 from provision.roles.triton.running import RUNNING, RunningCommand, RunningImage
+from provision.roles.triton.unit import NO_NEW_PRIVILEGES
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS
@@ -51,6 +52,23 @@ def test_a_process_with_the_command_of_its_unit_is_right() -> None:
     none = RunningCommand.states([command()], Output(0, b"\n"))[command().id]
     assert none is None
     assert command().change(none, Planned()) is None
+
+
+def test_a_server_takes_no_new_privileges_at_its_next_start() -> None:
+    state = told(*(word for word in command().command if word != NO_NEW_PRIVILEGES))
+    assert command().change(state, Planned()) is None
+    note = f"{UNIT} runs without no_new_privileges, and takes it at its next start"
+    assert list(command().notes(state, Planned())) == [note]
+    assert list(command().notes(state, made(command().restart.id, "run"))) == []
+    assert list(command().notes(told(*command().command), Planned())) == []
+    assert list(command().notes(None, Planned())) == []
+
+
+def test_a_word_that_is_no_text_is_shown() -> None:
+    words = b"".join(f"{word}\0".encode() for word in command().command)
+    change = command().change(words + b"--x=\xff\0\n", Planned())
+    assert change is not None
+    assert change.reason == "it runs with --x=\\xff"
 
 
 def test_another_command_is_a_restart() -> None:

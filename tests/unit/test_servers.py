@@ -100,7 +100,7 @@ def made(id_: str, action: str = "update", *signals: str, role: str = "triton") 
         ({"restart": "no"}, False),
         ({"exit_timeout": 60}, True),
         ({"ulimits": {}}, True),
-        ({"no_new_privileges": True}, True),
+        ({"no_new_privileges": False}, False),
         ({"gpus": [0]}, True),
         ({"args": ["--log-verbose=1"]}, True),
         ({"http_port": 8080}, True),
@@ -111,6 +111,12 @@ def test_only_what_the_container_sees_restarts_it(changes: dict[str, Any], resta
     assert change is not None
     assert (command_signal(UNIT) in change.signals) is restarts
     assert (restart().change(False, Planned((change,))) is not None) is restarts
+
+
+def test_privileges_that_are_to_come_back_restart_it() -> None:
+    change = unit_file(no_new_privileges=False).change(there(unit_file().content), Planned())
+    assert change is not None
+    assert command_signal(UNIT) in change.signals
 
 
 @pytest.mark.parametrize(("content", "mode", "restarts"), [(None, "0644", False), (b"OLD=1\n", "0600", True)])
@@ -171,8 +177,8 @@ ExecStart=/usr/bin/docker run --rm --init --pull=never --name=triton-main \\
 
 def test_an_instance_of_the_version_before_goes_on_where_its_container_stays_the_same() -> None:
     same: dict[str, Any] = {"ulimits": {"memlock": -1}, "args": ["--model-control-mode=explicit"]}
-    for privileges, signals in ((False, ()), (True, (command_signal(UNIT),))):
-        change = unit_file(no_new_privileges=privileges, **same).change(there(PREVIOUS.encode()), Planned())
+    for more, signals in (({}, ()), ({"read_only": True}, (command_signal(UNIT),))):
+        change = unit_file(**same, **more).change(there(PREVIOUS.encode()), Planned())
         assert change is not None
         assert change.signals == signals
 

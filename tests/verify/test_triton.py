@@ -35,7 +35,7 @@ from provision.roles.triton.role import (
     unit_of,
 )
 from provision.roles.triton.testinfra import AGAIN, Address, Triton
-from provision.roles.triton.unit import command_of
+from provision.roles.triton.unit import command_of, needs_restart
 from provision.verify import Missing, Target, fail, skip, warn
 from provision.verify.written import differing, require_settled
 
@@ -208,7 +208,7 @@ def overrides(host: Host, server: Triton) -> list[str]:
 def require_current(host: Host, server: Triton, wanted: list[str]) -> None:
     """See that the unit's process was started with the command that is in its file, or in a drop-in."""
     runs = server.command
-    if runs != wanted and not overrides(host, server):
+    if needs_restart(runs, wanted) and not overrides(host, server):
         others, lacks = (
             " ".join(word for word in one if word not in other) or "other words"
             for one, other in ((runs, wanted), (wanted, runs))

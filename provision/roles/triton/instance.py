@@ -118,9 +118,9 @@ class Instance(Settings):
         default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)?$", examples=["triton-server"]
     )
     """User in the container; null: the image's."""
-    no_new_privileges: bool = False
-    """No program in the container gets more rights than it was started with, as setuid gives. Recommended;
-    off, so that servers of earlier versions do not restart for it."""
+    no_new_privileges: bool = True
+    """No program in the container gets more rights than it was started with, as setuid gives. A server that
+    runs without it is not restarted for it, and takes it at its next start."""
     capabilities: list[str] | None = Field(default=None, examples=[["DAC_OVERRIDE"]])
     """The only capabilities of the container; null: Docker's own. Not tried with NVIDIA's images."""
     read_only: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from provision.gpu.triton_releases import release_of
 from provision.roles.triton.arguments import options, restricts
 from provision.roles.triton.instance import Instance
+from provision.roles.triton.unit import NO_NEW_PRIVILEGES
 
 CANARY_MODEL = "provision_canary"
 """The model that answers which GPUs its process sees; verification asks it."""
@@ -55,7 +56,7 @@ def confinement(instance: Instance) -> list[str]:
 
     The writable /tmp may hold programs: the python backend unpacks environments of models there.
     """
-    found = ["--security-opt=no-new-privileges"] if instance.no_new_privileges else []
+    found = [NO_NEW_PRIVILEGES] if instance.no_new_privileges else []
     if instance.capabilities is not None:
         found += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in instance.capabilities)]
     return found + (["--read-only", "--tmpfs=/tmp:exec"] if instance.read_only else [])

@@ -16,6 +16,7 @@ from provision.resources.dockerd import OfDockerd, Told
 from provision.resources.file import parse_contents
 from provision.resources.image import Image
 from provision.roles.triton.server import SERVE, ServerRestart
+from provision.roles.triton.unit import NO_NEW_PRIVILEGES, needs_restart
 
 RUNNING = "triton/running.sh"
 
@@ -88,13 +89,26 @@ class RunningCommand(Running[bytes | None]):
 
     def change(self, state: bytes | None, planned: Planned) -> Change | None:
         """Restart the unit if it was started with another command."""
-        wanted = "".join(f"{word}\0" for word in self.command).encode()
-        if state is None or state.rstrip(b"\n") == wanted:
+        if state is None or not needs_restart(runs := _words(state), self.command):
             return None
+        wanted = "".join(f"{word}\0" for word in self.command).encode()
         done = words("runs_command", self.restart.unit, hashlib.sha256(wanted).hexdigest())
-        others = [word for word in state.decode("utf-8", "backslashreplace").split("\0") if word]
-        told = " ".join(word for word in others if word not in self.command) or "other words"
+        others = " ".join(word for word in runs if word not in self.command) or "other words"
+        told = others.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return self.restarted(planned, f"it runs with {told}", done)
+
+    def notes(self, state: bytes | None, planned: Planned) -> Sequence[str]:
+        """What its next start takes and nobody restarts it for."""
+        unit = self.restart.unit
+        waits = state is not None and NO_NEW_PRIVILEGES in set(self.command) - set(_words(state))
+        if not waits or planned.positions((self.restart.id, self.id, f"image-of:{unit}")):
+            return ()
+        return (f"{unit} runs without no_new_privileges, and takes it at its next start",)
+
+
+def _words(cmdline: bytes) -> list[str]:
+    """The words of a process's command line; bytes that are no text are kept."""
+    return cmdline.rstrip(b"\n").decode("utf-8", "surrogateescape").split("\0")[:-1]
 
 
 Images = tuple[str, str]

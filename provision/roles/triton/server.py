@@ -14,7 +14,7 @@ from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
 from provision.roles.triton.rollback import bring_up, keeping
-from provision.roles.triton.unit import command_of
+from provision.roles.triton.unit import command_of, needs_restart
 from provision.shell import constant
 
 SERVE = "triton/serve.sh"
@@ -74,7 +74,8 @@ class UnitFile(File):
         change = super().change(state, planned)
         if change is None:
             return None
-        anew = _command(old) != _command(self.content)  # its words, however a version wrote them
+        # Its words, however a version wrote them.
+        anew = needs_restart(_command(old), _command(self.content))
         gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
         if not anew:

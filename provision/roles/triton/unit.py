@@ -1,12 +1,23 @@
-"""The command of a unit that provisioning wrote, read back from its text. Pure."""
+"""The command of a unit that provisioning wrote: read back from its text, and compared. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"|(\S+)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))|([$%])\3", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
+
+
+NO_NEW_PRIVILEGES = "--security-opt=no-new-privileges"
+"""Nobody restarts a server that runs without it: its next start takes it."""
+
+
+def needs_restart(runs: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a server that was started with the command ``runs`` must be restarted for another one."""
+    without = [word for word in wanted if word != NO_NEW_PRIVILEGES]
+    return list(runs) not in (list(wanted), without)
 
 
 def command_of(unit: str) -> list[str]:
