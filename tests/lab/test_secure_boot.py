@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +117,28 @@ def driver_role(machine: SecureVm) -> tuple[SecureBootState, str]:
     return state, ""
 
 
+GPU = "/root/pci/0000:18:00.0"
+BUS = (
+    f"mkdir -p {GPU}; echo 0x10de >{GPU}/vendor; echo 0x2330 >{GPU}/device; echo 0x030200 >{GPU}/class;"
+    " mountpoint -q /sys/bus/pci/devices || mount --bind /root/pci /sys/bus/pci/devices"
+)
+"""A stand-in: QEMU has no GPU of NVIDIA, and a look at the bus is all that verification takes of it."""
+
+
+def found_by_verify(machine: SecureVm, source: Path) -> dict[str, Any]:
+    """What verification says of the module on a machine with a GPU and without a driver."""
+    machine.run(BUS)
+    document = json.loads(source.with_name("hosts.json.txt").read_text("utf-8"))
+    document["_meta"]["hostvars"][NAME]["driver"] = {"branch": 580}
+    told = write_inventory(source.parent / "driver", document)
+    answer = inv("verify", "--hosts", NAME, "--roles", "driver", "--json", inventory=told)
+    machine.run("umount /sys/bus/pci/devices")
+    assert answer.code == 1, str(answer)
+    checks = answer.host(NAME)["checks"]
+    found: dict[str, Any] = next(one for one in checks if one["name"] == "kernel module is loaded")
+    return found
+
+
 def confirm_at_the_console(machine: SecureVm, since: int) -> None:
     """Go through the menus of shim's MokManager, which wait for somebody."""
     for shown, keys in (
@@ -134,12 +158,15 @@ def confirm_at_the_console(machine: SecureVm, since: int) -> None:
         machine.press(*keys)
 
 
-def test_a_key_that_somebody_confirms_at_the_console_is_taken(machine: SecureVm) -> None:
+def test_a_key_that_somebody_confirms_at_the_console_is_taken(machine: SecureVm, source: Path) -> None:
     """As the driver role advises: an import, a reboot, and MokManager."""
     state, refused = driver_role(machine)
     assert (state.enforced, state.enrolment) == (True, "refused")
     assert "Secure Boot is on, and" in refused
     assert f"mokutil --import {state.key}" in refused
+    found = found_by_verify(machine, source)
+    assert "the kernel module nvidia is not loaded: Secure Boot is on, and" in found["message"], found
+    assert found["hint"].startswith(f"mokutil --import {state.key}"), found
     machine.run(
         f"mokutil --generate-hash={PASSWORD} >/root/hash; mokutil --import {state.key} --hash-file /root/hash"
     )

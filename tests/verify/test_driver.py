@@ -107,7 +107,9 @@ def test_nouveau_is_not_loaded(host: Host) -> None:
     assert host.nvidia.is_free_of_nouveau
 
 
-def test_kernel_module_is_loaded(host: Host) -> None:
+def test_kernel_module_is_loaded(host: Host, facts: Facts) -> None:
+    if facts.secure_boot:
+        host.nvidia.require_trusted_module()
     assert host.nvidia.module_version
 
 

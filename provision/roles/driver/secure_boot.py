@@ -106,6 +106,12 @@ class SecureBoot(Single[SecureBootState]):
             return ()
         return (f"Secure Boot: {_why(state)}",)
 
+    def refused(self, state: SecureBootState) -> Refusal | None:
+        """Why the kernel does not load the module that DKMS built, where mokutil tells it."""
+        if not state.enforced or state.enrolment not in ("refused", "requested"):
+            return None
+        return Refusal(f"Secure Boot is on, and {_why(state)}", hint=self._hint(state))
+
     def _hint(self, state: SecureBootState) -> str:
         at_boot = "reboot and confirm on the console (Enroll MOK)"
         if state.enrolment == "requested":

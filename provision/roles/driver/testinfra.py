@@ -18,6 +18,7 @@ from provision.roles.driver.foreign import FOREIGN
 from provision.roles.driver.foreign import parse as parse_foreign
 from provision.roles.driver.health import HEALTH, Reading, readings
 from provision.roles.driver.modules_on_disk import QUESTION, KernelModules, parse
+from provision.roles.driver.secure_boot import SecureBoot
 from provision.shell import assembled
 
 VERIFY = "driver/verify.sh"
@@ -105,6 +106,18 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
             "the kernel module nvidia is not loaded",
             "on the host: modprobe nvidia; dkms status; dmesg | grep -i 'key was rejected' (Secure Boot)",
         )
+
+    def require_trusted_module(self) -> None:
+        """See that Secure Boot, which is on, is not what keeps the module away.
+
+        :raises Missing: the module is not loaded, and the firmware does not know the key of DKMS.
+        """
+        if self._state.get("module"):
+            return
+        resource = SecureBoot(())
+        if refusal := resource.refused(resource.read(self._probe(resource.question()))):
+            message = f"the kernel module nvidia is not loaded: {refusal.message}"
+            raise Missing("nvidia module", message, refusal.hint)
 
     @property
     def flavour(self) -> str:

@@ -121,7 +121,7 @@ DOWN: Images = ("down", "")
 """Of a container that Docker calls stopped, or does not know."""
 
 GONE: Images = ("gone", "")
-"""Of a container whose process is gone although Docker calls it running, as when containerd's shim was killed."""
+"""Of a container that Docker calls running and whose process is gone, as when its shim was killed."""
 
 NONE_RUNS = {
     DOWN: "its unit is up, and its container does not run",

@@ -83,6 +83,14 @@ HALF = driver_packages().out.replace("installed nvidia-k", "half-configured nvid
 TWO = FACTS["pci"] + "0000:3b:00.0 0x030200 0x2330\n"
 SIGNED_BY = "E: Conflicting values set for option Signed-By regarding source x /\n"
 MISMATCH = said(capture("docker/H7a_mismatch.txt").partition("$ nvidia-smi\n")[2].partition("rc=")[0], 18)
+NOT_ENROLLED = (
+    "enforce=N none [integrity] confidentiality\nkey=/var/lib/dkms/mok.pub\n"
+    "said=/var/lib/dkms/mok.pub is not enrolled\n"
+)
+"""What kernel and firmware say of DKMS's key."""
+
+ENROLLED = NOT_ENROLLED.replace("not", "already")
+
 OLD = {
     STATE: state("570.211.01", "NVIDIA UNIX Open Kernel Module for x86_64  570.211.01  Release Build"),
     SMI: MISMATCH,
@@ -135,6 +143,25 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"answers": {STATE: state("")}},
         "kernel module is loaded",
         "the kernel module nvidia is not loaded",
+    ),
+    "module that Secure Boot refuses": (
+        {
+            "answers": {STATE: state(""), r"\nsecure_boot_keys$": said(NOT_ENROLLED)},
+            "facts": {"secure-boot": "   1\n"},
+        },
+        "kernel module is loaded",
+        r"is not loaded: Secure Boot is on, and the firmware does not know /var/lib/dkms/mok\.pub",
+    ),
+    "module that is away for another reason": (
+        {
+            "answers": {
+                STATE: state(""),
+                r"\nsecure_boot_keys$": said(ENROLLED),
+            },
+            "facts": {"secure-boot": "   1\n"},
+        },
+        "kernel module is loaded",
+        "the kernel module nvidia is not loaded$",
     ),
     "no /proc": (
         {"answers": {STATE: said(state("").out + "module 580.159.04\n")}},
