@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: docker/daemon_json.sh shell/containers.sh
+# needs: docker/daemon_json.sh shell/containers.sh shell/dockerd.sh
 # daemon.json without our keys.
 
 # forget_daemon_json: what was remembered of it.
@@ -9,5 +9,5 @@ forget_daemon_json() { rm -rf -- "${docker_memory%/*}"; }
 # start without it.
 made_with_runtimes() {
   form="{{if and (eq .HostConfig.Runtime \"nvidia\") (not (index .Config.Labels \"$instance_label\"))}}{{.Name}}{{end}}"
-  timeout -k 5 20 docker ps --all --quiet | xargs -r timeout -k 5 60 docker inspect --format "$form" | sed '/^$/d'
+  docker_says ps --all --quiet | xargs -r timeout -k 5 60 docker inspect --format "$form" | sed '/^$/d'
 }

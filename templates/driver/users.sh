@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/nvidia_smi.sh
+# needs: shell/nvidia_smi.sh shell/dockerd.sh
 # Who uses the GPUs, and what speaks for a reboot.
 
 # gpu_users: a line for each process that uses the driver, its own daemons aside, for each other kernel module on top of
@@ -18,7 +18,7 @@ gpu_users() {
     echo "holder ${holder##*/}"
   done
   if command -v docker >/dev/null 2>&1; then
-    timeout -k 5 20 docker ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
+    docker_says ps --no-trunc --format 'container {{.ID}} {{.Image}} {{.Names}}'
   fi
   :
 }

@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: shell/dockerd.sh
 # Room for images, where Docker has them.
 
 # Gigabytes that must be free before a pull. NVIDIA's images of tritonserver are never smaller: with TensorRT-LLM the
@@ -29,7 +30,7 @@ in_gb() { awk -v bytes="$1" 'BEGIN { printf "%.1f", bytes / 1e9 }'; }
 # image_folder: dockerd's own, or that of containerd where it has the images. A containerd that dockerd starts has its
 # folder in dockerd's.
 image_folder() {
-  info=$(timeout -k 5 20 docker info --format '{{.DockerRootDir}}{{println}}{{.DriverStatus}}' 2>/dev/null) || return
+  info=$(docker_says info --format '{{.DockerRootDir}}{{println}}{{.DriverStatus}}' 2>/dev/null) || return
   folder=$(printf '%s\n' "$info" | head -n 1)
   case $info in
     *io.containerd.snapshotter*)

@@ -14,8 +14,19 @@ docker_patience=20
 # Exit code of a question to a dockerd that runs and gives no answer in time.
 dockerd_is_silent=75
 
+# dockerd_runs: where it does not, nobody is asked: systemd listens on the socket, and would start it for the question.
+dockerd_runs() {
+  pid='' comm=''
+  { read -r pid <"$docker_pid"; read -r comm <"/proc/${pid:-0}/comm"; } 2>/dev/null
+  [ "$comm" = dockerd ] || systemctl is-active --quiet docker.service
+}
+
+# docker_says ARGUMENT...: what Docker's client says in some seconds.
+docker_says() { dockerd_runs && timeout -k 5 20 docker "$@"; }
+
 # ask_dockerd PATH...: the document and the status of each answer, in order; fewer if dockerd does not answer.
 ask_dockerd() {
+  dockerd_runs || return
   if command -v perl >/dev/null; then ask_by_perl "$@"; else ask_by_curl "$@"; fi
   told=$?
   # Of SIGALRM, and curl's own. A dockerd that is still starting is not there yet.

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/containers.sh
+# needs: shell/containers.sh shell/dockerd.sh
 # Whether running containers see their GPUs, and whether they keep them.
 
 # sight CONTAINER: what nvidia-smi in it says of GPUs, in a word: yes, no, unknown, or untold if there is no such program.
@@ -16,6 +16,7 @@ sight() {
 # gpus_of_containers: for each container with GPUs its id, whether systemd keeps its devices, whether it sees its GPUs,
 # its name and its image.
 gpus_of_containers() {
+  dockerd_runs || return 0
   for id in $(containers_with_gpus); do
     scope=$(systemctl show -p DevicePolicy,DeviceAllow "docker-$id.scope" 2>/dev/null)
     case $scope in

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/file_state.sh shell/own_units.sh
+# needs: shell/file_state.sh shell/own_units.sh shell/dockerd.sh
 # What there is to say of what goes.
 
 # about_leftovers "PACKAGE..." "IMAGE..." PATH...: what removes images and packages; a line for each package and image that
@@ -13,7 +13,7 @@ about_leftovers() {
     fi
   done
   for name in $2; do
-    ! timeout -k 5 20 docker image inspect "$name" >/dev/null 2>&1 || echo "image $name"
+    ! docker_says image inspect "$name" >/dev/null 2>&1 || echo "image $name"
   done
   shift 2
   for path in "$@"; do

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/containers.sh
+# needs: shell/containers.sh shell/dockerd.sh
 # The instances that run, and what a start of one would meet.
 
 # Written by us: asks the driver for the GPUs of an instance.
@@ -17,7 +17,7 @@ environment_of() {
 # instances: for each container of an instance its unit and the ports of the host that it holds.
 instances() {
   form="triton@{{index .Config.Labels \"$instance_label\"}}.service{{range .HostConfig.PortBindings}}{{range .}} {{.HostPort}}{{end}}{{end}}"
-  timeout -k 5 20 docker ps --quiet --filter "label=$instance_label" | xargs -r timeout -k 5 20 docker inspect --format "$form"
+  docker_says ps --quiet --filter "label=$instance_label" | xargs -r timeout -k 5 20 docker inspect --format "$form"
 }
 
 # holders UNIT PORT...: the other instances that hold one of these ports.
@@ -46,7 +46,7 @@ ports_held() { instances | sed 's/^/holds /'; }
 # sockets: those on which the host listens are among them.
 sockets() { sed 's/^ */socket /' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
 
-docker_is_up() { timeout -k 5 20 docker version >/dev/null 2>&1; }
+docker_is_up() { docker_says version >/dev/null 2>&1; }
 
 # instance_needs UNIT SELECTION: what a start of it would meet: why its GPUs cannot be had, who else has its container's
 # name, the version of the engine, the ports that instances hold, and the sockets on which the host listens.
@@ -56,7 +56,7 @@ instance_needs() {
   if command -v docker >/dev/null; then
     name=${1#triton@} name=${name%.service}
     form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"
-    timeout -k 5 20 docker inspect --type container --format "$form" "triton-$name" 2>/dev/null
+    docker_says inspect --type container --format "$form" "triton-$name" 2>/dev/null
     if docker_is_up; then ports_held; else echo silent; fi
   fi
   sockets

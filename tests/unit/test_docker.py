@@ -284,6 +284,24 @@ def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_stopped_dockerd_is_not_asked(shell: str, dockerd: Path, tmp_path: Path) -> None:
+    """systemd, which listens on its socket, would start it; and a process id may be somebody else's by now."""
+    pid, program = tmp_path / "docker.pid", tmp_path / "dockerd"
+    for content in (None, "", "0", f"{os.getpid()}", "9999999"):
+        if content is not None:
+            pid.write_text(content)
+        stopped = asked(shell, dockerd, "perl", "/info", pid=pid, active=False)
+        assert (stopped.ok, stopped.out, stopped.err) == (False, "", "")
+    shutil.copy("/usr/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            pid.write_text(f"{process.pid}")
+            assert asked(shell, dockerd, "perl", "/info", pid=pid, active=False).ok
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_dockerd_is_not_asked_what_it_has_read_at_its_start(
     shell: str, dockerd: Path, tmp_path: Path
 ) -> None:

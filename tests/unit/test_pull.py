@@ -173,6 +173,7 @@ def test_what_is_known_of_layers_is_bounded(box: Sandbox) -> None:
 def room(ref: str, free_kb: int, info: str, config: str = "") -> str:
     return f"""run=/run
 {assembled(STEPS, PULL)}
+dockerd_runs() {{ :; }}
 docker() {{ printf '%b' '{info}'; }}
 containerd() {{ printf '%s\\n' {quote(config)}; }}
 df() {{ echo head; echo "disk 1 1 {free_kb} 1% $4"; }}

@@ -16,7 +16,7 @@ from provision.resources.dockerd import OfDockerd, Told
 from provision.resources.file import parse_contents
 from provision.resources.image import Image
 from provision.roles.triton.server import SERVE, ServerRestart
-from provision.roles.triton.unit import NO_NEW_PRIVILEGES, needs_restart
+from provision.roles.triton.unit import needs_restart
 
 RUNNING = "triton/running.sh"
 
@@ -100,7 +100,8 @@ class RunningCommand(Running[bytes | None]):
     def notes(self, state: bytes | None, planned: Planned) -> Sequence[str]:
         """What its next start takes and nobody restarts it for."""
         unit = self.restart.unit
-        waits = state is not None and NO_NEW_PRIVILEGES in set(self.command) - set(_words(state))
+        runs = list(self.command) if state is None else _words(state)
+        waits = runs != list(self.command) and not needs_restart(runs, self.command)
         if not waits or planned.positions((self.restart.id, self.id, f"image-of:{unit}")):
             return ()
         return (f"{unit} runs without no_new_privileges, and takes it at its next start",)
