@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from provision.bare.bootstrap_settings import BOOTSTRAP
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
 from provision.resource import ABSENT, AnyResource, Change, Handler, Missing, Planned, Single, unified
@@ -175,11 +176,24 @@ class Sudoers(File):
         return replace(change, script=script, summary=f"{change.summary}, checked by visudo")
 
 
+class MatchLine(NamedTuple):
+    """A line in a ``Match`` block of sshd's files: its file and number, its option and value, the block's criteria."""
+
+    place: str
+    option: str
+    value: str
+    criteria: str
+
+    def __str__(self) -> str:
+        return f"{self.place} has {self.option} {self.value} for Match {self.criteria}"
+
+
 @dataclass(frozen=True)
 class SshdState:
     """What sshd's files say.
 
     :ivar values: the value of each option, by user and option in small letters.
+    :ivar exceptions: what ``Match`` blocks let in that the options do not.
     :ivar drop_in: what is in our drop-in; empty where there is none.
     :ivar unproven: whether a run was cut before it had proven that a login still works.
     """
@@ -187,6 +201,7 @@ class SshdState:
     values: Mapping[tuple[str, str], str] = field(default_factory=dict)
     drop_in: str = ""
     unproven: bool = False
+    exceptions: tuple[MatchLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,15 +232,16 @@ class SshdLock(Single[SshdState]):
         )
 
     def question(self) -> Probe:
-        return Probe(self.kind, words("sshd_state", *self.users), SHELLS)
+        return Probe(self.kind, words("sshd_state", " ".join(self.users), *self.lines), SHELLS)
 
     def read(self, answer: Output) -> SshdState:
         told, _, drop_in = answer.out.partition("\n\n")
-        rows = [line.split() for line in told.splitlines()]
+        exceptions = tuple(MatchLine(*line.split("\t")) for line in told.splitlines() if "\t" in line)
+        rows = [line.split() for line in told.splitlines() if "\t" not in line]
         values = {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
         if not values:
             raise ValueError(f"`sshd -T` on the host tells nothing: {answer.err.strip()[-200:]}")
-        return SshdState(values, drop_in, ["unproven"] in rows)
+        return SshdState(values, drop_in, ["unproven"] in rows, exceptions)
 
     def bare(self) -> SshdState:
         return SshdState()
@@ -233,8 +249,12 @@ class SshdLock(Single[SshdState]):
     def change(self, state: SshdState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Write the drop-in, or take it away.
 
-        :raises Refusal: if sshd does something else although the drop-in is right.
+        :raises Refusal: if sshd does something else although the drop-in is right, or would for some connections.
         """
+        if state.exceptions:
+            found = "; ".join(map(str, state.exceptions))
+            message = f"Match blocks of sshd let in more than {BOOTSTRAP} says: {found}"
+            raise Refusal(message, hint=_way_out(state.exceptions))
         why = self._wrong(state)
         if state.drop_in == self.content and why:
             raise Refusal(
@@ -277,3 +297,10 @@ class SshdLock(Single[SshdState]):
             for what, name in (("all passwords", "PasswordAuthentication"), ("root", "PermitRootLogin"))
             if dict(self.options).get(name) == "no"
         )
+
+
+def _way_out(exceptions: Sequence[MatchLine]) -> str:
+    """What to do about lines of ``Match`` blocks."""
+    settings = ("lock_root" if line.option == "permitrootlogin" else "lock_passwords" for line in exceptions)
+    kept = ", ".join(f"{name}: false" for name in dict.fromkeys(settings))
+    return f"take the line away; or leave that to the files of the host: {BOOTSTRAP}: {{{kept}}}"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/files.sh shell/units.sh
+# needs: shell/files.sh shell/units.sh bare/sshd_match.sh
 # The account that a machine is managed with from its first login on, and what sshd takes from then on.
 
 # What sshd reads first: the first value of an option counts, and the files of this folder are read in their order.
@@ -78,16 +78,18 @@ sshd_for() {
     grep -E '^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) '
 }
 
-# sshd_state USER...: a word for each user, option and value, then whether the last lock is still to be proven; after an
-# empty line what is in the drop-in.
+# sshd_state "USER..." LINE...: a word for each user, option and value; which Match blocks let in more than the lines;
+# whether the last lock is still to be proven; after an empty line what is in the drop-in.
 sshd_state() {
-  for user in "$@"; do sshd_for "$user" | sed "s/^/$user /"; done
+  for user in $1; do sshd_for "$user" | sed "s/^/$user /"; done
+  shift
+  if sshd -t 2>/dev/null; then sshd_exceptions "$@"; fi
   [ ! -e "$unlock" ] || echo unproven
   echo
   [ ! -f "$sshd_drop_in" ] || cat "$sshd_drop_in"
 }
 
-# sshd_obeys "USER..." LINE...
+# sshd_obeys "USER..." LINE...: for these users, and in all Match blocks.
 sshd_obeys() {
   for user in $1; do
     said=$(sshd_for "$user")
@@ -98,6 +100,9 @@ sshd_obeys() {
       }
     done
   done
+  shift
+  exceptions=$(sshd_exceptions "$@")
+  [ -z "$exceptions" ] || fail "a Match block lets in more: $exceptions"
 }
 
 # lock_sshd "USER..." LINE..., the drop-in in base64 on standard input. sshd tests all of its files with it first.
