@@ -177,7 +177,7 @@ class Sudoers(File):
 
 
 class MatchLine(NamedTuple):
-    """A line in a ``Match`` block of sshd's files: its file and number, its option and value, the block's criteria."""
+    """A line in a ``Match`` block of sshd's files: FILE:NUMBER, option, value, and the block's criteria."""
 
     place: str
     option: str
@@ -249,7 +249,7 @@ class SshdLock(Single[SshdState]):
     def change(self, state: SshdState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Write the drop-in, or take it away.
 
-        :raises Refusal: if sshd does something else although the drop-in is right, or would for some connections.
+        :raises Refusal: if sshd does something else although the drop-in is right, or would for some.
         """
         if state.exceptions:
             found = "; ".join(map(str, state.exceptions))

@@ -124,8 +124,8 @@ def from_consoles(
                 hint = f"if you know whose log that is: --from-console HOST={one.file}"
                 say(f"{block.where}: {reason}; nothing is taken from this block\n  hint: {hint}")
             else:
-                for place in block.damaged:
-                    say(f"{place}: cut, or not a key alone; nothing is taken from this line")
+                for place, reason in block.damaged.items():
+                    say(f"{place}: {reason}; nothing is taken from this line")
                 shown.setdefault(host, set()).update(block.keys)
     if others := sorted(shown.keys() - {login.host for login in logins}):
         say(f"left out, because --hosts does not name them: {', '.join(others)}")
@@ -146,7 +146,7 @@ def _owner(
 
 def _printed(login: Login, keys: Sequence[HostKey]) -> Enrolment:
     if not keys:
-        return Enrolment(login, "missing", (), "no log has a whole key of it")
+        return Enrolment(login, "missing", (), "no log has a whole key of it with its fingerprint before it")
     if len({key.kind for key in keys}) < len(keys):
         return Enrolment(
             login,
