@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from provision.bare import console
 from provision.connection.enrolment import AT_ONCE
-from provision.connection.host_key_check import expected_keys, refuse_revoked
+from provision.connection.host_key_check import expected_keys, refuse_revoked, to_take_away
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
@@ -63,13 +63,12 @@ def judged(login: Login, keys: Sequence[HostKey]) -> Enrolment:
         return Enrolment(login, "known", tuple(keys))
     shown = ", ".join(f"{key.kind} {key.fingerprint}" for key in other or keys)
     trusted = ", ".join(f"{key.kind} {key.fingerprint}" for key in known)
-    source = "host_key in the inventory" if login.host_key else f"`ssh-keygen -R '{login.known_as}'`"
     return Enrolment(
         login,
         "refused",
         tuple(keys),
         f"the key contradicts the known one: {login.known_as} shows {shown}, trusted is {trusted}",
-        f"if the host was reinstalled, take the old key away ({source}); else stop: somebody may listen in",
+        f"if the host was reinstalled, take the old key away ({to_take_away(login)}); else stop: somebody may listen in",
     )
 
 

@@ -15,6 +15,7 @@ from provision.bare.seed_settings import ACCOUNT, HOSTNAME, SEED, Seed, is_addre
 from provision.cli import arguments, terminal
 from provision.cli.options import Options
 from provision.connection.enrolment import record
+from provision.connection.host_key_check import to_take_away
 from provision.connection.login import Login
 from provision.errors import SettingsError, UsageError
 from provision.inventory import Host
@@ -132,7 +133,7 @@ def _made(host: Host, login: Login, out: Path) -> _Made:
     if found.status == "refused":
         raise UsageError(
             f"{host.name}: the host key of its seed is refused: {found.message}",
-            hint=f"name the --out of the earlier run; or, for a new key: ssh-keygen -R '{login.known_as}'",
+            hint=f"name the --out of the earlier run; or, for a new key: {to_take_away(login)}",
         )
     machine = Machine(host.name, hostname, account, settings, key)
     texts = {KEY: key.private, f"{KEY}.pub": f"{key.public.kind} {key.public.base64}\n", **files(machine)}

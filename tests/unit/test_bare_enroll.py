@@ -84,7 +84,7 @@ def test_a_key_that_contradicts_a_known_one_is_refused(
     said = capsys.readouterr()
     assert "gpu-01  refused" in said.out
     assert f"gpu-01: the key contradicts the known one: gpu-01 shows {ED.split()[0]} SHA256:" in said.err
-    assert "ssh-keygen -R 'gpu-01'" in said.err
+    assert f"(`ssh-keygen -R 'gpu-01' -f {site.known}`)" in said.err
     assert site.known.read_text() == f"gpu-01 {OTHER}\ngpu-02 {ED}\n", "the other host is recorded"
 
 

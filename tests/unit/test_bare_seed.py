@@ -128,7 +128,9 @@ def test_another_key_than_the_known_one_is_refused(site: Site) -> None:
         UsageError, match="gpu-01: the host key of its seed is refused: the key contradicts"
     ) as no:
         site.write()
-    assert no.value.hint == "name the --out of the earlier run; or, for a new key: ssh-keygen -R 'gpu-01'"
+    assert no.value.hint == (
+        f"name the --out of the earlier run; or, for a new key: `ssh-keygen -R 'gpu-01' -f {site.known}`"
+    )
     assert not site.out.exists()
 
 
