@@ -3,7 +3,7 @@
 When a system has started for the first time, cloud-init prints two blocks: the fingerprints of all host keys,
 through logger(1), and the keys themselves (tools/write-ssh-key-fingerprints in its source). What a console
 adds are carriage returns, escape sequences, and lines of the kernel and of systemd in between. Nothing is
-taken from a block without its end, nor from a line that may have been cut or whose fingerprint is not before it.
+taken from a block without its end, nor from a line that may have been cut or has no fingerprint before it.
 """
 
 from __future__ import annotations

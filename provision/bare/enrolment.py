@@ -68,7 +68,8 @@ def judged(login: Login, keys: Sequence[HostKey]) -> Enrolment:
         "refused",
         tuple(keys),
         f"the key contradicts the known one: {login.known_as} shows {shown}, trusted is {trusted}",
-        f"if the host was reinstalled, take the old key away ({to_take_away(login)}); else stop: somebody may listen in",
+        f"if the host was reinstalled, take the old key away ({to_take_away(login)}); "
+        "else stop: somebody may listen in",
     )
 
 
