@@ -20,6 +20,9 @@ SUDOERS = "/etc/sudoers.d/provision"
 HEADER = "# Written by provision.\n"
 SHELLS = (SHELL,)
 
+FIRST_UID = 1000
+"""The first number of people's accounts (login.defs); those of the system and of services are below it."""
+
 
 def resources(
     user: str,
@@ -57,10 +60,11 @@ def is_lock(change: Change) -> bool:
 
 @dataclass(frozen=True)
 class AccountState:
-    """An account of a host: its shell, and whether it has a password."""
+    """An account of a host: its shell, whether it has a password, and its number."""
 
     shell: str
     has_password: bool
+    uid: int = FIRST_UID
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,24 @@ class Account(Single[AccountState | Missing]):
         if not answer.out:
             return ABSENT
         entry, told = answer.out.splitlines()
-        return AccountState(entry.split(":")[6], told == "set")
+        fields = entry.split(":")
+        return AccountState(fields[6], told == "set", int(fields[2]))
 
     def bare(self) -> Missing:
         return ABSENT
 
     def change(self, state: AccountState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Make the account, or give it what it lacks.
+
+        :raises Refusal: if it is an account of the system, which nobody logs in to.
+        """
         why = []
         if isinstance(state, Missing):
             why.append("it does not exist")
         elif state.shell.endswith(("/nologin", "/false")):
+            if state.uid < FIRST_UID:
+                message = f"{self.user} is an account of the system: its uid is {state.uid}"
+                raise Refusal(f"{message}, its shell {state.shell}", hint="take another name: ansible_user")
             why.append(f"its shell is {state.shell}")
         makes = bool(why)
         sets = self.password is not None and (isinstance(state, Missing) or not state.has_password)

@@ -64,7 +64,7 @@ def _refuse_no_host(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
     setting: str,
 ) -> None:
-    """Refuse addresses that no machine of a network has; one of one or two addresses has none of them."""
+    """Refuse addresses that no machine of a network has; a network of 1 or 2 addresses has none."""
     network = own.network
     if network.num_addresses <= 2:
         return

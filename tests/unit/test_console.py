@@ -45,7 +45,7 @@ def fingerprints(*lines: str) -> str:
 
 
 def block(*lines: str, host: str = "gpu-01", prints: Sequence[str] | None = None) -> str:
-    """The keys of a host as cloud-init prints them, with the fingerprints of ``prints`` or of all before them."""
+    """The keys of a host as cloud-init prints them, after the fingerprints of ``prints`` or of all."""
     lines = lines or (f"{EC} root@{host}", f"{ED} root@{host}")
     return fingerprints(*(lines if prints is None else prints)) + "\n".join([BEGIN, *lines, END, ""])
 
