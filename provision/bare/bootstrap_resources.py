@@ -188,16 +188,16 @@ class Sudoers(File):
         return replace(change, script=script, summary=f"{change.summary}, checked by visudo")
 
 
-class MatchLine(NamedTuple):
-    """A line in a ``Match`` block of sshd's files: FILE:NUMBER, option, value, and the block's criteria."""
+class Opening(NamedTuple):
+    """What goes before the drop-in: where it stands, its option and value, and for whom it is."""
 
     place: str
     option: str
     value: str
-    criteria: str
+    whom: str
 
     def __str__(self) -> str:
-        return f"{self.place} has {self.option} {self.value} for Match {self.criteria}"
+        return f"{self.place} has {self.option} {self.value} for {self.whom}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class SshdState:
     """What sshd's files say.
 
     :ivar values: the value of each option, by user and option in small letters.
-    :ivar exceptions: what ``Match`` blocks let in that the options do not.
+    :ivar exceptions: what lets in more than the options, whatever the drop-in has.
     :ivar drop_in: what is in our drop-in; empty where there is none.
     :ivar unproven: whether a run was cut before it had proven that a login still works.
     """
@@ -213,7 +213,7 @@ class SshdState:
     values: Mapping[tuple[str, str], str] = field(default_factory=dict)
     drop_in: str = ""
     unproven: bool = False
-    exceptions: tuple[MatchLine, ...] = ()
+    exceptions: tuple[Opening, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class SshdLock(Single[SshdState]):
 
     def read(self, answer: Output) -> SshdState:
         told, _, drop_in = answer.out.partition("\n\n")
-        exceptions = tuple(MatchLine(*line.split("\t")) for line in told.splitlines() if "\t" in line)
+        exceptions = tuple(Opening(*line.split("\t")) for line in told.splitlines() if "\t" in line)
         rows = [line.split() for line in told.splitlines() if "\t" not in line]
         values = {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
         if not values:
@@ -265,7 +265,7 @@ class SshdLock(Single[SshdState]):
         """
         if state.exceptions:
             found = "; ".join(map(str, state.exceptions))
-            message = f"Match blocks of sshd let in more than {BOOTSTRAP} says: {found}"
+            message = f"sshd lets in more than {BOOTSTRAP} says, whatever its drop-in has: {found}"
             raise Refusal(message, hint=_way_out(state.exceptions))
         why = self._wrong(state)
         if state.drop_in == self.content and why:
@@ -311,8 +311,8 @@ class SshdLock(Single[SshdState]):
         )
 
 
-def _way_out(exceptions: Sequence[MatchLine]) -> str:
-    """What to do about lines of ``Match`` blocks."""
+def _way_out(exceptions: Sequence[Opening]) -> str:
+    """What to do about them."""
     settings = ("lock_root" if line.option == "permitrootlogin" else "lock_passwords" for line in exceptions)
     kept = ", ".join(f"{name}: false" for name in dict.fromkeys(settings))
-    return f"take the line away; or leave that to the files of the host: {BOOTSTRAP}: {{{kept}}}"
+    return f"take it away; or leave that to the host itself: {BOOTSTRAP}: {{{kept}}}"

@@ -78,7 +78,7 @@ sshd_for() {
     grep -E '^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) '
 }
 
-# sshd_state "USER..." LINE...: a word for each user, option and value; which Match blocks let in more than the lines;
+# sshd_state "USER..." LINE...: a word for each user, option and value; what lets in more than the lines;
 # whether the last lock is still to be proven; after an empty line what is in the drop-in.
 sshd_state() {
   for user in $1; do sshd_for "$user" | sed "s/^/$user /"; done
@@ -101,8 +101,8 @@ sshd_obeys() {
     done
   done
   shift
-  exceptions=$(sshd_exceptions "$@")
-  [ -z "$exceptions" ] || fail "a Match block lets in more: $exceptions"
+  exceptions=$(sshd_exceptions "$@" | tr "\t" " ")
+  [ -z "$exceptions" ] || fail "this lets in more: $exceptions"
 }
 
 # lock_sshd "USER..." LINE..., the drop-in in base64 on standard input. sshd tests all of its files with it first.

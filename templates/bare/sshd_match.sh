@@ -1,7 +1,11 @@
 # shellcheck shell=sh
-# What Match blocks of sshd's files set. `sshd -T` answers for one connection, and these lines are for others.
+# What lets in more than sshd's files say to one connection, which is what `sshd -T` tells: their Match blocks, which
+# are for other connections, and what sshd was started with.
 
 sshd_config=/etc/ssh/sshd_config
+
+# Where sshd of Debian, Ubuntu and RHEL has its pid.
+sshd_pid_file=/run/sshd.pid
 
 # For awk: NUMBER, OPTION and VALUE of the lines of a file that matter, as sshd_config(5) has them: in any case, with
 # or without "=" and quotes. Options have their present name. A blank in a quoted name of a file becomes a "?".
@@ -48,20 +52,29 @@ sshd_matched() (
             [ ! -f "$file" ] || [ "$file" = "$sshd_drop_in" ] || sshd_matched "$file" "$criteria"
           done
           ;;
-        *) [ -z "$criteria" ] || printf '%s:%s\t%s\t%s\t%s\n' "$1" "$number" "$option" "$value" "$criteria" ;;
+        *) [ -z "$criteria" ] || printf '%s:%s\t%s\t%s\tMatch %s\n' "$1" "$number" "$option" "$value" "$criteria" ;;
       esac
     done
   }
 )
+
+# sshd_started FILE: the same of the options in a command line as /proc has it, which go before the files.
+sshd_started() {
+  tr '\000\t' '  ' <"$1" | grep -o -i -E -e '-o *[a-z]+(=| +)[a-z-]+' | sed 's/^-o *//' | awk "$sshd_match_lines" |
+    while IFS='	' read -r number option value; do
+      printf "sshd's command line\t%s\t%s\teverybody\n" "$option" "$value"
+    done
+}
 
 # sshd_lets_in VALUE: how much a value of an option lets in, the more the higher.
 sshd_lets_in() {
   case $1 in no) echo 0 ;; forced-commands-only) echo 1 ;; *-password) echo 2 ;; *) echo 3 ;; esac
 }
 
-# sshd_exceptions LINE...: which Match blocks let in more than these lines of `sshd -T`, as sshd_matched has them.
+# sshd_exceptions LINE...: what lets in more than these lines of `sshd -T`, as sshd_matched has it.
 sshd_exceptions() {
-  sshd_matched "$sshd_config" | while IFS='	' read -r place option value criteria; do
+  started=/proc/$(cat "$sshd_pid_file" 2>/dev/null)/cmdline
+  { sshd_matched "$sshd_config"; [ ! -f "$started" ] || sshd_started "$started"; } | while IFS='	' read -r place option value criteria; do
     for line in "$@"; do
       [ "${line% *}" = "$option" ] && [ "$(sshd_lets_in "$value")" -gt "$(sshd_lets_in "${line#* }")" ] || continue
       printf '%s\t%s\t%s\t%s\n' "$place" "$option" "$value" "$criteria"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.bare.bootstrap_resources import SHELL, MatchLine, SshdLock, SshdState
+from provision.bare.bootstrap_resources import SHELL, Opening, SshdLock, SshdState
 from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import Planned
@@ -20,18 +20,19 @@ LOCK = SshdLock(
     (("PasswordAuthentication", "no"), ("KbdInteractiveAuthentication", "no"), ("PermitRootLogin", "no")),
     ("ops", "root"),
 )
-ADDRESS = MatchLine("/etc/ssh/sshd_config:9", "passwordauthentication", "yes", "Address 10.0.0.0/8")
+ADDRESS = Opening("/etc/ssh/sshd_config:9", "passwordauthentication", "yes", "Match Address 10.0.0.0/8")
 
 
-def exceptions(folder: Path, *lines: str) -> list[MatchLine]:
+def exceptions(folder: Path, *lines: str) -> list[Opening]:
     """What the shell's function says of the files in a folder."""
-    at = f"sshd_config={folder}/sshd_config sshd_drop_in={folder}/sshd_config.d/00-provision.conf\n"
+    at = f"sshd_config={folder}/sshd_config sshd_drop_in={folder}/sshd_config.d/00-provision.conf"
+    at = f"{at} sshd_pid_file={folder}/pid\n"
     script = f'{assembled(SHELL)}{at}sshd_exceptions "$@"\n'
     ran = subprocess.run(
         ["sh", "-c", script, "sh", *(lines or LINES)], capture_output=True, text=True, check=True
     )
     assert ran.stderr == ""
-    found = [MatchLine(*line.split("\t")) for line in ran.stdout.splitlines()]
+    found = [Opening(*line.split("\t")) for line in ran.stdout.splitlines()]
     return [one._replace(place=one.place.removeprefix(f"{folder}/")) for one in found]
 
 
@@ -137,9 +138,9 @@ def test_included_files_are_followed_as_sshd_does(folder: Path) -> None:
     (folder / "more/y").write_text("Match Group sudo\nKbdInteractiveAuthentication yes\n")
     (folder / "in a block").write_text("PasswordAuthentication yes\n")
     assert exceptions(folder) == [
-        MatchLine("sshd_config.d/50 cloud.conf:2", "passwordauthentication", "yes", "User a"),
-        MatchLine("more/y:2", "kbdinteractiveauthentication", "yes", "Group sudo"),
-        MatchLine("in a block:1", "passwordauthentication", "yes", "Address 10.0.0.0/8"),
+        Opening("sshd_config.d/50 cloud.conf:2", "passwordauthentication", "yes", "Match User a"),
+        Opening("more/y:2", "kbdinteractiveauthentication", "yes", "Match Group sudo"),
+        Opening("in a block:1", "passwordauthentication", "yes", "Match Address 10.0.0.0/8"),
     ]
     if SSHD.exists():
         assert "passwordauthentication yes" in obeyed(folder, "user=a,host=localhost,addr=192.0.2.1")
@@ -163,6 +164,30 @@ def test_only_what_the_lock_is_about_counts(folder: Path) -> None:
     assert exceptions(folder, "permitrootlogin yes") == []
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"/usr/sbin/sshd\0-D\0", []),
+        (b"/usr/sbin/sshd\0-D\0-oPasswordAuthentication=yes\0", ["passwordauthentication yes"]),
+        (b"/usr/sbin/sshd\0-o\0PermitRootLogin yes\0", ["permitrootlogin yes"]),
+        (
+            b"sshd: /usr/sbin/sshd -D -o permitrootlogin=yes -o PasswordAuthentication=no -u0 [listener]",
+            ["permitrootlogin yes"],
+        ),
+        (b"sshd: /usr/sbin/sshd -D -oCiphers=aes256-gcm@openssh.com -o UsePAM=yes [listener]", []),
+    ],
+)
+def test_what_sshd_was_started_with_goes_before_its_files(
+    folder: Path, line: bytes, found: list[str]
+) -> None:
+    (folder / "cmdline").write_bytes(line)
+    (folder / "pid").write_text(f"../..{folder}\n")
+    (folder / "sshd_config").write_text("")
+    said = exceptions(folder)
+    assert [f"{one.option} {one.value}" for one in said] == found
+    assert {(one.place, one.whom) for one in said} <= {("sshd's command line", "everybody")}
+
+
 @pytest.mark.parametrize("drop_in", ["", LOCK.content])
 def test_the_plan_refuses_to_lock_beside_it(drop_in: str) -> None:
     """Before anything is locked, and on a host that an earlier run has locked."""
@@ -170,7 +195,7 @@ def test_the_plan_refuses_to_lock_beside_it(drop_in: str) -> None:
     with pytest.raises(Refusal) as refused:
         LOCK.change(SshdState(values, drop_in, exceptions=(ADDRESS,)), Planned())
     assert str(refused.value) == (
-        "Match blocks of sshd let in more than bootstrap says: "
+        "sshd lets in more than bootstrap says, whatever its drop-in has: "
         "/etc/ssh/sshd_config:9 has passwordauthentication yes for Match Address 10.0.0.0/8"
     )
     assert refused.value.hint is not None
