@@ -15,7 +15,7 @@ from provision.resources.file import File, FileState
 from provision.shell import constant
 
 SHELL = "bare/first_login.sh"
-DROP_IN = constant(SHELL, "sshd_drop_in")
+DROP_IN = constant("bare/sshd_match.sh", "sshd_drop_in")
 SUDOERS = "/etc/sudoers.d/provision"
 HEADER = "# Written by provision.\n"
 SHELLS = (SHELL,)

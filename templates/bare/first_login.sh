@@ -2,9 +2,6 @@
 # needs: shell/files.sh shell/units.sh bare/sshd_match.sh
 # The account that a machine is managed with from its first login on, and what sshd takes from then on.
 
-# What sshd reads first: the first value of an option counts, and the files of this folder are read in their order.
-sshd_drop_in=/etc/ssh/sshd_config.d/00-provision.conf
-
 # What puts the drop-in back that was there before, if nobody proves in time that a login still works.
 unlock=/var/lib/provision/unlock.sh
 

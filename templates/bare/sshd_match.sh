@@ -4,6 +4,9 @@
 
 sshd_config=/etc/ssh/sshd_config
 
+# What sshd reads first: the first value of an option counts, and the files of this folder are read in their order.
+sshd_drop_in=/etc/ssh/sshd_config.d/00-provision.conf
+
 # Where sshd of Debian, Ubuntu and RHEL has its pid.
 sshd_pid_file=/run/sshd.pid
 
@@ -76,8 +79,9 @@ sshd_exceptions() {
   started=/proc/$(cat "$sshd_pid_file" 2>/dev/null)/cmdline
   { sshd_matched "$sshd_config"; [ ! -f "$started" ] || sshd_started "$started"; } | while IFS='	' read -r place option value criteria; do
     for line in "$@"; do
-      [ "${line% *}" = "$option" ] && [ "$(sshd_lets_in "$value")" -gt "$(sshd_lets_in "${line#* }")" ] || continue
-      printf '%s\t%s\t%s\t%s\n' "$place" "$option" "$value" "$criteria"
+      if [ "${line% *}" = "$option" ] && [ "$(sshd_lets_in "$value")" -gt "$(sshd_lets_in "${line#* }")" ]; then
+        printf '%s\t%s\t%s\t%s\n' "$place" "$option" "$value" "$criteria"
+      fi
     done
   done
 }

@@ -94,7 +94,7 @@ def test_any_file_can_be_read(text: str, name: str) -> None:
 
 
 def test_what_takes_a_known_key_away_works(tmp_path: Path) -> None:
-    """In each of the files that hold it, whatever they are called, under the name that it stands there with."""
+    """In each of the files that hold it, whatever they are called, under the name that it has there."""
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
