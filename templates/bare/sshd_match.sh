@@ -12,8 +12,7 @@ sshd_pid_file=/run/sshd.pid
 
 # For awk: NUMBER, OPTION and VALUE of the lines of a file that matter, as sshd_config(5) has them: in any case, with
 # or without "=" and quotes. Options have their present name. A blank in a quoted name of a file becomes a "?".
-sshd_match_lines='
-BEGIN {
+sshd_match_lines='BEGIN {
   FS = OFS = "\t"
   split("match include passwordauthentication permitrootlogin kbdinteractiveauthentication", names, " ")
   for (number in names) option[names[number]] = names[number]
