@@ -15,7 +15,7 @@ from provision.resources.file import File, FileState
 from provision.shell import constant
 
 SHELL = "bare/first_login.sh"
-DROP_IN = constant("bare/sshd_match.sh", "sshd_drop_in")
+CONFIG, DROP_IN = (constant("bare/sshd_match.sh", name) for name in ("sshd_config", "sshd_drop_in"))
 SUDOERS = "/etc/sudoers.d/provision"
 HEADER = "# Written by provision.\n"
 SHELLS = (SHELL,)
@@ -271,7 +271,7 @@ class SshdLock(Single[SshdState]):
         if state.drop_in == self.content and why:
             raise Refusal(
                 f"sshd does not follow {DROP_IN}: {why}",
-                hint="/etc/ssh/sshd_config must begin with: Include /etc/ssh/sshd_config.d/*.conf",
+                hint=f"{CONFIG} must begin with: Include {CONFIG}.d/*.conf",
             )
         if state.drop_in != self.content:
             why = why or ("its content differs" if state.drop_in else "it does not exist")

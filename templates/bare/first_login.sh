@@ -105,7 +105,7 @@ sshd_obeys() {
 # lock_sshd "USER..." LINE..., the drop-in in base64 on standard input. sshd tests all of its files with it first.
 lock_sshd() {
   wanted=$(base64 -d) || return
-  { printf '%s\n' "$wanted"; cat /etc/ssh/sshd_config; } >"$run/sshd_config" && sshd -t -f "$run/sshd_config" &&
+  { printf '%s\n' "$wanted"; cat "$sshd_config"; } >"$run/sshd_config" && sshd -t -f "$run/sshd_config" &&
     arm_unlock && printf '%s\n' "$wanted" | base64 | write_file "$sshd_drop_in" 0644 root:root || return
   if sshd -t && sshd_obeys "$@"; then return; fi
   undo_lock
