@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from provision.bare.bootstrap_settings import BOOTSTRAP
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
 from provision.resource import ABSENT, AnyResource, Change, Handler, Missing, Planned, Single, unified
@@ -14,10 +15,13 @@ from provision.resources.file import File, FileState
 from provision.shell import constant
 
 SHELL = "bare/first_login.sh"
-DROP_IN = constant(SHELL, "sshd_drop_in")
+CONFIG, DROP_IN = (constant("bare/sshd_match.sh", name) for name in ("sshd_config", "sshd_drop_in"))
 SUDOERS = "/etc/sudoers.d/provision"
 HEADER = "# Written by provision.\n"
 SHELLS = (SHELL,)
+
+FIRST_UID = 1000
+"""The first number of people's accounts (login.defs); those of the system and of services are below it."""
 
 
 def resources(
@@ -56,10 +60,11 @@ def is_lock(change: Change) -> bool:
 
 @dataclass(frozen=True)
 class AccountState:
-    """An account of a host: its shell, and whether it has a password."""
+    """An account of a host: its shell, whether it has a password, and its number."""
 
     shell: str
     has_password: bool
+    uid: int = FIRST_UID
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,24 @@ class Account(Single[AccountState | Missing]):
         if not answer.out:
             return ABSENT
         entry, told = answer.out.splitlines()
-        return AccountState(entry.split(":")[6], told == "set")
+        fields = entry.split(":")
+        return AccountState(fields[6], told == "set", int(fields[2]))
 
     def bare(self) -> Missing:
         return ABSENT
 
     def change(self, state: AccountState | Missing, planned: Planned) -> Change | None:  # noqa: ARG002
+        """Make the account, or give it what it lacks.
+
+        :raises Refusal: if it is an account of the system, which nobody logs in to.
+        """
         why = []
         if isinstance(state, Missing):
             why.append("it does not exist")
         elif state.shell.endswith(("/nologin", "/false")):
+            if state.uid < FIRST_UID:
+                message = f"{self.user} is an account of the system: its uid is {state.uid}"
+                raise Refusal(f"{message}, its shell {state.shell}", hint="take another name: ansible_user")
             why.append(f"its shell is {state.shell}")
         makes = bool(why)
         sets = self.password is not None and (isinstance(state, Missing) or not state.has_password)
@@ -175,11 +188,24 @@ class Sudoers(File):
         return replace(change, script=script, summary=f"{change.summary}, checked by visudo")
 
 
+class Opening(NamedTuple):
+    """What goes before the drop-in: where it stands, its option and value, and for whom it is."""
+
+    place: str
+    option: str
+    value: str
+    whom: str
+
+    def __str__(self) -> str:
+        return f"{self.place} has {self.option} {self.value} for {self.whom}"
+
+
 @dataclass(frozen=True)
 class SshdState:
     """What sshd's files say.
 
     :ivar values: the value of each option, by user and option in small letters.
+    :ivar exceptions: what lets in more than the options, whatever the drop-in has.
     :ivar drop_in: what is in our drop-in; empty where there is none.
     :ivar unproven: whether a run was cut before it had proven that a login still works.
     """
@@ -187,6 +213,7 @@ class SshdState:
     values: Mapping[tuple[str, str], str] = field(default_factory=dict)
     drop_in: str = ""
     unproven: bool = False
+    exceptions: tuple[Opening, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,15 +244,16 @@ class SshdLock(Single[SshdState]):
         )
 
     def question(self) -> Probe:
-        return Probe(self.kind, words("sshd_state", *self.users), SHELLS)
+        return Probe(self.kind, words("sshd_state", " ".join(self.users), *self.lines), SHELLS)
 
     def read(self, answer: Output) -> SshdState:
         told, _, drop_in = answer.out.partition("\n\n")
-        rows = [line.split() for line in told.splitlines()]
+        exceptions = tuple(Opening(*line.split("\t")) for line in told.splitlines() if "\t" in line)
+        rows = [line.split() for line in told.splitlines() if "\t" not in line]
         values = {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
         if not values:
             raise ValueError(f"`sshd -T` on the host tells nothing: {answer.err.strip()[-200:]}")
-        return SshdState(values, drop_in, ["unproven"] in rows)
+        return SshdState(values, drop_in, ["unproven"] in rows, exceptions)
 
     def bare(self) -> SshdState:
         return SshdState()
@@ -233,13 +261,17 @@ class SshdLock(Single[SshdState]):
     def change(self, state: SshdState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Write the drop-in, or take it away.
 
-        :raises Refusal: if sshd does something else although the drop-in is right.
+        :raises Refusal: if sshd does something else although the drop-in is right, or would for some.
         """
+        if state.exceptions:
+            found = "; ".join(map(str, state.exceptions))
+            message = f"sshd lets in more than {BOOTSTRAP} says, whatever its drop-in has: {found}"
+            raise Refusal(message, hint=_way_out(state.exceptions))
         why = self._wrong(state)
         if state.drop_in == self.content and why:
             raise Refusal(
                 f"sshd does not follow {DROP_IN}: {why}",
-                hint="/etc/ssh/sshd_config must begin with: Include /etc/ssh/sshd_config.d/*.conf",
+                hint=f"{CONFIG} must begin with: Include {CONFIG}.d/*.conf",
             )
         if state.drop_in != self.content:
             why = why or ("its content differs" if state.drop_in else "it does not exist")
@@ -277,3 +309,10 @@ class SshdLock(Single[SshdState]):
             for what, name in (("all passwords", "PasswordAuthentication"), ("root", "PermitRootLogin"))
             if dict(self.options).get(name) == "no"
         )
+
+
+def _way_out(exceptions: Sequence[Opening]) -> str:
+    """What to do about them."""
+    settings = ("lock_root" if line.option == "permitrootlogin" else "lock_passwords" for line in exceptions)
+    kept = ", ".join(f"{name}: false" for name in dict.fromkeys(settings))
+    return f"take it away; or leave that to the host itself: {BOOTSTRAP}: {{{kept}}}"

@@ -3,7 +3,7 @@
 When a system has started for the first time, cloud-init prints two blocks: the fingerprints of all host keys,
 through logger(1), and the keys themselves (tools/write-ssh-key-fingerprints in its source). What a console
 adds are carriage returns, escape sequences, and lines of the kernel and of systemd in between. Nothing is
-taken from a block without its end, nor from a line that may have been cut.
+taken from a block without its end, nor from a line that may have been cut or has no fingerprint before it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -48,14 +49,14 @@ class Block:
 
     :ivar where: its first line.
     :ivar names: what it says its host is called.
-    :ivar damaged: places of lines that were cut, or that other output ran into.
+    :ivar damaged: places of lines that nothing is taken from, each with the reason.
     :ivar ended: whether its last line is there.
     """
 
     where: Location
     keys: list[HostKey] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-    damaged: list[Location] = field(default_factory=list)
+    damaged: dict[Location, str] = field(default_factory=dict)
     ended: bool = False
 
 
@@ -92,7 +93,7 @@ def read(text: str, path: str) -> Log:
     opened: dict[str, str] | None = None
     block: Block | None = None
     lines = [line for line in _lines(text, path, log) if not _NOISE.fullmatch(line.text)]
-    for line, after in zip(lines, [*lines[1:], None], strict=True):
+    for line, after in zip_longest(lines, lines[1:]):
         if line.text == _BEGIN:
             block = Block(line.where)
             log.blocks.append(block)
@@ -115,31 +116,31 @@ def _lines(text: str, path: str, log: Log) -> Iterator[_Line]:
     number = 1
     parts = [*_LINE_END.split(_ESCAPE.sub("", text)), ""]
     for said, end in zip(parts[::2], parts[1::2], strict=True):
-        prefix = _PREFIX.match(said)
-        line = said[prefix.end() :] if prefix else said
+        line = said
+        while prefix := _PREFIX.match(line):  # of cloud-init's own logger, and of who prints its output
+            log.names |= {prefix["host"]} - {None}
+            line = line[prefix.end() :]
         prompt = _PROMPT.fullmatch(line)
-        log.names |= {found for found in (prefix and prefix["host"], prompt and prompt[1]) if found}
+        log.names |= {prompt[1]} if prompt else set()
         yield _Line(Location(path, number), line.strip("\0").rstrip(), end.endswith("\n"))
         number += end.endswith("\n")
 
 
 def _take(block: Block, line: _Line, after: _Line | None, fingerprints: Mapping[str, str]) -> None:
-    """Take the key of a line, or note that the line is damaged."""
+    """Take the key of a line, or note why not."""
     found = _KEY.fullmatch(line.text)
     key = _key(found[1], found[2]) if found and line.whole else None
     # What follows may be the rest of the line, where the console was too narrow for it.
     goes_on = after is None or not (after.text == _END or re.match("(ssh|ecdsa|sk)-", after.text))
     if found is None or key is None or goes_on:
-        block.damaged.append(line.where)
+        block.damaged[line.where] = "cut, or not a key alone"
         return
     comment = found[3] or ""
-    told = fingerprints.get(key.fingerprint)
-    named = _COMMENT.fullmatch(comment)
-    if told != (comment or "no comment") if fingerprints else comment and not named:
-        block.damaged.append(line.where)
+    if fingerprints.get(key.fingerprint) != (comment or "no comment"):
+        block.damaged[line.where] = f"its fingerprint is not printed before it: {key.kind} {key.fingerprint}"
         return
     block.keys.append(key)
-    if named:
+    if named := _COMMENT.fullmatch(comment):
         block.names.add(named[1])
 
 

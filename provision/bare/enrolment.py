@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from provision.bare import console
 from provision.connection.enrolment import AT_ONCE
-from provision.connection.host_key_check import expected_keys, refuse_revoked
+from provision.connection.host_key_check import expected_keys, refuse_revoked, to_take_away
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
@@ -63,13 +63,13 @@ def judged(login: Login, keys: Sequence[HostKey]) -> Enrolment:
         return Enrolment(login, "known", tuple(keys))
     shown = ", ".join(f"{key.kind} {key.fingerprint}" for key in other or keys)
     trusted = ", ".join(f"{key.kind} {key.fingerprint}" for key in known)
-    source = "host_key in the inventory" if login.host_key else f"`ssh-keygen -R '{login.known_as}'`"
     return Enrolment(
         login,
         "refused",
         tuple(keys),
         f"the key contradicts the known one: {login.known_as} shows {shown}, trusted is {trusted}",
-        f"if the host was reinstalled, take the old key away ({source}); else stop: somebody may listen in",
+        f"if the host was reinstalled, take the old key away ({to_take_away(login)}); "
+        "else stop: somebody may listen in",
     )
 
 
@@ -124,8 +124,8 @@ def from_consoles(
                 hint = f"if you know whose log that is: --from-console HOST={one.file}"
                 say(f"{block.where}: {reason}; nothing is taken from this block\n  hint: {hint}")
             else:
-                for place in block.damaged:
-                    say(f"{place}: cut, or not a key alone; nothing is taken from this line")
+                for place, reason in block.damaged.items():
+                    say(f"{place}: {reason}; nothing is taken from this line")
                 shown.setdefault(host, set()).update(block.keys)
     if others := sorted(shown.keys() - {login.host for login in logins}):
         say(f"left out, because --hosts does not name them: {', '.join(others)}")
@@ -146,7 +146,7 @@ def _owner(
 
 def _printed(login: Login, keys: Sequence[HostKey]) -> Enrolment:
     if not keys:
-        return Enrolment(login, "missing", (), "no log has a whole key of it")
+        return Enrolment(login, "missing", (), "no log has a whole key of it with its fingerprint before it")
     if len({key.kind for key in keys}) < len(keys):
         return Enrolment(
             login,

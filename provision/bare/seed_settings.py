@@ -59,6 +59,25 @@ def _interface_address(text: str) -> str:
     return text
 
 
+def _refuse_no_host(
+    own: ipaddress.IPv4Interface | ipaddress.IPv6Interface,
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    setting: str,
+) -> None:
+    """Refuse addresses that no machine of a network has; a network of 1 or 2 addresses has none."""
+    network = own.network
+    if network.num_addresses <= 2:
+        return
+    if address == network.network_address:
+        what = "subnet-router" if address.version == 6 else "network"
+    elif address.version == 4 and address == network.broadcast_address:
+        what = "broadcast"
+    else:
+        return
+    message = f"{address} is the {what} address of {network}, and no machine's"
+    raise ImpossibleError(message, "is the prefix of the address right?", (setting,))
+
+
 def _public_key(text: str) -> str:
     try:
         load_ssh_public_key(" ".join(text.split(" ")[:2]).encode("ascii"))
@@ -114,9 +133,16 @@ class Network(Settings):
                 raise ImpossibleError("gateway and nameservers need an address", "address: 192.0.2.11/24")
             return self
         own = ipaddress.ip_interface(self.address)
-        if self.gateway and ipaddress.ip_address(self.gateway) not in own.network:
-            message = f"the gateway {self.gateway} is not in the network {own.network}"
-            raise ImpossibleError(message, "is the prefix of the address right?", ("gateway",))
+        _refuse_no_host(own, own.ip, "address")
+        if self.gateway:
+            gateway = ipaddress.ip_address(self.gateway)
+            if gateway not in own.network:
+                message = f"the gateway {self.gateway} is not in the network {own.network}"
+                raise ImpossibleError(message, "is the prefix of the address right?", ("gateway",))
+            if gateway == own.ip:
+                message = f"{self.gateway} is the machine's own address"
+                raise ImpossibleError(message, "the address of the router", ("gateway",))
+            _refuse_no_host(own, gateway, "gateway")
         if any(ipaddress.ip_address(server).version != own.version for server in self.nameservers):
             raise ImpossibleError(
                 f"nameservers must be of IPv{own.version}, as the address is", "name others", ("nameservers",)

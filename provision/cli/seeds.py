@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+from provision.bare.accounts import unfit
 from provision.bare.enrolment import judged
 from provision.bare.seed import Machine, files
 from provision.bare.seed_folder import KEY, Writing, key_of
@@ -15,6 +17,7 @@ from provision.bare.seed_settings import ACCOUNT, HOSTNAME, SEED, Seed, is_addre
 from provision.cli import arguments, terminal
 from provision.cli.options import Options
 from provision.connection.enrolment import record
+from provision.connection.host_key_check import to_take_away
 from provision.connection.login import Login
 from provision.errors import SettingsError, UsageError
 from provision.inventory import Host
@@ -85,6 +88,7 @@ def write(
     if without := [host.name for host in selected if host not in seeded]:
         terminal.log(f"left out, because they have no seed: {', '.join(without)}")
     made = [_made(host, login, Path(out)) for host, login in zip(seeded, ways_in.logins(seeded), strict=True)]
+    _refuse_shared(made)
     if (question := _question(made)) and not yes and not ask(question, "--yes"):
         raise UsageError("no seed was written", hint="name another folder to keep those that are there")
     for one in made:
@@ -94,6 +98,28 @@ def write(
         terminal.write_json({"schema": 1, "hosts": {one.machine.name: one.document() for one in made}})
     else:
         terminal.write_data("\n".join(one.text() for one in made))
+
+
+def _refuse_shared(made: Sequence[_Made]) -> None:
+    """Refuse what two machines cannot both have.
+
+    :raises UsageError: naming both.
+    """
+    owners: dict[tuple[str, str], str] = {}
+    for one in made:
+        machine, network = one.machine, one.machine.seed.network
+        values = {
+            "the address in known_hosts": one.login.known_as,
+            "the host name": machine.hostname.lower(),
+            "seed.network.address": network and network.address and str(ip_interface(network.address).ip),
+            "seed.network.mac": network and network.mac,
+        }
+        for what, value in values.items():
+            if value and (other := owners.setdefault((what, value), machine.name)) != machine.name:
+                raise UsageError(
+                    f"{other} and {machine.name} are both to have {what} {value}",
+                    hint=f"inv inventory --host {machine.name} shows where each value stands",
+                )
 
 
 def _question(made: Sequence[_Made]) -> str:
@@ -127,12 +153,18 @@ def _made(host: Host, login: Login, out: Path) -> _Made:
             where=host.where(SEED),
             hint="ansible_user, or seed: {account: ops}: lower case, and not root",
         )
+    if reason := unfit(settings, account):
+        raise SettingsError(
+            f"{host.name}: {reason}",
+            where=host.where(SEED),
+            hint="take another: ansible_user, or seed: {account: ops}",
+        )
     key, new = key_of(out / host.name)
     found = judged(login, [key.public])
     if found.status == "refused":
         raise UsageError(
             f"{host.name}: the host key of its seed is refused: {found.message}",
-            hint=f"name the --out of the earlier run; or, for a new key: ssh-keygen -R '{login.known_as}'",
+            hint=f"name the --out of the earlier run; or, for a new key: {to_take_away(login)}",
         )
     machine = Machine(host.name, hostname, account, settings, key)
     texts = {KEY: key.private, f"{KEY}.pub": f"{key.public.kind} {key.public.base64}\n", **files(machine)}

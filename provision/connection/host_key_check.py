@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,17 @@ def refuse_revoked(login: Login, shown: HostKey) -> None:
         )
 
 
+def to_take_away(login: Login) -> str:
+    """Where the keys of :func:`expected_keys` stand: the inventory, or the commands that take them away."""
+    if login.host_key:
+        return "host_key in the inventory"
+    for name in dict.fromkeys((login.known_as, login.address.lower())):
+        files = [str(Path(file).expanduser()) for file in login.known_hosts]
+        if holding := [file for file in files if _known_hosts((file,)).keys_of(name)]:
+            return " and ".join(f"`ssh-keygen -R '{name}' -f {shlex.quote(file)}`" for file in holding)
+    return "known_hosts"
+
+
 class Pinned(paramiko.MissingHostKeyPolicy):
     """Goes on only where the host shows one of the expected keys; paramiko's own store stays empty."""
 
@@ -93,9 +105,7 @@ class Pinned(paramiko.MissingHostKeyPolicy):
             raise UnreachableError(host, f"the host key of {name} is not known: {fingerprint}", hint=hint)
         trusted = ", ".join(f"{key.kind} {key.fingerprint}" for key in self.expected)
         anew = f"ssh to {name}" if self.login.is_jump_host else "--enroll"
-        source = (
-            "host_key in the inventory" if self.login.host_key else f"`ssh-keygen -R '{name}'`, then {anew}"
-        )
+        source = to_take_away(self.login) + ("" if self.login.host_key else f", then {anew}")
         raise UnreachableError(
             host,
             f"THE HOST KEY OF {name} HAS CHANGED: it shows {fingerprint}, trusted is {trusted}",

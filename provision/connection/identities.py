@@ -49,14 +49,21 @@ class Offer(AuthStrategy):
             try:
                 if not transport.auth_password(user, self.login.password):
                     return AuthResult(strategy=self)
-            except paramiko.AuthenticationException:
-                pass
-            refused.append("the password")
+            except paramiko.AuthenticationException as error:
+                refused.append(f"the password{_no_passwords(error)}")
         tried = f"refused: {'; '.join(refused)}" if refused else "there is no key to offer"
         hint = f"is the public key in ~{user}/.ssh/authorized_keys, and are ansible_user and the key right?"
         if not refused:
             hint = "set ansible_ssh_private_key_file, or load a key into ssh-agent"
         raise LoginRefusedError(self.login.host, f"cannot log in as {user}: {tried}", hint=hint)
+
+
+def _no_passwords(error: paramiko.AuthenticationException) -> str:
+    """What to add where a host takes no passwords at all, neither as such nor as an answer to a question."""
+    taken = error.allowed_types if isinstance(error, paramiko.BadAuthenticationType) else ["password"]
+    if {"password", "keyboard-interactive"} & set(taken):
+        return ""
+    return f" (the host takes no passwords: {', '.join(taken)} only)"
 
 
 def public_key(login: Login) -> str:

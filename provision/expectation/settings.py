@@ -69,6 +69,8 @@ class Gpus(Settings):
 
     @model_validator(mode="after")
     def _go_together(self) -> Gpus:
+        if twice := [slot for number, slot in enumerate(self.slots) if slot in self.slots[:number]]:
+            raise ImpossibleError(f"gpus.slots has {twice[0]} twice", "name each GPU once", ("slots",))
         if self.slots and self.count not in (None, len(self.slots)):
             raise ImpossibleError(
                 f"gpus.count is {self.count}, and gpus.slots are {len(self.slots)}", hint="leave out count"

@@ -48,6 +48,7 @@ _KINDS = {
     "datetime_type": "a date with a time",
 }
 _CHOICES = {"literal_error", "enum"}
+_LENGTHS = {"too_short": "at least {min_length}", "too_long": "at most {max_length}"}
 QUOTE = "quote it: without quotes yes, no, on and off are booleans in YAML"
 _LIMITS = {  # filled from pydantic's context of the error
     "greater_than": "is not more than {gt}",
@@ -57,8 +58,6 @@ _LIMITS = {  # filled from pydantic's context of the error
     "multiple_of": "is not a multiple of {multiple_of}",
     "string_too_short": "is not at least {min_length} characters long",
     "string_too_long": "is not at most {max_length} characters long",
-    "too_short": "is not at least {min_length} long",
-    "too_long": "is not at most {max_length} long",
     "string_pattern_mismatch": "does not match {pattern}",
 }
 
@@ -204,12 +203,20 @@ def _problems(
 
 
 def _says_less(path: Path, details: list[ErrorDetails], others: Iterable[Path]) -> bool:
-    """Whether a union's member only has another type, while another member says what is wrong inside."""
-    shallow = all(detail["type"] in _KINDS or detail["type"] in _CHOICES for detail in details)
+    """Whether a union's member only has another type, or a list only lacks items that are wrong, while
+    another problem says what is wrong inside.
+    """
+    shallow = all(_is_other_type(detail) or detail["type"] == "too_short" for detail in details)
     return shallow and any(len(other) > len(path) and other[: len(path)] == path for other in others)
 
 
+def _is_other_type(detail: ErrorDetails) -> bool:
+    return detail["type"] in _KINDS or detail["type"] in _CHOICES
+
+
 def _problem(model: type[BaseModel], where: Location, path: Path, details: list[ErrorDetails]) -> _Problem:
+    if isinstance(details[0]["input"], list | dict):  # the member of a union that may be one says more
+        details = [detail for detail in details if not _is_other_type(detail)] or details
     detail = details[0]
     name = _name(path)
     kind = detail["type"]
@@ -262,10 +269,22 @@ def _sentence(detail: ErrorDetails, shown: str) -> str:
         return str(context.get("error") or detail["msg"])
     if kind in _CHOICES:
         return f"{shown} is not one of {context.get('expected', '')}"
+    if kind in _LENGTHS:
+        return _length(detail["input"], _LENGTHS[kind].format(**context))
+    if kind == "string_too_short" and detail["input"] == "":
+        return "the value is empty"
     if kind in _LIMITS:
         return f"{shown} {_LIMITS[kind].format(**context)}"
     text = detail["msg"]
     return f"{shown}: {text[:1].lower()}{text[1:]}"
+
+
+def _length(value: Any, wanted: str) -> str:
+    """Say how many items a list or a mapping has, which is not what is wanted."""
+    noun = "mapping" if isinstance(value, dict) else "list"
+    if not value:
+        return f"the {noun} is empty"
+    return f"the {noun} has {len(value)} item{'' if len(value) == 1 else 's'}, not {wanted}"
 
 
 def _type_hint(detail: ErrorDetails) -> str | None:

@@ -1,9 +1,6 @@
 # shellcheck shell=sh
-# needs: shell/files.sh shell/units.sh
+# needs: shell/files.sh shell/units.sh bare/sshd_match.sh
 # The account that a machine is managed with from its first login on, and what sshd takes from then on.
-
-# What sshd reads first: the first value of an option counts, and the files of this folder are read in their order.
-sshd_drop_in=/etc/ssh/sshd_config.d/00-provision.conf
 
 # What puts the drop-in back that was there before, if nobody proves in time that a login still works.
 unlock=/var/lib/provision/unlock.sh
@@ -78,16 +75,18 @@ sshd_for() {
     grep -E '^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) '
 }
 
-# sshd_state USER...: a word for each user, option and value, then whether the last lock is still to be proven; after an
-# empty line what is in the drop-in.
+# sshd_state "USER..." LINE...: a word for each user, option and value; what lets in more than the lines;
+# whether the last lock is still to be proven; after an empty line what is in the drop-in.
 sshd_state() {
-  for user in "$@"; do sshd_for "$user" | sed "s/^/$user /"; done
+  for user in $1; do sshd_for "$user" | sed "s/^/$user /"; done
+  shift
+  if sshd -t 2>/dev/null; then sshd_exceptions "$@"; fi
   [ ! -e "$unlock" ] || echo unproven
   echo
   [ ! -f "$sshd_drop_in" ] || cat "$sshd_drop_in"
 }
 
-# sshd_obeys "USER..." LINE...
+# sshd_obeys "USER..." LINE...: for these users, and in all Match blocks.
 sshd_obeys() {
   for user in $1; do
     said=$(sshd_for "$user")
@@ -98,12 +97,15 @@ sshd_obeys() {
       }
     done
   done
+  shift
+  exceptions=$(sshd_exceptions "$@" | tr "\t" " ")
+  [ -z "$exceptions" ] || fail "this lets in more: $exceptions"
 }
 
 # lock_sshd "USER..." LINE..., the drop-in in base64 on standard input. sshd tests all of its files with it first.
 lock_sshd() {
   wanted=$(base64 -d) || return
-  { printf '%s\n' "$wanted"; cat /etc/ssh/sshd_config; } >"$run/sshd_config" && sshd -t -f "$run/sshd_config" &&
+  { printf '%s\n' "$wanted"; cat "$sshd_config"; } >"$run/sshd_config" && sshd -t -f "$run/sshd_config" &&
     arm_unlock && printf '%s\n' "$wanted" | base64 | write_file "$sshd_drop_in" 0644 root:root || return
   if sshd -t && sshd_obeys "$@"; then return; fi
   undo_lock

@@ -67,7 +67,7 @@ def test_keys_of_several_consoles_in_one_log(site: Site, capsys: pytest.CaptureF
         ["gpu-01", "new", "ssh-ed25519"],
         ["gpu-02", "new", "ssh-ed25519"],
     ]
-    assert lines[3] == "gpu-03  missing  no log has a whole key of it"
+    assert lines[3] == "gpu-03  missing  no log has a whole key of it with its fingerprint before it"
     assert site.questions == ["Trust these 3 keys from now on?"]
     assert site.known.read_text() == f"gpu-01 {EC}\ngpu-01 {ED}\ngpu-02 {OTHER}\n"
     assert f"3 keys of 2 hosts recorded in {site.known}" in said.err
@@ -84,7 +84,7 @@ def test_a_key_that_contradicts_a_known_one_is_refused(
     said = capsys.readouterr()
     assert "gpu-01  refused" in said.out
     assert f"gpu-01: the key contradicts the known one: gpu-01 shows {ED.split()[0]} SHA256:" in said.err
-    assert "ssh-keygen -R 'gpu-01'" in said.err
+    assert f"(`ssh-keygen -R 'gpu-01' -f {site.known}`)" in said.err
     assert site.known.read_text() == f"gpu-01 {OTHER}\ngpu-02 {ED}\n", "the other host is recorded"
 
 
@@ -115,7 +115,7 @@ def test_a_log_without_a_name_needs_its_host(site: Site, capsys: pytest.CaptureF
     assert site.enroll(log, hosts="gpu-01") == 1
     said = capsys.readouterr().err
     assert (
-        f"{log}:2: nothing in the log tells which host they are of; nothing is taken from this block" in said
+        f"{log}:5: nothing in the log tells which host they are of; nothing is taken from this block" in said
     )
     assert f"--from-console HOST={log}" in said
     assert site.enroll(f"gpu-01={log}", hosts="gpu-01") == 0
@@ -129,13 +129,33 @@ def test_a_log_of_another_host_than_is_said(site: Site, capsys: pytest.CaptureFi
 
 
 def test_cut_logs_say_where(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = f"{EC} root@gpu-01"
     cut = site.log(block()[:-8])
     assert site.enroll(cut, hosts="gpu-01") == 1
-    assert f"{cut}:1: the block of host keys has no end; nothing is taken from it" in capsys.readouterr().err
-    damaged = site.log(block(f"{EC} root@gpu-01", f"{ED[:-9]}", f"{ED[-9:]} root@gpu-01"))
+    assert f"{cut}:5: the block of host keys has no end; nothing is taken from it" in capsys.readouterr().err
+    damaged = site.log(block(whole, f"{ED[:-9]}", f"{ED[-9:]} root@gpu-01", prints=[whole]))
     assert site.enroll(damaged, hosts="gpu-01") == 0
-    assert f"{damaged}:3: cut, or not a key alone; nothing is taken from this line" in capsys.readouterr().err
+    assert f"{damaged}:6: cut, or not a key alone; nothing is taken from this line" in capsys.readouterr().err
     assert site.known.read_text() == f"gpu-01 {EC}\n"
+
+
+def test_an_empty_log_leaves_what_the_others_have(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, good = site.log("", "empty.log"), site.log(block())
+    assert site.enroll(empty, good, hosts="gpu-01") == 0
+    assert f"{empty}: no host keys of cloud-init are in it" in capsys.readouterr().err
+    assert site.known.read_text() == f"gpu-01 {EC}\ngpu-01 {ED}\n"
+
+
+def test_a_key_without_its_fingerprint_is_not_recorded(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = site.log(block().replace("Gu1v", "Gu2v"))
+    assert site.enroll(log, hosts="gpu-01") == 0
+    said = capsys.readouterr().err
+    assert f"{log}:7: its fingerprint is not printed before it: ssh-ed25519 SHA256:" in said
+    assert site.known.read_text() == f"gpu-01 {EC}\n"
+    assert site.enroll(site.log(block(f"{OTHER} root@gpu-02", prints=[])), hosts="gpu-02") == 1
+    assert "gpu-02" not in site.known.read_text()
 
 
 def test_without_a_yes_nothing_is_recorded(site: Site) -> None:

@@ -128,7 +128,9 @@ def test_another_key_than_the_known_one_is_refused(site: Site) -> None:
         UsageError, match="gpu-01: the host key of its seed is refused: the key contradicts"
     ) as no:
         site.write()
-    assert no.value.hint == "name the --out of the earlier run; or, for a new key: ssh-keygen -R 'gpu-01'"
+    assert no.value.hint == (
+        f"name the --out of the earlier run; or, for a new key: `ssh-keygen -R 'gpu-01' -f {site.known}`"
+    )
     assert not site.out.exists()
 
 
@@ -177,6 +179,17 @@ def test_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
             f"{SEED}, network: {{interface: eno1, address: 192.0.2.1/24, gateway: 198.51.100.1}}",
             "the gateway 198.51.100.1 is not in the network 192.0.2.0/24",
         ),
+        *(
+            (f"{SEED}, network: {{interface: eno1, address: {address}, gateway: {gateway}}}", says)
+            for address, gateway, says in (
+                ("192.0.2.0/24", "192.0.2.1", "192.0.2.0 is the network address of 192.0.2.0/24"),
+                ("192.0.2.255/24", "192.0.2.1", "192.0.2.255 is the broadcast address of 192.0.2.0/24"),
+                ("192.0.2.9/24", "192.0.2.9", "192.0.2.9 is the machine's own address"),
+                ("192.0.2.9/24", "192.0.2.0", "192.0.2.0 is the network address"),
+                ("192.0.2.9/24", "192.0.2.255", "192.0.2.255 is the broadcast address"),
+                ("2001:db8::/64", "2001:db8::1", "is the subnet-router address"),
+            )
+        ),
         (f"{SEED}, method: image", "an image needs the network"),
         (
             SEED.replace("debian, disk: /dev/sda", "ubuntu, disk: /dev/disk/by-id/wwn-0x5"),
@@ -200,6 +213,8 @@ def test_settings_are_refused_with_their_place(site: Site, seed: str, says: str)
         ("gpu_01: {}", "ops", "gpu_01 is not a name that a machine can have"),
         ("192.0.2.11: {}", "ops", "192.0.2.11 is not a name that a machine can have"),
         ("gpu-01: {}", "root", "gpu-01: root is not an account that an installer makes"),
+        ("gpu-01: {}", "admin", "gpu-01: Debian's installer reserves the name admin, and would stop"),
+        ("gpu-01: {}", "operator", "gpu-01: Debian's installer reserves the name operator"),
     ],
 )
 def test_hosts_that_cannot_be_seeded(site: Site, hosts: str, user: str, says: str) -> None:
@@ -208,6 +223,67 @@ def test_hosts_that_cannot_be_seeded(site: Site, hosts: str, user: str, says: st
         site.write()
     assert caught.value.hint
     assert not site.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("seed", "account", "taken"),
+    [
+        ("system: debian, method: installer", "backup", True),
+        ("system: debian, method: installer", "sshd", True),
+        ("system: debian, method: installer", "ops", False),
+        ("system: debian, method: image", "admin", False),
+        ("system: debian, method: image", "sudo", True),
+        ("system: ubuntu", "admin", False),
+        ("system: ubuntu", "sudo", True),
+        ("system: ubuntu", "systemd-network", True),
+        ("system: ubuntu", "ubuntu", False),
+        ("system: ubuntu", "wheel", False),
+        ("system: rhel", "wheel", True),
+        ("system: rhel", "sshd", True),
+        ("system: rhel", "cloud-user", False),
+    ],
+)
+def test_names_that_the_system_has_itself(site: Site, seed: str, account: str, taken: bool) -> None:
+    of_system = SEED.replace("system: debian", seed)
+    site.inventory(f"{of_system}, network: {{interface: eno1}}", user=account)
+    if not taken:
+        site.write()
+        return
+    with pytest.raises(SettingsError, match=f" {account}") as caught:
+        site.write()
+    assert "take another" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        (
+            "gpu-01: {ansible_host: 192.0.2.1}, gpu-02: {ansible_host: 192.0.2.1}",
+            "the address in known_hosts 192.0.2.1",
+        ),
+        ("GPU-02: {}, gpu-02: {}", "(the host name|the address in known_hosts) gpu-02"),
+        (
+            "gpu-01: {ip: 192.0.2.7/24}, gpu-02: {ip: 192.0.2.7/25}",
+            "seed.network.address 192.0.2.7",
+        ),
+    ],
+)
+def test_two_machines_with_one_address(site: Site, hosts: str, says: str) -> None:
+    if "ip:" in hosts:
+        for _ in range(2):
+            hosts = hosts.replace("{ip: ", f"{{seed: {{{SEED}, network: {{interface: eno1, address: ", 1)
+        hosts = hosts.replace("4}", "4}}}").replace("5}", "5}}}")
+    site.inventory(hosts=hosts)
+    with pytest.raises(UsageError, match=f"02 are both to have {says}") as no:
+        site.write()
+    assert "inv inventory --host" in str(no.value.hint)
+    assert not site.known.exists()
+
+
+def test_two_machines_with_one_mac(site: Site) -> None:
+    site.inventory(SEED.replace("debian", "ubuntu") + ", network: {mac: '0c:42:a1:00:00:01'}")
+    with pytest.raises(UsageError, match=r"are both to have seed\.network\.mac 0c:42:a1:00:00:01"):
+        site.write()
 
 
 def test_hosts_without_a_seed_are_left_out(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -598,6 +598,16 @@ def test_a_login_password() -> None:
         assert "refused: the password" in str(error)
 
 
+def test_a_host_that_takes_no_passwords_says_so() -> None:
+    with sshd("PasswordAuthentication no", "KbdInteractiveAuthentication no") as server:
+        error = unreachable(server.login(key_files=(), password=PASSWORD))
+        assert "refused: the password (the host takes no passwords: publickey only)" in str(error)
+    with sshd("PasswordAuthentication yes", "KbdInteractiveAuthentication no") as server:
+        assert str(unreachable(server.login(key_files=(), password="wrong"))).endswith(
+            "refused: the password"
+        )
+
+
 @needs_root
 def test_a_key_and_a_password_together() -> None:
     options = ("PasswordAuthentication yes", "UsePAM yes", "AuthenticationMethods publickey,password")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,23 @@ TWO = "gpu-01, gpu-02 may be gpu-01.example.com or gpu-02"
 NAMED = {name: ["gpu-01.example.com"] for name in ("gpu-01", "gpu-01.example.com")} | {"gpu-02": ["gpu-02"]}
 
 
-def block(*lines: str, host: str = "gpu-01") -> str:
-    """A block as cloud-init prints it, with the keys of a host."""
-    return "\n".join([BEGIN, *(lines or (f"{EC} root@{host}", f"{ED} root@{host}")), END, ""])
+PRINTS, PRINTS_END = (f"-----{word} SSH HOST KEY FINGERPRINTS-----" for word in ("BEGIN", "END"))
+
+
+def fingerprints(*lines: str) -> str:
+    """The fingerprints of keys as cloud-init prints them before the keys."""
+    said = []
+    for line in lines:
+        kind, blob, comment = [*line.split(" ", 2), "no comment"][:3]
+        bits, name = (256, "ED25519") if kind == "ssh-ed25519" else (256, "ECDSA")
+        said.append(f"{bits} {HostKey(kind, blob).fingerprint} {comment} ({name})")
+    return "".join(f"<14>Nov 27 17:01:02 cloud-init: {line}\n" for line in (PRINTS, *said, PRINTS_END))
+
+
+def block(*lines: str, host: str = "gpu-01", prints: Sequence[str] | None = None) -> str:
+    """The keys of a host as cloud-init prints them, after the fingerprints of ``prints`` or of all."""
+    lines = lines or (f"{EC} root@{host}", f"{ED} root@{host}")
+    return fingerprints(*(lines if prints is None else prints)) + "\n".join([BEGIN, *lines, END, ""])
 
 
 def read(text: str) -> console.Log:
@@ -63,7 +78,7 @@ def test_what_cloud_init_itself_prints_is_read(tmp_path: Path, monkeypatch: pyte
         said = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True).stdout
     assert "-----BEGIN SSH HOST KEY FINGERPRINTS-----" in said
     found = only(said)
-    assert (found.keys, found.names, found.damaged, found.ended) == (of(EC, ED), {"gpu-01"}, [], True)
+    assert (found.keys, found.names, found.damaged, found.ended) == (of(EC, ED), {"gpu-01"}, {}, True)
     # A letter that became another one leaves a key that is whole; its fingerprint tells.
     assert only(said.replace(ED, ED.replace("Gu1v", "Gu2v"))).keys == of(EC)
     # So does a name that was cut, which is whole next to the fingerprint.
@@ -101,7 +116,7 @@ def test_what_cloud_init_itself_prints_is_read(tmp_path: Path, monkeypatch: pyte
 )
 def test_what_consoles_add_is_taken_away(text: str) -> None:
     found = only(text)
-    assert (found.keys, found.names, found.damaged) == (of(EC, ED), {"gpu-01"}, [])
+    assert (found.keys, found.names, found.damaged) == (of(EC, ED), {"gpu-01"}, {})
     assert found.ended
 
 
@@ -121,18 +136,54 @@ def test_what_consoles_add_is_taken_away(text: str) -> None:
     ],
 )
 def test_nothing_is_taken_from_a_cut_line(lines: list[str]) -> None:
-    found = only(block(f"{EC} root@gpu-01", *lines))
+    whole = f"{EC} root@gpu-01"
+    found = only(block(whole, *lines, prints=[whole, f"{ED} root@gpu-01"]))
     assert [key for key in found.keys if key.kind != "ecdsa-sha2-nistp256"] == []
     assert found.damaged
 
 
 def test_nothing_is_taken_from_a_block_without_its_end() -> None:
     text = block()
-    assert [len(read(text[:length]).blocks) for length in (10, len(BEGIN) + 1)] == [0, 1]
-    for length in range(len(BEGIN), len(text) - 2):
+    begin = text.index(BEGIN)
+    assert [len(read(text[:length]).blocks) for length in (0, 10, begin, begin + len(BEGIN))] == [0, 0, 0, 1]
+    for length in range(begin + len(BEGIN), len(text) - 2):
         assert not only(text[:length]).ended
     first, second = read(text.replace(END, "") + block(f"{OTHER} root@gpu-02")).blocks
     assert (first.ended, second.ended, second.keys) == (False, True, of(OTHER))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        block(prints=[]),
+        block().partition(PRINTS_END)[2].lstrip(),
+        block().replace(PRINTS_END, ""),
+        block(prints=[f"{OTHER} root@gpu-01"]),
+        block(prints=[f"{EC} root@gpu-02", f"{ED} root@gpu-02"]),
+        block().replace("Gu1v", "Gu2v").replace("BEmKSEN", "BEmKSFN"),
+        block().partition(BEGIN)[0] + block(f"{EC} root@gpu-01", prints=[]),
+    ],
+    ids=["empty", "none", "cut", "other", "comment", "flipped", "printed anew without"],
+)
+def test_nothing_is_taken_without_the_fingerprint_before_it(text: str) -> None:
+    found = only(text)
+    assert found.keys == []
+    assert found.damaged
+
+
+def test_a_key_without_its_fingerprint_is_named() -> None:
+    found = only(block(prints=[f"{EC} root@gpu-01"]))
+    assert found.keys == of(EC)
+    ((where, reason),) = found.damaged.items()
+    assert (where.line, reason) == (
+        6,
+        f"its fingerprint is not printed before it: ssh-ed25519 {of(ED)[0].fingerprint}",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n\r\n", "[    0.000000] Linux version 6.1\n", "\0"])
+def test_a_log_that_says_nothing_has_nothing(text: str) -> None:
+    assert read(text) == console.Log()
 
 
 @settings(deadline=None)

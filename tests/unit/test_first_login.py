@@ -180,6 +180,17 @@ def test_accounts(account: Account, state: Any, said: str | None) -> None:
     assert PASSWORD not in change.script, "it would be in the arguments of a program"
 
 
+def test_an_account_of_the_system_is_not_taken() -> None:
+    system = Account("backup").read(
+        Output(0, b"backup:x:34:34:backup:/var/backups:/usr/sbin/nologin\nnone\n")
+    )
+    with pytest.raises(Refusal, match="backup is an account of the system: its uid is 34") as refused:
+        Account("backup").change(system, NOTHING_PLANNED)
+    assert "ansible_user" in str(refused.value.hint)
+    own = AccountState("/bin/bash", has_password=False, uid=200)
+    assert Account("ops").change(own, NOTHING_PLANNED) is None
+
+
 def test_what_the_host_says_of_an_account() -> None:
     line = b"ops:x:1000:1000::/home/ops:/bin/bash\n"
     assert Account("ops").read(Output(0, line + b"set\n")) == AccountState("/bin/bash", has_password=True)

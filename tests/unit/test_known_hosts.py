@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.connection.host_key_check import to_take_away
 from provision.connection.known_hosts import HostKey, KnownHosts
+from provision.connection.login import Login
 
 A = "AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
 B = "AAAAC3NzaC1lZDI1NTE5AAAAIMeM8Y5TBNmT5iUTVTRkqAoQT9OTRzYxfNpPH1QvQYkq"
@@ -89,3 +91,22 @@ def test_any_file_can_be_read(text: str, name: str) -> None:
     known = KnownHosts()
     known.add(text)
     known.keys_of(name)
+
+
+def test_what_takes_a_known_key_away_works(tmp_path: Path) -> None:
+    """In each of the files that hold it, whatever they are called, under the name that it has there."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+    files = [tmp_path / name for name in ("known hosts", "known_hosts2", "others")]
+    login = Login("h", "192.0.2.1", port=2222, user="ops", known_hosts=tuple(map(str, files)))
+    for name in ("[192.0.2.1]:2222", "192.0.2.1"):
+        for file in files:
+            file.write_text(f"{name if file != files[2] else 'else'} {public}\n")
+        said = to_take_away(login)
+        assert said.count("ssh-keygen -R") == 2
+        subprocess.run(["sh", "-ec", said.replace("`", "").replace(" and ", "\n")], check=True)
+        assert [file.read_text() for file in files] == ["", "", f"else {public}\n"]
+    assert (
+        to_take_away(Login("h", "192.0.2.1", user="ops", host_key=(public,))) == "host_key in the inventory"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -50,6 +50,9 @@ class Role(Strict):
     token: SecretStr | None = None
     fallback: Server | None = None
     paths: list[Path] = []
+    keys: tuple[Annotated[str, Field(pattern="^ssh-")], ...] = Field(("ssh-a", "ssh-b"), min_length=2)
+    chosen: Literal["all", "none"] | Annotated[tuple[int, ...], Field(min_length=1)] = "all"
+    names: dict[str, int] = Field({"a": 1}, min_length=1, max_length=2)
 
     @model_validator(mode="after")
     def _go_together(self) -> Role:
@@ -88,7 +91,7 @@ REFUSED = [
     (
         "zzz: 1",
         "inv.yml:2: unknown setting 'zzz' in role",
-        "known: fallback, hold, mode, paths, ratio, servers",
+        "known: chosen, fallback, hold, keys, mode, names, paths, ratio, servers",
     ),
     (
         "servers:\n {main:\n  {image: a,\n   imgae: b}}",
@@ -116,7 +119,7 @@ REFUSED = [
     ("version: 24.10", "role.version: 24.1 is not a string", "24.10 becomes 24.1"),
     ("version: no", "role.version: false is not a string", "booleans"),
     ("version: abc", "role.version: 'abc' does not match ^[0-9.]+$", None),
-    ("version: ''", "role.version: '' is not at least 1 characters long", None),
+    ("version: ''", "role.version: the value is empty", None),
     ("version: '123456789'", "is not at most 8 characters long", None),
     ("hold: 'yes'", "role.hold: 'yes' is not true or false", "without quotes"),
     ("hold: 1", "role.hold: 1 is not true or false", None),
@@ -127,6 +130,14 @@ REFUSED = [
     ("version: '{{ triton_version }}'", "inv.yml:2: role.version is a template", "!unsafe"),
     ("paths: [/a,\n '{% if x %}']", "inv.yml:3: role.paths[1] is a template", "not evaluated"),
     ("token: !vault x", "inv.yml:2: role.token is encrypted with ansible-vault", "not decrypted"),
+    ("keys: [x, ssh-b]", "inv.yml:2: role.keys[0]: 'x' does not match ^ssh-", None),
+    ("keys: []", "inv.yml:2: role.keys: the list is empty", None),
+    ("keys: [ssh-a]", "role.keys: the list has 1 item, not at least 2", None),
+    ("chosen: []", "role.chosen: the list is empty", None),
+    ("chosen: [x]", "role.chosen[0]: 'x' is not an integer", None),
+    ("chosen: al", "'al' is not one of 'all' or 'none'; did you mean 'all'?", None),
+    ("names: {}", "role.names: the mapping is empty", None),
+    ("names: {a: 1, b: 2, c: 3}", "role.names: the mapping has 3 items, not at most 2", None),
     ("paths: 2024-07-31", "role.paths: '2024-07-31' is not a list", None),
 ]
 
