@@ -1,6 +1,6 @@
 """Where the files are that run with the package: in a clone beside it, in an installed package inside it.
 
-And how files are written for their owner only.
+And how the user's files are named, and written for their owner only.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def remarks(name: str) -> str:
     """The lines of a table that begin with ``#``."""
     lines = (_PACKAGE / name).read_text("utf-8").splitlines()
     return "\n".join(line for line in lines if line.startswith("#"))
+
+
+def at_home(path: str) -> Path:
+    """``path`` with home folders in the place of ``~`` and ``~USER``; as it is where there are none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises
 
 
 def beside(file: Path, content: bytes) -> Path:

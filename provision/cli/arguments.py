@@ -105,11 +105,13 @@ def own_suites(tests: str) -> list[Path]:
     :raises UsageError: for a path that is not there.
     """
     found = [Path(path) for path in tests.split(",") if path]
+    hint = "name folders or files: --tests DIR,FILE.py"
     for path in found:
-        if not path.exists():
-            raise UsageError(
-                f"--tests: there is no {path}", hint="name folders or files: --tests DIR,FILE.py"
-            )
+        try:
+            if not path.exists():
+                raise UsageError(f"--tests: there is no {path}", hint=hint)
+        except OSError as error:
+            raise UsageError(f"--tests: {path}: {error.strerror}", hint=hint) from error
     return [path.absolute() for path in found]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.cli import terminal
-from provision.data import beside
+from provision.data import at_home, beside
 from provision.errors import UsageError
 from provision.plan import saved
 from provision.plan.plan import Plan
@@ -52,11 +52,11 @@ def require_room(path: str) -> None:
     """
     file = Path(path)
     hint = "name another file: --out FILE"
-    if not file.resolve().parent.is_dir():
-        raise UsageError(f"{path}: its folder is not there", hint=hint)
-    if file.exists() and not file.is_file():
-        raise UsageError(f"{path}: not a regular file", hint=hint)
     try:
+        if not file.absolute().parent.is_dir():
+            raise UsageError(f"{path}: its folder is not there", hint=hint)
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{path}: not a regular file", hint=hint)
         with file.open("rb") as there:
             begin = there.read(64)
     except FileNotFoundError:
@@ -116,6 +116,5 @@ def key(*, make: bool = False) -> bytes:
 
 
 def _key_file() -> Path:
-    home = os.path.expanduser("~/.local/state")  # noqa: PTH111  # Path's raises where there is no home
-    state = os.environ.get("XDG_STATE_HOME") or home
+    state = os.environ.get("XDG_STATE_HOME") or at_home("~/.local/state")
     return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))

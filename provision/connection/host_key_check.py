@@ -12,13 +12,14 @@ import paramiko
 
 from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
+from provision.data import at_home
 from provision.errors import UnreachableError
 
 _parsing = threading.Lock()
 
 
 def _known_hosts(paths: tuple[str, ...]) -> KnownHosts:
-    files = [Path(path).expanduser() for path in paths]
+    files = [at_home(path) for path in paths]
     states = tuple((file, _stamp(file)) for file in files)
     with _parsing:  # one thread parses, and all others wait for it
         return _parsed(states)

@@ -10,10 +10,10 @@ import getpass
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import paramiko
 
+from provision.data import at_home
 from provision.errors import InventoryError
 
 DEFAULT_PORT = 22
@@ -173,7 +173,7 @@ class _Options:
         files = self.config.get("identityfile", [])
         assert isinstance(files, list)
         files = [named] if named else [file for file in files if file.lower() != "none"]
-        return tuple(str(Path(file).expanduser()) for file in files)
+        return tuple(str(at_home(file)) for file in files)
 
     def known_hosts(self) -> tuple[str, ...]:
         user = self.text("userknownhostsfile")
