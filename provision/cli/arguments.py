@@ -18,7 +18,7 @@ from socket import gethostname
 from provision.cli import terminal
 from provision.cli.options import Options
 from provision.cli.progress import Progress
-from provision.connection import knows
+from provision.connection import knows, revoked_keys
 from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
@@ -209,7 +209,16 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
 
     :raises InventoryError: naming the first and how many there are.
     """
-    unknown = [login.host for login in logins if not knows(login)]
+    without = [login for login in logins if not knows(login)]
+    for login in without:
+        for key, place in revoked_keys(login).items():
+            raise InventoryError(
+                f"the SSH host key of {login.host} is revoked: {key.kind} {key.fingerprint} ({place})",
+                where=hosts[login.host].where(),
+                hint="give the host a new key, then --enroll shows it and asks; or take that line out,"
+                " if it is wrong",
+            )
+    unknown = [login.host for login in without]
     if unknown:
         names = unknown[0] if len(unknown) == 1 else f"{unknown[0]} and {len(unknown) - 1} more"
         raise InventoryError(

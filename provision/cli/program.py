@@ -18,6 +18,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program as InvokeProgram
 
 import provision
+from provision import interrupts
 from provision.cli import COMMAND, program_name, tasks, terminal
 from provision.data import CLONE
 
@@ -153,7 +154,8 @@ class Program(InvokeProgram):
     def execute(self) -> None:
         """Run the tasks; exit code 130 if they are interrupted."""
         try:
-            super().execute()
+            with interrupts.raised():
+                super().execute()
         except KeyboardInterrupt:
             raise Exit(code=130) from None
 

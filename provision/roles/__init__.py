@@ -40,7 +40,7 @@ def with_site(folder: Path) -> tuple[Role, ...]:
     except OSError as error:
         raise UsageError(
             f"{error.filename}: {error.strerror}",
-            hint="a site's own roles are in roles/ beside the inventory: check the owner and the mode of the folders",
+            hint="a site's own roles are in roles/ beside the inventory: check owner and mode of the folders",
         ) from error
     add_folder(folder)
     found = {role.name: role for role in all_roles()}
