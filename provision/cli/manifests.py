@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.data import content
 from provision.errors import InventoryError, UsageError
 from provision.inventory.document import parse_all
 from provision.inventory.values import Document
@@ -128,7 +129,7 @@ def read(name: str) -> list[Document]:
     """
     shown = "standard input" if name == STDIN else name
     try:
-        data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+        data = sys.stdin.buffer.read() if name == STDIN else content(Path(name))
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: it is not UTF-8", hint="save it as UTF-8") from None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.cli import terminal
-from provision.data import at_home, beside
+from provision.data import at_home, beside, content
 from provision.errors import UsageError
 from provision.plan import saved
 from provision.plan.plan import Plan
@@ -73,7 +73,7 @@ def load(path: str) -> saved.SavedPlans:
     :raises UsageError: if it cannot be read, or was saved with another key.
     """
     try:
-        found = saved.load(Path(path).read_text("utf-8"), path)
+        found = saved.load(content(Path(path)).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import paramiko
 
-from provision.data import at_home
+from provision.data import at_home, content
 from provision.errors import InventoryError, Location
 
 DEEPEST = 16
@@ -49,7 +49,7 @@ def _lines(file: Path, folder: Path, depth: int = 0) -> Iterator[str]:
     :param folder: where files are that are named without a folder.
     """
     block = _ALL
-    for number, line in enumerate(file.read_text(errors="surrogateescape").split("\n"), 1):
+    for number, line in enumerate(content(file).decode(errors="surrogateescape").split("\n"), 1):
         where = Location(str(file), number)
         if not line.strip() or line.lstrip().startswith("#"):
             continue

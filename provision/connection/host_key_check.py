@@ -12,7 +12,7 @@ import paramiko
 
 from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
-from provision.data import at_home
+from provision.data import at_home, content
 from provision.errors import Location, UnreachableError
 
 _parsing = threading.Lock()
@@ -31,7 +31,7 @@ def _parsed(states: tuple[tuple[Path, tuple[int, int]], ...]) -> KnownHosts:
     known = KnownHosts()
     for file, _ in states:
         with contextlib.suppress(OSError):  # ssh(1) skips what it cannot read, too
-            known.add(file.read_text(errors="surrogateescape"), str(file))
+            known.add(content(file).decode(errors="surrogateescape"), str(file))
     return known
 
 

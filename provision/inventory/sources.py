@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from provision.data import CLONE, at_home
+from provision.data import CLONE, at_home, content
 from provision.errors import InventoryError, Location
 from provision.inventory.build import Builder, variables
 from provision.inventory.document import load_json, of_data, parse
@@ -311,7 +311,7 @@ def _head(path: Path) -> bytes:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return content(path).decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise _unreadable(path, error) from None
     except UnicodeDecodeError as error:

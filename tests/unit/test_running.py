@@ -133,7 +133,11 @@ def test_a_container_that_somebody_has_paused_is_unpaused() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [f"task {'ab' * 32} not found: not found", "no running task found: not found", "container is not running"],
+    [
+        f"task {'ab' * 32} not found: not found",
+        "no running task found: not found",
+        "container is not running",
+    ],
 )
 def test_a_container_whose_process_is_gone_is_restarted_although_docker_calls_it_running(said: str) -> None:
     state = dockerd(RUNS, {"Id": "sha256:a"}, {"message": said})
