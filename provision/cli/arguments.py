@@ -78,7 +78,10 @@ def approved_targets(options: Options, approved: SavedPlans) -> tuple[list[Targe
 
 
 def _chosen(options: Options) -> tuple[Role, ...]:
-    return choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
+    names = [name for name in options.roles.split(",") if name]
+    if options.roles and not names:
+        raise UsageError(f"--roles {options.roles}: it names no role", hint="--roles triton,docker")
+    return choose(roles_for(options.inventory), names)
 
 
 def site_roles(inventory: str) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import itertools
 import re
 import sys
@@ -247,6 +248,8 @@ def main(namespace: Collection | None = None) -> None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
     namespace = namespace or tasks.COLLECTION
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no "…" is no reason to stop
     try:
         Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
         if sys.stdout:

@@ -355,6 +355,9 @@ def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tu
         options = _Options(host, {}, _looked_up(host, ssh_config, name))
         hop = _direct(name, _Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
+            if specs and not hops:
+                hint = "name only the hosts on the way to it; ProxyJump none reaches it directly"
+                raise InventoryError(f"{host}: ProxyJump leads through the host itself, {name}", hint=hint)
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
         seen.add((hop.address, hop.port))
         hops.insert(0, replace(hop, host=f"{host} (jump host {name})", is_jump_host=True))

@@ -252,7 +252,8 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
         for type_ in _annotation(model, path[1:-1]):
             fields = type_.model_json_schema()["properties"] if _is_a(type_, BaseModel) else {}
             if said := fields.get(str(path[-1]), {}).get("description"):
-                return f"{path[-1]}: {' '.join(said.split())}"
+                text = " ".join(said.split()).replace("``", "")
+                return f"{path[-1]}: {text}"
         path = path[:-1]
     return None
 

@@ -160,6 +160,12 @@ def test_a_password_that_ansible_encrypted_can_be_typed() -> None:
     assert login(ansible_become_password=Unsafe("{{")).become_password == "{{", "marked as no template"
 
 
+def test_a_way_through_the_host_itself_is_refused() -> None:
+    with pytest.raises(InventoryError, match="ProxyJump leads through the host itself, node1"):
+        login(ansible_ssh_common_args="-J jump,node1")
+    assert login(ansible_ssh_common_args="-J node1").jump == (), "as Host * gives it to the jump host itself"
+
+
 def test_secrets_are_not_shown() -> None:
     shown = repr(login(ansible_password="s3cret", ansible_become_password="s3cret"))
     assert "s3cret" not in shown

@@ -28,6 +28,7 @@ CASES = {
     "group_vars": ("inventory --inventory vars", "group_vars/all.yml: cannot be read: Permission denied"),
     "roles": ("plan --inventory site/hosts.yml --hosts all", "site/roles: Permission denied"),
     "ssh_config": ("facts ON", ".ssh/config: cannot be read: Is a directory"),
+    "manifests": ("lint-manifest locked", "locked: Permission denied"),
     "a plan without end": ("provision --inventory hosts.yml --plan /dev/zero", "/dev/zero: File too large"),
 }  # fmt: skip
 
@@ -64,11 +65,26 @@ def test_what_cannot_be_read_is_named(folder: Path, name: str) -> None:
         stdin=subprocess.DEVNULL,
         timeout=120,
     )
-    error, hint = done.stderr.splitlines()
+    error, hint, *_ = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, ""), done
     assert error.startswith("error: ")
     assert error.endswith(expected)
     assert hint.startswith("hint: ")
+
+
+def test_output_that_has_no_such_character_is_escaped(folder: Path) -> None:
+    (folder / "hosts.yml").write_text("all: {hosts: {gpu-01: {site: Zürich}}}\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tasks.py"), "inventory", "--inventory", "hosts.yml", "--host", "gpu-01"],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r'site: "Z\xfcrich"' in done.stdout
 
 
 def test_any_other_file_is_named_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
