@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from provision import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_quietly()  # while modules are loaded
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,10 @@
-"""``python -m provision``: the command line, as the installed command has it."""
+"""``python -m provision``, and the installed command: the command line."""
 
-from provision.cli.program import main
+from provision import interrupts
 
-main()
+interrupts.end_quietly()
+
+from provision.cli.program import main  # noqa: E402  # loading it takes a while
+
+if __name__ == "__main__":
+    main()

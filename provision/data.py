@@ -1,10 +1,11 @@
 """Where the files are that run with the package: in a clone beside it, in an installed package inside it.
 
-And how files are written for their owner only.
+And how the user's files are named, and written for their owner only.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from pathlib import Path
@@ -15,6 +16,10 @@ _IN_CLONE = {"suite": "tests/verify", "role_suite": "tests/roles"}
 
 CLONE = None if (_PACKAGE / "templates").is_dir() else _PACKAGE.parent
 """The clone that the package runs from, an editable install too; None where it is installed from a wheel."""
+
+
+MOST = 256 << 20
+"""Bytes of a file that a user names."""
 
 
 def data(name: str) -> Path:
@@ -37,6 +42,23 @@ def remarks(name: str) -> str:
     """The lines of a table that begin with ``#``."""
     lines = (_PACKAGE / name).read_text("utf-8").splitlines()
     return "\n".join(line for line in lines if line.startswith("#"))
+
+
+def at_home(path: str) -> Path:
+    """``path`` with home folders in the place of ``~`` and ``~USER``; as it is where there are none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises
+
+
+def content(file: Path) -> bytes:
+    """What a user's file holds; it may be a device or a pipe without end.
+
+    :raises OSError: if it cannot be read, or holds more than :data:`MOST`.
+    """
+    with file.open("rb") as there:
+        found = there.read(MOST + 1)
+    if len(found) > MOST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file))
+    return found
 
 
 def beside(file: Path, content: bytes) -> Path:

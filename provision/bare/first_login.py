@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from provision.bare.bootstrap_resources import SHELL, is_lock, resources
 from provision.bare.bootstrap_settings import BOOTSTRAP, USER, Bootstrap
 from provision.connection import Connection, ExpiredPasswordError
 from provision.connection.identities import public_key
 from provision.connection.login import Login
+from provision.data import at_home
 from provision.errors import (
     ChangeError,
     HostError,
@@ -110,7 +110,7 @@ def _first_logins(account: Login, settings: Bootstrap, asked: str | None, new: s
     password = settings.password.get_secret_value() if settings.password else asked
     keys = () if password is not None else account.key_files
     if settings.key:
-        keys = (str(Path(settings.key).expanduser()),)
+        keys = (str(at_home(settings.key)),)
     if password is None and (settings.user, keys) == (account.user, account.key_files):
         return  # which is the account itself
     first = replace(account, user=settings.user, key_files=keys, become_password=password, password=password)

@@ -18,7 +18,7 @@ from socket import gethostname
 from provision.cli import terminal
 from provision.cli.options import Options
 from provision.cli.progress import Progress
-from provision.connection import knows
+from provision.connection import knows, revoked_keys
 from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
@@ -78,7 +78,10 @@ def approved_targets(options: Options, approved: SavedPlans) -> tuple[list[Targe
 
 
 def _chosen(options: Options) -> tuple[Role, ...]:
-    return choose(roles_for(options.inventory), [name for name in options.roles.split(",") if name])
+    names = [name for name in options.roles.split(",") if name]
+    if options.roles and not names:
+        raise UsageError(f"--roles {options.roles}: it names no role", hint="--roles triton,docker")
+    return choose(roles_for(options.inventory), names)
 
 
 def site_roles(inventory: str) -> Path:
@@ -105,11 +108,13 @@ def own_suites(tests: str) -> list[Path]:
     :raises UsageError: for a path that is not there.
     """
     found = [Path(path) for path in tests.split(",") if path]
+    hint = "name folders or files: --tests DIR,FILE.py"
     for path in found:
-        if not path.exists():
-            raise UsageError(
-                f"--tests: there is no {path}", hint="name folders or files: --tests DIR,FILE.py"
-            )
+        try:
+            if not path.exists():
+                raise UsageError(f"--tests: there is no {path}", hint=hint)
+        except OSError as error:
+            raise UsageError(f"--tests: {path}: {error.strerror}", hint=hint) from error
     return [path.absolute() for path in found]
 
 
@@ -207,7 +212,16 @@ def _require_known(hosts: Mapping[str, Host], logins: Sequence[Login]) -> None:
 
     :raises InventoryError: naming the first and how many there are.
     """
-    unknown = [login.host for login in logins if not knows(login)]
+    without = [login for login in logins if not knows(login)]
+    for login in without:
+        for key, place in revoked_keys(login).items():
+            raise InventoryError(
+                f"the SSH host key of {login.host} is revoked: {key.kind} {key.fingerprint} ({place})",
+                where=hosts[login.host].where(),
+                hint="give the host a new key, then --enroll shows it and asks; or take that line out,"
+                " if it is wrong",
+            )
+    unknown = [login.host for login in without]
     if unknown:
         names = unknown[0] if len(unknown) == 1 else f"{unknown[0]} and {len(unknown) - 1} more"
         raise InventoryError(

@@ -13,6 +13,7 @@ from provision.connection.enrolment import record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
+from provision.data import content as content_of
 from provision.errors import UsageError
 from provision.inventory import Host, Inventory
 from provision.plan.report import counted
@@ -86,7 +87,7 @@ def _console(text: str, inventory: Inventory) -> Console:
             hint="FILE or HOST=FILE; inv inventory --graph shows what there is",
         )
     try:
-        content = Path(file).read_bytes().decode("utf-8", "replace")
+        content = content_of(Path(file)).decode("utf-8", "replace")
     except OSError as error:
         raise UsageError(f"--from-console {file}: {error.strerror}", hint="FILE or HOST=FILE") from error
     return Console(file, content, host or None)

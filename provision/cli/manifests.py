@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.data import content
 from provision.errors import InventoryError, UsageError
 from provision.inventory.document import parse_all
 from provision.inventory.values import Document
@@ -102,19 +104,24 @@ def _files(name: str) -> list[str]:
     try:
         if name == STDIN or not Path(name).is_dir():
             return [name]
-        below = [path for path in Path(name).rglob("*") if path.suffix in ENDINGS and path.is_file()]
+        found = [Path(inside, file) for inside, _, files in os.walk(name, onerror=_raise) for file in files]
+        below = [path for path in found if path.suffix in ENDINGS and path.is_file()]
     except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}", hint="inv lint-manifest FILE…") from error
-    found = sorted(map(str, below))
-    if not found:
+        raise UsageError(f"{error.filename}: {error.strerror}", hint="inv lint-manifest FILE…") from error
+    paths = sorted(map(str, below))
+    if not paths:
         raise UsageError(
             f"{name}: the folder holds no manifest", hint=f"files that end in {', '.join(ENDINGS)}"
         )
-    return found
+    return paths
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _refuse_nothing(documents: Sequence[Document], name: str) -> None:
-    if any(isinstance(document.root.value, Mapping) for document in documents):
+    if any(document.root.get("kind") for document in documents):
         return
     shown = "standard input" if name == STDIN else name
     hint = "see whether the command before it failed" if name == STDIN else "name a file with objects in it"
@@ -128,7 +135,7 @@ def read(name: str) -> list[Document]:
     """
     shown = "standard input" if name == STDIN else name
     try:
-        data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+        data = sys.stdin.buffer.read() if name == STDIN else content(Path(name))
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{shown}: it is not UTF-8", hint="save it as UTF-8") from None

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import itertools
 import re
 import sys
@@ -18,6 +19,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program as InvokeProgram
 
 import provision
+from provision import interrupts
 from provision.cli import COMMAND, program_name, tasks, terminal
 from provision.data import CLONE
 
@@ -153,7 +155,8 @@ class Program(InvokeProgram):
     def execute(self) -> None:
         """Run the tasks; exit code 130 if they are interrupted."""
         try:
-            super().execute()
+            with interrupts.raised():
+                super().execute()
         except KeyboardInterrupt:
             raise Exit(code=130) from None
 
@@ -245,6 +248,8 @@ def main(namespace: Collection | None = None) -> None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
     namespace = namespace or tasks.COLLECTION
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no "…" is no reason to stop
     try:
         Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
         if sys.stdout:

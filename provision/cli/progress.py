@@ -44,6 +44,7 @@ class _Host:
     :ivar step: what the running step is about, and its number among ``total`` steps.
     :ivar said: the last line that the step printed.
     :ivar began: when the phase or the step began, by the clock of the view.
+    :ivar told: the end that has its line.
     """
 
     phase: str = "waiting"
@@ -52,6 +53,7 @@ class _Host:
     total: int = 0
     said: str = ""
     began: float = 0.0
+    told: str = ""
 
     @property
     def running(self) -> bool:
@@ -176,8 +178,9 @@ class Progress:
     def _enter_phase(self, host: _Host, doing: Doing) -> str:
         host.phase, host.total, host.step, host.said = doing.phase, doing.steps, "", ""
         host.began = self.clock()
-        if doing.phase not in ENDS or doing.phase == "ok":
+        if doing.phase not in ENDS or doing.phase in ("ok", host.told):
             return ""
+        host.told = doing.phase
         return doing.phase + (f": {counted(doing.steps, 'change')}" if doing.steps else "")
 
     def _end_step(self, host: _Host, event: Event) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.cli import terminal
-from provision.data import beside
+from provision.data import at_home, beside, content
 from provision.errors import UsageError
 from provision.plan import saved
 from provision.plan.plan import Plan
@@ -52,11 +52,11 @@ def require_room(path: str) -> None:
     """
     file = Path(path)
     hint = "name another file: --out FILE"
-    if not file.resolve().parent.is_dir():
-        raise UsageError(f"{path}: its folder is not there", hint=hint)
-    if file.exists() and not file.is_file():
-        raise UsageError(f"{path}: not a regular file", hint=hint)
     try:
+        if not file.absolute().parent.is_dir():
+            raise UsageError(f"{path}: its folder is not there", hint=hint)
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{path}: not a regular file", hint=hint)
         with file.open("rb") as there:
             begin = there.read(64)
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def load(path: str) -> saved.SavedPlans:
     :raises UsageError: if it cannot be read, or was saved with another key.
     """
     try:
-        found = saved.load(Path(path).read_text("utf-8"), path)
+        found = saved.load(content(Path(path)).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UsageError(f"{path}: {said}", hint="make one with: inv plan --out FILE") from error
@@ -116,6 +116,5 @@ def key(*, make: bool = False) -> bytes:
 
 
 def _key_file() -> Path:
-    home = os.path.expanduser("~/.local/state")  # noqa: PTH111  # Path's raises where there is no home
-    state = os.environ.get("XDG_STATE_HOME") or home
+    state = os.environ.get("XDG_STATE_HOME") or at_home("~/.local/state")
     return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))

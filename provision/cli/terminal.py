@@ -162,6 +162,11 @@ def error_boundary(*, starts_runs: bool = False) -> Iterator[None]:
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
     except BrokenPipeError:
         reader_is_gone()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        log(f"error: {error.filename}: {error.strerror}\nhint: check its path, owner and mode, and the disk")
+        raise SystemExit(2) from None
 
 
 def reader_is_gone() -> NoReturn:

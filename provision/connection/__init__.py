@@ -30,7 +30,7 @@ from provision.connection.execution import (
     UnfinishedError,
 )
 from provision.connection.expired_password import change_password
-from provision.connection.host_key_check import expected_keys
+from provision.connection.host_key_check import expected_keys, revoked_keys
 from provision.connection.login import Login
 from provision.connection.session import close, opened
 from provision.probe import Output
@@ -42,6 +42,7 @@ __all__ = [
     "FloodError",
     "UnfinishedError",
     "knows",
+    "revoked_keys",
     "ssh_config",
 ]
 

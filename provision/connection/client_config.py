@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import re
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import paramiko
 
+from provision.data import at_home, content
 from provision.errors import InventoryError, Location
 
 DEEPEST = 16
@@ -29,9 +29,14 @@ def ssh_config() -> SshConfig:
     :raises InventoryError: naming file and line, where a line cannot be read or an Include be honoured.
     """
     texts = []
-    for file in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+    for file in (at_home("~/.ssh/config"), Path("/etc/ssh/ssh_config")):
+        try:
             texts.append("\n".join(_lines(file, file.parent)))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue  # as ssh(1) does
+        except OSError as error:
+            message, hint = f"cannot be read: {error.strerror}", "it must be a file; see ssh_config(5)"
+            raise InventoryError(message, where=Location(str(file)), hint=hint) from None
     try:
         return paramiko.SSHConfig.from_text(f"\n{_ALL}\n".join(texts))
     except (paramiko.ssh_exception.ConfigParseError, ValueError) as error:  # an open quote
@@ -44,7 +49,7 @@ def _lines(file: Path, folder: Path, depth: int = 0) -> Iterator[str]:
     :param folder: where files are that are named without a folder.
     """
     block = _ALL
-    for number, line in enumerate(file.read_text(errors="surrogateescape").split("\n"), 1):
+    for number, line in enumerate(content(file).decode(errors="surrogateescape").split("\n"), 1):
         where = Location(str(file), number)
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -83,7 +88,7 @@ def _paths(value: str, folder: Path, where: Location) -> list[Path]:
         raise InventoryError(f"Include {value}: {error}", where=where, hint="see ssh_config(5)") from None
     if odd := next((pattern for pattern in patterns if "%" in pattern or "${" in pattern), None):
         raise InventoryError(f"Include {odd}: tokens and variables are not supported", where=where)
-    names = [str(folder / Path(pattern).expanduser()) for pattern in patterns]
+    names = [str(folder / at_home(pattern)) for pattern in patterns]
     return [Path(path) for name in names for path in sorted(glob.glob(name))]  # noqa: PTH207  # of any root
 
 
@@ -93,4 +98,5 @@ def _included(path: Path, folder: Path, depth: int, where: Location) -> list[str
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InventoryError(f"Include {path}: {error.strerror}", where=where) from None
+        hint = "name files that can be read; see ssh_config(5)"
+        raise InventoryError(f"Include {path}: {error.strerror}", where=where, hint=hint) from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from provision.connection import knows
 from provision.connection.host_key_check import refuse_revoked
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
+from provision.data import at_home
 from provision.errors import HostError, UsageError
 
 AT_ONCE = 50
@@ -54,7 +54,7 @@ def record(keys: Iterable[tuple[Login, HostKey]]) -> None:
     :raises UsageError: if a file cannot be written.
     """
     for login, key in keys:
-        path = Path(login.known_hosts[0]).expanduser()
+        path = at_home(login.known_hosts[0])
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with path.open("a+b") as file:

@@ -6,20 +6,21 @@ import contextlib
 import functools
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import paramiko
 
 from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
-from provision.errors import UnreachableError
+from provision.data import at_home, content
+from provision.errors import Location, UnreachableError
 
 _parsing = threading.Lock()
 
 
 def _known_hosts(paths: tuple[str, ...]) -> KnownHosts:
-    files = [Path(path).expanduser() for path in paths]
+    files = [at_home(path) for path in paths]
     states = tuple((file, _stamp(file)) for file in files)
     with _parsing:  # one thread parses, and all others wait for it
         return _parsed(states)
@@ -31,7 +32,7 @@ def _parsed(states: tuple[tuple[Path, tuple[int, int]], ...]) -> KnownHosts:
     known = KnownHosts()
     for file, _ in states:
         with contextlib.suppress(OSError):  # ssh(1) skips what it cannot read, too
-            known.add(file.read_text(errors="surrogateescape"))
+            known.add(content(file).decode(errors="surrogateescape"), str(file))
     return known
 
 
@@ -46,17 +47,24 @@ def _stamp(file: Path) -> tuple[int, int]:
 def expected_keys(login: Login) -> tuple[HostKey, ...]:
     """Return the keys that the host may show: the inventory's, else those of the known_hosts files."""
     known = _known_hosts(login.known_hosts)
-    keys = _of_inventory(login) or known.keys_of(login.known_as)
+    return tuple(key for key in _given_keys(login, known) if key not in known.revoked)
+
+
+def revoked_keys(login: Login) -> Mapping[HostKey, Location]:
+    """Return the revoked ones of the keys that are given for the host, with the line that revokes each.
+
+    Those of lines that revoke a key and name the host count; those with a pattern may mean other hosts.
+    """
+    known = _known_hosts(login.known_hosts)
+    keys = (*_given_keys(login, known), *known.revoked_for(login.known_as))
+    return {key: known.revoked[key] for key in keys if key in known.revoked}
+
+
+def _given_keys(login: Login, known: KnownHosts) -> tuple[HostKey, ...]:
+    keys = tuple(map(HostKey.of, login.host_key)) or known.keys_of(login.known_as)
     if not keys and login.port != DEFAULT_PORT and not login.host_key_alias:
         keys = known.keys_of(login.address.lower())  # as ssh(1) does for ports that have no entry
-    return tuple(key for key in keys if key not in known.revoked)
-
-
-def _of_inventory(login: Login) -> tuple[HostKey, ...]:
-    try:
-        return tuple(HostKey.of(text) for text in login.host_key)
-    except ValueError as error:
-        raise UnreachableError(login.host, f"host_key in the inventory: {error}") from None
+    return keys
 
 
 def refuse_revoked(login: Login, shown: HostKey) -> None:
@@ -64,11 +72,11 @@ def refuse_revoked(login: Login, shown: HostKey) -> None:
 
     :raises UnreachableError: naming it.
     """
-    if shown in _known_hosts(login.known_hosts).revoked:
+    if place := _known_hosts(login.known_hosts).revoked.get(shown):
         raise UnreachableError(
             login.host,
-            f"the host key of {login.known_as} is revoked: {shown.kind} {shown.fingerprint}",
-            hint="give the host a new key; a line with @revoked in a known_hosts file names this one",
+            f"the host key of {login.known_as} is revoked: {shown.kind} {shown.fingerprint} ({place})",
+            hint="give the host a new key; or take that line out, if it is wrong",
         )
 
 

@@ -13,6 +13,7 @@ import paramiko
 from paramiko.auth_strategy import AuthResult, AuthSource, AuthStrategy
 
 from provision.connection.login import Login
+from provision.data import at_home
 from provision.errors import LoginRefusedError, UnreachableError
 
 OFFERED = 3
@@ -107,7 +108,7 @@ def _own(login: Login, agent: Agent) -> list[tuple[str, paramiko.PKey]]:
         else {text: (f"agent key {text[-8:]}", key) for text, key in agent().items()}
     )
     for name in ("id_ed25519", "id_ecdsa", "id_rsa"):
-        file = Path("~/.ssh").expanduser() / name
+        file = at_home("~/.ssh") / name
         if _is_there(file):
             with contextlib.suppress(UnreachableError):
                 label, key = _named(login, file, agent)

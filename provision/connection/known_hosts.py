@@ -10,6 +10,8 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from provision.errors import Location
+
 
 @dataclass(frozen=True)
 class HostKey:
@@ -35,10 +37,24 @@ class HostKey:
             blob = base64.b64decode(rest.split()[0], validate=True)
         except (IndexError, binascii.Error):
             raise ValueError(f"not a public key: {text[:60]!r}") from None
-        length = int.from_bytes(blob[:4], "big")
-        if blob[4 : 4 + length] != kind.encode():
+        fields = _fields(blob)
+        if len(fields) < 2:
+            raise ValueError(f"the key is cut short: {text[:60]!r}")
+        if fields[0] != kind.encode():
             raise ValueError(f"the key does not have the type it claims, {kind}")
         return cls(kind, rest.split()[0])
+
+
+def _fields(blob: bytes) -> list[bytes]:
+    """The fields of a key, each behind its length in four bytes (RFC 4251); none of one that is cut short."""
+    found = []
+    while blob:
+        end = 4 + int.from_bytes(blob[:4], "big")
+        if len(blob) < end:
+            return []
+        found.append(blob[4:end])
+        blob = blob[end:]
+    return found
 
 
 @dataclass
@@ -47,31 +63,45 @@ class KnownHosts:
 
     Plain names are found in a table. Hashed names need one HMAC each, and patterns one match each; both are
     tried only after the table. ``@cert-authority`` lines are left out: host certificates are not verified.
+
+    :ivar revoked: the revoked keys, whichever host shows one, each with the place that says so.
     """
 
     names: dict[str, list[HostKey]] = field(default_factory=dict)
     hashed: list[tuple[bytes, bytes, HostKey]] = field(default_factory=list)
     patterns: list[tuple[tuple[str, ...], HostKey]] = field(default_factory=list)
-    revoked: set[HostKey] = field(default_factory=set)
+    revoked: dict[HostKey, Location] = field(default_factory=dict)
+    _revoked: KnownHosts | None = None
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, path: str) -> None:
         """Take in the lines of a file; lines that make no sense are skipped, as ssh(1) skips them."""
-        for line in text.splitlines():
+        for number, line in enumerate(text.splitlines(), 1):
             fields = line.split(None, 4)
             if len(fields) < 3 or line.startswith("#"):
                 continue
             if fields[0] == "@revoked" and len(fields) > 3:
-                self.revoked.add(HostKey(fields[2], fields[3]))
+                key = HostKey(fields[2], fields[3])
+                self.revoked.setdefault(key, Location(path, number))
+                self._revoked = self._revoked or KnownHosts()
+                self._revoked._add(fields[1], key)
             elif not fields[0].startswith("@"):
                 self._add(fields[0], HostKey(fields[1], fields[2]))
 
-    def keys_of(self, name: str) -> tuple[HostKey, ...]:
-        """Return the keys trusted for ``name``, which is ``address`` or ``[address]:port``, in lower case."""
+    def keys_of(self, name: str, *, patterns: bool = True) -> tuple[HostKey, ...]:
+        """Return the keys trusted for ``name``, which is ``address`` or ``[address]:port``, in lower case.
+
+        :param patterns: whether lines with patterns count.
+        """
         found = list(self.names.get(name, ()))
         text = name.encode()
         found += [key for salt, digest, key in self.hashed if hmac.digest(salt, text, "sha1") == digest]
-        found += [key for patterns, key in self.patterns if _matches(name, patterns)]
+        if patterns:
+            found += [key for globs, key in self.patterns if _matches(name, globs)]
         return tuple(dict.fromkeys(found))
+
+    def revoked_for(self, name: str) -> tuple[HostKey, ...]:
+        """Return the keys of the lines that revoke a key and have this name, not a pattern."""
+        return self._revoked.keys_of(name, patterns=False) if self._revoked else ()
 
     def _add(self, names: str, key: HostKey) -> None:
         if names.startswith("|1|"):

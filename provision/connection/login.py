@@ -10,17 +10,20 @@ import getpass
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import paramiko
 
+from provision.connection.known_hosts import HostKey
+from provision.data import at_home
 from provision.errors import InventoryError
+from provision.inventory.values import Vault, is_template, kind_of
 
 DEFAULT_PORT = 22
 CONNECT_TIMEOUT = 10.0
 KEEPALIVE = 15.0
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 LONGEST_JUMP = 8
+A_KEY = "the whole line of /etc/ssh/ssh_host_ed25519_key.pub of the host: ssh-ed25519 AAAA…"
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,10 @@ class _Given:
             value = self.values.get(name)
             if value is None or value == "":
                 continue
+            self.refuse_what_only_ansible_reads(name, value)
             if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise InventoryError(f"{self.host}: {name} must be a string, not {type(value).__name__}")
+                raise InventoryError(f"{self.host}: {name} must be a string, not {kind_of(value)}")
             text = str(value)
-            if "{{" in text or "{%" in text:
-                hint = "give the value itself; for secrets use an executable inventory source"
-                raise InventoryError(f"{self.host}: {name} holds a Jinja template", hint=hint)
             if "\0" in text or "\n" in text:
                 raise InventoryError(f"{self.host}: {name} must be one line")
             return text
@@ -120,17 +121,32 @@ class _Given:
         for name in names:
             value = self.values.get(name)
             if value is not None:
+                self.refuse_what_only_ansible_reads(name, value)
                 return _flag(self.host, name, value)
         return False
 
     def host_keys(self) -> tuple[str, ...]:
         value = self.values.get("host_key")
+        for part in value if isinstance(value, list) else [value]:
+            self.refuse_what_only_ansible_reads("host_key", part)
         lines = value.splitlines() if isinstance(value, str) else value
         if lines is None:
             return ()
         if not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
-            raise InventoryError(f"{self.host}: host_key must be a line or a list of lines")
+            raise InventoryError(f"{self.host}: host_key must be a line or a list of lines", hint=A_KEY)
         return tuple(_host_key(self.host, line) for line in lines if line.strip())
+
+    def refuse_what_only_ansible_reads(self, name: str, value: object) -> None:
+        """Refuse a value that is encrypted, or a template."""
+        hint = "give the value itself; for secrets use an executable inventory source"
+        if name.startswith("ansible_become_pass"):
+            hint += ", or --ask-become-pass"
+        if isinstance(value, Vault):
+            hint = f"ansible-vault values are not decrypted: {hint}"
+            raise InventoryError(f"{self.host}: {name} is encrypted with ansible-vault", hint=hint)
+        if is_template(value):
+            hint = f"templates are not evaluated: {hint}"
+            raise InventoryError(f"{self.host}: {name} holds a Jinja template", hint=hint)
 
     def refuse_what_we_do_not_do(self) -> None:
         kind = (self.text("ansible_connection") or "ssh").removeprefix("ansible.builtin.")
@@ -173,7 +189,7 @@ class _Options:
         files = self.config.get("identityfile", [])
         assert isinstance(files, list)
         files = [named] if named else [file for file in files if file.lower() != "none"]
-        return tuple(str(Path(file).expanduser()) for file in files)
+        return tuple(str(at_home(file)) for file in files)
 
     def known_hosts(self) -> tuple[str, ...]:
         user = self.text("userknownhostsfile")
@@ -247,9 +263,13 @@ def _host_key(host: str, line: str) -> str:
     fields = line.split()
     for index, word in enumerate(fields[:2]):
         if word.startswith(("ssh-", "ecdsa-", "sk-")) and len(fields) > index + 1:
-            return f"{word} {fields[index + 1]}"
-    hint = "as in /etc/ssh/ssh_host_ed25519_key.pub: ssh-ed25519 AAAA…"
-    raise InventoryError(f"{host}: host_key is not a public key line: {line[:60]!r}", hint=hint)
+            text = f"{word} {fields[index + 1]}"
+            try:
+                HostKey.of(text)
+            except ValueError as error:
+                raise InventoryError(f"{host}: host_key: {error}", hint=A_KEY) from None
+            return text
+    raise InventoryError(f"{host}: host_key is not a public key line: {line[:60]!r}", hint=A_KEY)
 
 
 def _unchecked(host: str, what: str) -> InventoryError:
@@ -335,6 +355,9 @@ def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tu
         options = _Options(host, {}, _looked_up(host, ssh_config, name))
         hop = _direct(name, _Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
+            if specs and not hops:
+                hint = "name only the hosts on the way to it; ProxyJump none reaches it directly"
+                raise InventoryError(f"{host}: ProxyJump leads through the host itself, {name}", hint=hint)
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
         seen.add((hop.address, hop.port))
         hops.insert(0, replace(hop, host=f"{host} (jump host {name})", is_jump_host=True))

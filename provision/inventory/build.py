@@ -12,7 +12,7 @@ from provision.errors import InventoryError
 from provision.inventory.addresses import expand, split_port
 from provision.inventory.document import of_data
 from provision.inventory.draft import Draft, Vars
-from provision.inventory.values import Document, Item, Value
+from provision.inventory.values import Document, Item, kind_of
 
 _SECTIONS = ("vars", "children", "hosts")
 _KEY_KINDS = {  # by the last part of YAML's tag
@@ -40,13 +40,15 @@ class Builder(Draft):
             raise _refusal(root, "the inventory is empty", "write at least 'all: {hosts: {NAME: }}'")
         if not isinstance(root.value, dict):
             raise _refusal(
-                root, f"an inventory is a mapping of groups, not {_kind(root.value)}", "start with 'all:'"
+                root, f"an inventory is a mapping of groups, not {kind_of(root.value)}", "start with 'all:'"
             )
         for name, item in root.items():
             if isinstance(item.value, dict | None):
+                if name in _SECTIONS:
+                    self._warn(item, f"{name!r} is read as a group: write 'all:' above it, and indent it")
                 self._read_group(name, item)
             else:
-                self._warn(item, f"{name!r} is {_kind(item.value)}, not a group: ignored")
+                self._warn(item, f"{name!r} is {kind_of(item.value)}, not a group: ignored")
 
     def add_names(self, names: Iterable[str]) -> None:
         """Take the hosts of a command line such as ``node1,node2:2222,``.
@@ -67,7 +69,7 @@ class Builder(Draft):
         root = of_data(data, path)
         if not isinstance(root.value, dict):
             raise _refusal(
-                root, f"the listing is {_kind(root.value)}, not a mapping of groups", "print a JSON object"
+                root, f"the listing is {kind_of(root.value)}, not a mapping of groups", "print a JSON object"
             )
         groups = dict(root.items())
         meta = groups.pop("_meta", None)
@@ -100,7 +102,9 @@ class Builder(Draft):
         for key in _SECTIONS:
             if key in sections:
                 sections[key] = self._section(name, key, sections[key])
+        empty = None
         for key, section in sections.items():
+            empty = key if key in _SECTIONS and not section.value else empty
             if key == "vars":
                 for variable, value in section.items():
                     self.set_group(name, variable, value)
@@ -109,9 +113,12 @@ class Builder(Draft):
             elif key == "hosts":
                 for pattern, value in section.items():
                     self._read_hosts(name, pattern, value)
-            elif section.value is not None:
+            else:
                 close = difflib.get_close_matches(key, _SECTIONS, n=1)
                 meant = f"; did you mean {close[0]!r}?" if close else ""
+                if empty and not close:
+                    line = sections[empty].where.line
+                    meant = f"; nothing stands below {empty!r} in line {line}: indent {key!r} more than that"
                 self._warn(
                     section,
                     f"{key!r} of group {name!r} has no effect: only vars, children and hosts do{meant}",
@@ -143,7 +150,9 @@ class Builder(Draft):
         names, port = expand(pattern, item.where)
         if not isinstance(item.value or {}, dict):
             hint = "write its variables below it as NAME: VALUE"
-            raise _refusal(item, f"host {pattern!r} has {_kind(item.value)} where its variables belong", hint)
+            raise _refusal(
+                item, f"host {pattern!r} has {kind_of(item.value)} where its variables belong", hint
+            )
         variables = list(item.items())
         for name in names:
             self.add_host(name, group, port, item)
@@ -166,7 +175,7 @@ class Builder(Draft):
         if variables is not None:
             if not isinstance(variables.value, dict):
                 raise _refusal(
-                    item, f"the vars of group {name!r} are {_kind(variables.value)}", "print a JSON object"
+                    item, f"the vars of group {name!r} are {kind_of(variables.value)}", "print a JSON object"
                 )
             for key, value in variables.items():
                 self.set_group(name, key, value)
@@ -195,7 +204,7 @@ def variables(document: Document) -> Vars:
         return {}
     if not isinstance(root.value, dict):
         raise _refusal(
-            root, f"a file of variables is a mapping, not {_kind(root.value)}", "write NAME: VALUE"
+            root, f"a file of variables is a mapping, not {kind_of(root.value)}", "write NAME: VALUE"
         )
     return dict(root.items())
 
@@ -205,26 +214,13 @@ def _names(item: Item | None, what: str) -> list[str]:
     if item is None:
         return []
     if not isinstance(item.value, list):
-        raise _refusal(item, f"{what} are {_kind(item.value)}, not a list", "print a JSON array of names")
+        raise _refusal(item, f"{what} are {kind_of(item.value)}, not a list", "print a JSON array of names")
     for name in item.value:
         if not isinstance(name, str):
-            raise _refusal(item, f"{what} hold {_kind(name)}, not only names", "print names as JSON strings")
+            raise _refusal(
+                item, f"{what} hold {kind_of(name)}, not only names", "print names as JSON strings"
+            )
     return [str(name) for name in item.value]
-
-
-def _kind(value: Value) -> str:
-    """Name the type of a value for a message."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    return "a string" if isinstance(value, str) else f"a {type(value).__name__.lower()}"
 
 
 def _require_string_key(item: Item, what: str, name: str) -> None:
@@ -236,7 +232,7 @@ def _require_string_key(item: Item, what: str, name: str) -> None:
 
 
 def _not_a_mapping(item: Item, subject: str, hint: str) -> InventoryError:
-    return _refusal(item, f"{subject} {_kind(item.value)}, not a mapping", hint)
+    return _refusal(item, f"{subject} {kind_of(item.value)}, not a mapping", hint)
 
 
 def _refusal(item: Item, message: str, hint: str) -> InventoryError:

@@ -46,7 +46,7 @@ def select(pattern: str, hosts: Collection[str], members: Members) -> list[str]:
     if not names:
         raise UsageError(
             f"no host matches the pattern {pattern!r}",
-            hint="inv inventory --graph shows groups and hosts" if hosts else "the inventory is empty",
+            hint="inv inventory --graph shows groups and hosts" if hosts else "the inventory has no hosts",
         )
     return list(dict.fromkeys(names))
 

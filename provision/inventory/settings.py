@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from provision.errors import Location, SettingsError, visible
 from provision.inventory.model import Host
-from provision.inventory.values import Item, Unsafe, Value, Vault, plain
+from provision.inventory.values import Item, Value, Vault, is_template, plain
 from provision.secrecy import is_secret
 
 M = TypeVar("M", bound=BaseModel)
@@ -81,8 +81,7 @@ def read(model: type[M], host: Host, key: str, shared: Sequence[str] = ()) -> M:
     value = host.settings(key)
     value = {} if value is None else value
     if not isinstance(value, Mapping):
-        message = f"{key} is {_shown(value)}, not a mapping"
-        raise SettingsError(message, where=host.where(key), hint="write NAME: VALUE below it")
+        raise _no_mapping(value, key, host.where(key))
     from_host = [name for name in shared if name not in value and name in host.vars]
     value = {**value, **{name: host.settings(name) for name in from_host}}
 
@@ -135,6 +134,17 @@ def refuse_misspelt(host: Host, models: Mapping[str, type[BaseModel]]) -> None:
                 )
 
 
+def _no_mapping(value: Value, key: str, where: Location | None) -> SettingsError:
+    message, hint = f"{key} is {_shown(value)}, not a mapping", "write NAME: VALUE below it"
+    if isinstance(value, Vault):
+        message = f"{key} is encrypted with ansible-vault"
+        hint = "ansible-vault values are not decrypted: write the settings below it, secrets into files"
+    elif is_template(value):
+        message = f"{key} is a template: {_shown(value)}"
+        hint = "templates are not evaluated: write the settings themselves below it"
+    return SettingsError(message, where=where, hint=hint)
+
+
 def _error(problems: Sequence[_Problem]) -> SettingsError:
     """Join problems, one a line; a hint stands behind its problem where there are several."""
     ordered = sorted(
@@ -174,7 +184,7 @@ def _unusable(where: Where, value: Value, path: Path) -> Iterator[_Problem]:
             "ansible-vault values are not decrypted; put a secret into a file on the host and name the file"
         )
         yield _Problem(where(path), f"{name} is encrypted with ansible-vault", hint)
-    elif isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value):
+    elif is_template(value):
         hint = "templates are not evaluated: write the value itself, or !unsafe before it to keep the braces"
         shown = "" if is_secret(path, value) else f": {_shown(value)}"
         yield _Problem(where(path), f"{name} is a template{shown}", hint)
@@ -249,7 +259,8 @@ def _documented(model: type[BaseModel], path: Path) -> str | None:
         for type_ in _annotation(model, path[1:-1]):
             fields = type_.model_json_schema()["properties"] if _is_a(type_, BaseModel) else {}
             if said := fields.get(str(path[-1]), {}).get("description"):
-                return f"{path[-1]}: {' '.join(said.split())}"
+                text = " ".join(said.split()).replace("``", "")
+                return f"{path[-1]}: {text}"
         path = path[:-1]
     return None
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from provision.data import CLONE
+from provision.data import CLONE, at_home, content
 from provision.errors import InventoryError, Location
 from provision.inventory.build import Builder, variables
 from provision.inventory.document import load_json, of_data, parse
@@ -54,12 +54,19 @@ def load(paths: Sequence[Path | str]) -> Inventory:
 
     :raises InventoryError: a source that does not exist, cannot be read, or makes no sense.
     """
+    try:
+        return _loaded(paths)
+    except OSError as error:
+        raise _unreadable(Path(error.filename), error) from None
+
+
+def _loaded(paths: Sequence[Path | str]) -> Inventory:
     builder = Builder()
     folders: dict[Path, None] = {}
     seen: list[str] = []
     for source in paths:
-        path = Path(source).expanduser()
-        if isinstance(source, str) and "," in source and not path.exists():
+        path = at_home(str(source))
+        if isinstance(source, str) and "," in source and not os.path.exists(path):  # noqa: PTH110  # a long list
             builder.add_names(filter(None, (name.strip() for name in source.split(","))))
             seen.append(source)
             continue
@@ -280,11 +287,18 @@ def _refuse_loop(folder: Path) -> None:
         raise InventoryError("this link leads back to itself", where=Location(str(folder)), hint=hint)
 
 
+def _unreadable(path: Path, error: OSError) -> InventoryError:
+    hint = "check its owner and mode, and those of the folders above it"
+    if not isinstance(error, PermissionError):
+        hint = "check the path and the disk"
+    return InventoryError(f"cannot be read: {error.strerror}", where=Location(str(path)), hint=hint)
+
+
 def _list(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir()]
     except OSError as error:
-        raise InventoryError(f"cannot be listed: {error.strerror}", where=Location(str(folder))) from None
+        raise _unreadable(folder, error) from None
 
 
 def _head(path: Path) -> bytes:
@@ -292,14 +306,14 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(2)
     except OSError as error:
-        raise InventoryError(f"cannot be read: {error.strerror}", where=Location(str(path))) from None
+        raise _unreadable(path, error) from None
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return content(path).decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
-        raise InventoryError(f"cannot be read: {error.strerror}", where=Location(str(path))) from None
+        raise _unreadable(path, error) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         where = Location(str(path), line)

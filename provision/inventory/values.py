@@ -117,6 +117,26 @@ class Document:
         self._keys[id(node)] = keys
 
 
+def is_template(value: object) -> bool:
+    """Whether a value is one that Jinja would make another one of."""
+    return isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value)
+
+
+def kind_of(value: object) -> str:
+    """Name the type of a value for a message."""
+    if value is None:
+        return "nothing"
+    names: dict[type | tuple[type, ...], str] = {
+        dict: "a mapping",
+        list: "a list",
+        bool: "a boolean",
+        (int, float): "a number",
+        str: "a string",
+        Vault: "a value that ansible-vault encrypted",
+    }
+    return next((name for types, name in names.items() if isinstance(value, types)), "a date")
+
+
 def overlaid(below: Value, above: Value) -> Value:
     """``above`` over ``below``: mappings are merged key by key, anything else is replaced."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):

@@ -33,11 +33,18 @@ def with_site(folder: Path) -> tuple[Role, ...]:
     :param folder: holds a folder with ``role.py`` for each role; there need not be one.
     :raises UsageError: if one of them cannot be loaded, or has the name of another role.
     """
-    if not folder.is_dir():
+    try:
+        files = sorted(file for inside in folder.iterdir() if (file := inside / "role.py").exists())
+    except (FileNotFoundError, NotADirectoryError):
         return all_roles()
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename}: {error.strerror}",
+            hint="a site's own roles are in roles/ beside the inventory: check owner and mode of the folders",
+        ) from error
     add_folder(folder)
     found = {role.name: role for role in all_roles()}
-    for file in sorted(folder.glob("*/role.py")):
+    for file in files:
         role = _site_role(file)
         if role.name in found or (data("templates") / role.name).is_dir():
             raise UsageError(

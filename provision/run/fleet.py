@@ -107,7 +107,8 @@ class Rollout:
 def _share(text: str, total: int, option: str) -> int:
     if not re.fullmatch(r"[0-9]+%?", text):
         raise UsageError(
-            f"{option} {text}: neither a number nor a percentage", hint=f"{option} 2 or {option} 10%"
+            f"{option} {text or repr(text)}: neither a number nor a percentage",
+            hint=f"{option} 2 or {option} 10%",
         )
     return math.floor(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 

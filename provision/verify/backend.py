@@ -198,6 +198,8 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
 
         :raises HostError: if the host cannot be reached.
         """
+        if self.memory.lost:
+            raise self.memory.lost  # asked again, it would get a wrong password again
         lines = {probe.name: f"{assembled(*probe.shell)}{probe.script}" for probe in probes}
         if self.mode is Mode.REHEARSAL and not self.stopped:
             questions = [Question(line) for line in lines.values()]

@@ -138,6 +138,7 @@ class Running:
         self._missing: dict[tuple[str, str], str] = {}
         self._names: dict[str, str] = {}
         self._item: pytest.Item | None = None
+        self._last: set[pytest.Item] = set()
 
     def backend_of(self, item: pytest.Item) -> Backend | None:
         """The backend of the host that a test is about."""
@@ -156,6 +157,7 @@ class Running:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Fetch what the tests ask before they run."""
+        self._last = set({self.backend_of(item): item for item in session.items}.values())
         if not session.testsfailed and not session.config.option.collectonly:
             ahead = [
                 item for item in session.items if not is_live(item) and not item.get_closest_marker("skip")
@@ -163,16 +165,14 @@ class Running:
             self.rehearsals.run(ahead)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(
-        self, item: pytest.Item, nextitem: pytest.Item | None
-    ) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """The test asks from now on."""
         backend = self.backend_of(item)
         assert backend is not None
         self._names[item.nodeid] = name_of(item)
         backend.begin(item.nodeid, Mode.LIVE if is_live(item) else Mode.KNOWN)
         done = yield
-        if nextitem is None or self.backend_of(nextitem) is not backend:
+        if item in self._last:
             self.on_done(backend.get_pytest_id())
         return done
 

@@ -17,7 +17,7 @@ import pytest
 
 from provision.connection import Connection
 from provision.connection.login import Login
-from provision.data import data
+from provision.data import at_home, data
 from provision.errors import UnreachableError, UsageError
 from provision.plan.result import Doing
 from provision.role import Role
@@ -37,8 +37,7 @@ SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
 
-_HOME = os.path.expanduser("~/.cache")  # noqa: PTH111  # Path's raises where there is no home
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or _HOME, "gpu-provision", "verify")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or at_home("~/.cache"), "gpu-provision", "verify")
 """Where the checks that failed are remembered, for ``--lf``."""
 
 
@@ -104,13 +103,8 @@ def verify(
     :param forks: hosts that are asked at the same time.
     :raises UsageError: if a file of the suite cannot be read, or no test is selected.
     """
-    junit = choice.junit
-    if junit and (junit.is_dir() or not junit.absolute().parent.is_dir()):
-        raise UsageError(
-            f"{junit} cannot be written: it is a folder, or its folder does not exist", hint="--junit FILE"
-        )
-    if junit and junit.is_file() and not re.match(rb"\s*(<|$)", junit.read_bytes()[:64]):
-        raise UsageError(f"{junit} is there, and is no report: it is left as it is", hint="--junit FILE")
+    if choice.junit:
+        _require_room(choice.junit)
     began = time.monotonic()
     with _hosts(targets, roles or all_roles(), connect) as hosts:
         selection = Selection(targets, roles or all_roles())
@@ -141,6 +135,23 @@ def verify(
             interrupted=interrupted,
             unwritten=report.unwritten,
         )
+
+
+def _require_room(junit: Path) -> None:
+    """See that a report can be written there without taking somebody's file away.
+
+    :raises UsageError: if it cannot.
+    """
+    hint = "name another file: --junit FILE"
+    try:
+        if junit.is_dir() or not junit.absolute().parent.is_dir():
+            raise UsageError(
+                f"{junit} cannot be written: it is a folder, or its folder does not exist", hint=hint
+            )
+        if junit.is_file() and not re.match(rb"\s*(<|$)", junit.read_bytes()[:64]):
+            raise UsageError(f"{junit} is there, and is no report: it is left as it is", hint=hint)
+    except OSError as error:
+        raise UsageError(f"{junit}: {error.strerror}", hint=hint) from error
 
 
 def listed(targets: Sequence[Target], choice: Choice, roles: Sequence[Role] = ()) -> dict[str, list[str]]:

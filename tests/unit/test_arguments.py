@@ -10,6 +10,7 @@ import pytest
 
 from provision.cli.arguments import open_fleet, reachable, run_id, write_below
 from provision.cli.options import Options
+from provision.connection.known_hosts import HostKey
 from provision.errors import InventoryError, UsageError
 from provision.plan.saved import Approval, ApprovedChange, SavedPlans
 from provision.resource import RenderedFile
@@ -88,6 +89,24 @@ def test_enrolment_leaves_out_a_host_and_the_others_go_on(
     assert "gpu-02: 127.0.0.1 port 1 cannot be connected to" in capsys.readouterr().err
     with pytest.raises(InventoryError, match="the SSH host key of gpu-02 is not known"):
         reachable(replace(options, enroll=False))
+
+
+@pytest.mark.parametrize("mark", ["@revoked gpu-01", "gpu-01 {key}\n@revoked *"])
+def test_a_revoked_key_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
+    source, known = tmp_path / "hosts.yml", tmp_path / ".ssh/known_hosts"
+    source.write_text("all: {hosts: {gpu-01: {docker: {}}}}\n")
+    known.parent.mkdir()
+    known.write_text(f"# of the site\n{mark.format(key=key)} {key}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InventoryError) as caught:
+        reachable(Options(hosts="all", inventory=str(source)))
+    line = len(known.read_text().splitlines())
+    shown = f"ssh-ed25519 {HostKey.of(key).fingerprint} ({known}:{line})"
+    assert str(caught.value) == f"{source}:1: the SSH host key of gpu-01 is revoked: {shown}"
+    assert "--enroll" in (caught.value.hint or "")
 
 
 def test_rendered_files_are_for_their_owner_only(tmp_path: Path) -> None:

@@ -206,6 +206,28 @@ def test_what_ansible_ignores_is_a_warning(text: str, warning: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "all:\n  hosts:\n  gpu-03:\n",
+            "inv.yml:3: 'gpu-03' of group 'all' has no effect: only vars, children and hosts do;"
+            " nothing stands below 'hosts' in line 2: indent 'gpu-03' more than that",
+        ),
+        (
+            "all:\n  children:\n  gpu-nodes: {hosts: {a: }}\n",
+            "nothing stands below 'children' in line 2: indent 'gpu-nodes' more",
+        ),
+        ("hosts:\n  gpu-03:\n", "inv.yml:1: 'hosts' is read as a group: write 'all:' above it"),
+        ("all:\nhosts: {gpu-03: }\n", "inv.yml:2: 'hosts' is read as a group: write 'all:' above it"),
+    ],
+)
+def test_wrong_indentation_is_named_where_it_leaves_no_host(text: str, warning: str) -> None:
+    inventory = read(text)
+    assert not inventory.hosts
+    assert warning in inventory.warnings[0]
+
+
+@pytest.mark.parametrize(
     ("pattern", "names"),
     [
         ("node[1:3]", ["node1", "node2", "node3"]),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from provision.connection.host_key_check import to_take_away
 from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import Login
+from provision.errors import Location
 
 A = "AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
 B = "AAAAC3NzaC1lZDI1NTE5AAAAIMeM8Y5TBNmT5iUTVTRkqAoQT9OTRzYxfNpPH1QvQYkq"
@@ -49,14 +50,22 @@ broken line
 )
 def test_names(name: str, kinds: list[str]) -> None:
     known = KnownHosts()
-    known.add(FILE)
+    known.add(FILE, "known_hosts")
     assert [key.kind for key in known.keys_of(name)] == kinds
 
 
 def test_revoked_keys() -> None:
     known = KnownHosts()
-    known.add(FILE)
-    assert known.revoked == {HostKey("ssh-ed25519", B)}
+    known.add(FILE, "known_hosts")
+    assert known.revoked == {HostKey("ssh-ed25519", B): Location("known_hosts", 6)}
+    assert known.revoked_for("node1") == (), "a pattern may mean other hosts"
+
+
+def test_a_line_that_revokes_the_key_of_a_host_by_its_name() -> None:
+    known = KnownHosts()
+    known.add(f"@revoked [node1]:2222,node1 ssh-ed25519 {A}\n", "known_hosts")
+    assert known.revoked_for("[node1]:2222") == known.revoked_for("node1") == (HostKey("ssh-ed25519", A),)
+    assert known.revoked_for("node2") == known.keys_of("node1") == ()
 
 
 def test_hashed_names_as_ssh_keygen_writes_them(tmp_path: Path) -> None:
@@ -64,7 +73,7 @@ def test_hashed_names_as_ssh_keygen_writes_them(tmp_path: Path) -> None:
     file.write_text(f"node1 ssh-ed25519 {A}\n[10.0.0.1]:2222 ssh-ed25519 {B}\n")
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
     known = KnownHosts()
-    known.add(file.read_text())
+    known.add(file.read_text(), str(file))
     assert not known.names
     assert known.keys_of("node1") == (HostKey("ssh-ed25519", A),)
     assert known.keys_of("[10.0.0.1]:2222") == (HostKey("ssh-ed25519", B),)
@@ -80,7 +89,18 @@ def test_fingerprint_as_ssh_keygen_prints_it(tmp_path: Path) -> None:
     assert HostKey.of(f"ssh-ed25519 {A}").fingerprint in printed
 
 
-@pytest.mark.parametrize("text", ["", "ssh-ed25519", "ssh-ed25519 ????", f"ssh-rsa {A}", "ssh-ed25519 AAAA"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ssh-ed25519",
+        "ssh-ed25519 ????",
+        f"ssh-rsa {A}",
+        "ssh-ed25519 AAAA",
+        f"ssh-ed25519 {A[:40]}",
+        f"ssh-ed25519 {A[:20]}",
+    ],
+)
 def test_keys_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="key"):
         HostKey.of(text)
@@ -89,7 +109,7 @@ def test_keys_that_are_none(text: str) -> None:
 @given(st.text(max_size=200), st.text(max_size=20))
 def test_any_file_can_be_read(text: str, name: str) -> None:
     known = KnownHosts()
-    known.add(text)
+    known.add(text, "known_hosts")
     known.keys_of(name)
 
 

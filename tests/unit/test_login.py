@@ -16,6 +16,7 @@ from provision.connection.known_hosts import HostKey
 from provision.connection.login import DEFAULT_KNOWN_HOSTS, Login
 from provision.errors import InventoryError, UnreachableError
 from provision.inventory.sources import load
+from provision.inventory.values import Unsafe, Vault
 from provision.run.ways_in import logins
 
 ME = getpass.getuser()
@@ -98,9 +99,9 @@ def test_variables(variables: dict[str, object], field: str, value: object) -> N
         ({"ansible_port": 0}, "from 1 to 65535"),
         ({"ansible_port": 65536}, "from 1 to 65535"),
         ({"ansible_port": "ssh"}, "from 1 to 65535"),
-        ({"ansible_port": True}, "must be a string, not bool"),
+        ({"ansible_port": True}, "must be a string, not a boolean"),
         ({"ansible_port": "²"}, "from 1 to 65535"),
-        ({"ansible_host": ["a"]}, "must be a string, not list"),
+        ({"ansible_host": ["a"]}, "must be a string, not a list"),
         ({"ansible_host": "a\nb"}, "one line"),
         ({"ansible_user": "a\0b"}, "one line"),
         ({"ansible_password": "{{ vault_password }}"}, "Jinja template"),
@@ -128,6 +129,13 @@ def test_variables(variables: dict[str, object], field: str, value: object) -> N
         ({"ansible_ssh_common_args": '-o "ProxyCommand=ssh -W %h:%p o\'neill"'}, "No closing quotation"),
         ({"ansible_ssh_common_args": "-J a:b:c:@"}, "is not a jump host"),
         ({"host_key": "nonsense"}, "not a public key line"),
+        ({"host_key": "ssh-ed25519 AAAA"}, "host_key: the key is cut short: 'ssh-ed25519 AAAA'"),
+        ({"host_key": [KEY, KEY.replace("ed25519 ", "rsa ")]}, "does not have the type it claims, ssh-rsa"),
+        ({"host_key": "{{ key }}"}, "host_key holds a Jinja template"),
+        ({"ansible_become_password": Vault("x")}, "ansible_become_password is encrypted with ansible-vault"),
+        ({"ansible_become": Vault("x")}, "ansible_become is encrypted with ansible-vault"),
+        ({"ansible_become": "{{ root }}"}, "ansible_become holds a Jinja template"),
+        ({"host_key": [Vault("x")]}, "host_key is encrypted with ansible-vault"),
         ({"host_key": 5}, "must be a line or a list"),
         ({"host_key": [5]}, "must be a line or a list"),
     ],
@@ -142,6 +150,20 @@ def test_refusals_of_unchecked_host_keys_say_what_to_do() -> None:
     with pytest.raises(InventoryError) as caught:
         login(ansible_ssh_common_args="-o StrictHostKeyChecking=no")
     assert "--enroll" in str(caught.value.hint)
+
+
+def test_a_password_that_ansible_encrypted_can_be_typed() -> None:
+    with pytest.raises(InventoryError) as caught:
+        login(ansible_become_password=Vault("x"))
+    assert "not decrypted" in str(caught.value.hint)
+    assert "--ask-become-pass" in str(caught.value.hint)
+    assert login(ansible_become_password=Unsafe("{{")).become_password == "{{", "marked as no template"
+
+
+def test_a_way_through_the_host_itself_is_refused() -> None:
+    with pytest.raises(InventoryError, match="ProxyJump leads through the host itself, node1"):
+        login(ansible_ssh_common_args="-J jump,node1")
+    assert login(ansible_ssh_common_args="-J node1").jump == (), "as Host * gives it to the jump host itself"
 
 
 def test_secrets_are_not_shown() -> None:

@@ -106,6 +106,15 @@ def test_few_hosts_have_a_line_for_each_step_without_a_terminal() -> None:
     ]
 
 
+def test_an_end_has_one_line_however_often_it_is_told() -> None:
+    def work(screen: Screen) -> None:
+        for _ in range(3):
+            screen.all(Doing("answering"))
+            screen.all(Doing("failed"))
+
+    assert lines(work, 1) == ["gpu-01 failed"]
+
+
 def test_fifty_hosts_and_ten_minutes_are_few_lines() -> None:
     def work(screen: Screen) -> None:
         screen.all(Doing("applying", 33))

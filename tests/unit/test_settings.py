@@ -152,6 +152,23 @@ def test_refusals_say_what_and_where(text: str, message: str, hint: str | None) 
     assert (hint or "") in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        ("!vault x", "inv.yml:1: role is encrypted with ansible-vault", "not decrypted"),
+        ("'{{ settings }}'", "inv.yml:1: role is a template: '{{ settings }}'", "not evaluated"),
+        ("[1]", "inv.yml:1: role is a list, not a mapping", "NAME: VALUE"),
+    ],
+)
+def test_what_stands_in_the_place_of_settings_is_named(value: str, message: str, hint: str) -> None:
+    builder = Builder()
+    builder.add_document(parse(f"all: {{hosts: {{h: {{role: {value}}}}}}}", "inv.yml"))
+    with pytest.raises(SettingsError) as caught:
+        read(Role, builder.build().hosts["h"], "role")
+    assert str(caught.value) == message
+    assert hint in (caught.value.hint or "")
+
+
 def test_several_problems_are_lines_in_the_order_of_the_file() -> None:
     with pytest.raises(SettingsError) as caught:
         settings("hold: 1,\nversion: 24.10,\nservers: {a: {imag: x}}")

@@ -13,7 +13,7 @@ import pytest
 from provision.connection.login import Login
 from provision.run.target import Target
 from provision.verify.outcome import Check, VerifyResult
-from provision.verify.suite import Choice, verify
+from provision.verify.suite import Choice, View, verify
 from tests.unit.local_host import LocalHost
 
 
@@ -21,11 +21,13 @@ from tests.unit.local_host import LocalHost
 class Tried:
     """A suite that ran, and the hosts that it ran against.
 
+    :ivar told: the events of hosts.
     :ivar checks: those of the first host, by name.
     """
 
     result: VerifyResult
     hosts: list[LocalHost]
+    told: list[tuple[str, object]]
     checks: dict[str, Check] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,10 @@ def attempt(tmp_path: Path) -> Iterator[Try]:
             return hosts[-1]
 
         targets = [Target(name, Login(name, "127.0.0.1", 22, "root"), {}) for name in names]
-        return Tried(verify(targets, Choice(suites=(folder,), **choice), connect=connect), hosts)
+        told: list[tuple[str, object]] = []
+        view = View(lambda name, event: told.append((name, event)))
+        result = verify(targets, Choice(suites=(folder,), **choice), view=view, connect=connect)
+        return Tried(result, hosts, told)
 
     yield tried
     forget()

@@ -10,6 +10,7 @@ import pytest
 
 from provision.connection.login import Login
 from provision.errors import UsageError
+from provision.plan.result import Doing
 from provision.run.target import Target
 from provision.verify import suite
 from provision.verify.suite import Choice, listed, verify
@@ -101,6 +102,13 @@ def test_a_quick_look_starts_no_containers(attempt: Try) -> None:
     tried = attempt(MARKED, quick=True)
     assert list(tried.checks) == ["fast", "broken", "last"]
     assert "echo slow" not in "".join(tried.hosts[0].scripts)
+
+
+def test_a_host_is_done_when_its_last_test_has_run(attempt: Try) -> None:
+    live = "@pytest.mark.live\ndef test_b(host):\n    assert host.run('false').rc == 0\n"
+    tried = attempt(f"def test_a():\n    pass\n{live}", names=("h1", "h2"))
+    ends = [(name, event.phase) for name, event in tried.told if isinstance(event, Doing)]
+    assert [end for end in ends if end[1] in ("ok", "failed")] == [("h1", "failed"), ("h2", "failed")]
 
 
 def test_an_expression_selects_and_only_that_is_asked(attempt: Try) -> None:
