@@ -24,10 +24,7 @@ class Message:
 
 
 NO_PROCESS = r"task [0-9a-f]{64} not found|no running task found|\bcontainer is not running"
-"""What containerd and runc say when Docker takes a container for running whose process is gone.
-
-Docker's own message of one that it knows to be stopped has the id in it.
-"""
+"""When Docker takes a container for running whose process is gone; where it knows, its message has the id."""
 
 _NO_GPU = Message(
     r'"nvidia-smi": executable file not found|nvidia-smi: not found',
@@ -394,9 +391,8 @@ def cause(output: Output) -> tuple[str, str | None]:
     for row in KNOWN_MESSAGES:
         if row.cause and re.search(row.pattern, text):
             return row.cause, row.hint
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1][:300] if lines else "it printed nothing"
-    return f"exit {output.exit_code}: {last}", hint_for(text)
+    said = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
+    return f"exit {output.exit_code}: {said[-1][:300]}", hint_for(text)
 
 
 def cause_inside(output: Output) -> tuple[str, str | None]:

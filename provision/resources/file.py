@@ -27,13 +27,18 @@ DANGLING = "dangling link"
 
 @dataclass(frozen=True)
 class FileState:
-    """What a path is on the host. ``content`` is None for a directory and for a file over LARGEST."""
+    """What a path is on the host, links followed.
+
+    :ivar content: None for a directory and for a file over LARGEST.
+    :ivar linked: whether it is a link to a regular file.
+    """
 
     type: str
     mode: str
     owner: str
     group: str
     content: bytes | None = None
+    linked: bool = False
 
 
 def read_paths(name: str, paths: Sequence[str]) -> Probe:
@@ -50,12 +55,12 @@ def parse_paths(paths: Sequence[str], answer: Output) -> dict[str, FileState | M
     if not answer.ok or len(letters) != len(paths):
         raise ValueError(f"{len(letters)} of {len(paths)} paths are told: {answer.err[-200:]}")
     told = dict(zip(paths, letters.decode("ascii"), strict=True))
-    there = [path for path, letter in told.items() if letter in "ro"]
+    there = [path for path, letter in told.items() if letter in "rlo"]
     *lines, data = rest.split(b"\n", len(there))
     if len(lines) != len(there):
         raise ValueError(f"{len(lines)} of {len(there)} paths are told: {answer.err[-200:]}")
     rows = dict(zip(there, (line.decode("ascii").rsplit("|", 4) for line in lines), strict=True))
-    sizes = {path: int(rows[path][-1]) for path, letter in told.items() if letter == "r"}
+    sizes = {path: int(rows[path][-1]) for path, letter in told.items() if letter in "rl"}
     contents = _contents(sizes, data)
     return {path: _path_state(told[path], rows.get(path), contents.get(path)) for path in paths}
 
@@ -91,7 +96,8 @@ def _path_state(letter: str, row: Sequence[str] | None, content: bytes | None) -
     if row is None:
         return FileState(DANGLING, "0777", "root", "root")
     type_, mode, owner, group, _ = row
-    return FileState("file" if letter == "r" else type_, mode.zfill(4), owner, group, content)
+    kind = "file" if letter in "rl" else type_
+    return FileState(kind, mode.zfill(4), owner, group, content, linked=letter == "l")
 
 
 def checksum(content: bytes) -> str:
@@ -230,8 +236,8 @@ class RegularFile(PathResource):
 class File(RegularFile):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
-    A symbolic link is followed: what it points to is replaced and the link stays. One that points to nothing
-    is refused: where it points may be a file system that is not mounted.
+    A symbolic link to a file that is right stays. What it points to is never written, as it may be anything.
+    One that points to nothing is refused: where it points may be a file system that is not mounted.
     ``sensitive`` content is never shown, and never readable by others while it is written.
     """
 
@@ -253,6 +259,19 @@ class File(RegularFile):
             return cls(path, content, mode=mode)
         mode = f"{int(state.mode, 8) & ~0o022:04o}"
         return cls(path, content, mode=mode, group=state.group)
+
+    def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
+        """Write the file if it differs.
+
+        :raises Refusal: as any regular file; or if another file would be written, through a link.
+        """
+        change = super().change(state, planned)
+        if change and isinstance(state, FileState) and state.linked:
+            raise Refusal(
+                f"{self.path} is a link to another file, and {change.reason}",
+                hint=f"on the host, readlink -f {self.path} shows it: move the link away, or mend that file",
+            )
+        return change
 
     def fault(self, content: bytes | None) -> str:
         return "" if content == self.content else "its content differs"

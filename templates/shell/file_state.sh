@@ -4,14 +4,15 @@
 # Bytes of a file that are read for comparing and diffing.
 largest_file=1048576
 
-# path_states PATH...: a word with a letter for each path: absent, dangling link, regular file, or other. Then for each
-# of the last two a line: type, mode, owner, group and size, links followed. Then the contents of regular files.
+# path_states PATH...: a word with a letter for each path: absent, dangling link, regular file, link to one, or other. Then
+# for each of the last three a line: type, mode, owner, group and size, links followed. Then the contents of regular files.
 path_states() {
   letters='' regular=0
   for path in "$@"; do
     shift
     if [ -f "$path" ]; then
-      letters=${letters}r regular=$((regular + 1))
+      if [ -L "$path" ]; then letters=${letters}l; else letters=${letters}r; fi
+      regular=$((regular + 1))
       set -- "$@" "$path"
     elif [ -e "$path" ]; then
       letters=${letters}o

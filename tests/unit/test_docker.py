@@ -285,7 +285,7 @@ def test_the_question_and_its_answers(shell: str, program: str, dockerd: Path) -
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_stopped_dockerd_is_not_asked(shell: str, dockerd: Path, tmp_path: Path) -> None:
-    """systemd, which listens on its socket, would start it; and a process id may be somebody else's by now."""
+    """systemd would start it, which listens on its socket; a process id may be somebody else's by now."""
     pid, program = tmp_path / "docker.pid", tmp_path / "dockerd"
     for content in (None, "", "0", f"{os.getpid()}", "9999999"):
         if content is not None:

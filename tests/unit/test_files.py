@@ -99,11 +99,24 @@ def test_every_kind_of_path_is_told_apart(shell: str, tmp_path: Path) -> None:
         "dangling": "dangling link",
         "pipe": "fifo",
     }
+    assert [name for name, state in told.items() if isinstance(state, FileState) and state.linked] == ["link"]
     contents = {name: state.content for name, state in told.items() if isinstance(state, FileState)}
     assert (contents["empty"], contents["large"], contents["pipe"]) == (b"", None, None)
     assert contents["largest"] == b"x" * LARGEST
     modes = {name: state.mode for name, state in told.items() if isinstance(state, FileState)}
     assert (modes["special"], modes["folder"]) == ("4755", "0750")
+
+
+def test_nothing_is_written_through_a_link() -> None:
+    """What it points to may be any file; one that is right stays as it is."""
+    file = File("/etc/triton/main.env", b"A=1\n", mode="0600", sensitive=True)
+    theirs = FileState("file", "0640", "root", "shadow", b"root:x\n", linked=True)
+    with pytest.raises(
+        Refusal, match=r"main\.env is a link to another file, and its content differs; mode is"
+    ):
+        file.change(theirs, Planned())
+    right = FileState("file", "0600", "root", "root", b"A=1\n", linked=True)
+    assert file.change(right, Planned()) is None
 
 
 def test_an_answer_that_was_cut_off_is_refused() -> None:

@@ -284,6 +284,26 @@ def test_models_that_the_plan_brings_are_not_judged() -> None:
     )
 
 
+@pytest.mark.parametrize("planned", STARTS)
+@pytest.mark.parametrize("named", [{"expect": ["echo"]}, {"load": ["echo"], "model_control": "explicit"}])
+def test_a_server_that_is_up_is_not_restarted_into_an_empty_repository(
+    planned: Planned, named: dict[str, Any]
+) -> None:
+    """One that is down waits for its models, which may be on a mount that comes."""
+    (change,) = planned.changes
+    resource = declared(**named)
+    if change.resource.startswith("service:") or change.reboot:
+        assert resource.change(Repository(), planned) is None
+        return
+    with pytest.raises(
+        Refusal, match=rf"{UNIT} is up, and would not get ready again: {FOLDER} has no model.*echo"
+    ):
+        resource.change(Repository(), planned)
+    brings = (*planned.changes, *made(f"file:{FOLDER}/echo/config.pbtxt").changes)
+    assert resource.change(Repository(), Planned(brings)) is None
+    assert declared().change(Repository(), planned) is None
+
+
 def test_an_empty_repository_is_a_note_unless_it_is_meant() -> None:
     nothing = f"{UNIT}: no model is in {FOLDER} (expect: [] is for a server without)"
     assert declared().notes(Repository(), Planned()) == [nothing]

@@ -234,7 +234,9 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         libraries = self._ask("driver_libraries").out.split()
         for path in libraries:
             folder, _, name = path.rpartition("/")
-            found[f"{name.partition('.so.')[0]} in {folder}"] = path.partition(".so.")[2]
+            # A link that is gone leaves its own name, which has no version.
+            version = path.partition(".so.")[2]
+            found[f"{name.partition('.so.')[0]} in {folder}"] = version if "." in version else ""
         if not libraries:
             found["libnvidia-ml.so.1"] = ""
         for card in cards(self._probe(GPUS)):
@@ -248,7 +250,8 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         """
         found = {**self.versions, **more}
         if missing := [part for part, version in found.items() if not version]:
-            base = "driver packages" if missing == ["libnvidia-ml.so.1"] else "driver version"
+            libraries = all(part.startswith("libnvidia-ml") for part in missing)
+            base = "driver packages" if libraries else "driver version"
             raise Missing(base, f"no version can be read of {', '.join(missing)}", AGAIN)
         if len(set(found.values())) > 1:
             told = ", ".join(f"{part} {version}" for part, version in found.items())

@@ -137,9 +137,7 @@ def faults(folder: str, instance: Instance, repository: Repository, gpus: int) -
     needed = expected if tolerant else instance.loads if instance.loads is not None else ["*"]
     names = list(repository.models) if "*" in needed else [name.partition("/")[0] for name in needed]
     found = []
-    asked = [*names, *(name.partition("/")[0] for name in expected if name != "*")]
-    asked += [canary.model for canary in instance.canaries]
-    for name in dict.fromkeys(asked):
+    for name in dict.fromkeys([*names, *named_models(instance)]):
         model = repository.models.get(name)
         if model is not None:
             found += list(_of_model(f"{folder}/{name}", name, model, instance, gpus)) if name in names else []
@@ -147,6 +145,12 @@ def faults(folder: str, instance: Instance, repository: Repository, gpus: int) -
             # Where there is nothing at all, something may still be mounted.
             found.append(Fault(folder, f"model {name} is not there"))
     return found
+
+
+def named_models(instance: Instance) -> list[str]:
+    """The models that the settings expect by name."""
+    expected = [name.partition("/")[0] for name in expected_models(instance) if name != "*"]
+    return list(dict.fromkeys([*expected, *(canary.model for canary in instance.canaries)]))
 
 
 def _target(mount: str) -> str:
@@ -253,6 +257,13 @@ class ModelRepository(Resource[Repository]):
                 f"{self.unit} cannot start: {found[0]}{more}",
                 hint="mend the model on the host; what serves was left as it is",
             )
+        named = [model for model in named_models(self.instance) if model != CANARY_MODEL]
+        if named and not state.models and self._is_restarted(planned) and not self._are_brought(planned):
+            raise Refusal(
+                f"{self.unit} is up, and would not get ready again: {self.folder} has no model,"
+                f" and the settings name {', '.join(named)}",
+                hint="bring the models back, or mount their folder; what serves was left as it is",
+            )
         return None
 
     def notes(self, state: Repository, planned: Planned) -> Sequence[str]:
@@ -265,9 +276,18 @@ class ModelRepository(Resource[Repository]):
     def _is_started(self, planned: Planned) -> bool:
         return bool(planned.positions(self.starts)) or any(change.reboot for change in planned.changes)
 
+    def _is_restarted(self, planned: Planned) -> bool:
+        """Whether the plan stops an instance that is up; one that is down may wait for a mount."""
+        comes_up = any(one.startswith("service:") and planned.positions((one,)) for one in self.starts)
+        return bool(planned.positions(self.starts)) and not comes_up
+
+    def _are_brought(self, planned: Planned) -> bool:
+        """Whether the plan brings models, as a site's own role does."""
+        return any(one.resource.partition(":")[2].startswith(f"{self.folder}/") for one in planned.changes)
+
     def _faults(self, state: Repository, planned: Planned) -> list[Fault]:
-        if any(change.resource.partition(":")[2].startswith(f"{self.folder}/") for change in planned.changes):
-            return []  # a site's own role brings models
+        if self._are_brought(planned):
+            return []
         return faults(self.folder, self.instance, state, self.gpus)
 
 

@@ -134,6 +134,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "all parts are of one version",
         r"loaded module 580\.159\.04.*libnvidia-ml .*535\.261\.03",
     ),
+    "a link that is gone": (
+        {"answers": {LIBRARIES: said("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1\n")}},
+        "all parts are of one version",
+        r"^no version can be read of libnvidia-ml in /usr/lib/x86_64-linux-gnu$",
+    ),
     "the module of before the upgrade": (
         {"answers": OLD},
         "all parts are of one version",
