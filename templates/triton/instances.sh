@@ -32,12 +32,20 @@ holders() {
   done
 }
 
-# serving_now UNIT PORT...: how the unit is, and which other instances stop for it; and where it is down, who has ports.
+# serving_now UNIT PORT...: how the unit is, and which other instances stop for it; and where it is down, who has its
+# container's name, and ports.
 serving_now() {
   active=$(systemctl show -p ActiveState --value -- "$1")
   echo "state $active"
   holders "$@" | sed 's/^/holder /'
-  case $active in inactive | failed) ! docker_is_up || { ports_held && sockets; } ;; esac
+  case $active in inactive | failed) ! docker_is_up || { has_name "$1"; ports_held && sockets; } ;; esac
+}
+
+# has_name UNIT: the image of the container with the name of its own, and the label of an instance.
+has_name() {
+  name=${1#triton@} name=${name%.service}
+  docker_says inspect --type container --format "named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}" \
+    "triton-$name" 2>/dev/null
 }
 
 # ports_held: those of instances.
@@ -54,9 +62,7 @@ instance_needs() {
   if [ "$2" != none ] && [ -x "$gpu_gate" ]; then "$gpu_gate" "$2" 2>&1 | sed 's/^/gpus /'; fi
   if command -v dockerd >/dev/null; then dockerd --version | sed -n 's/^Docker version \([^,]*\),.*/engine \1/p'; fi
   if command -v docker >/dev/null; then
-    name=${1#triton@} name=${name%.service}
-    form="named {{.Config.Image}} {{index .Config.Labels \"$instance_label\"}}"
-    docker_says inspect --type container --format "$form" "triton-$name" 2>/dev/null
+    has_name "$1"
     if docker_is_up; then ports_held; else echo silent; fi
   fi
   sockets

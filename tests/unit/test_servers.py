@@ -306,6 +306,16 @@ def test_a_stopped_instance_whose_port_somebody_took_is_refused() -> None:
     assert server().refine(change, Output(0, b"state active\n")).impact == ()
 
 
+def test_a_stopped_instance_whose_name_somebody_took_is_refused() -> None:
+    change = server().change(UnitState("failed", "failed", "enabled"), Planned())
+    assert change is not None
+    with pytest.raises(
+        Refusal, match=r"a container triton-main \(busybox:1\) is on the host, and is not ours"
+    ):
+        server().refine(change, Output(0, b"state failed\nnamed busybox:1 \n"))
+    assert server().refine(change, Output(0, b"state failed\nnamed triton:1 main\n"))
+
+
 def test_a_gpu_that_the_host_does_not_have_is_refused() -> None:
     with pytest.raises(Refusal, match=f"{UNIT} wants GPU 7, and the host has 1"):
         unit_file(gpus=[0, 7]).change(ABSENT, Planned())

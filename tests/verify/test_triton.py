@@ -74,7 +74,10 @@ def require_own_files(host: Host, declared: Mapping[str, File], name: str) -> No
             unit = host.triton(name)
             if unit.properties.get("LoadState") == "masked":
                 raise Missing(path, f"{unit.unit} is masked", f"on the host: systemctl unmask {unit.unit}")
-            raise Missing(path, wrong[0], AGAIN)
+            state = unit.properties.get("ActiveState", "unknown")
+            raise Missing(
+                path, wrong[0] if state == "active" else f"{wrong[0]}; {unit.unit} is {state}", AGAIN
+            )
 
 
 def require_sound_models(host: Host, name: str, instance: Instance, facts: Facts) -> None:

@@ -119,14 +119,7 @@ class UnitFile(File):
                 f"{self.unit} cannot start: {' '.join(gpus)}",
                 hint="compare gpus: with nvidia-smi -L on the host",
             )
-        for named in found.get("named", ()):
-            image, _, label = named.partition(" ")
-            if not label:
-                container = self.unit.replace("@", "-").removesuffix(".service")
-                raise Refusal(
-                    f"a container {container} ({image}) is on the host, and is not ours",
-                    hint=f"rename it: docker rename {container} NAME; or give the instance another name",
-                )
+        _refuse_foreign_container(self.unit, found)
         engine = "".join(found.get("engine", ()))
         major = engine.partition(".")[0]
         if self.injection == "cdi" and major.isdigit() and int(major) < FIRST_WITH_CDI:
@@ -137,6 +130,18 @@ class UnitFile(File):
         if "silent" not in found:
             _refuse_taken_ports(self.unit, self.address, self.ports, found)
         return change
+
+
+def _refuse_foreign_container(unit: str, found: Mapping[str, Sequence[str]]) -> None:
+    """Refuse the name of a container that somebody else has made."""
+    for named in found.get("named", ()):
+        image, _, label = named.partition(" ")
+        if not label:
+            container = unit.replace("@", "-").removesuffix(".service")
+            raise Refusal(
+                f"a container {container} ({image}) is on the host, and is not ours",
+                hint=f"rename it: docker rename {container} NAME; or give the instance another name",
+            )
 
 
 def _refuse_taken_ports(unit: str, address: str, ports: Ports, found: Mapping[str, Sequence[str]]) -> None:
@@ -215,9 +220,11 @@ class Server(Service):
     def refine(self, change: Change, answer: Output) -> Change:
         """Name the instances that stop.
 
-        :raises Refusal: if somebody else has one of its ports.
+        :raises Refusal: if somebody else has its container's name, or one of its ports.
         """
-        _refuse_taken_ports(self.unit, self.address, self.ports, by_word(answer.out))
+        found = by_word(answer.out)
+        _refuse_foreign_container(self.unit, found)
+        _refuse_taken_ports(self.unit, self.address, self.ports, found)
         return replace(change, impact=_stopping(self.unit, answer))
 
 

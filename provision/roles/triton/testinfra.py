@@ -224,7 +224,12 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         :raises Missing: if one is not.
         """
         if missing := http.not_ready(self.models, names):
-            raise Missing(f"models of {self.unit}", "; ".join(missing), self._models_hint)
+            hint = self._models_hint
+            if any(line.endswith("not loaded") for line in missing):
+                hint = (
+                    f"what came after its start waits for another: systemctl restart {self.unit}; or {hint}"
+                )
+            raise Missing(f"models of {self.unit}", "; ".join(missing), hint)
 
     @property
     def _models_hint(self) -> str:

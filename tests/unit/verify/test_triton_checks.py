@@ -193,6 +193,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         THE_UNIT,
         "is not what the settings ask for",
     ),
+    "unit changed by hand and stopped": (
+        broken(stopped(), files={UNIT: There("[Unit]\n")}),
+        THE_UNIT,
+        r"is not what the settings ask for; triton@llm\.service is inactive$",
+    ),
     "unit gone": (
         broken(
             {SHOW: unit(LoadState="not-found", ActiveState="inactive", UnitFileState="")}, files={UNIT: None}
