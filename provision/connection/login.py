@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import getpass
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import paramiko
 
-from provision.connection.known_hosts import HostKey
+from provision.connection.variables import Given, port_of, seconds_of, unchecked
 from provision.data import at_home
 from provision.errors import InventoryError
-from provision.inventory.values import Vault, is_template, kind_of
 
 DEFAULT_PORT = 22
 CONNECT_TIMEOUT = 10.0
 KEEPALIVE = 15.0
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 LONGEST_JUMP = 8
-A_KEY = "the whole line of /etc/ssh/ssh_host_ed25519_key.pub of the host: ssh-ed25519 AAAA…"
 
 
 @dataclass(frozen=True)
@@ -80,87 +78,12 @@ class Login:
         :param ssh_config: the parsed client configuration; looked up by the address, as Ansible does.
         :raises InventoryError: for a value of the wrong kind, or one that cannot be honoured.
         """
-        given = _Given(name, vars)
+        given = Given(name, vars)
         given.refuse_what_we_do_not_do()
         address = given.text("ansible_host", "ansible_ssh_host") or name
         options = _Options(name, _arguments(given), _looked_up(name, ssh_config, address))
         login = _direct(address, given, options)
         return replace(login, jump=_jump(login, options, ssh_config))
-
-
-class _Given:
-    """The inventory's variables of one host, read with their kinds checked."""
-
-    def __init__(self, host: str, values: Mapping[str, object]) -> None:
-        self.host = host
-        self.values = values
-
-    def text(self, *names: str) -> str | None:
-        for name in names:
-            value = self.values.get(name)
-            if value is None or value == "":
-                continue
-            self.refuse_what_only_ansible_reads(name, value)
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise InventoryError(f"{self.host}: {name} must be a string, not {kind_of(value)}")
-            text = str(value)
-            if "\0" in text or "\n" in text:
-                raise InventoryError(f"{self.host}: {name} must be one line")
-            return text
-        return None
-
-    def port(self, *names: str) -> int | None:
-        text = self.text(*names)
-        return None if text is None else _port(self.host, names[0], text)
-
-    def seconds(self, *names: str) -> float | None:
-        text = self.text(*names)
-        return None if text is None else _seconds(self.host, names[0], text)
-
-    def flag(self, *names: str) -> bool:
-        for name in names:
-            value = self.values.get(name)
-            if value is not None:
-                self.refuse_what_only_ansible_reads(name, value)
-                return _flag(self.host, name, value)
-        return False
-
-    def host_keys(self) -> tuple[str, ...]:
-        value = self.values.get("host_key")
-        for part in value if isinstance(value, list) else [value]:
-            self.refuse_what_only_ansible_reads("host_key", part)
-        lines = value.splitlines() if isinstance(value, str) else value
-        if lines is None:
-            return ()
-        if not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
-            raise InventoryError(f"{self.host}: host_key must be a line or a list of lines", hint=A_KEY)
-        return tuple(_host_key(self.host, line) for line in lines if line.strip())
-
-    def refuse_what_only_ansible_reads(self, name: str, value: object) -> None:
-        """Refuse a value that is encrypted, or a template."""
-        hint = "give the value itself; for secrets use an executable inventory source"
-        if name.startswith("ansible_become_pass"):
-            hint += ", or --ask-become-pass"
-        if isinstance(value, Vault):
-            hint = f"ansible-vault values are not decrypted: {hint}"
-            raise InventoryError(f"{self.host}: {name} is encrypted with ansible-vault", hint=hint)
-        if is_template(value):
-            hint = f"templates are not evaluated: {hint}"
-            raise InventoryError(f"{self.host}: {name} holds a Jinja template", hint=hint)
-
-    def refuse_what_we_do_not_do(self) -> None:
-        kind = (self.text("ansible_connection") or "ssh").removeprefix("ansible.builtin.")
-        if kind not in {"ssh", "smart", "paramiko", "paramiko_ssh", "community.general.paramiko_ssh"}:
-            hint = "remove it, or set it to ssh: hosts are reached over SSH only"
-            raise InventoryError(f"{self.host}: ansible_connection: {kind} is not supported", hint=hint)
-        method = (self.text("ansible_become_method") or "sudo").removeprefix("ansible.builtin.")
-        if method != "sudo":
-            hint = "use sudo, or log in as root"
-            raise InventoryError(f"{self.host}: ansible_become_method: {method} is not supported", hint=hint)
-        for name in ("ansible_host_key_checking", "ansible_ssh_host_key_checking"):
-            value = self.values.get(name)
-            if value is not None and not _flag(self.host, name, value):
-                raise _unchecked(self.host, f"{name}: {value}")
 
 
 class _Options:
@@ -177,11 +100,11 @@ class _Options:
 
     def port(self) -> int:
         text = self.text("port")
-        return DEFAULT_PORT if text is None else _port(self.host, "Port", text)
+        return DEFAULT_PORT if text is None else port_of(self.host, "Port", text)
 
     def seconds(self, key: str) -> float | None:
         text = self.text(key)
-        return None if text is None or text.lower() == "none" else _seconds(self.host, key, text)
+        return None if text is None or text.lower() == "none" else seconds_of(self.host, key, text)
 
     def key_files(self, given: str | None) -> tuple[str, ...]:
         """Return the one that the inventory gives, as a variable or an argument; else ``ssh_config``'s."""
@@ -199,7 +122,7 @@ class _Options:
 
 
 def _direct(
-    address: str, given: _Given, options: _Options, *, user: str | None = None, port: int | None = None
+    address: str, given: Given, options: _Options, *, user: str | None = None, port: int | None = None
 ) -> Login:
     """Return the login without jump hosts; ``user`` and ``port`` are those that a ProxyJump names."""
     return Login(
@@ -230,53 +153,6 @@ def _direct(
     )
 
 
-def _port(host: str, name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise InventoryError(f"{host}: {name} must be a number from 1 to 65535, not {text!r}")
-    return int(text)
-
-
-def _seconds(host: str, name: str, text: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1].lower()]) if text[-1:].lower() in units else (text, 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 86400:
-        raise InventoryError(f"{host}: {name} must be a number of seconds, not {text!r}")
-    return seconds
-
-
-def _flag(host: str, name: str, value: object) -> bool:
-    """Return ``value`` as Ansible's booleans are read (module_utils/parsing/convert_bool.py)."""
-    text = str(value).strip().lower()
-    if text in {"y", "yes", "on", "1", "true", "t", "1.0"}:
-        return True
-    if text in {"n", "no", "off", "0", "false", "f", "0.0", "none"}:
-        return False
-    raise InventoryError(f"{host}: {name} must be true or false, not {value!r}")
-
-
-def _host_key(host: str, line: str) -> str:
-    """Return ``TYPE BASE64`` from a public key line, with or without a host name in front of it."""
-    fields = line.split()
-    for index, word in enumerate(fields[:2]):
-        if word.startswith(("ssh-", "ecdsa-", "sk-")) and len(fields) > index + 1:
-            text = f"{word} {fields[index + 1]}"
-            try:
-                HostKey.of(text)
-            except ValueError as error:
-                raise InventoryError(f"{host}: host_key: {error}", hint=A_KEY) from None
-            return text
-    raise InventoryError(f"{host}: host_key is not a public key line: {line[:60]!r}", hint=A_KEY)
-
-
-def _unchecked(host: str, what: str) -> InventoryError:
-    hint = "host keys are always checked: give host_key in the inventory, or record keys once with --enroll"
-    return InventoryError(f"{host}: {what} is refused", hint=hint)
-
-
 _SHORT = {"J": "proxyjump", "i": "identityfile", "p": "port", "l": "user"}
 _HONOURED = {
     "hostname", "port", "user", "identityfile", "identitiesonly", "proxyjump", "proxycommand",
@@ -293,7 +169,7 @@ _HARMLESS = {
 }  # fmt: skip
 
 
-def _arguments(given: _Given) -> dict[str, str]:
+def _arguments(given: Given) -> dict[str, str]:
     """Return the options in the inventory's arguments for ``ssh``; the first value of each wins."""
     found: dict[str, str] = {}
     for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
@@ -327,7 +203,7 @@ def _parsed(host: str, name: str, text: str) -> Iterator[tuple[str, str]]:
 
 def _check_option(host: str, name: str, key: str, value: str) -> None:
     if key == "stricthostkeychecking" and value.lower() in {"no", "off", "false"}:
-        raise _unchecked(host, f"{name}: StrictHostKeyChecking={value}")
+        raise unchecked(host, f"{name}: StrictHostKeyChecking={value}")
     if key not in _HONOURED | _HARMLESS and (key, value.lower()) != ("forwardagent", "no"):
         hint = "honoured are: " + ", ".join(sorted(_HONOURED))
         raise InventoryError(f"{host}: {name}: the option {key!r} is not supported", hint=hint)
@@ -353,7 +229,7 @@ def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tu
     while specs:
         user, name, port = _split(host, specs.pop())
         options = _Options(host, {}, _looked_up(host, ssh_config, name))
-        hop = _direct(name, _Given(host, {}), options, user=user, port=port)
+        hop = _direct(name, Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
             if specs and not hops:
                 hint = "name only the hosts on the way to it; ProxyJump none reaches it directly"
@@ -414,4 +290,4 @@ def _split(host: str, spec: str) -> tuple[str | None, str, int | None]:
         name, port = text, ""
     if not name:
         raise InventoryError(f"{host}: {spec!r} is not a jump host")
-    return user or None, name, _port(host, "ProxyJump", port) if port else None
+    return user or None, name, port_of(host, "ProxyJump", port) if port else None

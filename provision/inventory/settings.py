@@ -9,15 +9,15 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from provision.errors import Location, SettingsError, visible
+from provision.inventory.annotations import annotation_at, is_a
 from provision.inventory.model import Host
 from provision.inventory.values import Item, Value, Vault, is_template, plain
 from provision.secrecy import is_secret
@@ -232,12 +232,12 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
     kind = detail["type"]
     if kind == "extra_forbidden":
         message = f"unknown setting {str(path[-1])!r} in {_name(path[:-1])}"
-        models = [type_ for type_ in _annotation(model, path[1:-1]) if _is_a(type_, BaseModel)]
+        models = [type_ for type_ in annotation_at(model, path[1:-1]) if is_a(type_, BaseModel)]
         known = [field.alias or name for type_ in models for name, field in type_.model_fields.items()]
         return _Problem(where, *_with_suggestion(message, str(path[-1]), known))
     if kind == "missing":
         return _Problem(where, f"{name} is missing", f"add {path[-1]}: below {_name(path[:-1])}")
-    secret = any(_is_a(type_, SecretStr) for type_ in _annotation(model, path[1:]))
+    secret = any(is_a(type_, SecretStr) for type_ in annotation_at(model, path[1:]))
     shown = "the value" if secret or is_secret(path, detail["input"]) else _shown(detail["input"])
     if all(item["type"] in _KINDS for item in details):
         wanted = " or ".join(dict.fromkeys(_KINDS[item["type"]] for item in details))
@@ -256,8 +256,8 @@ def _problem(model: type[BaseModel], where: Location, path: Path, details: list[
 def _documented(model: type[BaseModel], path: Path) -> str | None:
     """What the model says of the setting at ``path``; an item of a list is described by its list."""
     while len(path) > 1:
-        for type_ in _annotation(model, path[1:-1]):
-            fields = type_.model_json_schema()["properties"] if _is_a(type_, BaseModel) else {}
+        for type_ in annotation_at(model, path[1:-1]):
+            fields = type_.model_json_schema()["properties"] if is_a(type_, BaseModel) else {}
             if said := fields.get(str(path[-1]), {}).get("description"):
                 text = " ".join(said.split()).replace("``", "")
                 return f"{path[-1]}: {text}"
@@ -369,43 +369,3 @@ def _shown(value: object) -> str:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 4]} …"
-
-
-def _annotation(annotation: Any, path: Path) -> tuple[Any, ...]:
-    """Return the types that a model allows at ``path``, members of unions apart."""
-    types_ = _members(annotation)
-    for step in path:
-        below = [inner for type_ in types_ for inner in _inner(type_, step)]
-        types_ = tuple(member for inner in below for member in _members(inner))
-    return types_
-
-
-def _inner(type_: Any, step: str | int) -> tuple[Any, ...]:
-    """Return the types of what stands at ``step`` inside of a value of ``type_``."""
-    if _is_a(type_, BaseModel):
-        return tuple(
-            field.annotation for name, field in type_.model_fields.items() if str(step) in {name, field.alias}
-        )
-    arguments = get_args(type_)
-    origin = get_origin(type_)
-    if not isinstance(origin, type) or not arguments:
-        return ()
-    if issubclass(origin, Mapping):
-        return arguments[1:]
-    return tuple(argument for argument in arguments if argument is not Ellipsis)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """Take a union apart, and drop what Annotated adds."""
-    if hasattr(annotation, "__value__"):  # a name given by "type X = …"
-        return _members(annotation.__value__)
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0])
-    if origin is Union or origin is types.UnionType:
-        return tuple(member for argument in get_args(annotation) for member in _members(argument))
-    return (annotation,)
-
-
-def _is_a(type_: Any, wanted: type) -> bool:
-    return isinstance(type_, type) and issubclass(type_, wanted)

@@ -248,7 +248,7 @@ def test_what_cannot_be_read_is_a_sentence(name: str, tmp_path: Path) -> None:
     [
         "kind: [Pod]",
         "kind: List\nitems: []",
-        "replicas: 3\n",
+        "kind: Values\nreplicas: 3\n",
         "kind: CronTab\nspec: {container: []}",
         "kind: DeploymentConfig",
         "kind: PodMonitor",
@@ -268,7 +268,10 @@ def test_what_asks_for_nothing(text: str, tmp_path: Path) -> None:
     assert (found.exit_code, found.faults, found.files) == (0, (), 1)
 
 
-@pytest.mark.parametrize("text", ["", "---\n---\n", "# nothing\n", "7", "[a, b]", "no such chart\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "---\n---\n", "# nothing\n", "7", "[a, b]", "no such chart\n", "all: {hosts: {}}", "replicas: 3\n"],
+)
 def test_what_holds_nothing_to_judge_is_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from provision.connection.login import Login
-from provision.probe import Output
+from provision.errors import HostError
+from provision.probe import Output, Probe
 from provision.run.target import Target
+from provision.verify.backend import Backend, Mode
 from provision.verify.suite import Choice, verify
 from tests.unit.local_host import LocalHost
 from tests.unit.verify.conftest import Try
@@ -32,6 +36,15 @@ def test_file(host, number):
     assert tried.result.live == ()
     asked = "".join(tried.hosts[0].scripts)
     assert asked.count("test -e /etc/passwd") == 1
+
+
+def test_a_host_that_refused_is_not_asked_again() -> None:
+    backend = Backend(LocalHost(Login("h1", "127.0.0.1", 22, "root")))
+    backend.begin("test", Mode.REHEARSAL)
+    backend.memory.lost = HostError("h1", "sudo refuses the password")
+    with pytest.raises(HostError, match="sudo refuses"):
+        backend.answers([Probe("system", "uname")])
+    assert not backend.memory.wanted, "each time counts as a wrong password"
 
 
 def test_what_a_test_runs_itself_happens_in_its_order(attempt: Try) -> None:
