@@ -230,6 +230,8 @@ class Execution:
         if self.asks and not self.stdout.marked and passed > PATIENCE:
             raise self._not_started(f"sudo did not start the command within {PATIENCE:g} s")
         if passed > self.timeout + KILL_AFTER + GRACE:
+            if not self.stdout.marked:
+                raise self._not_started(f"the host did not start the command within {self.timeout:g} s")
             raise self._late(passed)
 
     def _check_life(self, channel: paramiko.Channel, now: float) -> None:
