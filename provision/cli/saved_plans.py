@@ -29,12 +29,15 @@ def save(
 ) -> None:
     """Write plans to a file that only its owner can read.
 
-    An older file is replaced as a whole, or stays.
+    An older file is replaced as a whole, or stays; it stays where no host could be planned.
 
     :param inventory: the option of that name, for the command that applies it.
     :raises UsageError: if it, or the key, cannot be written.
     """
     require_room(path)
+    if not plans:
+        terminal.log(f"{path} is not written: no host could be planned")
+        return
     file = Path(path).resolve()
     text = saved.save(plans, settings, key(make=True))
     try:

@@ -456,13 +456,21 @@ def test_an_older_plan_stays_where_the_new_one_cannot_be_written(file: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
     try:
         with pytest.raises(UsageError, match=f"^{file}: File too large") as caught:
-            saved_plans.save(str(file), {}, {}, "")
+            saved_plans.save(str(file), PLANS_OF, WISHED, "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert caught.value.hint == "name another file: --out FILE"
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file], "nothing is left beside it"
+
+
+def test_nothing_is_saved_where_no_host_could_be_planned(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved_plans.save(str(file), {}, WISHED, "")
+    assert not file.exists()
+    assert f"{file} is not written: no host could be planned" in capsys.readouterr().err
 
 
 def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(file: Path) -> None:
