@@ -236,8 +236,9 @@ class RegularFile(PathResource):
 class File(RegularFile):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
-    A symbolic link to a file that is right stays. What it points to is never written, as it may be anything.
-    One that points to nothing is refused: where it points may be a file system that is not mounted.
+    A symbolic link to a file that is right stays. What it points to may be anything and is not written, but for
+    a file of the owner's of which a part is ours, which ``follows`` links. A link that points to nothing is
+    refused: where it points may be a file system that is not mounted.
     ``sensitive`` content is never shown, and never readable by others while it is written.
     """
 
@@ -247,6 +248,7 @@ class File(RegularFile):
     owner: str = "root"
     group: str = "root"
     sensitive: bool = False
+    follows: bool = False
     kind: ClassVar[str] = "file"
 
     @classmethod
@@ -256,9 +258,9 @@ class File(RegularFile):
         It is root's, and nobody else may write it: what root's programs do is in it.
         """
         if isinstance(state, Missing) or "UNKNOWN" in (state.owner, state.group):
-            return cls(path, content, mode=mode)
+            return cls(path, content, mode=mode, follows=True)
         mode = f"{int(state.mode, 8) & ~0o022:04o}"
-        return cls(path, content, mode=mode, group=state.group)
+        return cls(path, content, mode=mode, group=state.group, follows=True)
 
     def change(self, state: FileState | Missing, planned: Planned) -> Change | None:
         """Write the file if it differs.
@@ -266,7 +268,7 @@ class File(RegularFile):
         :raises Refusal: as any regular file; or if another file would be written, through a link.
         """
         change = super().change(state, planned)
-        if change and isinstance(state, FileState) and state.linked:
+        if change and isinstance(state, FileState) and state.linked and not self.follows:
             raise Refusal(
                 f"{self.path} is a link to another file, and {change.reason}",
                 hint=f"on the host, readlink -f {self.path} shows it: move the link away, or mend that file",

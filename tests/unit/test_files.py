@@ -117,6 +117,8 @@ def test_nothing_is_written_through_a_link() -> None:
         file.change(theirs, Planned())
     right = FileState("file", "0600", "root", "root", b"A=1\n", linked=True)
     assert file.change(right, Planned()) is None
+    edited = File.edited("/etc/docker/daemon.json", b"{}\n", theirs)
+    assert edited.change(theirs, Planned()), "a file of the owner's, whose link stays"
 
 
 def test_an_answer_that_was_cut_off_is_refused() -> None:

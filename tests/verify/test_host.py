@@ -64,6 +64,8 @@ def test_name_is_set_and_found(host: Host, declared: list[AnyResource]) -> None:
     for entry in of(declared, HostsEntry):
         if entry.name and not host.machine.finds(entry.name):
             wrong.append(f"{entry.name} is not in /etc/hosts")
+        elif entry.name and entry.wanted(host.machine.hosts) != host.machine.hosts:
+            wrong.append(f"the line of {entry.name} in /etc/hosts is not as it was written")
         elif not entry.name and MARK in host.machine.hosts:
             wrong.append("/etc/hosts has a line of ours, and the settings no longer name it")
     require(wrong)

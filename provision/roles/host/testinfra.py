@@ -96,8 +96,8 @@ class Machine(InstanceModule):  # type: ignore[misc]  # testinfra has no type in
 
     @property
     def hosts(self) -> str:
-        """The names that its own file gives addresses."""
-        return self._out("cat /etc/hosts")
+        """Its own file of names and addresses."""
+        return str(self.run("cat /etc/hosts").stdout_bytes, "utf-8", "surrogateescape")
 
     @property
     def left_alone(self) -> Sequence[str]:
