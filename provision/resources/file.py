@@ -236,9 +236,9 @@ class RegularFile(PathResource):
 class File(RegularFile):
     """A regular file with exactly this content, mode (four octal digits) and owner.
 
-    A symbolic link to a file that is right stays. What it points to may be anything and is not written, but for
-    a file of the owner's of which a part is ours, which ``follows`` links. A link that points to nothing is
-    refused: where it points may be a file system that is not mounted.
+    A symbolic link to a file that is right stays. What it points to may be anything and is not written, but
+    for a file of the owner's of which a part is ours, which ``follows`` links. A link that points to nothing
+    is refused: where it points may be a file system that is not mounted.
     ``sensitive`` content is never shown, and never readable by others while it is written.
     """
 
