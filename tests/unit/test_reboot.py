@@ -68,13 +68,17 @@ def test_processes_that_have_the_driver_s_libraries_are_found(shell: str, tmp_pa
     (tmp_path / "9/fd/3").symlink_to("/dev/null")
     script = script_of(USERS).replace("/proc/", f"{tmp_path}/").replace("-f3", f"-f{len(tmp_path.parts) + 1}")
     ran = subprocess.run(
-        [shell, "-c", script.replace("docker", "no-docker")], capture_output=True, check=True
+        [shell, "-c", script.replace("command -v docker", "command -v no-docker")],
+        capture_output=True,
+        check=True,
     )
     assert users(Output(0, ran.stdout)).processes == (("tritonserver", 7, BOX[:12]),)
 
     (tmp_path / "9/fd/4").symlink_to("/dev/nvidiactl")
     ran = subprocess.run(
-        [shell, "-c", script.replace("docker", "no-docker")], capture_output=True, check=True
+        [shell, "-c", script.replace("command -v docker", "command -v no-docker")],
+        capture_output=True,
+        check=True,
     )
     assert [name for name, _, _ in users(Output(0, ran.stdout)).processes] == ["tritonserver", "sshd"]
 

@@ -94,7 +94,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(box: Sandbox, tmp_path: 
     target.write_bytes(b"old")
     link.symlink_to("real/file")
     (tmp_path / "real/.provision.K7d1Qz").write_bytes(b"of a run that was cut while it wrote this file")
-    wanted = File(str(link), b"new")
+    wanted = File(str(link), b"new", follows=True)
     assert kinds(box.apply(box.plan(wanted)))[-1] == "end ok"
     assert (str(link.readlink()), target.read_bytes()) == ("real/file", b"new")
     assert box.plan(wanted).changes == ()
