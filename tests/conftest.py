@@ -47,6 +47,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what the cases of campaigns noted: where a run was cut, how long a stage took."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, told in report.user_properties:
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {name}: {told}")
+
+
 def _sampled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
     """Of the tests of a file whose mark says ``sample=N``, so many that the seed chooses."""
     files: dict[Path, list[pytest.Item]] = {}

@@ -190,8 +190,8 @@ def test_the_whole_way(racks: Racks, request: pytest.FixtureRequest) -> None:
     for command in (("plan",), ("verify", "-k", "not cdi and not driver")):
         answer = inv(*command, "--hosts", NAME, inventory=source, timeout=PATIENCE)
         assert answer.code == 0, str(answer)
-    for name, seconds in racks.seconds.items():
-        request.config.get_terminal_writer().line(f"{name}: {seconds / 60:.1f} min")
+    minutes = {name: f"{seconds / 60:.1f} min" for name, seconds in racks.seconds.items()}
+    request.node.user_properties.extend(minutes.items())
 
 
 def newer_kernel(racks: Racks) -> None:
@@ -213,7 +213,7 @@ def newer_kernel(racks: Racks) -> None:
 
 def test_each_stage_converges_after_cuts(racks: Racks, request: pytest.FixtureRequest) -> None:
     """The controller is killed in each, and where it goes on, the power fails; also in the first boot."""
-    machine, tell = racks.machine, request.config.get_terminal_writer().line
+    machine, noted = racks.machine, request.node.user_properties
     machine.create(racks.seeds / NAME)
     machine.power_on()
     time.sleep(racks.seconds["boot, to the end of cloud-init"] * 0.6)
@@ -222,9 +222,9 @@ def test_each_stage_converges_after_cuts(racks: Racks, request: pytest.FixtureRe
     racks.give_mirror()
     for stage in STAGES:
         seconds = racks.seconds[stage.name]
-        tell(f"{stage.name}: controller killed: {stage.cut(racks.source, seconds * 0.3)}")
-        tell(f"{stage.name}: power cut: {stage.cut(racks.source, seconds * 0.3, racks.back)}")
-        tell(f"half done: {machine.run(BROKEN, check=False)!r}")
+        noted.append((f"{stage.name}, controller killed", stage.cut(racks.source, seconds * 0.3)))
+        noted.append((f"{stage.name}, power cut", stage.cut(racks.source, seconds * 0.3, racks.back)))
+        noted.append((f"{stage.name}, half done", repr(machine.run(BROKEN, check=False))))
         stage.run(racks.source)
         machine.run(stage.proves)
         assert machine.run(BROKEN) == ""
