@@ -14,7 +14,7 @@ docker_patience=20
 # Exit code of a question to a dockerd that runs and gives no answer in time.
 dockerd_is_silent=75
 
-# dockerd_runs: where it does not, nobody is asked: systemd listens on the socket, and would start it for the question.
+# dockerd_runs: one that does not run is not asked, as systemd may listen on its socket and would start it.
 dockerd_runs() {
   pid='' comm=''
   { read -r pid <"$docker_pid"; read -r comm <"/proc/${pid:-0}/comm"; } 2>/dev/null

@@ -112,7 +112,7 @@ class HostsEntry(OfPaths[FileState | Missing]):
             return None
         write = File.edited(HOSTS, wanted.encode("utf-8", "surrogateescape"), state).change(state, planned)
         assert write is not None
-        reason = "our line is another" if MARK in text else f"{self.name} is not in it"
+        reason = "our line in it differs" if MARK in text else f"{self.name} is not in it"
         reason = reason if self.name else "the settings no longer name it"
         verb = f"with a line for {self.name}" if self.name else "without our line"
         return replace(write, resource=self.id, summary=f"write {HOSTS} {verb}", reason=reason)

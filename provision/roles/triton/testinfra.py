@@ -226,9 +226,8 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         if missing := http.not_ready(self.models, names):
             hint = self._models_hint
             if any(line.endswith("not loaded") for line in missing):
-                hint = (
-                    f"what came after its start waits for another: systemctl restart {self.unit}; or {hint}"
-                )
+                restart = f"on the host, systemctl restart {self.unit}"
+                hint = f"a model that came after the start is loaded by the next one: {restart}; or {hint}"
             raise Missing(f"models of {self.unit}", "; ".join(missing), hint)
 
     @property
