@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import pytest
 from testinfra.host import Host
@@ -100,6 +101,19 @@ def server(
         require_own_files(host, declared, instance_name)
         require_sound_models(host, instance_name, settings.servers[instance_name], facts)
     return found
+
+
+@pytest.fixture
+def require_as_set(
+    host: Host, server: Triton, declared: dict[str, File], instance_name: str
+) -> Callable[[], None]:
+    """Sees that the settings were provisioned, and the instance restarted; else that is the cause."""
+
+    def require() -> None:
+        require_own_files(host, declared, instance_name)
+        require_current(host, server, command_of(declared[unit_file(instance_name)].content.decode()))
+
+    return require
 
 
 @pytest.fixture
@@ -315,16 +329,67 @@ def test_server_is_ready(server: Triton, instance: Instance) -> None:
         )
 
 
-@pytest.mark.hint("another server has the port, or the tag was pushed anew: docker image inspect")
-def test_server_is_of_the_version_of_its_tag(server: Triton, instance: Instance) -> None:
+def test_server_is_of_the_version_of_its_tag(
+    server: Triton, instance: Instance, require_as_set: Callable[[], None]
+) -> None:
     wanted = server_version(instance.image)
     if wanted is None:
         skip(f"the version behind {instance.image} is not known")
-    version = server.version
-    assert version == wanted, f"the server is version {version}, and {instance.image} holds {wanted}"
+    if (version := server.version) != wanted:
+        require_as_set()
+        fail(
+            f"the server is version {version}, and {instance.image} holds {wanted}: the tag names another"
+            " image on this host, as after docker tag, or was pushed anew",
+            f"on the host: docker pull {instance.image}; then: {AGAIN}",
+        )
 
 
-def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+@dataclass(frozen=True)
+class Sight:
+    """What an instance should see of the GPUs of its host.
+
+    :ivar require_as_set: what is looked at before anything else is named as the cause.
+    """
+
+    host: Host
+    server: Triton
+    instance: Instance
+    require_as_set: Callable[[], None]
+
+    def require(self, found: list[str], where: str) -> None:
+        """See that exactly the GPUs of the settings are seen."""
+        gpus, base = self.instance.gpus, f"GPUs of {self.server.unit}"
+        if isinstance(gpus, list) and any(str(name).startswith("MIG-") for name in gpus):
+            skip("MIG devices are assigned, and are not compared")
+        wanted, unknown = selected(gpus, self.host.nvidia.gpus if gpus != "none" else [])
+        if unknown:
+            message = f"GPU {', '.join(unknown)} of the settings is not on this host"
+            raise Missing(base, message, "compare with nvidia-smi -L")
+        if set(wanted) == set(found):
+            return
+        self.require_as_set()
+        if gpus != "none":
+            self.host.docker_engine.require_sight(self.server.container)
+        if missing := sorted(set(wanted) - set(found)):
+            raise Missing(
+                base,
+                f"{where} sees {len(found)} GPUs and not {', '.join(missing)}",
+                f"on the host: systemctl cat {self.server.unit}, then restart it;"
+                " keep mode = auto in /etc/nvidia-container-runtime/config.toml",
+            )
+        message = f"{where} sees {', '.join(sorted(set(found) - set(wanted)))}, which is not assigned to it"
+        raise Missing(base, message, "look at env: and mounts: of the instance")
+
+
+@pytest.fixture
+def sight(host: Host, server: Triton, instance: Instance, require_as_set: Callable[[], None]) -> Sight:
+    """The GPUs that the instance is to see."""
+    return Sight(host, server, instance, require_as_set)
+
+
+def test_container_sees_the_assigned_gpus(
+    host: Host, server: Triton, instance: Instance, sight: Sight
+) -> None:
     answer = server.nvidia_smi
     found = uuids(answer.out)
     if not answer.ok and instance.gpus != "none":
@@ -332,11 +397,12 @@ def test_container_sees_the_assigned_gpus(host: Host, server: Triton, instance: 
         host.docker_engine.require_gpus_in_containers()
         assert host.nvidia.gpus
         why, hint = cause(answer, inside=True)
-        raise Missing(gpus_of(server), f"nvidia-smi in {server.container} fails: {why}", hint)
-    require_gpus(host, server, instance, found, server.container)
+        base, message = f"GPUs of {server.unit}", f"nvidia-smi in {server.container} fails: {why}"
+        raise Missing(base, message, hint)
+    sight.require(found, server.container)
 
 
-def test_canary_answers_from_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+def test_canary_answers_from_the_assigned_gpus(server: Triton, instance: Instance, sight: Sight) -> None:
     if not instance.canary:
         skip("canary is false")
     answer = server.infer(CANARY_MODEL, http.canary_request())
@@ -346,12 +412,10 @@ def test_canary_answers_from_the_assigned_gpus(host: Host, server: Triton, insta
         fail(str(error) if answer.status else answer.text, f"on the host: journalctl -u {server.unit} -n 50")
     if found.get("TEXT") != [http.CANARY_TEXT]:
         fail(f"the canary was asked {http.CANARY_TEXT!r} and answers {found.get('TEXT')}", "restart the unit")
-    require_gpus(
-        host, server, instance, [str(uuid) for uuid in found.get("GPUS", [])], "the server's process"
-    )
+    sight.require([str(uuid) for uuid in found.get("GPUS", [])], "the server's process")
 
 
-def test_metrics_show_the_assigned_gpus(host: Host, server: Triton, instance: Instance) -> None:
+def test_metrics_show_the_assigned_gpus(server: Triton, instance: Instance, sight: Sight) -> None:
     if instance.gpus == "none":
         skip("this instance uses no GPU")
     if any(re.match(r"--allow-(gpu-)?metrics=(false|0)$", arg, re.IGNORECASE) for arg in instance.args):
@@ -366,37 +430,7 @@ def test_metrics_show_the_assigned_gpus(host: Host, server: Triton, instance: In
         )
     if zero := [uuid for uuid, value in found.items() if float(value) == 0]:
         fail(f"the server reports no memory for {', '.join(zero)}", "nvidia-smi -q -i UUID; restart the unit")
-    require_gpus(host, server, instance, list(found), "the server's metrics")
-
-
-def gpus_of(server: Triton) -> str:
-    """The base of all checks that compare GPUs."""
-    return f"GPUs of {server.unit}"
-
-
-def require_gpus(host: Host, server: Triton, instance: Instance, found: list[str], where: str) -> None:
-    """See that exactly the GPUs of the settings are seen."""
-    if isinstance(instance.gpus, list) and any(str(name).startswith("MIG-") for name in instance.gpus):
-        skip("MIG devices are assigned, and are not compared")
-    wanted, unknown = selected(instance.gpus, host.nvidia.gpus if instance.gpus != "none" else [])
-    if unknown:
-        message = f"GPU {', '.join(unknown)} of the settings is not on this host"
-        raise Missing(gpus_of(server), message, "compare with nvidia-smi -L")
-    if set(wanted) != set(found) and instance.gpus != "none":
-        host.docker_engine.require_sight(server.container)
-    if missing := sorted(set(wanted) - set(found)):
-        raise Missing(
-            gpus_of(server),
-            f"{where} sees {len(found)} GPUs and not {', '.join(missing)}",
-            f"on the host: systemctl cat {server.unit}, then restart it;"
-            " keep mode = auto in /etc/nvidia-container-runtime/config.toml",
-        )
-    if more := sorted(set(found) - set(wanted)):
-        raise Missing(
-            gpus_of(server),
-            f"{where} sees {', '.join(more)}, which is not assigned to it",
-            "look at env: and mounts: of the instance",
-        )
+    sight.require(list(found), "the server's metrics")
 
 
 def test_image_is_safe_where_it_is_reachable(instance: Instance) -> None:

@@ -94,6 +94,12 @@ def test_a_server_of_the_previous_tag_whose_next_one_could_not_be_pulled_is_no_s
     assert any("is not what the settings ask for" in message for message in told.values()), told
 
 
+def test_settings_that_are_not_provisioned_yet_are_the_only_cause() -> None:
+    elsewhere = {INSIDE: said(f"GPU 0: X (UUID: {OTHER})\n"), INFERENCE: inference(OTHER)}
+    for pending in ({"image": IMAGE.replace("24.07", "24.10")}, {"gpus": [UUID]}):
+        assert list(messages(checked(broken(elsewhere), **pending))) == [THE_UNIT]
+
+
 def test_a_python_model_with_its_process_is_no_finding() -> None:
     stub = "/opt/tritonserver/backends/python/triton_python_backend_stub /models/gpu_probe/1/model.py x"
     top = {REPOSITORY: repository('backend: "python"'), TOP: said(f"COMMAND\ntritonserver\n{stub}\n")}
