@@ -113,6 +113,22 @@ def test_an_image_that_is_not_there_leaves_an_instance_able_to_start(
 
 
 @pytest.mark.campaign("instances", only=True)
+def test_a_confined_instance_serves(machine: LabHost, tmp_path: Path) -> None:
+    confined = {"capabilities": [], "read_only": True, "no_new_privileges": True, "user": "1000:1000"}
+    source = instances(tmp_path / "1", main=confined)
+    answer = apply(source)
+    assert answer.code == 0, str(answer)
+    process = "/proc/$(pgrep -x tritonserver)/status"
+    status = dict(line.split(":\t", 1) for line in shell(machine, f"cat {process}").splitlines())
+    assert (status["CapBnd"], status["NoNewPrivs"]) == ("0000000000000000", "1")
+    assert status["Uid"].split() == ["1000"] * 4
+    inside = "docker exec --user root triton-main"
+    assert "Read-only file system" in machine.run(["sh", "-c", f"{inside} touch /opt/x"]).stderr
+    assert inv("verify", "--hosts", NAME, "-k", "triton", inventory=source).code == 0
+    assert apply(instances(tmp_path / "2", main={})).code == 0
+
+
+@pytest.mark.campaign("instances", only=True)
 def test_orderly_restarts_never_count(machine: LabHost) -> None:
     for _ in range(7):
         shell(
