@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import paramiko
@@ -20,7 +20,24 @@ _ALL = "Host *"
 _BLOCK = re.compile(r"\s*(host|match)\b", re.IGNORECASE)
 
 
-SshConfig = paramiko.SSHConfig
+_ALONE = {"all", "canonical", "final"}
+_CRITERIA = _ALONE | {"exec", "host", "localuser", "originalhost", "user"}
+"""What a Match line may ask for; paramiko lets any other word match all hosts."""
+
+
+class SshConfig(paramiko.SSHConfig):
+    """A client configuration that knows where its lines stand."""
+
+    lines: Sequence[tuple[str, Location]] = ()
+
+    def place(self, name: str, keyword: str) -> Location | None:
+        """Where the value stands that the host ``name`` has of a keyword, which is in lower case."""
+        numbered = (
+            f"{keyword} {number}" if _setting(line.strip(), where)[0] == keyword else line
+            for number, (line, where) in enumerate(self.lines)
+        )
+        number = paramiko.SSHConfig.from_text("\n".join(numbered)).lookup(name).get(keyword)
+        return None if number is None else self.lines[int(number)][1]
 
 
 def ssh_config() -> SshConfig:
@@ -28,23 +45,22 @@ def ssh_config() -> SshConfig:
 
     :raises InventoryError: naming file and line, where a line cannot be read or an Include be honoured.
     """
-    texts = []
+    lines: list[tuple[str, Location]] = []
     for file in (at_home("~/.ssh/config"), Path("/etc/ssh/ssh_config")):
         try:
-            texts.append("\n".join(_lines(file, file.parent)))
+            lines += [(_ALL, Location(str(file))), *_lines(file, file.parent)]
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue  # as ssh(1) does
         except OSError as error:
             message, hint = f"cannot be read: {error.strerror}", "it must be a file; see ssh_config(5)"
             raise InventoryError(message, where=Location(str(file)), hint=hint) from None
-    try:
-        return paramiko.SSHConfig.from_text(f"\n{_ALL}\n".join(texts))
-    except (paramiko.ssh_exception.ConfigParseError, ValueError) as error:  # an open quote
-        raise InventoryError(f"ssh_config cannot be read: {error}", hint="see ssh_config(5)") from None
+    config = SshConfig.from_text("\n".join(line for line, _ in lines))
+    config.lines = lines
+    return config
 
 
-def _lines(file: Path, folder: Path, depth: int = 0) -> Iterator[str]:
-    """Yield the lines of a file and of those that it includes.
+def _lines(file: Path, folder: Path, depth: int = 0) -> Iterator[tuple[str, Location]]:
+    """Yield the lines of a file and of those that it includes, each with its place.
 
     :param folder: where files are that are named without a folder.
     """
@@ -55,23 +71,42 @@ def _lines(file: Path, folder: Path, depth: int = 0) -> Iterator[str]:
             continue
         key, value = _setting(line.strip(), where)
         if key != "include":
-            block = line if _BLOCK.match(line) else block
-            yield line
+            if _BLOCK.match(line):
+                _refuse_unreadable_block(key, value, where)
+                block = line
+            yield line, where
             continue
         if depth >= DEEPEST:
             raise InventoryError(f"more than {DEEPEST} files include each other", where=where)
         included = [
-            text for path in _paths(value, folder, where) for text in _included(path, folder, depth, where)
+            there for path in _paths(value, folder, where) for there in _included(path, folder, depth, where)
         ]
         yield from included
-        if any(map(_BLOCK.match, included)):
+        if any(_BLOCK.match(text) for text, _ in included):
             if block.split() != _ALL.split():
                 raise InventoryError(
                     "Include in a block is not supported for files that have blocks of their own",
                     where=where,
                     hint="move the Include to the top of the file",
                 )
-            yield block
+            yield block, where
+
+
+def _refuse_unreadable_block(key: str, value: str, where: Location) -> None:
+    """Refuse a Host or Match line that means nothing, or that paramiko would take for another."""
+    line, hint = f"{key.title()} {value[:100]}", "see ssh_config(5)"
+    try:
+        paramiko.SSHConfig.from_text(f"{key} {value}")
+    except (paramiko.ssh_exception.ConfigParseError, ValueError) as error:  # an open quote
+        raise InventoryError(f"{line}: {error}", where=where, hint=hint) from None
+    words = iter(shlex.split(value) if key == "match" else ())
+    for word in words:
+        criterion = word.removeprefix("!")
+        if criterion not in _CRITERIA:
+            hint = f"known are, in lower case: {', '.join(sorted(_CRITERIA))}"
+            raise InventoryError(f"{line}: {criterion!r} is not supported", where=where, hint=hint)
+        if criterion not in _ALONE:
+            next(words)
 
 
 def _setting(line: str, where: Location) -> tuple[str, str]:
@@ -92,7 +127,7 @@ def _paths(value: str, folder: Path, where: Location) -> list[Path]:
     return [Path(path) for name in names for path in sorted(glob.glob(name))]  # noqa: PTH207  # of any root
 
 
-def _included(path: Path, folder: Path, depth: int, where: Location) -> list[str]:
+def _included(path: Path, folder: Path, depth: int, where: Location) -> list[tuple[str, Location]]:
     try:
         return list(_lines(path, folder, depth + 1))
     except FileNotFoundError:

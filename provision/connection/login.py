@@ -6,14 +6,14 @@ The variables are Ansible's, and so is their precedence: what the inventory says
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import paramiko
-
-from provision.connection.variables import Given, port_of, seconds_of, unchecked
+from provision.connection.client_config import SshConfig
+from provision.connection.variables import Given, flag_of, port_of, seconds_of, unchecked
 from provision.data import at_home
 from provision.errors import InventoryError
 
@@ -71,7 +71,7 @@ class Login:
         return self.become and self.become_user != self.user
 
     @classmethod
-    def of(cls, name: str, vars: Mapping[str, object], ssh_config: paramiko.SSHConfig) -> Login:
+    def of(cls, name: str, vars: Mapping[str, object], ssh_config: SshConfig) -> Login:
         """Return the login of the inventory host ``name``.
 
         :param vars: the host's merged inventory variables; those that are not about connecting are ignored.
@@ -81,18 +81,34 @@ class Login:
         given = Given(name, vars)
         given.refuse_what_we_do_not_do()
         address = given.text("ansible_host", "ansible_ssh_host") or name
-        options = _Options(name, _arguments(given), _looked_up(name, ssh_config, address))
+        options = _Options(name, _arguments(given), ssh_config, address)
         login = _direct(address, given, options)
-        return replace(login, jump=_jump(login, options, ssh_config))
+        return replace(login, jump=_jump(login, options))
 
 
 class _Options:
     """SSH options of one host: those on the inventory's command line, then those of ``ssh_config``."""
 
-    def __init__(self, host: str, arguments: Mapping[str, str], config: Mapping[str, object]) -> None:
+    def __init__(self, host: str, arguments: Mapping[str, str], file: SshConfig, name: str) -> None:
         self.host = host
         self.arguments = arguments
-        self.config = config
+        self.file = file
+        self.name = name
+        self.config = _looked_up(host, file, name)
+
+    @property
+    def way(self) -> str:
+        """The option that names the hosts to go through."""
+        return "proxyjump" if self.text("proxyjump") else "proxycommand"
+
+    @contextlib.contextmanager
+    def placed(self, key: str) -> Iterator[None]:
+        """What is wrong with a value of ``ssh_config`` is told with file and line."""
+        try:
+            yield
+        except InventoryError as error:
+            where = None if self.arguments.get(key) else self.file.place(self.name, key)
+            raise InventoryError(error.message, where=where, hint=error.hint) from None
 
     def text(self, key: str) -> str | None:
         value = self.arguments.get(key) or self.config.get(key)
@@ -100,11 +116,18 @@ class _Options:
 
     def port(self) -> int:
         text = self.text("port")
-        return DEFAULT_PORT if text is None else port_of(self.host, "Port", text)
+        with self.placed("port"):
+            return DEFAULT_PORT if text is None else port_of(self.host, "Port", text)
 
-    def seconds(self, key: str) -> float | None:
-        text = self.text(key)
-        return None if text is None or text.lower() == "none" else seconds_of(self.host, key, text)
+    def seconds(self, name: str) -> float | None:
+        text = self.text(name.lower())
+        with self.placed(name.lower()):
+            return None if text is None or text.lower() == "none" else seconds_of(self.host, name, text)
+
+    def flag(self, name: str) -> bool:
+        text = self.text(name.lower())
+        with self.placed(name.lower()):
+            return text is not None and flag_of(self.host, name, text)
 
     def key_files(self, given: str | None) -> tuple[str, ...]:
         """Return the one that the inventory gives, as a variable or an argument; else ``ssh_config``'s."""
@@ -136,7 +159,7 @@ def _direct(
             or getpass.getuser()
         ),
         key_files=options.key_files(given.text("ansible_ssh_private_key_file", "ansible_private_key_file")),
-        identities_only=(options.text("identitiesonly") or "no").lower() in {"yes", "true"},
+        identities_only=options.flag("IdentitiesOnly"),
         password=given.text("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"),
         become=given.flag("ansible_become", "ansible_sudo"),
         become_user=given.text("ansible_become_user", "ansible_sudo_user") or "root",
@@ -146,10 +169,10 @@ def _direct(
         known_hosts=options.known_hosts(),
         connect_timeout=(
             given.seconds("ansible_timeout", "ansible_ssh_timeout")
-            or options.seconds("connecttimeout")
+            or options.seconds("ConnectTimeout")
             or CONNECT_TIMEOUT
         ),
-        keepalive=options.seconds("serveraliveinterval") or KEEPALIVE,
+        keepalive=options.seconds("ServerAliveInterval") or KEEPALIVE,
     )
 
 
@@ -211,7 +234,7 @@ def _check_option(host: str, name: str, key: str, value: str) -> None:
         raise InventoryError(f"{host}: {name}: the option {key!r} has no value")
 
 
-def _looked_up(host: str, ssh_config: paramiko.SSHConfig, name: str) -> Mapping[str, object]:
+def _looked_up(host: str, ssh_config: SshConfig, name: str) -> Mapping[str, object]:
     try:
         found: Mapping[str, object] = ssh_config.lookup(name)
     except Exception as error:  # noqa: BLE001  # paramiko has no kind of its own for values that make no sense
@@ -220,35 +243,41 @@ def _looked_up(host: str, ssh_config: paramiko.SSHConfig, name: str) -> Mapping[
     return found
 
 
-def _jump(login: Login, options: _Options, ssh_config: paramiko.SSHConfig) -> tuple[Login, ...]:
+def _jump(login: Login, options: _Options) -> tuple[Login, ...]:
     """Return the hops in front of ``login``, first hop first, each with its own ``ssh_config`` options."""
     host = login.host
     hops: list[Login] = []
-    specs = _hops(host, options)
+    specs, naming = _hops(host, options), options
     seen = {(login.address, login.port)}
     while specs:
-        user, name, port = _split(host, specs.pop())
-        options = _Options(host, {}, _looked_up(host, ssh_config, name))
+        with naming.placed(naming.way):
+            user, name, port = _split(host, specs.pop())
+        options = _Options(host, {}, options.file, name)
         hop = _direct(name, Given(host, {}), options, user=user, port=port)
         if (hop.address, hop.port) in seen:
             if specs and not hops:
                 hint = "name only the hosts on the way to it; ProxyJump none reaches it directly"
-                raise InventoryError(f"{host}: ProxyJump leads through the host itself, {name}", hint=hint)
+                with naming.placed(naming.way):
+                    raise InventoryError(
+                        f"{host}: ProxyJump leads through the host itself, {name}", hint=hint
+                    )
             break  # `Host *` with a ProxyJump matches the jump host itself, which ssh(1) reaches directly
         seen.add((hop.address, hop.port))
         hops.insert(0, replace(hop, host=f"{host} (jump host {name})", is_jump_host=True))
         if len(hops) > LONGEST_JUMP:
-            raise InventoryError(f"{host}: more than {LONGEST_JUMP} jump hosts in a row")
-        specs = specs or _hops(host, options)
+            with naming.placed(naming.way):
+                raise InventoryError(f"{host}: more than {LONGEST_JUMP} jump hosts in a row")
+        if not specs:
+            specs, naming = _hops(host, options), options
     return tuple(hops)
 
 
 def _hops(host: str, options: _Options) -> list[str]:
-    jump = options.text("proxyjump")
-    if jump:
+    if jump := options.text("proxyjump"):
         return [] if jump.lower() == "none" else [hop.strip() for hop in jump.split(",")]
     command = options.text("proxycommand") or "none"
-    return [] if command.lower() == "none" else [_hop_of_command(host, command)]
+    with options.placed("proxycommand"):
+        return [] if command.lower() == "none" else [_hop_of_command(host, command)]
 
 
 def _hop_of_command(host: str, command: str) -> str:

@@ -23,6 +23,8 @@ def way_in(host: Host, config: SshConfig) -> Login:
     try:
         return Login.of(host.name, host.vars, config)
     except InventoryError as error:
+        if error.where:  # in ssh_config
+            raise
         words = set(re.findall(r"\w+", error.message.removeprefix(f"{host.name}: ")))
         named = [name for name in host.vars if name in words]
         named += [name for name in OPTIONS if words & set(re.findall(r"\w{4,}", str(host.vars.get(name))))]

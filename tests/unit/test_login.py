@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paramiko import RSAKey, SSHConfig
+from paramiko import RSAKey
 
+from provision.connection.client_config import SshConfig
 from provision.connection.host_key_check import Pinned
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import DEFAULT_KNOWN_HOSTS, Login
@@ -28,7 +29,7 @@ def login(config: str = "", **variables: object) -> Login:
 
 
 def of(variables: Mapping[str, object], config: str = "") -> Login:
-    return Login.of("node1", variables, SSHConfig.from_text(config))
+    return Login.of("node1", variables, SshConfig.from_text(config))
 
 
 def test_without_any_variable() -> None:
@@ -264,7 +265,7 @@ def test_jump_hosts_from_ssh_config_and_none_in_the_inventory() -> None:
 def test_a_jump_host_that_matches_its_own_rule_is_reached_directly() -> None:
     found = login("Host *\n ProxyJump bastion\n")
     assert [hop.address for hop in found.jump] == ["bastion"]
-    assert Login.of("bastion", {}, SSHConfig.from_text("Host *\n ProxyJump bastion\n")).jump == ()
+    assert Login.of("bastion", {}, SshConfig.from_text("Host *\n ProxyJump bastion\n")).jump == ()
 
 
 def test_jump_hosts_in_a_circle_end() -> None:
