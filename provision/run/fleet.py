@@ -67,7 +67,7 @@ class Rollout:
     max_failed: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is neither a number nor a percentage.
+        """Refuse what is neither a number of hosts nor a percentage of them.
 
         :raises UsageError: naming the option.
         """
@@ -82,7 +82,7 @@ class Rollout:
     def batches(self, names: Sequence[str]) -> list[list[str]]:
         """Split ``names`` as Ansible's ``serial`` does.
 
-        :raises UsageError: for a size that is neither a number nor a percentage.
+        :raises UsageError: for a size that is neither a number of hosts nor a percentage of them.
         """
         sizes = [
             # as in Ansible, a percentage is one host at least
@@ -105,12 +105,16 @@ class Rollout:
 
 
 def _share(text: str, total: int, option: str) -> int:
-    if not re.fullmatch(r"[0-9]+%?", text):
-        raise UsageError(
-            f"{option} {text or repr(text)}: neither a number nor a percentage",
-            hint=f"{option} 2 or {option} 10%",
-        )
-    return math.floor(total * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+    hint = f"{option} 2 or {option} 10%"
+    if not re.fullmatch(r"[0-9]{1,9}%?", text):
+        message = f"{option} {text or repr(text)}: neither a number of hosts nor a percentage of them"
+        raise UsageError(message, hint=hint)
+    number = int(text.rstrip("%"))
+    if not text.endswith("%"):
+        return number
+    if number > 100:
+        raise UsageError(f"{option} {text}: there are no more hosts than 100%", hint=hint)
+    return math.floor(total * number / 100)
 
 
 def targets(

@@ -37,7 +37,6 @@ NAMES = [f"h{n:02}" for n in range(10)]
         (("39%",), [3, 3, 3, 1]),
         (("1%",), [1] * 10),
         (("100%",), [10]),
-        (("200%",), [10]),
         (("50",), [10]),
         (("1%",), [1] * 10),
     ],
@@ -48,7 +47,7 @@ def test_batches_are_those_of_ansibles_serial(serial: tuple[str, ...], sizes: li
     assert [name for batch in batches for name in batch] == NAMES
 
 
-@given(st.lists(st.integers(1, 300).map(str) | st.integers(1, 300).map("{}%".format)), st.integers(0, 40))
+@given(st.lists(st.integers(1, 300).map(str) | st.integers(1, 100).map("{}%".format)), st.integers(0, 40))
 def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
     names = [str(n) for n in range(count)]
     batches = Rollout(serial=tuple(serial)).batches(names)
@@ -56,9 +55,9 @@ def test_every_host_is_in_one_batch(serial: list[str], count: int) -> None:
     assert all(batches)
 
 
-@pytest.mark.parametrize("size", ["", "x", "-1", "1.5", "10 %", "%", "1,2"])
+@pytest.mark.parametrize("size", ["", "x", "-1", "1.5", "10 %", "%", "1,2", "9" * 5000])
 def test_what_is_no_size(size: str) -> None:
-    with pytest.raises(UsageError, match=r"--serial .*: neither a number nor a percentage"):
+    with pytest.raises(UsageError, match=r"--serial .*: neither a number of hosts nor a percentage of them"):
         Rollout(serial=(size,)).batches(NAMES)
 
 
@@ -66,6 +65,14 @@ def test_what_is_no_size(size: str) -> None:
 def test_no_batch_is_empty(size: str) -> None:
     with pytest.raises(UsageError, match=f"--serial {size}: a batch has one host at least"):
         Rollout(serial=("1", size))
+
+
+@pytest.mark.parametrize("size", ["101%", "150%"])
+def test_no_share_is_more_than_all_hosts(size: str) -> None:
+    with pytest.raises(UsageError, match=f"--serial {size}: there are no more hosts than 100%"):
+        Rollout(serial=("1", size))
+    with pytest.raises(UsageError, match=f"--max-failed {size}: there are no more hosts than 100%"):
+        Rollout(max_failed=size)
 
 
 @pytest.mark.parametrize(
