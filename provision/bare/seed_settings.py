@@ -145,7 +145,7 @@ class Network(Settings):
             _refuse_no_host(own, gateway, "gateway")
         if any(ipaddress.ip_address(server).version != own.version for server in self.nameservers):
             raise ImpossibleError(
-                f"nameservers must be of IPv{own.version}, as the address is", "name others", ("nameservers",)
+                f"must be of IPv{own.version}, as the address is", "name others", ("nameservers",)
             )
         return self
 

@@ -62,7 +62,7 @@ class Gpus(Settings):
         if found is None or not found.devices:
             close = models.similar(model)
             raise ImpossibleError(
-                f"gpus.model: no PCI id is known of {model[:60]!r}",
+                f"no PCI id is known of {model[:60]!r}",
                 hint=f"{f'did you mean {close}? Or ' if close else ''}give its PCI id, as 10de:2330",
             )
         return model
@@ -70,10 +70,10 @@ class Gpus(Settings):
     @model_validator(mode="after")
     def _go_together(self) -> Gpus:
         if twice := [slot for number, slot in enumerate(self.slots) if slot in self.slots[:number]]:
-            raise ImpossibleError(f"gpus.slots has {twice[0]} twice", "name each GPU once", ("slots",))
+            raise ImpossibleError(f"{twice[0]} is there twice", "name each GPU once", ("slots",))
         if self.slots and self.count not in (None, len(self.slots)):
             raise ImpossibleError(
-                f"gpus.count is {self.count}, and gpus.slots are {len(self.slots)}", hint="leave out count"
+                f"count is {self.count}, and slots has {len(self.slots)}", hint="leave out count"
             )
         return self
 

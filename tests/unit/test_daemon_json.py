@@ -588,5 +588,5 @@ def test_a_diff_shows_no_secrets() -> None:
 )
 def test_numbers_have_bounds(key: str, least: int, most: int) -> None:
     assert [problem(key, value) for value in (least, most)] == ["", ""]
-    refused = f"{key} is from {least} to {most}"
+    refused = f"must be from {least} to {most}"
     assert [problem(key, value) for value in (least - 1, most + 1)] == [refused, refused]

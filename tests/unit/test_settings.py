@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from provision.bare.seed_settings import Seed
 from provision.errors import SettingsError
+from provision.expectation.settings import Expect
 from provision.inventory import Host
 from provision.inventory.build import Builder
 from provision.inventory.document import parse
@@ -298,3 +300,41 @@ def test_one_repository_in_two_ways_is_refused_with_its_line(tmp_path: Path) -> 
     assert re.fullmatch(rf"{re.escape(str(file))}:\d+: {said}", str(caught.value))
     file.write_text(json.dumps({"all": {"hosts": {"n1": ways | {"toolkit": {"repo": REPO}}}}}))
     assert targets(load([file]).hosts.values(), [driver.ROLE, toolkit.ROLE])
+
+
+IMAGE = "nvcr.io/nvidia/tritonserver:24.07-py3"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("expect", "{gpus: {model: H1000}}", "expect.gpus.model: no PCI id is known of 'H1000'"),
+        ("expect", "{gpus: {slots: ['0000:18:00.0', '0000:18:00.0']}}", "expect.gpus.slots: 0000:18:00.0 is"),
+        ("expect", "{gpus: {count: 7, slots: ['0000:18:00.0']}}", "expect.gpus: count is 7, and slots has 1"),
+        ("docker", "{daemon: {mtu: 1.5}}", "docker.daemon.mtu: dockerd wants a whole number"),
+        ("docker", "{daemon: {mtu: -1}}", "docker.daemon.mtu: must be from 0 to 65535"),
+        (
+            "triton",
+            f"{{instances: {{a: {{image: '{IMAGE}', ulimits: {{nproc: -5}}}}}}}}",
+            "triton.instances.a.ulimits.nproc: -5 is no limit",
+        ),
+        (
+            "triton",
+            f"{{instances: {{a: {{image: '{IMAGE}', env: {{LD_TOKEN: x}}}}}}}}",
+            "triton.instances.a.env.LD_TOKEN: the value would stand in the unit",
+        ),
+        (
+            "seed",
+            "{system: debian, disk: /dev/sda, timezone: UTC, authorized_keys: [], network:"
+            " {interface: eno1, address: 192.0.2.11/24, gateway: 192.0.2.1, nameservers: ['2001:db8::1']}}",
+            "seed.network.nameservers: must be of IPv4",
+        ),
+    ],
+)
+def test_a_setting_is_named_once(key: str, text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(f"all:\n  hosts:\n    h:\n      {key}: {text}\n")
+    (host,) = load([tmp_path / "hosts.yml"]).select("h")
+    models: dict[str, type[BaseModel]] = {role.name: role.settings for role in all_roles()}
+    with pytest.raises(SettingsError) as caught:
+        read((models | {"expect": Expect, "seed": Seed})[key], host, key)
+    assert f"hosts.yml:4: {says}" in caught.value.message

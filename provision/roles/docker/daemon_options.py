@@ -100,10 +100,10 @@ def problem(key: str, value: Any) -> str:
         return ""
     fits = isinstance(value, _TYPES[kind]) and (not isinstance(value, bool) or kind == "true or false")
     if not fits:
-        return f"dockerd wants {kind} for {key}"
+        return f"dockerd wants {kind}"
     least, most = _RANGES.get(key, _INTEGER)
     if isinstance(value, int) and not least <= value <= most:
-        return f"{key} is from {least} to {most}"
+        return f"must be from {least} to {most}"
     return ""
 
 

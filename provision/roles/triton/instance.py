@@ -192,7 +192,7 @@ class Instance(Settings):
                     f"Docker knows no limit {name}", hint=f"known: {', '.join(LIMITS)}", at=(name,)
                 )
             if value < -1:
-                raise ImpossibleError(f"{name} is {value}", hint="-1 is without a limit", at=(name,))
+                raise ImpossibleError(f"{value} is no limit", hint="-1 is without a limit", at=(name,))
             if name == "nofile" and not 0 <= value <= MOST_OPEN_FILES:
                 why = "Linux starts no container whose limit of open files is above fs.nr_open, as -1 is"
                 raise ImpossibleError(why, hint="nofile: 1048576", at=(name,))
@@ -275,7 +275,7 @@ class Instance(Settings):
             if key == "NVIDIA_VISIBLE_DEVICES":
                 yield ImpossibleError("the unit gives the container its GPUs", "use gpus", at=("env", key))
             if STEERING.fullmatch(key) and without_secrets(pair := f"{key}=x") != pair:
-                why = f"{key} would stand in the unit, which everybody on the host can read"
+                why = "the value would stand in the unit, which everybody on the host can read"
                 yield ImpossibleError(why, "give the variable another name", at=("env", key))
 
     def _impossible_mounts(self) -> Iterator[ImpossibleError]:
