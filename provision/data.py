@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import stat
 from pathlib import Path
 from tempfile import mkstemp
 
@@ -49,11 +50,30 @@ def at_home(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises
 
 
-def content(file: Path) -> bytes:
-    """What a user's file holds; it may be a device or a pipe without end.
+class EndlessError(OSError):
+    """A file of which the end may never come."""
 
-    :raises OSError: if it cannot be read, or holds more than :data:`MOST`.
+
+def require_end(file: Path) -> None:
+    """Refuse pipes and devices, which a reader may wait for without limit.
+
+    A pipe without a name has its writer already, as the shell's ``<(…)`` and ``… |`` make it.
+
+    :raises EndlessError: naming it.
+    :raises OSError: if it cannot be looked at.
     """
+    mode = file.stat().st_mode
+    nameless = stat.S_ISFIFO(mode) and not Path(os.path.realpath(file)).exists()
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or nameless or file.samefile(os.devnull)):
+        raise EndlessError(errno.EINVAL, "not a regular file", str(file))
+
+
+def content(file: Path) -> bytes:
+    """What a user's file holds.
+
+    :raises OSError: if it cannot be read, may never end, or holds more than :data:`MOST`.
+    """
+    require_end(file)
     with file.open("rb") as there:
         found = there.read(MOST + 1)
     if len(found) > MOST:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from provision.bare.seed import KeyPair
 from provision.connection.known_hosts import HostKey
-from provision.data import beside
+from provision.data import beside, content
 from provision.errors import UsageError
 
 KEY = "ssh_host_ed25519_key"
@@ -32,7 +32,7 @@ def key_of(folder: Path) -> tuple[KeyPair, bool]:
     """
     file = folder / KEY
     try:
-        text = file.read_text("ascii")
+        text = content(file).decode("ascii")
         private = load_ssh_private_key(text.encode("ascii"), None)
     except FileNotFoundError:
         private = Ed25519PrivateKey.generate()
@@ -82,13 +82,13 @@ class Writing:
         there: dict[str, bytes | None] = {}
         for name in files:
             try:
-                there[name] = (folder / name).read_bytes()
+                there[name] = content(folder / name)
             except FileNotFoundError:
                 there[name] = None
             except OSError as error:
                 hint = "name another folder: --out DIR"
                 raise UsageError(f"{folder / name}: {error.strerror}", hint=hint) from error
-        new = tuple(name for name, content in there.items() if content is None)
+        new = tuple(name for name, text in there.items() if text is None)
         changed = tuple(
             name for name, text in files.items() if name not in new and there[name] != text.encode()
         )

@@ -23,7 +23,7 @@ from provision.connection.enrolment import new_keys, record
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
-from provision.data import beside, data
+from provision.data import beside, data, require_end
 from provision.errors import InventoryError, UsageError
 from provision.inventory import Host, Inventory, sources
 from provision.plan.saved import AGAIN, SavedPlans
@@ -113,6 +113,7 @@ def own_suites(tests: str) -> list[Path]:
         try:
             if not path.exists():
                 raise UsageError(f"--tests: there is no {path}", hint=hint)
+            require_end(path)
         except OSError as error:
             raise UsageError(f"--tests: {path}: {error.strerror}", hint=hint) from error
     return [path.absolute() for path in found]

@@ -104,7 +104,7 @@ def key(*, make: bool = False) -> bytes:
             with contextlib.suppress(FileExistsError):  # somebody else was quicker
                 os.link(made, file)
             made.unlink()
-        found = file.read_bytes().strip()
+        found = content(file).strip()
     except OSError as error:
         raise UsageError(
             f"the key of saved plans, {file}: {error.strerror}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import shlex
 import threading
@@ -13,7 +12,7 @@ import paramiko
 
 from provision.connection.known_hosts import HostKey, KnownHosts
 from provision.connection.login import DEFAULT_PORT, Login
-from provision.data import at_home, content
+from provision.data import EndlessError, at_home, content
 from provision.errors import Location, UnreachableError
 
 _parsing = threading.Lock()
@@ -31,8 +30,12 @@ def _parsed(states: tuple[tuple[Path, tuple[int, int]], ...]) -> KnownHosts:
     """Return what files hold, parsed once for each state that they are in."""
     known = KnownHosts()
     for file, _ in states:
-        with contextlib.suppress(OSError):  # ssh(1) skips what it cannot read, too
+        try:
             known.add(content(file).decode(errors="surrogateescape"), str(file))
+        except EndlessError:
+            raise
+        except OSError:
+            continue  # ssh(1) skips what it cannot read, too
     return known
 
 
@@ -45,8 +48,15 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def expected_keys(login: Login) -> tuple[HostKey, ...]:
-    """Return the keys that the host may show: the inventory's, else those of the known_hosts files."""
-    known = _known_hosts(login.known_hosts)
+    """Return the keys that the host may show: the inventory's, else those of the known_hosts files.
+
+    :raises UnreachableError: for a known_hosts file that is a pipe or a device.
+    """
+    try:
+        known = _known_hosts(login.known_hosts)
+    except EndlessError as error:
+        hint = "name another UserKnownHostsFile in ssh_config, or ansible_ssh_common_args"
+        raise UnreachableError(login.host, f"{error.filename}: {error.strerror}", hint=hint) from None
     return tuple(key for key in _given_keys(login, known) if key not in known.revoked)
 
 

@@ -13,7 +13,7 @@ import paramiko
 from paramiko.auth_strategy import AuthResult, AuthSource, AuthStrategy
 
 from provision.connection.login import Login
-from provision.data import at_home
+from provision.data import at_home, content, require_end
 from provision.errors import LoginRefusedError, UnreachableError
 
 OFFERED = 3
@@ -44,19 +44,29 @@ class Offer(AuthStrategy):
                         return AuthResult(strategy=self)
                 except paramiko.BadAuthenticationType as error:
                     refused.append(f"{label} (it takes {', '.join(error.allowed_types)} only)")
-                except paramiko.AuthenticationException:
+                except paramiko.AuthenticationException as error:
+                    self._refuse_silence(error, transport)
                     refused.append(label)
         if self.login.password is not None:
             try:
                 if not transport.auth_password(user, self.login.password):
                     return AuthResult(strategy=self)
             except paramiko.AuthenticationException as error:
+                self._refuse_silence(error, transport)
                 refused.append(f"the password{_no_passwords(error)}")
         tried = f"refused: {'; '.join(refused)}" if refused else "there is no key to offer"
         hint = f"is the public key in ~{user}/.ssh/authorized_keys, and are ansible_user and the key right?"
         if not refused:
             hint = "set ansible_ssh_private_key_file, or load a key into ssh-agent"
         raise LoginRefusedError(self.login.host, f"cannot log in as {user}: {tried}", hint=hint)
+
+    def _refuse_silence(self, error: paramiko.AuthenticationException, transport: paramiko.Transport) -> None:
+        """A host that does not answer refuses nothing."""
+        if "Authentication timeout" in str(error):
+            where, limit = f"{self.login.address} port {self.login.port}", transport.auth_timeout
+            message = f"{where} does not answer the login within {limit:g} s"
+            hint = "what its PAM asks, such as LDAP, may not answer: see the host's console"
+            raise UnreachableError(self.login.host, message, hint=hint)
 
 
 def _no_passwords(error: paramiko.AuthenticationException) -> str:
@@ -123,7 +133,7 @@ def _named(login: Login, file: Path, agent: Agent) -> tuple[str, paramiko.PKey]:
     if isinstance(problem, paramiko.PKey):
         return label, problem
     with contextlib.suppress(OSError, IndexError):
-        public = _public(file).read_text(errors="replace").split()[1]
+        public = content(_public(file)).decode(errors="replace").split()[1]
         if public in agent():
             return f"{label} (agent)", agent()[public]
     message, hint = problem
@@ -145,6 +155,7 @@ def _public(file: Path) -> Path:
 def _loaded(file: Path) -> paramiko.PKey | tuple[str, str]:
     """Return the private key in ``file``, or what is wrong with it and what to do."""
     try:
+        require_end(file)
         status = file.stat()
         others = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077
         if others and b"PRIVATE KEY" in file.read_bytes()[:200]:
@@ -153,7 +164,7 @@ def _loaded(file: Path) -> paramiko.PKey | tuple[str, str]:
     except FileNotFoundError:
         return "does not exist", "check ansible_ssh_private_key_file, or IdentityFile in ssh_config"
     except OSError as error:
-        return f"cannot be read: {(error.strerror or str(error)).lower()}", "check its owner and mode"
+        return f"cannot be read: {(error.strerror or str(error)).lower()}", "check its path, owner and mode"
     except (paramiko.PasswordRequiredException, TypeError):
         return "is encrypted, and no ssh-agent holds it", f"ssh-add {file}"
     except (paramiko.SSHException, ValueError):

@@ -213,8 +213,9 @@ def _handshake_error(login: Login, transport: paramiko.Transport, error: BaseExc
     if not transport.remote_version:
         message = f"{where} is connected but shows no SSH banner within {login.connect_timeout:g} s"
         return UnreachableError(login.host, message, hint="is that sshd, and is the host overloaded?")
-    if "No existing session" in str(error):
-        message = f"{where} does not finish the SSH handshake within {login.connect_timeout:g} s"
+    # paramiko calls its own limit the end of the connection.
+    if "No existing session" in str(error) or transport.packetizer.handshake_timed_out():
+        message = f"{where} does not answer: no SSH handshake within {login.connect_timeout:g} s"
         return UnreachableError(login.host, message, hint="is the host overloaded?")
     if isinstance(error, EOFError) or not str(error):
         return UnreachableError(login.host, f"{where} closed the connection during the handshake")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from provision.data import CLONE, at_home, content
+from provision.data import CLONE, at_home, content, require_end
 from provision.errors import InventoryError, Location
 from provision.inventory.build import Builder, variables
 from provision.inventory.document import load_json, of_data, parse
@@ -303,6 +303,7 @@ def _list(folder: Path) -> list[str]:
 
 def _head(path: Path) -> bytes:
     try:
+        require_end(path)
         with path.open("rb") as file:
             return file.read(2)
     except OSError as error:

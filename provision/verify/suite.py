@@ -17,7 +17,7 @@ import pytest
 
 from provision.connection import Connection
 from provision.connection.login import Login
-from provision.data import at_home, data
+from provision.data import at_home, data, require_end
 from provision.errors import UnreachableError, UsageError
 from provision.plan.result import Doing
 from provision.role import Role
@@ -148,6 +148,8 @@ def _require_room(junit: Path) -> None:
             raise UsageError(
                 f"{junit} cannot be written: it is a folder, or its folder does not exist", hint=hint
             )
+        if junit.is_fifo():
+            require_end(junit)  # it may never have a reader either
         if junit.is_file() and not re.match(rb"\s*(<|$)", junit.read_bytes()[:64]):
             raise UsageError(f"{junit} is there, and is no report: it is left as it is", hint=hint)
     except OSError as error:

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
 
 from provision.connection import (
@@ -682,8 +684,28 @@ def test_a_port_that_stops_after_its_banner(server: Sshd) -> None:
     with listener(lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")) as port:
         started = time.monotonic()
         error = unreachable(server.login(port=port, connect_timeout=1.0))
-        assert "handshake" in str(error)
+        assert "does not answer: no SSH handshake within 1 s" in str(error)
         assert time.monotonic() - started < 6
+        with pytest.raises(UnreachableError, match="does not answer: no SSH handshake within 1 s"):
+            fetch_host_key(server.login(port=port, connect_timeout=1.0))
+
+
+def test_a_login_without_an_answer_is_no_refusal(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(self: paramiko.Transport, *given: Any) -> list[str]:
+        frozen.set()
+        return auth(self, *given)
+
+    def relay(peer: socket.socket) -> None:
+        onward = socket.create_connection(("127.0.0.1", server.port))
+        threading.Thread(target=pump, args=(onward, peer, frozen), daemon=True).start()
+        pump(peer, onward)
+
+    frozen, auth = threading.Event(), paramiko.Transport.auth_publickey
+    monkeypatch.setattr(paramiko.Transport, "auth_publickey", silent)
+    monkeypatch.setattr("provision.connection.session.PATIENCE", 1.0)
+    with listener(relay) as port:
+        error = unreachable(server.login(port=port, connect_timeout=1.0))
+        assert "does not answer the login within 1 s" in str(error)
 
 
 def test_a_port_that_is_not_ssh(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:

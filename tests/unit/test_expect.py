@@ -156,14 +156,22 @@ def test_names_from_a_host_are_made_visible_and_bounded() -> None:
     [
         ("{gpu: {count: 8}}", "hosts.yml:4: unknown setting 'gpu' in expect; did you mean 'gpus'?", ""),
         ("{gpus: {modell: H100}}", "unknown setting 'modell' in expect.gpus; did you mean 'model'?", ""),
-        ("{gpus: {model: H1000}}", "expect.gpus.model: no PCI id is known of 'H1000'", "did you mean H100? Or give its PCI id"),
+        (
+            "{gpus: {model: H1000}}",
+            "expect.gpus.model: no PCI id is known of 'H1000'",
+            "did you mean H100? Or give its PCI id",
+        ),
         ("{gpus: {model: RTX 4090}}", "no PCI id is known of 'RTX 4090'", "give its PCI id, as 10de:2330"),
         (
             "{gpus: {slots: ['0000:18:00.0', '0000:18:00.0']}}",
             "expect.gpus.slots: 0000:18:00.0 is there twice",
             "name each GPU once",
         ),
-        ("{gpus: {count: 7, slots: ['0000:18:00.0']}}", "expect.gpus: count is 7, and slots has 1", "leave out"),
+        (
+            "{gpus: {count: 7, slots: ['0000:18:00.0']}}",
+            "expect.gpus: count is 7, and slots has 1",
+            "leave out",
+        ),
         ("{memory: 2 TiB}", "expect.memory: '2 TiB' does not match", "about 2 TiB"),
         ("{memory: 2048}", "expect.memory: 2048 is not a string", "quote it"),
         ("{nics: [{speed: fast}]}", "expect.nics[0].speed: 'fast' does not match", "400 Gb/s"),

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from provision.bare.seed_folder import KEY as SEED_KEY
+from provision.bare.seed_folder import key_of
 from provision.cli.terminal import error_boundary
+from provision.connection.host_key_check import expected_keys
+from provision.connection.identities import public_key
+from provision.connection.login import Login
 from provision.data import MOST, at_home, content
+from provision.errors import UnreachableError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGu1vJVBJzCXh1xcLyvnI9XGVgcLVLPzfkO4ZNUJp7F"
@@ -29,7 +35,15 @@ CASES = {
     "roles": ("plan --inventory site/hosts.yml --hosts all", "site/roles: Permission denied"),
     "ssh_config": ("facts ON", ".ssh/config: cannot be read: Is a directory"),
     "manifests": ("lint-manifest locked", "locked: Permission denied"),
-    "a plan without end": ("provision --inventory hosts.yml --plan /dev/zero", "/dev/zero: File too large"),
+    "a plan without end": ("provision --inventory hosts.yml --plan /dev/zero", "zero: not a regular file"),
+    "a plan that waits": ("provision --inventory hosts.yml --plan fifo", "fifo: not a regular file"),
+    "an inventory that waits": ("inventory --inventory fifo", "fifo: cannot be read: not a regular file"),
+    "a folder that waits": ("inventory --inventory waits", "all.yml: cannot be read: not a regular file"),
+    "manifests that wait": ("lint-manifest fifo", "fifo: not a regular file"),
+    "tests that wait": ("verify ON --tests fifo", "--tests: fifo: not a regular file"),
+    "a report that waits": ("verify ON --junit fifo", "fifo: not a regular file"),
+    "a console that waits": ("bare.enroll ON --from-console fifo", "fifo: not a regular file"),
+    "a terminal": ("lint-manifest /dev/ptmx", "/dev/ptmx: not a regular file"),
 }  # fmt: skip
 
 
@@ -39,6 +53,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for name in ("hosts.yml", "locked/hosts.yml", "vars/hosts.yml", "site/hosts.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(hosts)
+    (tmp_path / "waits").mkdir()
+    (tmp_path / "waits/hosts.yml").write_text(hosts)
+    for name in ("fifo", "waits/group_vars/all.yml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
     for name in ("vars/group_vars", "site/roles", "home/.ssh/config"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "vars/group_vars/all.yml").write_text("a: 1\n")
@@ -102,6 +121,40 @@ def test_a_file_is_read_to_its_end_or_refused(tmp_path: Path) -> None:
         large.truncate(MOST + 1)
     with pytest.raises(OSError, match="too large"):
         content(tmp_path / "large")
+
+
+def test_what_the_shell_opens_is_read(folder: Path) -> None:
+    for source in ("<(cat hosts.yml)", "/dev/stdin < <(cat hosts.yml)", "/dev/stdin < hosts.yml"):
+        command = f"{sys.executable} {ROOT}/tasks.py inventory --graph --inventory {source}"
+        done = subprocess.run(
+            ["bash", "-c", command], check=False, cwd=folder, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "gpu-01" in done.stdout
+    assert content(Path(os.devnull)) == b""
+
+
+def test_a_key_that_waits_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    login = Login("h", "192.0.2.1", key_files=(str(tmp_path / "key"),))
+    with pytest.raises(UnreachableError, match=r"the private key .*/key cannot be read: not a regular file"):
+        public_key(login)
+    (tmp_path / "key").unlink()
+    os.mkfifo(tmp_path / "key.pub")
+    with pytest.raises(UnreachableError, match=r"the private key .*/key does not exist"):
+        public_key(login)
+
+
+def test_known_hosts_that_wait_are_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "known")
+    with pytest.raises(UnreachableError, match=f"{tmp_path}/known: not a regular file"):
+        expected_keys(Login("h", "192.0.2.1", known_hosts=(str(tmp_path / "known"),)))
+
+
+def test_a_key_of_a_seed_that_waits_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / SEED_KEY)
+    with pytest.raises(UsageError, match=f"{SEED_KEY}: not a regular file"):
+        key_of(tmp_path)
 
 
 def test_a_home_that_is_not_there_leaves_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
