@@ -271,7 +271,9 @@ class Execution:
     def _killed(self, passed: float) -> UnfinishedError:
         partial = Output(137, self.stdout.data, self.stderr.data)
         message = f"{self.what}: killed on the host after {passed:.0f} s"
-        hint = "out of memory, or killed by hand? see `journalctl -k` on the host"
+        hint = (
+            "did a program print without end, and the host run out of memory? see `journalctl -k` on the host"
+        )
         return UnfinishedError(self.login.host, message, partial=partial, hint=hint)
 
     def _flooded(self, much: str) -> FloodError:

@@ -9,6 +9,12 @@ dpkg_info=/var/lib/dpkg/info
 # Files of packages that dpkg has put elsewhere for another package: three lines each, the first is the path.
 diversions=/var/lib/dpkg/diversions
 
+# Bytes that dpkg-query may print: the shell that keeps them must not take the host's memory.
+most_known=1000000
+
+# Exit code where it prints more, or what no dpkg-query does.
+no_dpkg=65
+
 # deb_states NAME...: the packages that we hold and an empty line; a line for each damaged file of these packages; a line
 # with tabs for each package that dpkg knows; dpkg itself is one of them, as its architecture is the host's. Names may be
 # globs. dpkg-query fails when it does not know one, and prints the others.
@@ -16,14 +22,31 @@ deb_states() {
   lines_of "$held"
   echo
   form='${binary:Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n'
-  known=$(dpkg-query -W -f "$form" dpkg "$@") && code=0 || code=$?
+  all_known "$form" dpkg "$@"
   damaged_of "$known"
-  printf '%s\n' "$known"
+  printf '%s' "$known"
   return "$code"
 }
 
+# all_known FORM NAME...: puts into $known what dpkg-query prints, and into $code its exit code.
+all_known() {
+  known=$( { dpkg-query -W -f "$@"; printf '%s' "$?"; } | head -c "$most_known")
+  if [ "${#known}" -lt "$((most_known - 1))" ]; then
+    code=${known##*
+}
+    known=${known%"$code"}
+    case $code in '' | *[!0-9]*) code=$no_dpkg ;; esac
+  else
+    code=$no_dpkg
+  fi
+  [ "$code" != "$no_dpkg" ] || known=''
+}
+
 # damaged_debs NAME...: the damaged files of these packages.
-damaged_debs() { damaged_of "$(dpkg-query -W -f '${binary:Package}\n' "$@" 2>/dev/null)"; }
+damaged_debs() {
+  all_known '${binary:Package}\n' "$@" 2>/dev/null
+  damaged_of "$known"
+}
 
 # damaged_of "LINE...": packages, with their architecture where dpkg tells it, are the first fields of the lines. For each
 # file of theirs that is gone, or has other content than it came with: the word damaged, the package, and the path.

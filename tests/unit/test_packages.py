@@ -501,3 +501,15 @@ def test_damaged_files_are_found_with_one_program(shell: str, tmp_path: Path) ->
     (tmp_path / "bin/grep").symlink_to(str(shutil.which("grep")))
     quiet = f"{head}PATH={tmp_path}/bin\nmd5sum() {{ echo x; }}\ndamaged_of a >/dev/null"
     assert subprocess.run([shell, "-c", quiet], capture_output=True, check=True).stderr == b""
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_dpkg_query_that_prints_without_end_is_named(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "dpkg-query").write_text("#!/bin/sh\nexec yes\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    script = f"PATH={tmp_path}:$PATH\n{script_of(Packages.probe([DRIVER]))}"
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=False, timeout=120)
+    assert len(ran.stdout) < 1000
+    with pytest.raises(Refusal, match="dpkg-query prints too much") as caught:
+        Packages.states([DRIVER], Output(ran.returncode, ran.stdout, ran.stderr))
+    assert "type -a dpkg-query" in str(caught.value.hint)

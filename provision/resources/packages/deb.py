@@ -11,12 +11,15 @@ from typing import ClassVar
 
 from debian.debian_support import Version
 
+from provision.errors import Refusal
 from provision.probe import Output, Probe, words
 from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.file import File
 from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
+from provision.shell import constant
 
 APT = "shell/apt.sh"
+STATE = "shell/apt_state.sh"
 
 NOT_YET = re.compile(
     r"Unable to locate package|Version '.*' for '.*' was not found|no installation candidate"
@@ -67,14 +70,20 @@ class Packages(PackageSet[DebState]):
         """Ask dpkg for every package of every set at once."""
         names = sorted({name for r in resources for name in (*r.names, *r.whole)})
         script = words("deb_states", *names)
-        return Probe("packages", script, ("shell/apt_state.sh",), in_place=True)
+        return Probe("packages", script, (STATE,), in_place=True)
 
     @classmethod
     def states(cls, resources: Sequence[Packages], answer: Output) -> Mapping[str, DebState]:
         """For each set, the state of its packages by name.
 
         :raises ValueError: if dpkg-query itself failed.
+        :raises Refusal: if it prints without end.
         """
+        if str(answer.exit_code) == constant(STATE, "no_dpkg"):
+            raise Refusal(
+                f"dpkg-query prints too much: more than {constant(STATE, 'most_known')} bytes, or no list",
+                hint="on the host: type -a dpkg-query shows which programs answer; Debian's is in /usr/bin",
+            )
         if answer.exit_code not in (0, 1):
             raise ValueError(f"dpkg-query: exit {answer.exit_code}: {answer.err.strip()}")
         head, _, text = f"\n{answer.out}".partition("\n\n")
