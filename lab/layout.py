@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from provision.data import base_folder
 
 STATE_ROOT = Path("/var/lib/provision-lab")
 """Disks of hosts; on a real disk, because Docker's overlay2 does not work on top of an overlay."""
@@ -31,7 +32,7 @@ TESTS = ("test", "other")
 
 def cache_root() -> Path:
     """What survives ``lab.down``: root file systems, packages, the container image."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "provision-lab"
+    return base_folder("XDG_CACHE_HOME", "/var/cache") / "provision-lab"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,15 @@ def at_home(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's raises
 
 
+def base_folder(variable: str, otherwise: str) -> Path:
+    """A folder of the XDG Base Directory Specification, which says to ignore a relative path.
+
+    :param variable: the variable that may name it: ``XDG_STATE_HOME``.
+    """
+    given = Path(os.environ.get(variable, ""))
+    return given if given.is_absolute() else at_home(otherwise)
+
+
 class EndlessError(OSError):
     """A file of which the end may never come."""
 

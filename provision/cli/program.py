@@ -8,9 +8,11 @@ import importlib
 import inspect
 import io
 import itertools
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.config import Config
@@ -242,8 +244,26 @@ def _words(words: Sequence[str], option: str) -> Iterator[tuple[str, ...]]:
         yield (word,) if before == option or (word.startswith("-") and word != "-") else (option, word)
 
 
+def _require_streams() -> None:
+    """End where standard output is closed: no command is without something to print.
+
+    What else is closed becomes /dev/null. A file that is opened later would take its place.
+    """
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115  # to the end of the process
+    if sys.stdout is None:
+        print(
+            "error: standard output is closed\nhint: >/dev/null drops what is printed",
+            file=sys.stderr or sys.stdout,
+        )
+        raise SystemExit(2)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
 def main(namespace: Collection | None = None) -> None:
     """Run the command line with these tasks; without any: the product's, in a clone the developers' too."""
+    _require_streams()
     if namespace is None and CLONE is not None:
         sys.path.insert(0, str(CLONE))
         namespace = importlib.import_module("tasks").ns
@@ -252,7 +272,6 @@ def main(namespace: Collection | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no "…" is no reason to stop
     try:
         Program(provision.__version__, namespace, name=COMMAND, binary=program_name()).run()
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         terminal.reader_is_gone()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.cli import terminal
-from provision.data import at_home, beside, content
+from provision.data import base_folder, beside, content
 from provision.errors import UsageError
 from provision.plan import saved
 from provision.plan.plan import Plan
@@ -119,5 +119,5 @@ def key(*, make: bool = False) -> bytes:
 
 
 def _key_file() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or at_home("~/.local/state")
-    return Path(os.environ.get(KEY) or Path(state, "gpu-provision", "plan-key"))
+    state = base_folder("XDG_STATE_HOME", "~/.local/state")
+    return Path(os.environ.get(KEY) or state / "gpu-provision" / "plan-key")

@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 def write_data(text: str) -> None:
     """Print data: to standard output, coloured on terminals only, never wrapped."""
     file = io.StringIO()
-    colours = sys.stdout.isatty() if sys.stdout else False
+    colours = sys.stdout.isatty()
     console = Console(file=file, force_terminal=colours, highlight=False, soft_wrap=True, markup=False)
     for line in printable(text).rstrip("\n").split("\n"):
         sign = line.strip()[:1]
@@ -107,8 +107,6 @@ def _write(text: str) -> None:
 
     :raises ProvisionError: if it cannot be written, as on a full disk.
     """
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -17,7 +17,7 @@ import pytest
 
 from provision.connection import Connection
 from provision.connection.login import Login
-from provision.data import at_home, data, require_end
+from provision.data import base_folder, data, require_end
 from provision.errors import UnreachableError, UsageError
 from provision.plan.result import Doing
 from provision.role import Role
@@ -37,7 +37,7 @@ SUITE = data("suite")
 """Where the tests are; a file put there is a part of the suite."""
 
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or at_home("~/.cache"), "gpu-provision", "verify")
+CACHE = base_folder("XDG_CACHE_HOME", "~/.cache") / "gpu-provision" / "verify"
 """Where the checks that failed are remembered, for ``--lf``."""
 
 

@@ -306,6 +306,30 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         assert ran.stderr == "error: standard output cannot be written: No space left on device\n"
 
 
+def closed(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command with some of its streams closed."""
+    argv = f"{sys.executable} {ROOT}/tasks.py {arguments}"
+    return subprocess.run(["sh", "-c", argv], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", ["settings", "--version", "--help"])
+def test_a_closed_standard_output_is_said(arguments: str, tmp_path: Path) -> None:
+    ran = closed(f"{arguments} >&-", tmp_path)
+    assert (ran.returncode, ran.stderr.splitlines()[0]) == (2, "error: standard output is closed")
+
+
+def test_other_closed_streams_are_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(TRITON)
+    given = "--inventory hosts.yml --hosts all --json"
+    ran = closed(f"plan {given} 2>&-", tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, ""), "what is said is no data"
+    ran = closed("lint-manifest - <&-", tmp_path)
+    assert (ran.returncode, ran.stderr.splitlines()[0]) == (
+        2,
+        "error: standard input: it holds no object of Kubernetes",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [

@@ -16,7 +16,7 @@ from provision.cli.terminal import error_boundary
 from provision.connection.host_key_check import expected_keys
 from provision.connection.identities import public_key
 from provision.connection.login import Login
-from provision.data import MOST, at_home, content
+from provision.data import MOST, at_home, base_folder, content
 from provision.errors import UnreachableError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,3 +161,16 @@ def test_a_home_that_is_not_there_leaves_the_path(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", "/home/a")
     assert at_home("~/x") == Path("/home/a/x")
     assert at_home("~no-such-user/x") == Path("~no-such-user/x")
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"), [("", "/home/a/x"), ("state", "/home/a/x"), ("/srv/y", "/srv/y")]
+)
+def test_a_relative_folder_of_xdg_is_ignored(
+    given: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.setenv("XDG_STATE_HOME", given)
+    assert base_folder("XDG_STATE_HOME", "~/x") == Path(folder)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert base_folder("XDG_STATE_HOME", "~/x") == Path("/home/a/x")
