@@ -79,22 +79,24 @@ def judge(names: Sequence[str]) -> Judged:
     unreadable: list[UsageError] = []
     files = objects = 0
     for name in names:
+        documents: list[Document] = []
+        wrong: list[UsageError] = []
         try:
             paths = _files(name)
+            for path in paths:
+                try:
+                    documents += read(path)
+                except UsageError as error:
+                    wrong.append(error)
+            if not wrong:
+                _refuse_nothing(documents, name)
         except UsageError as error:
             unreadable.append(error)
             continue
-        for path in paths:
-            try:
-                documents = read(path)
-                if path == name:  # and not a file of a folder
-                    _refuse_nothing(documents, path)
-            except UsageError as error:
-                unreadable.append(error)
-                continue
-            files += 1
-            found += faults(documents)
-            objects += sum(1 for document in documents for _ in pods(document.root))
+        unreadable += wrong
+        files += len(paths) - len(wrong)
+        found += faults(documents)
+        objects += sum(1 for document in documents for _ in pods(document.root))
     return Judged(tuple(found), tuple(unreadable), files, objects)
 
 

@@ -284,7 +284,11 @@ def test_what_holds_nothing_to_judge_is_refused(
     (error,) = judge(["-"]).unreadable
     assert str(error) == "standard input: it holds no object of Kubernetes"
     assert error.hint == "see whether the command before it failed"
-    assert judge([str(tmp_path)]).exit_code == 0, "a folder may hold other files"
+    (error,) = judge([str(tmp_path)]).unreadable
+    assert str(error) == f"{tmp_path}: it holds no object of Kubernetes"
+    (tmp_path / "g.yaml").write_bytes((MANIFESTS / "right.yaml").read_bytes())
+    found = judge([str(tmp_path)])
+    assert (found.exit_code, found.files) == (0, 2), "a folder may hold other files"
 
 
 def test_the_null_device_holds_nothing() -> None:
