@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from provision.run.target import Target
 GPU_COUNT = "gpu_count"
 """The variable of a host that says how many GPUs it has."""
 
+MOST = 1024
+"""GPUs of a host."""
+
 MANIFESTS = "kubernetes.yaml"
 TARGETS = "targets.json"
 """Files in the folder of ``--out``."""
 
 
-def export(options: Options, out: str, *, kubernetes: bool, monitoring: bool, gpus: int) -> None:
+def export(options: Options, out: str, *, kubernetes: bool, monitoring: bool, gpus: str) -> None:
     """Print the manifests or the targets, or write them below the folder ``out``.
 
     :raises UsageError: for anything that is refused.
@@ -34,9 +38,10 @@ def export(options: Options, out: str, *, kubernetes: bool, monitoring: bool, gp
         raise UsageError("--kubernetes and --monitoring are two documents", hint="give one of them a call")
     if gpus and not kubernetes:
         raise UsageError("--gpus is for manifests alone", hint="inv render --kubernetes --gpus 8")
-    if gpus < 0:
-        raise UsageError(f"--gpus {gpus}: less than none", hint="--gpus 8")
-    name, text = (MANIFESTS, _manifests(options, gpus)) if kubernetes else (TARGETS, _targets(options))
+    if gpus and not (re.fullmatch(r"[0-9]{1,4}", gpus) and 1 <= int(gpus) <= MOST):
+        hint = "--gpus 8; an instance without GPUs has gpus: none"
+        raise UsageError(f"--gpus {gpus}: not a number of GPUs from 1 to {MOST}", hint=hint)
+    name, text = (MANIFESTS, _manifests(options, int(gpus or 0))) if kubernetes else (TARGETS, _targets(options))
     if not out:
         terminal.write_data(text)
         return
@@ -88,7 +93,7 @@ def gpu_count(host: Host) -> int | None:
     value = host.vars.get(GPU_COUNT)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
         raise InventoryError(
             f"{GPU_COUNT} must be a number of GPUs", where=host.where(GPU_COUNT), hint=f"{GPU_COUNT}: 8"
         )

@@ -184,7 +184,7 @@ def render(
     out: str = "",
     system: str = "debian:12",
     kubernetes: bool = False,
-    gpus: int = 0,
+    gpus: str = "",
     monitoring: bool = False,
 ) -> None:
     """Render the files that would land on hosts, without the hosts.

@@ -331,7 +331,7 @@ def test_the_command_writes_one_file_that_others_can_read(options: Options) -> N
 
 
 def test_the_option_counts_for_all_hosts(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
-    export(options, "", kubernetes=True, monitoring=False, gpus=2)
+    export(options, "", kubernetes=True, monitoring=False, gpus="2")
     out = capsys.readouterr().out
     assert out.count("nvidia.com/gpu: 2\n") == 1
     assert "replicas: 2\n" in out
@@ -350,18 +350,21 @@ def test_a_number_of_gpus_that_is_none(count: str, tmp_path: Path) -> None:
     [
         ({"kubernetes": True, "monitoring": True}, "two documents"),
         ({"gpus": 8}, "--gpus is for manifests alone"),
-        ({"kubernetes": True, "gpus": -8}, "--gpus -8: less than none"),
+        ({"kubernetes": True, "gpus": "-8"}, "--gpus -8: not a number of GPUs from 1 to 1024"),
+        ({"kubernetes": True, "gpus": "0"}, "--gpus 0: not a number of GPUs from 1 to 1024"),
+        ({"kubernetes": True, "gpus": "5000"}, "--gpus 5000: not a number of GPUs from 1 to 1024"),
+        ({"kubernetes": True, "gpus": "eight"}, "--gpus eight: not a number of GPUs from 1 to 1024"),
         ({"kubernetes": True, "out": "hosts.yml"}, "hosts.yml/kubernetes.yaml: File exists"),
     ],
 )
 def test_usage_errors(chosen: dict[str, Any], says: str, options: Options) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        export(options, **{"out": "", "kubernetes": False, "monitoring": False, "gpus": 0, **chosen})
+        export(options, **{"out": "", "kubernetes": False, "monitoring": False, "gpus": "", **chosen})
     assert caught.value.hint
 
 
 def test_the_command_writes_targets_alone(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
-    export(options, "", kubernetes=False, monitoring=True, gpus=0)
+    export(options, "", kubernetes=False, monitoring=True, gpus="")
     said = capsys.readouterr()
     assert [entry["targets"] for entry in json.loads(said.out)] == [["10.0.0.1:8002"], ["gpu-02:8002"]]
     assert said.err.startswith(
