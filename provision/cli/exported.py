@@ -41,7 +41,9 @@ def export(options: Options, out: str, *, kubernetes: bool, monitoring: bool, gp
     if gpus and not (re.fullmatch(r"[0-9]{1,4}", gpus) and 1 <= int(gpus) <= MOST):
         hint = "--gpus 8; an instance without GPUs has gpus: none"
         raise UsageError(f"--gpus {gpus}: not a number of GPUs from 1 to {MOST}", hint=hint)
-    name, text = (MANIFESTS, _manifests(options, int(gpus or 0))) if kubernetes else (TARGETS, _targets(options))
+    name, text = (
+        (MANIFESTS, _manifests(options, int(gpus or 0))) if kubernetes else (TARGETS, _targets(options))
+    )
     if not out:
         terminal.write_data(text)
         return

@@ -85,11 +85,11 @@ class Leftovers(Resource[Record]):
     def states(cls, resources: Sequence[Leftovers], answer: Output) -> Mapping[str, Record]:
         """The record, the same for all.
 
-        :raises ValueError: if a line is not as we write it.
+        :raises Refusal: if a line is not as we write it.
         """
         if not answer.ok:
-            raise ValueError(f"{RECORD}: {answer.err.strip()}")
-        lines = [_row(line) for line in answer.out.splitlines()]
+            raise _damaged(answer.err.strip())
+        lines = [_row(line) for line in answer.out.removesuffix("\n").split("\n") if line]
         rows = frozenset((role, item) for _, role, item in lines)
         here, other = (
             frozenset((role, item) for word, role, item in lines if word == wanted)
@@ -310,17 +310,19 @@ def without(
 def _row(line: str) -> tuple[str, str, str]:
     """A word, a role and what it left.
 
-    :raises ValueError: if we do not write such lines.
+    :raises Refusal: if we do not write such lines.
     """
     word, role, item = [*line.split(" ", 2), "", ""][:3]
     kind, _, name = item.partition(":")
     path = kind in ("file", "before", "folder", "keys")
     if not (role and kind and name) or (path and normpath(name) != name) or (path and name[0] != "/"):
-        raise ValueError(
-            f"{RECORD} has a line that provision does not write: {line.partition(' ')[2][:200]!r};"
-            " remove that line, or the file: the next run notes anew what is there"
-        )
+        raise _damaged(f"a line is {line.partition(' ')[2][:200]!r}")
     return word, role, item
+
+
+def _damaged(why: str) -> Refusal:
+    hint = f"on the host: mv {RECORD} {RECORD}.damaged; the next run notes anew what is there"
+    return Refusal(f"{RECORD} is not as provision writes it: {why}", hint=hint)
 
 
 def _name(item: str) -> str:

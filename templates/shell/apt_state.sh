@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/packages.sh shell/lines.sh
+# needs: shell/packages.sh
 # What dpkg knows of packages, and whether their files are as they came. Files are looked at without a process, and read
 # only where they are younger than their installation: a driver has hundreds of megabytes.
 
@@ -19,7 +19,7 @@ no_dpkg=65
 # with tabs for each package that dpkg knows; dpkg itself is one of them, as its architecture is the host's. Names may be
 # globs. dpkg-query fails when it does not know one, and prints the others.
 deb_states() {
-  lines_of "$held"
+  held_names || return
   echo
   form='${binary:Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${db:Status-Want}\n'
   all_known "$form" dpkg "$@"

@@ -16,7 +16,7 @@ lock_plugin=python3-dnf-plugin-versionlock
 # line with tabs for each installed instance of the packages. Names may be globs.
 rpm_states() {
   echo "machine $(uname -m)"
-  list_ours
+  list_ours || return
   prefixed lock "$locks"
   for module in $1; do prefixed module "$streams/$module.module"; done
   shift

@@ -4,8 +4,24 @@
 # The packages that we hold, one name a line; every other hold is somebody else's.
 held=/var/lib/provision/held
 
+# Exit code where that list is not as we write it.
+# shellcheck disable=SC2034  # used by Python
+held_is_damaged=66
+
+# held_names [TEXT]: the packages that we hold, each behind a text.
+held_names() {
+  if [ ! -f "$held" ] || [ ! -r "$held" ]; then return 0; fi
+  while read -r name || [ -n "$name" ]; do
+    case $name in
+      '') ;;
+      *[!A-Za-z0-9.+_:~-]*) return "$held_is_damaged" ;;
+      *) printf '%s\n' "${1-}$name" ;;
+    esac
+  done <"$held"
+}
+
 # list_ours: a line "ours NAME" for each package that we hold.
-list_ours() { prefixed ours "$held"; }
+list_ours() { held_names 'ours '; }
 
 # prefixed WORD FILE: its lines with a word before each.
 prefixed() {

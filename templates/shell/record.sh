@@ -6,13 +6,23 @@
 # there before us; folder:PATH; hold:NAME, package:NAME and image:NAME; keys:PATH for keys in a file of others.
 record=/var/lib/provision/ours
 
+# Lines of the record that are read, and bytes of each: we write a few hundred.
+most_recorded=10000
+longest_recorded=5000
+
 # recorded: each line of the record after a word: here; gone for files and holds that are not there any more; other for
 # what is no file, or is not ours by name or mark: somebody made it in the place of ours, or wrote its line.
 recorded() {
   if [ ! -f "$record" ] || [ ! -r "$record" ]; then return 0; fi
   names=' '
-  [ ! -r "$held" ] || while read -r name; do names="$names$name "; done <"$held"
-  while read -r line; do
+  [ ! -r "$held" ] || while [ "${#names}" -lt 100000 ] && read -r name; do names="$names$name "; done <"$held"
+  lines=0
+  while read -r line || [ -n "$line" ]; do
+    lines=$((lines + 1))
+    if [ "$lines" -gt "$most_recorded" ] || [ "${#line}" -gt "$longest_recorded" ]; then
+      echo "more than $most_recorded lines, or one of more than $longest_recorded bytes" >&2
+      return 1
+    fi
     item=${line#* } there=here
     case $item in
       file:*) look_at "${item#file:}" "${line%% *}" ;;

@@ -16,6 +16,7 @@ from provision.resource import ABSENT, Change, Missing, Permission, Planned, Sig
 from provision.resources.file import File
 from provision.resources.packages.deb import Packages, PackageState
 from provision.resources.packages.repository import package_source
+from provision.resources.packages.rpm import RpmPackages
 from provision.resources.packages.sets import MajorVersion, Package, moves_of
 from tests.unit.examples import H100, repo, script_of
 from tests.unit.fake_root import FakeRoot
@@ -513,3 +514,23 @@ def test_a_dpkg_query_that_prints_without_end_is_named(shell: str, tmp_path: Pat
     with pytest.raises(Refusal, match="dpkg-query prints too much") as caught:
         Packages.states([DRIVER], Output(ran.returncode, ran.stdout, ran.stderr))
     assert "type -a dpkg-query" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("content", [b"\xdc\xc4\x7f\0\x85", b"a\n\n\xff\n", b'{"a": 1}', b"a b"])
+def test_a_damaged_list_of_holds_is_named(shell: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "held").write_bytes(content)
+    for kind in (Packages, RpmPackages):
+        script = script_of(kind.probe([])).replace("/var/lib/provision/held", str(tmp_path / "held"))
+        ran = subprocess.run([shell, "-c", script], capture_output=True, check=False)
+        with pytest.raises(Refusal, match="/var/lib/provision/held is not as provision writes it") as caught:
+            kind.states([], Output(ran.returncode, ran.stdout, ran.stderr))
+        assert str(caught.value.hint).startswith("on the host: mv /var/lib/provision/held ")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_list_of_holds_is_read_to_its_last_line(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "held").write_text("nvidia-driver-cuda\n\nlibc6:amd64\ng++-12")
+    script = script_of(Packages.probe([])).replace("/var/lib/provision/held", str(tmp_path / "held"))
+    ran = subprocess.run([shell, "-c", script], capture_output=True, check=False, text=True)
+    assert ran.stdout.startswith("nvidia-driver-cuda\nlibc6:amd64\ng++-12\n\n")

@@ -252,10 +252,24 @@ def test_what_was_there_before_us_stays_and_a_strange_name_is_told() -> None:
 
 def test_a_record_that_is_not_ours_is_not_read() -> None:
     for line in ("what", "", "x garbage", "x file:/etc/../etc/passwd", "x file:etc/passwd", "x hold:"):
-        with pytest.raises(
-            ValueError, match="/var/lib/provision/ours has a line that provision does not write"
-        ):
+        with pytest.raises(Refusal, match="/var/lib/provision/ours is not as provision writes it") as caught:
             Leftovers.states([], Output(0, f"here {line}\n".encode()))
+        assert str(caught.value.hint).startswith("on the host: mv /var/lib/provision/ours ")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "content",
+    [b"\xdc\xc4\x7f\0\x0b\x85", b"\xff\xfe \n\n\0x", b'{"a": 1}', b"x" * 10_000, b"site file:/a\n" * 20_000],
+    ids=["bytes", "lines", "JSON", "a long line", "many lines"],
+)
+def test_a_damaged_record_is_named(shell: str, content: bytes, tmp_path: Path) -> None:
+    root = FakeRoot(tmp_path, shell)
+    root.write("/var/lib/provision/ours").write_bytes(content)
+    answer = root.words("recorded")
+    assert len(answer.stdout) < 1_000_000
+    with pytest.raises(Refusal, match="/var/lib/provision/ours is not as provision writes it"):
+        Leftovers.states([], answer)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

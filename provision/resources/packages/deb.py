@@ -15,7 +15,7 @@ from provision.errors import Refusal
 from provision.probe import Output, Probe, words
 from provision.resource import ABSENT, Change, Missing, Planned
 from provision.resources.file import File
-from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
+from provision.resources.packages.sets import Move, Package, PackageSet, Simulation, refuse_damaged_list
 from provision.shell import constant
 
 APT = "shell/apt.sh"
@@ -77,8 +77,9 @@ class Packages(PackageSet[DebState]):
         """For each set, the state of its packages by name.
 
         :raises ValueError: if dpkg-query itself failed.
-        :raises Refusal: if it prints without end.
+        :raises Refusal: if it prints without end, or our list of holds is damaged.
         """
+        refuse_damaged_list(answer)
         if str(answer.exit_code) == constant(STATE, "no_dpkg"):
             raise Refusal(
                 f"dpkg-query prints too much: more than {constant(STATE, 'most_known')} bytes, or no list",

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Planned
-from provision.resources.packages.sets import Move, Package, PackageSet, Simulation
+from provision.resources.packages.sets import Move, Package, PackageSet, Simulation, refuse_damaged_list
 from provision.shell import constant
 
 DNF = "shell/dnf.sh"
@@ -99,7 +99,9 @@ class RpmPackages(PackageSet[RpmState]):
         """The state of each set.
 
         :raises ValueError: if rpm itself failed.
+        :raises Refusal: if our list of holds is damaged.
         """
+        refuse_damaged_list(answer)
         if answer.exit_code != 0:
             raise ValueError(f"rpm: exit {answer.exit_code}: {answer.err.strip()}")
         lines: dict[str, list[str]] = {}

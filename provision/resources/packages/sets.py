@@ -14,6 +14,9 @@ from debian.debian_support import Version
 from provision.errors import Refusal
 from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Permission, Planned, Resource, Signal, State
+from provision.shell import constant
+
+HOLDS = "shell/packages.sh"
 
 VERBS = ("install", "upgrade", "downgrade", "repair")
 """What can happen to a package of a set."""
@@ -72,6 +75,19 @@ class MajorVersion:
         """``branch 570 → 580`` where another one is installed; empty otherwise."""
         old = sorted(set(installed) - {self.version})
         return f"{self.noun} {', '.join(map(str, old))} → {self.version}" if old else ""
+
+
+def refuse_damaged_list(answer: Output) -> None:
+    """Refuse a list of our holds that is not as we write it.
+
+    :raises Refusal: naming it.
+    """
+    if str(answer.exit_code) == constant(HOLDS, "held_is_damaged"):
+        file = constant(HOLDS, "held")
+        raise Refusal(
+            f"{file} is not as provision writes it: a line is no name of a package",
+            hint=f"on the host: mv {file} {file}.damaged; then all holds count as yours",
+        )
 
 
 @dataclass(frozen=True)

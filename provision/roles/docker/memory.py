@@ -70,8 +70,9 @@ def _read(state: FileState | Missing, path: str) -> tuple[str, tuple[Setting, ..
         return document["daemon.json"], tuple(
             Setting(tuple(row["path"]), row["ours"], row.get("before", ABSENT)) for row in rows
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Refusal(
             f"{path} is not as it was written: {error}",
-            hint=f"move it away: the keys of {DAEMON_JSON} that were set earlier then count as your own",
+            hint=f"on the host: mv {path} {path}.damaged; the keys of {DAEMON_JSON} that were set earlier then"
+            " count as your own",
         ) from error
