@@ -325,7 +325,8 @@ def test_what_is_not_a_readable_file_is_never_overwritten(type_: str, says: str)
 
 
 @pytest.mark.parametrize(
-    "memory", [b"", b"[]", b'{"schema": 2}', b'{"schema": 1, "settings": [{"path": 1}]}', b"\xff"]
+    "memory",
+    [b"", b"[]", b'{"schema": 2}', b'{"schema": 1, "settings": [{"path": 1}]}', b"\xff", b"[" * 100_000],
 )
 def test_a_memory_that_is_not_ours_is_refused(memory: bytes) -> None:
     with pytest.raises(Refusal, match=re.escape(MEMORY)) as caught:

@@ -73,6 +73,6 @@ def _read(state: FileState | Missing, path: str) -> tuple[str, tuple[Setting, ..
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Refusal(
             f"{path} is not as it was written: {error}",
-            hint=f"on the host: mv {path} {path}.damaged; the keys of {DAEMON_JSON} that were set earlier then"
-            " count as your own",
+            hint=f"on the host: mv {path} {path}.damaged; the keys of {DAEMON_JSON} that were set earlier"
+            " then count as your own",
         ) from error
