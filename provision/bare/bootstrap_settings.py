@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, StringConstraints
 
+from provision.bare.public_keys import PublicKey
 from provision.role import Settings
 
 BOOTSTRAP = "bootstrap"
@@ -15,9 +16,6 @@ USER = r"^[a-z_][a-z0-9._-]{0,31}$"
 """Pattern of accounts: their names become a part of sudoers."""
 
 User = Annotated[str, StringConstraints(pattern=USER)]
-PublicKey = Annotated[
-    str, StringConstraints(pattern=r"^(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [ -~]*)?$")
-]
 Password = Annotated[SecretStr, Field(min_length=1)]
 
 
