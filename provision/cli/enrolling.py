@@ -89,6 +89,8 @@ def _console(text: str, inventory: Inventory) -> Console:
             f"--from-console {text}: no host of the inventory is called {host}",
             hint="FILE or HOST=FILE; inv inventory --graph shows what there is",
         )
+    if not file:
+        raise UsageError(f"--from-console {text} names no file", hint="FILE or HOST=FILE")
     try:
         content = content_of(Path(file)).decode("utf-8", "replace")
     except OSError as error:

@@ -171,6 +171,8 @@ def test_logs_that_are_not_there(site: Site) -> None:
     options = Options(hosts="gpu-01", inventory=str(site.folder / "hosts.yml"))
     with pytest.raises(UsageError, match="/nonexistent: No such file"):
         enroll(options, ["/nonexistent"], yes=True)
+    with pytest.raises(UsageError, match="--from-console gpu-01= names no file"):
+        enroll(options, ["gpu-01="], yes=True)
     with pytest.raises(UsageError, match="no host of the inventory is called gpu-09"):
         enroll(options, ["gpu-09=/nonexistent"], yes=True)
 
