@@ -17,7 +17,6 @@ _MAPPED_PARTITION = re.compile(r"(/dev/disk/by-id/dm-uuid-)part\d+-(mpath-.+)")
 _NO_DISK = re.compile(r"\.\.?|lvm-pv-uuid-.*|dm-uuid-(LVM|CRYPT)-.*")
 """What is below /dev/disk/by-id and no disk: volumes of LVM, and what is encrypted."""
 
-
 _GIVEN_BY_OTHERS = re.compile(r"(dm-name|md-name|virtio|google)-.*|scsi-0(QEMU|Google)_.*")
 """What is below /dev/disk/by-id and not called after a serial number: many machines may have the same."""
 
