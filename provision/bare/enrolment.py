@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from provision.bare import console
-from provision.connection.enrolment import AT_ONCE
-from provision.connection.host_key_check import expected_keys, refuse_revoked, to_take_away
+from provision.connection.enrolment import AT_ONCE, shared
+from provision.connection.host_key_check import expected_keys, other_names, refuse_revoked, to_take_away
 from provision.connection.known_hosts import HostKey
 from provision.connection.login import Login
 from provision.connection.session import fetch_host_key
@@ -24,7 +24,7 @@ class Enrolment:
     """What became known of one host's keys.
 
     :ivar keys: those that it shows.
-    :ivar message: why it is refused, or has no keys.
+    :ivar message: why it is refused, or has no keys; of one that is trusted, what is wrong all the same.
     """
 
     login: Login
@@ -71,6 +71,35 @@ def judged(login: Login, keys: Sequence[HostKey]) -> Enrolment:
         f"if the host was reinstalled, take the old key away ({to_take_away(login)}); "
         "else stop: somebody may listen in",
     )
+
+
+def told_apart(rows: Sequence[Enrolment]) -> list[Enrolment]:
+    """Refuse hosts that show the key of another one: whoever has the key of a clone can be all of them.
+
+    One that is trusted already stays so, and is named.
+    """
+    known = ((row.login, key) for row in rows for key in expected_keys(row.login))
+    twins = shared([*((row.login, key) for row in rows for key in row.keys), *known])
+    return [
+        replace(
+            row,
+            status="known" if row.status == "known" else "refused",
+            message=twin.message,
+            hint=twin.hint or "",
+        )
+        if row.status in ("new", "known") and (twin := twins.get(row.login))
+        else row
+        for row in rows
+    ]
+
+
+def elsewhere(row: Enrolment) -> str:
+    """A remark on other names of known_hosts that have a key which is to be recorded; empty without one."""
+    found = [name for key in row.keys if row.status == "new" for name in other_names(row.login, key)]
+    if not found:
+        return ""
+    names = ", ".join(dict.fromkeys(found))
+    return f"known_hosts has this key for {names}, too: is that the same machine, or a clone?"
 
 
 def from_network(

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from provision.bare.seed_settings import BY_ID, Seed
+from provision.bare.disks import BY_ID
+from provision.bare.seed_settings import Seed
 from provision.connection.known_hosts import HostKey
 from provision.render import render
 from provision.resource import RenderedFile
@@ -27,6 +28,9 @@ NO_NOUVEAU = "rd.driver.blacklist=nouveau modprobe.blacklist=nouveau"
 """Boot options where modprobe.d alone comes too late."""
 
 BOOT_MIB, ESP_MIB = 2048, 1024
+
+FILES = ("user-data", "meta-data", "network-config", "preseed.cfg", "ks.cfg")
+"""Names of the files that a seed may have."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from provision.bare.seed import KeyPair
+from provision.bare.seed import FILES, KeyPair
 from provision.connection.known_hosts import HostKey
 from provision.data import beside, content
 from provision.errors import UsageError
@@ -59,19 +59,35 @@ def _public(private: Ed25519PrivateKey) -> HostKey:
     return HostKey.of(text.decode("ascii"))
 
 
+def _others_read(file: Path) -> bool:
+    """Whether accounts of this machine beside its owner and root can read a file of a folder."""
+    modes = file.stat().st_mode, *(folder.stat().st_mode for folder in file.absolute().parents)
+    reading, *entering = modes
+    return any(
+        reading & read and all(mode & enter for mode in entering)
+        for read, enter in ((0o40, 0o11), (0o4, 0o1))
+    )
+
+
 @dataclass(frozen=True)
 class Writing:
     """The files of one host's seed that are not there as they should be.
 
+    What an earlier seed had and this one has not would be read all the same: the network, another installer.
+
     :ivar files: name → text, of all files.
     :ivar new: names of those that are not there.
     :ivar changed: names of those that are there with another text.
+    :ivar stale: names of those that are there, and no part of this seed.
+    :ivar shown: whether others could read its host key.
     """
 
     folder: Path
     files: Mapping[str, str]
     new: tuple[str, ...]
     changed: tuple[str, ...]
+    stale: tuple[str, ...] = ()
+    shown: bool = False
 
     @classmethod
     def of(cls, folder: Path, files: Mapping[str, str]) -> Writing:
@@ -92,7 +108,8 @@ class Writing:
         changed = tuple(
             name for name, text in files.items() if name not in new and there[name] != text.encode()
         )
-        return cls(folder, files, new, changed)
+        stale = tuple(name for name in FILES if name not in files and (folder / name).is_file())
+        return cls(folder, files, new, changed, stale, KEY not in new and _others_read(folder / KEY))
 
     def write(self) -> None:
         """Write them, for their owner only; each is replaced as a whole, or stays.
@@ -108,6 +125,8 @@ class Writing:
                 if name in self.new or name in self.changed:
                     beside(file, self.files[name].encode()).rename(file)
                 file.chmod(0o600)
+            for name in self.stale:
+                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             where = error.filename or self.folder
             raise UsageError(f"{where}: {error.strerror}", hint="name another folder: --out DIR") from error

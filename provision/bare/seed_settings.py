@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import ipaddress
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
+from provision.bare import disks
+from provision.bare.disks import BY_ID
+from provision.bare.public_keys import PublicKey
 from provision.role import ImpossibleError, Settings
 
 SEED = "seed"
 """The host's variable with its :class:`Seed`."""
 
-CRYPT = r"\$(5|6|y|gy|7|2b)\$[./A-Za-z0-9$,=]{8,384}"
-"""Pattern of crypt hashes: sha256, sha512, yescrypt, gost-yescrypt, scrypt, bcrypt (crypt(5))."""
+_64 = "[./A-Za-z0-9]"
+_SHA = rf"\$(rounds=[1-9][0-9]+\$)?{_64}{{1,16}}\$"
+CRYPT = "|".join(
+    (
+        rf"\$5{_SHA}{_64}{{43}}",
+        rf"\$6{_SHA}{_64}{{86}}",
+        rf"\$g?y\${_64}+\${_64}{{0,86}}\${_64}{{43}}",
+        rf"\$7\${_64}{{11,97}}\${_64}{{43}}",
+        rf"\$2[aby]\$[0-9]{{2}}\${_64}{{53}}",
+    )
+)
+"""Pattern of whole crypt hashes: sha256, sha512, yescrypt, gost-yescrypt, scrypt, bcrypt (crypt(5))."""
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOSTNAME = rf"^({_LABEL}\.)*{_LABEL}$"
 """Pattern of names of machines (RFC 1123)."""
 
+LONGEST_NAME = 64
+"""Characters of the name that Linux takes (HOST_NAME_MAX)."""
+
+_NO_MACHINES = [ipaddress.ip_network(text) for text in ("0.0.0.0/8", "240.0.0.0/4", "::/128")]
+"""Networks that no machine is in (RFC 6890)."""
+
 ACCOUNT = "^[a-z][a-z0-9_-]{0,31}$"
 """Pattern of accounts that every installer makes; root is none of them."""
-
-BY_ID = "/dev/disk/by-id/"
 
 
 def is_address(text: str) -> bool:
@@ -37,9 +56,41 @@ def is_address(text: str) -> bool:
     return "%" not in text
 
 
-def _hostname(text: str) -> str:
-    if is_address(text):
-        raise ImpossibleError(f"{text} is an address, not a host name", "a name, such as gpu-01.example.com")
+def is_machine_name(text: str) -> bool:
+    """Whether a machine can be called ``text``, and be reached by it."""
+    last = text.rpartition(".")[2]
+    numeric = re.fullmatch("[0-9]+|0[xX][0-9A-Fa-f]*", last)  # 10.7 is read as the address 10.0.0.7
+    own = text.lower().partition(".")[0] != "localhost"
+    return len(text) <= LONGEST_NAME and bool(re.fullmatch(HOSTNAME, text)) and own and not numeric
+
+
+def _machine_name(text: str) -> str:
+    if not is_machine_name(text):
+        hint = f"as gpu-01.example.com: {LONGEST_NAME} characters at most, no number behind the last dot"
+        raise ImpossibleError(f"{text} is not a name that a machine can have", hint)
+    return text
+
+
+_timezones = functools.cache(available_timezones)
+
+
+def _timezone(text: str) -> str:
+    known = _timezones()  # none on a machine without tzdata, which cannot tell
+    if known and text not in known:
+        close = difflib.get_close_matches(text, known, 1, 0.8)
+        hint = f"did you mean {close[0]}?" if close else "a name such as Europe/Berlin or Etc/UTC"
+        raise ImpossibleError(f"tzdata of this machine has no time zone {text}", hint)
+    return text
+
+
+def _mirror(text: str) -> str:
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or not (is_address(parts.hostname or "") or re.fullmatch(HOSTNAME, parts.hostname or "")):
+        raise ImpossibleError(f"{text} names no host that can be", "as in http://mirror.example.com/ubuntu")
     return text
 
 
@@ -49,13 +100,43 @@ def _address(text: str) -> str:
     return text
 
 
+def _hosts_address(text: str) -> str:
+    found = ipaddress.ip_address(_address(text))
+    if found.is_loopback or found.is_multicast or any(found in network for network in _NO_MACHINES):
+        raise ImpossibleError(
+            f"{text} is not an address at which a network has a machine", "such as 192.0.2.1"
+        )
+    return text
+
+
 def _interface_address(text: str) -> str:
     try:
         ipaddress.ip_interface(text)
     except ValueError:
         text = ""
-    if "/" not in text or "%" in text:
+    address, _, prefix = text.partition("/")
+    if not prefix.isdigit() or int(prefix) == 0 or "%" in text:  # a mask is read by some installers only
         raise ImpossibleError("not an address with its prefix", "as in 192.0.2.11/24")
+    _hosts_address(address)
+    return text
+
+
+def _mac(text: str) -> str:
+    if int(text[:2], 16) & 1 or not int(text.replace(":", ""), 16):
+        hint = "ip link shows it on the machine, and its BMC: 0c:42:a1:00:00:01"
+        raise ImpossibleError(f"{text} is not the hardware address of one interface", hint)
+    return text
+
+
+def _interface(text: str) -> str:
+    if text == "lo":
+        raise ImpossibleError("lo leads to no network", "interface: eno1")
+    return text
+
+
+def _disk(text: str) -> str:
+    if found := disks.objection(text):
+        raise ImpossibleError(*found)
     return text
 
 
@@ -78,42 +159,30 @@ def _refuse_no_host(
     raise ImpossibleError(message, "is the prefix of the address right?", (setting,))
 
 
-def _public_key(text: str) -> str:
-    try:
-        load_ssh_public_key(" ".join(text.split(" ")[:2]).encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm):
-        hint = "the line of a .pub file: ssh-ed25519 AAAA… NAME"
-        raise ImpossibleError(f"{text[:40]!r}… is not a whole public key", hint) from None
-    return text
-
-
 def _crypt(secret: SecretStr) -> SecretStr:
     # A pattern of pydantic's would show what does not match.
     if not re.fullmatch(CRYPT, secret.get_secret_value()):
         hint = "openssl passwd -6 asks for a password and prints its hash: $6$…"
-        raise ImpossibleError("the password is not a crypt hash", hint)
+        raise ImpossibleError("the password is not a whole crypt hash of a strong method", hint)
     return secret
 
 
-Hostname = Annotated[str, StringConstraints(pattern=HOSTNAME, max_length=253), AfterValidator(_hostname)]
-Address = Annotated[str, AfterValidator(_address)]
-PublicKey = Annotated[
-    str,
-    StringConstraints(pattern=r"^(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [ -~]*)?$"),
-    AfterValidator(_public_key),
-]
+Hostname = Annotated[str, StringConstraints(pattern=HOSTNAME, max_length=253)]
+Address = Annotated[str, AfterValidator(_hosts_address)]
 
 
 class Network(Settings):
     """The network of one interface; without ``address`` it is DHCP's."""
 
-    interface: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,14}$")] | None = Field(
-        None, examples=["eno1"]
-    )
+    interface: (
+        Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,14}$"), AfterValidator(_interface)]
+        | None
+    ) = Field(None, examples=["eno1"])
     """The interface by its name."""
-    mac: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = Field(
-        None, examples=["0c:42:a1:00:00:01"]
-    )
+    mac: (
+        Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"), AfterValidator(_mac)]
+        | None
+    ) = Field(None, examples=["0c:42:a1:00:00:01"])
     """The interface by its hardware address, in lower case. Debian's installer takes names only."""
     address: Annotated[str, AfterValidator(_interface_address)] | None = Field(
         None, examples=["192.0.2.11/24"]
@@ -168,17 +237,26 @@ class Seed(Settings):
     """The public keys that it takes."""
     password: Annotated[SecretStr, AfterValidator(_crypt)] | None = Field(None, examples=["$6$…"])
     """The crypt hash of its password, for the console; without it, it has none. sshd takes keys only."""
-    hostname: Hostname | None = Field(None, examples=["gpu-01.example.com"])
+    hostname: Annotated[str, StringConstraints(pattern=HOSTNAME), AfterValidator(_machine_name)] | None = (
+        Field(None, examples=["gpu-01.example.com"])
+    )
     """The name that the machine gives itself; the inventory's without it."""
     network: Network | None = None
     """Its network. Without it the installer takes DHCP on the interface that it finds."""
-    disk: Annotated[str, StringConstraints(pattern=rf"^/dev/({BY_ID[5:]})?[A-Za-z0-9._:+=@-]+$")] | None = (
-        Field(None, examples=["/dev/disk/by-id/nvme-SAMSUNG_MZQL2960HCJR_S64FNE0R123456"])
-    )
-    """The disk that the installer wipes; it must be named."""
+    disk: (
+        Annotated[
+            str,
+            StringConstraints(pattern=rf"^/dev/({BY_ID[5:]})?[A-Za-z0-9._:+=@-]+$"),
+            AfterValidator(_disk),
+        ]
+        | None
+    ) = Field(None, examples=["/dev/disk/by-id/nvme-SAMSUNG_MZQL2960HCJR_S64FNE0R123456"])
+    """The disk that the installer wipes, a whole one; it must be named."""
     root_gib: int = Field(100, ge=20, le=16384)
     """GiB of the root file system. /var, which has Docker's images, gets the rest of the disk."""
-    timezone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$")] = "Etc/UTC"
+    timezone: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"), AfterValidator(_timezone)
+    ] = "Etc/UTC"
     """The time zone."""
     time_servers: tuple[Hostname | Address, ...] = Field((), examples=[["ntp1.example.com"]])
     """Time servers of chrony, beside the distribution's own on Debian and Ubuntu, instead of them on RHEL."""
@@ -187,7 +265,11 @@ class Seed(Settings):
     )
     """The serial console, as the kernel's option console= has it."""
     mirror: (
-        Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~/-]*)?$")]
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~/-]*)?$"),
+            AfterValidator(_mirror),
+        ]
         | None
     ) = Field(None, examples=["http://mirror.example.com/ubuntu"])
     """A mirror of the distribution. Without it Ubuntu and Debian take their own, and RHEL the medium."""
@@ -206,9 +288,7 @@ class Seed(Settings):
             raise ImpossibleError(
                 "Debian's installer knows interfaces by name only", hint, ("network", "mac")
             )
-        if self.system == "ubuntu" and re.search(
-            rf"^{BY_ID}(wwn-|nvme-eui\.)|^/dev/disk(?!/by-id/)", self.disk
-        ):
+        if self.system == "ubuntu" and re.search(rf"^{BY_ID}(wwn-|nvme-eui\.)", self.disk):
             hint = "take the name with the model and the serial number: nvme-SAMSUNG_…"
             raise ImpossibleError("Ubuntu's installer cannot look for this name", hint, ("disk",))
         return self

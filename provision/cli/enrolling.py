@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from provision.bare.enrolment import Console, from_consoles, from_network
+from provision.bare.enrolment import Console, elsewhere, from_consoles, from_network, told_apart
 from provision.bare.seed_settings import SEED, is_address
 from provision.cli import arguments, terminal
 from provision.cli.options import Options
@@ -41,12 +41,15 @@ def enroll(
         rows = from_consoles(logins, consoles, names(loaded.hosts.values()), terminal.log)
     else:
         rows = from_network(logins, fetch)
+    rows = told_apart(rows)
     width = max(len(row.login.host) for row in rows)
     if not options.json:
         terminal.write_data("\n".join(line for row in rows for line in row.text(width)))
     for row in rows:
         if row.message and row.hint:
             terminal.log(f"{row.login.host}: {row.message}\n  hint: {row.hint}")
+        if remark := elsewhere(row):
+            terminal.log(f"{row.login.host}: {remark}")
     new = [(row.login, key) for row in rows if row.status == "new" for key in row.keys]
     question = f"Trust {'this key' if len(new) == 1 else f'these {len(new)} keys'} from now on?"
     if new and not yes and not ask(question, "--yes"):
@@ -86,6 +89,8 @@ def _console(text: str, inventory: Inventory) -> Console:
             f"--from-console {text}: no host of the inventory is called {host}",
             hint="FILE or HOST=FILE; inv inventory --graph shows what there is",
         )
+    if not file:
+        raise UsageError(f"--from-console {text} names no file", hint="FILE or HOST=FILE")
     try:
         content = content_of(Path(file)).decode("utf-8", "replace")
     except OSError as error:

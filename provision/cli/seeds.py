@@ -9,11 +9,12 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+from provision.bare import disks
 from provision.bare.accounts import unfit
 from provision.bare.enrolment import judged
 from provision.bare.seed import Machine, files
 from provision.bare.seed_folder import KEY, Writing, key_of
-from provision.bare.seed_settings import ACCOUNT, HOSTNAME, SEED, Seed, is_address
+from provision.bare.seed_settings import ACCOUNT, SEED, Seed, is_machine_name
 from provision.cli import arguments, terminal
 from provision.cli.options import Options
 from provision.connection.enrolment import record
@@ -44,7 +45,12 @@ class _Made:
         """What was done, in a few lines."""
         writing, key = self.writing, self.machine.key.public
         rest = [name for name in writing.files if name not in (*writing.new, *writing.changed)]
-        done = (("written", writing.new), ("overwritten", writing.changed), ("unchanged", rest))
+        done = (
+            ("written", writing.new),
+            ("overwritten", writing.changed),
+            ("removed", writing.stale),
+            ("unchanged", rest),
+        )
         shown = "".join(f"  {word}: {', '.join(names)}\n" for word, names in done if names)
         where = f", recorded in {self.login.known_hosts[0]}" if self.unknown else ""
         seed = self.machine.seed
@@ -62,6 +68,7 @@ class _Made:
             "folder": str(writing.folder),
             "files": list(writing.files),
             "written": [*writing.new, *writing.changed],
+            "removed": list(writing.stale),
             "host_key": {"type": key.kind, "fingerprint": key.fingerprint, "made": self.made},
             "known_hosts": self.login.known_hosts[0] if self.unknown else None,
         }
@@ -89,6 +96,13 @@ def write(
         terminal.log(f"left out, because they have no seed: {', '.join(without)}")
     made = [_made(host, login, Path(out)) for host, login in zip(seeded, ways_in.logins(seeded), strict=True)]
     _refuse_shared(made)
+    for one in made:
+        if one.writing.shown:
+            name, file = one.machine.name, one.writing.folder / KEY
+            terminal.log(
+                f"{name}: others could read the host key of its seed, {file}\n"
+                f"  hint: who did can be {name}; take it away for a new one, if no machine has it yet"
+            )
     if (question := _question(made)) and not yes and not ask(question, "--yes"):
         raise UsageError("no seed was written", hint="name another folder to keep those that are there")
     for one in made:
@@ -107,30 +121,36 @@ def _refuse_shared(made: Sequence[_Made]) -> None:
     """
     owners: dict[tuple[str, str], str] = {}
     for one in made:
-        machine, network = one.machine, one.machine.seed.network
+        machine, seed, network = one.machine, one.machine.seed, one.machine.seed.network
         values = {
             "the address in known_hosts": one.login.known_as,
             "the host name": machine.hostname.lower(),
             "seed.network.address": network and network.address and str(ip_interface(network.address).ip),
             "seed.network.mac": network and network.mac,
+            "seed.disk": seed.disk and seed.method == "installer" and disks.serial(seed.disk),
+            "the host key": machine.key.public.fingerprint,
         }
         for what, value in values.items():
             if value and (other := owners.setdefault((what, value), machine.name)) != machine.name:
-                raise UsageError(
-                    f"{other} and {machine.name} are both to have {what} {value}",
-                    hint=f"inv inventory --host {machine.name} shows where each value stands",
-                )
+                hint = f"inv inventory --host {machine.name} shows where each value stands"
+                if what == "the host key":
+                    hint = f"one is a copy: take {one.writing.folder / KEY} away, if no machine has it yet"
+                raise UsageError(f"{other} and {machine.name} are both to have {what} {value}", hint=hint)
 
 
 def _question(made: Sequence[_Made]) -> str:
     """What needs a yes: files that are there, and host keys that are trusted from now on."""
     changed = sum(len(one.writing.changed) for one in made)
+    stale = [str(one.writing.folder / name) for one in made for name in one.writing.stale]
     unknown = [one.login.known_hosts[0] for one in made if one.unknown]
-    asked = [f"Overwrite {counted(changed, 'file')}"] if changed else []
+    asked = [f"overwrite {counted(changed, 'file')}"] if changed else []
+    if stale:
+        asked.append(f"remove {', '.join(stale)}")
     if unknown:
         where = ", ".join(dict.fromkeys(unknown))
-        asked.append(f"{'r' if changed else 'R'}ecord {counted(len(unknown), 'host key')} in {where}")
-    return " and ".join(asked) + "?" if asked else ""
+        asked.append(f"record {counted(len(unknown), 'host key')} in {where}")
+    question = " and ".join(asked)
+    return f"{question[0].upper()}{question[1:]}?" if question else ""
 
 
 def _made(host: Host, login: Login, out: Path) -> _Made:
@@ -140,7 +160,7 @@ def _made(host: Host, login: Login, out: Path) -> _Made:
     """
     settings = read(Seed, host, SEED)
     hostname = settings.hostname or host.name
-    if not re.fullmatch(HOSTNAME, hostname) or is_address(hostname):
+    if not is_machine_name(hostname):
         raise SettingsError(
             f"{host.name} is not a name that a machine can have",
             where=host.where(SEED),

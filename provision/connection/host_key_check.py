@@ -90,6 +90,12 @@ def refuse_revoked(login: Login, shown: HostKey) -> None:
         )
 
 
+def other_names(login: Login, key: HostKey) -> tuple[str, ...]:
+    """Names under which the known_hosts files have a key of the host, beside its own."""
+    own = {login.known_as, login.address.lower(), login.host.lower()}
+    return tuple(name for name in _known_hosts(login.known_hosts).names_of(key) if name not in own)
+
+
 def to_take_away(login: Login) -> str:
     """Where the keys of :func:`expected_keys` stand: the inventory, or the commands that take them away."""
     if login.host_key:

@@ -99,6 +99,10 @@ class KnownHosts:
             found += [key for globs, key in self.patterns if _matches(name, globs)]
         return tuple(dict.fromkeys(found))
 
+    def names_of(self, key: HostKey) -> tuple[str, ...]:
+        """Return the names that have a key; hashed names cannot be read."""
+        return tuple(name for name, keys in self.names.items() if key in keys)
+
     def revoked_for(self, name: str) -> tuple[HostKey, ...]:
         """Return the keys of the lines that revoke a key and have this name, not a pattern."""
         return self._revoked.keys_of(name, patterns=False) if self._revoked else ()

@@ -15,6 +15,8 @@ from provision.errors import UnreachableError, UsageError
 from tests.sshd import SSHD, sshd
 from tests.unit.test_console import EC, ED, OTHER, block
 
+THIRD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFQKE0R0euI9QbJEAlruKW4h4r/iEXh9c7/qOnhM+zmN"
+
 
 class Site:
     """A folder with an inventory, a known_hosts file and logs of consoles.
@@ -79,13 +81,13 @@ def test_a_key_that_contradicts_a_known_one_is_refused(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.known.write_text(f"gpu-01 {OTHER}\n")
-    log = site.log(block() + block(f"{ED} root@gpu-02"))
+    log = site.log(block() + block(f"{THIRD} root@gpu-02"))
     assert site.enroll(log, hosts="gpu-01:gpu-02") == 1
     said = capsys.readouterr()
     assert "gpu-01  refused" in said.out
     assert f"gpu-01: the key contradicts the known one: gpu-01 shows {ED.split()[0]} SHA256:" in said.err
     assert f"(`ssh-keygen -R 'gpu-01' -f {site.known}`)" in said.err
-    assert site.known.read_text() == f"gpu-01 {OTHER}\ngpu-02 {ED}\n", "the other host is recorded"
+    assert site.known.read_text() == f"gpu-01 {OTHER}\ngpu-02 {THIRD}\n", "the other host is recorded"
 
 
 def test_a_key_that_contradicts_the_inventory_is_refused(
@@ -169,6 +171,8 @@ def test_logs_that_are_not_there(site: Site) -> None:
     options = Options(hosts="gpu-01", inventory=str(site.folder / "hosts.yml"))
     with pytest.raises(UsageError, match="/nonexistent: No such file"):
         enroll(options, ["/nonexistent"], yes=True)
+    with pytest.raises(UsageError, match="--from-console gpu-01= names no file"):
+        enroll(options, ["gpu-01="], yes=True)
     with pytest.raises(UsageError, match="no host of the inventory is called gpu-09"):
         enroll(options, ["gpu-09=/nonexistent"], yes=True)
 
@@ -179,7 +183,7 @@ def test_json_has_every_host(site: Site, capsys: pytest.CaptureFixture[str]) -> 
             raise UnreachableError("gpu-02", "no route to host", hint="is it up?")
         return HostKey(*(OTHER if login.host == "gpu-03" else ED).split())
 
-    site.known.write_text(f"gpu-03 {ED}\n")
+    site.known.write_text(f"gpu-03 {THIRD}\n")
     assert site.enroll(json=True, yes=True, fetch=fetch) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == 1
@@ -189,7 +193,71 @@ def test_json_has_every_host(site: Site, capsys: pytest.CaptureFixture[str]) -> 
         "gpu-03": "refused",
     }
     assert found["hosts"]["gpu-02"]["error"] == {"message": "no route to host", "hint": "is it up?"}
-    assert site.known.read_text() == f"gpu-03 {ED}\ngpu-01 {ED}\n"
+    assert site.known.read_text() == f"gpu-03 {THIRD}\ngpu-01 {ED}\n"
+
+
+def test_consoles_of_clones_are_refused(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Machines of one image with its host keys: who has the key of one can be all of them."""
+    log = site.log(
+        block() + block(f"{OTHER} root@gpu-02", f"{EC} root@gpu-02") + block(f"{THIRD} root@gpu-03")
+    )
+    assert site.enroll(log) == 1
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()] == [
+        ["gpu-01", "refused"],
+        ["gpu-01", "refused"],
+        ["gpu-02", "refused"],
+        ["gpu-02", "refused"],
+        ["gpu-03", "new"],
+    ]
+    fingerprint = HostKey.of(EC).fingerprint
+    for one, other in (("gpu-01", "gpu-02"), ("gpu-02", "gpu-01")):
+        assert (
+            f"{one}: it has the host key of {other}, so each can pretend to be the other: "
+            f"ecdsa-sha2-nistp256 {fingerprint}\n  hint: clones of one image? on all: rm /etc/ssh/ssh_host_*"
+        ) in said.err
+    assert site.known.read_text() == f"gpu-03 {THIRD}\n"
+
+
+def test_a_clone_of_a_trusted_host_is_refused_over_the_network_too(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.known.write_text(f"gpu-01 {ED}\n")
+    assert site.enroll(hosts="gpu-01:gpu-02", fetch=lambda _: HostKey.of(ED)) == 1
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()] == [
+        ["gpu-01", "known"],
+        ["gpu-02", "refused"],
+    ]
+    assert "gpu-01: it has the host key of gpu-02, so" in said.err
+    assert "gpu-02: it has the host key of gpu-01, so" in said.err
+    assert (site.questions, site.known.read_text()) == ([], f"gpu-01 {ED}\n")
+
+
+def test_one_machine_with_two_names_is_no_clone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path, "a: {ansible_host: 192.0.2.1}, b: {ansible_host: 192.0.2.1}")
+    assert site.enroll(fetch=lambda _: HostKey.of(ED)) == 0
+    assert "pretend" not in capsys.readouterr().err
+    given = f"host_key: '{ED}'"
+    site = Site(tmp_path, f"a: {{ansible_host: 192.0.2.1, {given}}}, b: {{ansible_host: 192.0.2.2, {given}}}")
+    assert site.enroll(fetch=lambda _: HostKey.of(ED)) == 0
+    assert "a: it has the host key of b, so" in capsys.readouterr().err, (
+        "the inventory says so, and it is told"
+    )
+
+
+def test_a_new_key_that_known_hosts_has_for_another_name_is_told(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another name of the machine, as ssh(1) has it after a login, or the machine that it was cloned from."""
+    site.known.write_text(f"192.0.2.1,rack-9 {ED}\ngpu-01 {OTHER}\n")
+    assert site.enroll(hosts="gpu-02", fetch=lambda _: HostKey.of(ED)) == 0
+    assert (
+        "gpu-02: known_hosts has this key for 192.0.2.1, rack-9, too: is that the same machine, or a clone?"
+        in capsys.readouterr().err
+    )
+    assert site.enroll(hosts="gpu-02", fetch=lambda _: HostKey.of(ED)) == 0
+    assert "too:" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not SSHD.exists(), reason="sshd is not installed")

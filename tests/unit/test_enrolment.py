@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ class Operator:
         self.fetched.append(login.host)
         if login.host == "off":
             raise UnreachableError("off", "no route to host")
-        return KEY
+        return OTHER if login.host == "other" else KEY
 
     def enroll(self, *logins: Login, options: Options = ENROLL) -> None:
         enroll_hosts(options, logins, self.ask, self.fetch)
@@ -67,12 +67,12 @@ def test_keys_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_text(f"h0.example.org {OTHER.kind} {OTHER.base64}\n")
     operator = Operator()
-    operator.enroll(login(file), login(file, "h2", 2222))
+    operator.enroll(login(file), login(file, "other", 2222))
     assert operator.questions == ["Trust these 2 keys from now on?"]
     assert [line.split()[0] for line in file.read_text().splitlines()] == [
         "h0.example.org",
         "h1.example.org",
-        "[h2.example.org]:2222",
+        "[other.example.org]:2222",
     ]
 
 
@@ -95,6 +95,26 @@ def test_a_revoked_key_is_not_enrolled(tmp_path: Path, capsys: pytest.CaptureFix
     assert said.startswith(
         f"h1: the host key of h1.example.org is revoked: {KEY.kind} {KEY.fingerprint} ({file}:1)"
     )
+
+
+def test_clones_are_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of which the key is trusted already counts, and a name more of one address does not."""
+    file = tmp_path / "known_hosts"
+    operator = Operator()
+    operator.enroll(*(login(file, name) for name in ("h1", "h2", "h3", "h4", "h5", "other")))
+    assert [line.split()[0] for line in file.read_text().splitlines()] == ["other.example.org"]
+    said = capsys.readouterr().err
+    assert (
+        "h1: it has the host key of h2, h3, h4 and 1 more, so each can pretend to be the other: "
+        f"ssh-ed25519 {KEY.fingerprint}\n  hint: clones of one image? on all: rm /etc/ssh/ssh_host_*; "
+    ) in said
+    assert "h5: it has the host key of h1, h2, h3 and 1 more, so" in said
+    file.write_text(f"h1.example.org {KEY.kind} {KEY.base64}\n")
+    operator.enroll(login(file), login(file, "h2"))
+    assert "h2: it has the host key of h1, so" in capsys.readouterr().err
+    file.unlink()
+    operator.enroll(login(file), replace(login(file), host="alias"))
+    assert operator.questions[-1] == "Trust these 2 keys from now on?"
 
 
 def test_hosts_that_hang_do_not_add_up(tmp_path: Path) -> None:

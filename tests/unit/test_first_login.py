@@ -95,6 +95,15 @@ def test_the_logins_that_may_work(
         ({"authorized_keys": ["ssh-rsa AAAA\nssh-rsa BBBB"]}, "bootstrap.authorized_keys"),
         ({"password": ""}, "bootstrap.password"),
         ({"password": 5}, "bootstrap.password"),
+        ({"password": "hunter2\nx"}, "bootstrap.password: the password is not one line"),
+        ({"password": "hunter2\0"}, "bootstrap.password: the password is not one line"),
+        (
+            {"password": "a", "new_password": "hunter2\n"},
+            "bootstrap.new_password: the password is not one line",
+        ),
+        ({"password": "hunter2", "new_password": "hunter2"}, "bootstrap.new_password: new_password must be"),
+        ({"key": "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n"}, "bootstrap.key"),
+        ({"authorized_keys": [f"{KEY[:60]}"]}, "is not a whole public key"),
     ],
 )
 def test_settings_that_are_refused(key_file: Path, bootstrap: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""What Match blocks of sshd's files let in, whoever it is for: the plan refuses to lock beside them."""
+"""What sshd's files let in whatever the drop-in has: the plan refuses to lock beside it."""
 
 from __future__ import annotations
 
@@ -146,6 +146,78 @@ def test_included_files_are_followed_as_sshd_does(folder: Path) -> None:
         assert "passwordauthentication yes" in obeyed(folder, "user=a,host=localhost,addr=192.0.2.1")
         assert "passwordauthentication yes" in obeyed(folder, FROM_10)
         assert "permitrootlogin no" in obeyed(folder, ROOT)
+
+
+BEFORE = {
+    "a file that sorts before it": (
+        {"00-a.conf": "X11Forwarding no\nPasswordAuthentication yes\n"},
+        "Include {0}/sshd_config.d/*.conf\n",
+        ["sshd_config.d/00-a.conf:2 passwordauthentication yes"],
+    ),
+    "sshd_config above its Include": (
+        {},
+        "PermitRootLogin yes\nInclude {0}/sshd_config.d/*.conf\n",
+        ["sshd_config:1 permitrootlogin yes"],
+    ),
+    "an earlier Include": (
+        {"site/x": "ChallengeResponseAuthentication yes\n"},
+        "Include {0}/sshd_config.d/site/*\nInclude {0}/sshd_config.d/*.conf\n",
+        ["sshd_config.d/site/x:1 kbdinteractiveauthentication yes"],
+    ),
+    "several patterns": (
+        {"z.conf": "PermitRootLogin yes\n", "00-Z.conf": "PasswordAuthentication yes\n"},
+        "Include sshd_config.d/z*.conf {0}/sshd_config.d/0*.conf\n",
+        [
+            "sshd_config.d/z.conf:1 permitrootlogin yes",
+            "sshd_config.d/00-Z.conf:1 passwordauthentication yes",
+        ],
+    ),
+    "its own name in a longer one": (
+        {"00-provision.conf.conf": "PasswordAuthentication yes\n", "00-provision": "PermitRootLogin yes\n"},
+        "Include {0}/sshd_config.d/*\n",
+        ["sshd_config.d/00-provision:1 permitrootlogin yes"],
+    ),
+    "the first of two values counts": (
+        {"00-a.conf": "PasswordAuthentication no\n", "00-b.conf": "PasswordAuthentication yes\n"},
+        "Include {0}/sshd_config.d/*.conf\n",
+        [],
+    ),
+    "files that sort after it": (
+        {"00-z.conf": "PasswordAuthentication yes\n", "01-a.conf": "PermitRootLogin yes\n"},
+        "Include {0}/sshd_config.d/*.conf\nPasswordAuthentication yes\n",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("drop_in", [True, False], ids=["locked", "not locked yet"])
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_sshd_reads_before_the_drop_in_is_named(folder: Path, name: str, drop_in: bool) -> None:
+    """sshd takes the first value of an option, so the drop-in comes too late."""
+    files, config, expected = BEFORE[name]
+    (folder / "sshd_config").write_text(config.format(folder))
+    for file, text in files.items():
+        (folder / "sshd_config.d" / file).parent.mkdir(exist_ok=True)
+        (folder / "sshd_config.d" / file).write_text(text)
+    if not drop_in:
+        (folder / "sshd_config.d/00-provision.conf").unlink()
+    found = exceptions(folder)
+    assert [f"{one.place} {one.option} {one.value}" for one in found] == expected
+    assert {one.whom for one in found} <= {"everybody"}
+    if SSHD.exists() and drop_in and "sshd_config.d/z*" not in config:
+        told, opened = set(obeyed(folder, ROOT)), {one.option: one.value for one in found}
+        assert {f"{option} {value}" for option, value in opened.items()} <= told, "sshd reads them as we do"
+        assert {line for line in LINES if line.split()[0] not in opened} <= told
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["PasswordAuthentication yes\n", "Match User a\nInclude {0}/sshd_config.d/*.conf\nPermitRootLogin no\n"],
+)
+def test_an_sshd_that_does_not_read_the_drop_in_is_no_question_of_order(folder: Path, config: str) -> None:
+    """It is refused for that: no line of its files is to blame."""
+    (folder / "sshd_config").write_text(f"PermitRootLogin yes\n{config.format(folder)}")
+    assert exceptions(folder) == []
 
 
 def test_names_without_a_folder_are_below_that_of_sshd_config(folder: Path) -> None:
