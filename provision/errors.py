@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from provision.secrecy import without_secrets
@@ -101,6 +102,11 @@ class HostError(ProvisionError):
         name = self.host.partition(" ")[0]  # behind it may stand which jump host of its way it is
         self.hint = hint and visible(hint[:LONGEST]).replace("{host}", name)
 
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """Put ``hide(text)`` in the place of each of its texts."""
+        self.message = hide(self.message)
+        self.hint = self.hint and hide(self.hint)
+
     def __str__(self) -> str:
         return f"{self.host}: {self.message}"
 
@@ -143,3 +149,8 @@ class ChangeError(HostError):
         self.resource = resource
         self.exit_code = exit_code
         self.stderr = stderr
+
+    def conceal(self, hide: Callable[[str], str]) -> None:
+        """As of any error of a host, and of what the command printed."""
+        super().conceal(hide)
+        self.stderr = hide(self.stderr)

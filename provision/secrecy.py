@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 HIDDEN = "(hidden)"
@@ -74,3 +78,54 @@ def without_secrets(text: str) -> str:
     if "PRIVATE KEY-----" in text:
         return HIDDEN
     return _NAMED.sub(rf"\1\2\3\4\5{HIDDEN}", _ADDRESS.sub(HIDDEN, text))
+
+
+SHORTEST = 4
+"""Characters from which on a value with the name of a secret is looked for in texts."""
+
+SHORTEST_OF_ENV = 8
+"""The same of the other values of an ``env``, most of which are none."""
+
+_PLAIN = re.compile(r"[a-z_.-]+|[A-Z_.-]+|[\d.,:]+|[~.]?/[\w./:-]*")
+"""A word, a number or a path: to hide it wherever it stands would make sentences unreadable."""
+
+
+@dataclass(frozen=True)
+class KnownSecrets:
+    """The secret values of a host's variables, to be hidden in what its programs print.
+
+    Call it with a text to get that text without them.
+    """
+
+    values: frozenset[str] = field(default=frozenset(), repr=False)
+
+    def __call__(self, text: str) -> str:
+        """``text`` with ``(hidden)`` for each of the values, as JSON writes it too, and for its lines."""
+        return self._pattern.sub(HIDDEN, text) if self.values else text
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        forms = {form for value in self.values for form in _forms(value)}
+        return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield value
+    yield json.dumps(value)[1:-1]
+    yield from (line for line in value.splitlines() if len(line) >= SHORTEST_OF_ENV)
+
+
+def secret_values(value: object, path: tuple[str | int, ...] = ()) -> Iterator[str]:
+    """Values of variables that may be secrets; of a login also what HTTP's basic authentication sends."""
+    if isinstance(value, Mapping):
+        if (user := value.get("user", value.get("username"))) and isinstance(value.get("password"), str):
+            yield base64.b64encode(f"{user}:{value['password']}".encode()).decode("ascii")
+        for key, item in value.items():
+            yield from secret_values(item, (*path, key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for number, item in enumerate(value):
+            yield from secret_values(item, (*path, number))
+    elif isinstance(value, str) and is_secret(path):
+        named = any(_NAME.search(str(step)) for step in path)
+        if len(value) >= SHORTEST if named else len(value) >= SHORTEST_OF_ENV and not _PLAIN.fullmatch(value):
+            yield value

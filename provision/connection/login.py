@@ -7,6 +7,7 @@ The variables are Ansible's, and so is their precedence: what the inventory says
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import shlex
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from provision.connection.client_config import SshConfig
 from provision.connection.variables import Given, flag_of, port_of, seconds_of, unchecked
 from provision.data import at_home
 from provision.errors import InventoryError
+from provision.secrecy import SHORTEST, KnownSecrets, secret_values
 
 DEFAULT_PORT = 22
 CONNECT_TIMEOUT = 10.0
@@ -39,6 +41,7 @@ class Login:
     :ivar is_jump_host: whether it is one of them; their keys are recorded by ssh alone.
     :ivar connect_timeout: seconds for each of: the TCP connect, the banner, the login.
     :ivar keepalive: seconds between signs of life on an idle session.
+    :ivar variables: the host's, as each of its groups and it itself give them, for :attr:`secrets`.
     """
 
     host: str
@@ -58,6 +61,7 @@ class Login:
     is_jump_host: bool = False
     connect_timeout: float = CONNECT_TIMEOUT
     keepalive: float = KEEPALIVE
+    variables: tuple[Mapping[str, object], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def known_as(self) -> str:
@@ -69,6 +73,13 @@ class Login:
     def needs_sudo(self) -> bool:
         """Whether commands run through sudo; a user that already is the wanted one needs none."""
         return self.become and self.become_user != self.user
+
+    @functools.cached_property
+    def secrets(self) -> KnownSecrets:
+        """Hides what this command knows to be secret of the host in what programs print there."""
+        passwords = (self.password, self.become_password)
+        found = frozenset(secret_values(self.variables))
+        return KnownSecrets(found.union(word for word in passwords if word and len(word) >= SHORTEST))
 
     @classmethod
     def of(cls, name: str, vars: Mapping[str, object], ssh_config: SshConfig) -> Login:

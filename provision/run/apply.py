@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from provision.causes.known_messages import hint_for
 from provision.connection import Connection
+from provision.connection.login import Login
 from provision.errors import HostError, UnreachableError
 from provision.plan.backups import KEPT, Backups
 from provision.plan.plan import Plan
@@ -63,8 +65,8 @@ class LostRunError(HostError):
 class _Spool:
     """The events of one run, however many connections it takes to read them."""
 
-    def __init__(self, host: str, steps: int, on_event: Callable[[Event], None]) -> None:
-        self.host = host
+    def __init__(self, login: Login, steps: int, on_event: Callable[[Event], None]) -> None:
+        self.host, self.secrets = login.host, login.secrets
         self.steps = steps
         self.on_event = on_event
         self.offset = 0
@@ -79,6 +81,7 @@ class _Spool:
             if text.startswith("busy "):
                 raise BusyError(self.host, run_id_of(text.removeprefix("busy ")))
             event = parse_event(text)
+            event = replace(event, output=self.secrets(event.output))
             if event.index >= self.steps:
                 raise ValueError(f"step {event.index} of {self.steps}")
             if len(self.events) >= MOST_EVENTS:
@@ -129,7 +132,7 @@ def apply(
     :raises LostRunError: if the host was rebooted meanwhile.
     :raises HostError: if the run ended without a result.
     """
-    spool = _Spool(connection.login.host, len(plan.changes), on_event)
+    spool = _Spool(connection.login, len(plan.changes), on_event)
     events = _watch(connection, launch(plan, run, backups), run, spool, sleep, clock=clock)
     if events[-1].status == "overtaken":
         other = f"run {events[-1].output}" if events[-1].output else "another run"
@@ -148,7 +151,7 @@ def attach(
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Event]:
     """Follow a run that somebody else started, from its first event to its end; raises as :func:`apply`."""
-    spool = _Spool(connection.login.host, MOST_EVENTS, on_event)
+    spool = _Spool(connection.login, MOST_EVENTS, on_event)
     return _watch(connection, follow(run, 0), run, spool, sleep, clock=clock)
 
 

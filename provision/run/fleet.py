@@ -222,6 +222,7 @@ def on_each(
             with connect(login) as connection:
                 return work(connection)
         except HostError as error:
+            error.conceal(login.secrets)
             return error
         except Exception as error:  # noqa: BLE001  # a defect of ours must not end the command for the other hosts
             return defect(login.host, error)

@@ -195,6 +195,7 @@ class HostRun:
         """Sum up; ``changes`` are those that were made, ``not_run`` steps were left."""
         if error:
             error.advise(fitting(error.hint, self.target.roles))
+            error.conceal(self.target.login.secrets)
         return Result(
             self.target.name,
             status,

@@ -133,7 +133,7 @@ class Stop:
         :raises HostError: if the host cannot be asked, or the run does not end.
         """
         host, shell = connection.login.host, assembled(STOP)
-        run = self.runs[host]
+        run, hide = self.runs[host], connection.login.secrets
         asked = connection.run(f"{shell}{words('stop_before_step', run, self.who)}", timeout=60, what="stop")
         if asked.exit_code == GONE:
             return Outcome("over", f"run {run} is over")
@@ -145,7 +145,7 @@ class Stop:
             ended = connection.run(
                 f"{shell}{words('stop_now', run)}",
                 timeout=LONGEST + PATIENCE,
-                on_line=lambda line: self.on_event(host, line.decode("utf-8", "backslashreplace")),
+                on_line=lambda line: self.on_event(host, hide(line.decode("utf-8", "backslashreplace"))),
                 what="stop --now",
             )
             if ended.exit_code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from provision.connection import ssh_config
 from provision.connection.client_config import SshConfig
@@ -21,7 +22,7 @@ def way_in(host: Host, config: SshConfig) -> Login:
     :raises InventoryError: for a connection variable that is refused, with file and line.
     """
     try:
-        return Login.of(host.name, host.vars, config)
+        login = Login.of(host.name, host.vars, config)
     except InventoryError as error:
         if error.where:  # in ssh_config
             raise
@@ -30,6 +31,8 @@ def way_in(host: Host, config: SshConfig) -> Login:
         named += [name for name in OPTIONS if words & set(re.findall(r"\w{4,}", str(host.vars.get(name))))]
         where = next(filter(None, (host.where(name) for name in named)), None)
         raise InventoryError(error.message, where=where, hint=error.hint) from None
+    layers = ({name: item.value for name, item in layer.items()} for layer in host.layers)
+    return replace(login, variables=(host.vars, *layers))
 
 
 def logins(hosts: Iterable[Host]) -> list[Login]:

@@ -221,6 +221,9 @@ class Running:
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:
             message, hint = f"expected to fail{f': {why}' if why else ''}", None
         message, hint = visible(message), fitting(hint and visible(hint), subject.target.roles)
+        if message:
+            hide = subject.target.login.secrets
+            message, hint = hide(message), hint and hide(hint)
         told, advised = (text and naming(text, [subject.target.name]) for text in (message, hint))
         if isinstance(error, Concern):
             report.outcome, report.longrepr = "passed", None
@@ -231,6 +234,7 @@ class Running:
         elif report.failed and error is not None:
             report.longrepr = f"{told}\nhint: {advised}" if advised else told
         if isinstance(error, HostError):
+            error.conceal(subject.target.login.secrets)
             self.errors.setdefault(subject.target.name, error)
         elif report.when == "call" or not report.passed:
             self.checks[subject.target.name].append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -453,3 +454,19 @@ def test_the_hint_of_a_failure_holds_for_this_host() -> None:
         f"{name} has no role docker: give it settings in the inventory; then"
     )
     assert (error.hint or "").endswith(f"else inv provision --hosts {name} --roles docker")
+
+
+def test_what_a_step_prints_is_shown_without_what_is_known_to_be_secret() -> None:
+    """A registry may send a login back, and a model may print its environment: under no name of a secret."""
+    host = FakeHost(wants("a"))
+    host.login = replace(host.login, variables=({"triton": {"env": {"X": "envSECRETplain22"}}},))
+    host.incidents.prints = {"a": ["envSECRETplain22 is what it is"]}
+    host.incidents.fails = {"a": ("7", "X was envSECRETplain22")}
+    events: list[object] = []
+    run = run_of(host, A)
+    run.make_survey(lambda *_: None)
+    result = run.apply("r", lambda _, event: events.append(event))
+    assert isinstance(result.error, ChangeError)
+    assert result.error.stderr == "X was (hidden)"
+    assert "(hidden) is what it is" in str(events)
+    assert "SECRET" not in f"{events}{result}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.connection.client_config import SshConfig
 from provision.errors import InventoryError, RefusedError
 from provision.inventory import Host
 from provision.inventory.settings import read
+from provision.inventory.sources import load
 from provision.plan.script import parse_event
 from provision.resource import unified
 from provision.roles import all_roles
+from provision.run.ways_in import way_in
 from provision.secrecy import masked, without_secrets
 
 SECRET = "s3cret"
@@ -151,3 +155,61 @@ def test_a_refusal_shows_no_secret(case: str) -> None:
     with pytest.raises(InventoryError) as caught:
         read(ROLES[name].settings, Host("n1", vars={name: settings}), name)
     assert SECRET not in f"{caught.value} {caught.value.hint}"
+
+
+KNOWN: dict[str, Any] = {
+    "ansible_become_password": "Pw7x",
+    "ansible_password": "open",
+    "bootstrap": {"password": 'one"two', "new_password": "a\nlonger line\n"},
+    "triton": {
+        "registry_logins": {"reg.test:5000": {"user": "puller", "password": "Reg-1"}},
+        "instances": {
+            "main": {
+                "image": "reg.test:5000/tritonserver:24.07-py3",
+                "env": {
+                    "MYSTERY": "envSECRETplain22",
+                    "STAGE": "production",
+                    "HOME": "/opt/tritonserver",
+                    "TIMEOUT": "30000000",
+                    "SHORT": "x-1",
+                    "API_TOKEN": "abcdefgh",
+                },
+            }
+        },
+    },
+}
+SAID = {
+    "a password": ("sudo: Pw7x is wrong", "sudo: (hidden) is wrong"),
+    "a short one": ("open: no", "(hidden): no"),
+    "in JSON": ('{"p": "one\\"two"}', '{"p": "(hidden)"}'),
+    "a line of one": ("not 'longer line'", "not '(hidden)'"),
+    "what basic authentication sends": ("you sent Basic cHVsbGVyOlJlZy0x", "you sent Basic (hidden)"),
+    "a registry's": ("= puller:Reg-1", "= puller:(hidden)"),
+    "one of a server": ("MYSTERY was envSECRETplain22.", "MYSTERY was (hidden)."),
+    "a token that is a word": ("abcdefgh", "(hidden)"),
+    "a word": ("in production", "in production"),
+    "a path": ("/opt/tritonserver/bin", "/opt/tritonserver/bin"),
+    "a number": ("30000000 ms", "30000000 ms"),
+    "next to nothing": ("x-1", "x-1"),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_known_secrets_are_hidden_in_what_programs_print(case: str) -> None:
+    printed, shown = SAID[case]
+    login = way_in(Host("n1", vars=KNOWN), SshConfig())
+    assert login.secrets(printed) == shown
+
+
+def test_without_secrets_every_text_stays() -> None:
+    assert way_in(Host("n1"), SshConfig()).secrets("a text") == "a text"
+
+
+def test_secrets_of_groups_are_known(tmp_path: Path) -> None:
+    """The settings of a role are merged from all groups; variables of the host are the nearest ones alone."""
+    (tmp_path / "hosts.yml").write_text(
+        "all:\n  vars: {triton: {instances: {a: {image: 'a:1', env: {T: group-SECRET-1}}}}}\n"
+        "  hosts: {n1: {triton: {instances: {a: {env: {U: host-SECRET-2}}}}}}\n"
+    )
+    [host] = load([str(tmp_path / "hosts.yml")]).select("all")
+    assert way_in(host, SshConfig()).secrets("group-SECRET-1 host-SECRET-2") == "(hidden) (hidden)"

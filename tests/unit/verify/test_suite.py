@@ -247,3 +247,12 @@ def test_a_file_alone_and_what_lies_beside_it(tmp_path: Path, capfd: pytest.Capt
     found = verify([target], Choice(suites=(file,)), connect=LocalHost)
     assert [(check.name, check.verdict) for check in found.hosts[0].checks] == [("x", "pass")]
     assert capfd.readouterr().out == ""
+
+
+def test_a_finding_is_shown_without_what_is_known_to_be_secret(tmp_path: Path) -> None:
+    file = tmp_path / "test_secret.py"
+    file.write_text("def test_x(host):\n    said = 'X was envSECRETplain22'\n    assert not said, said\n")
+    variables = ({"triton": {"env": {"X": "envSECRETplain22"}}},)
+    target = Target("h1", Login("h1", "127.0.0.1", 22, "root", variables=variables), {})
+    found = verify([target], Choice(suites=(file,)), connect=LocalHost)
+    assert [check.message for check in found.hosts[0].checks] == ["X was (hidden)"]
