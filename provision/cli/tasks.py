@@ -249,9 +249,10 @@ def lint_manifest(options: Options, *, file: list[str]) -> None:
     gpu="a model or a compute capability: h100, 8.9",
 )
 def compat(options: Options, *, image: str = "", driver: str = "", gpu: str = "") -> None:
-    """Show which drivers and GPUs run which Triton. Exit code 3 if they do not.
+    """Show which drivers and GPUs run which Triton.
 
-    Without --image it prints the table of all releases.
+    With --image the verdict on it, exit code 3 if it does not run there;
+    without it the table of all releases.
 
     inv compat --image 24.07-trtllm-python-py3 --driver 535 --gpu l40s
     """
