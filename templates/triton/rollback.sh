@@ -3,9 +3,6 @@
 # An instance whose new version does not get ready serves with the previous one again: its unit file, its environment,
 # and the image that the name of its image stood for.
 
-# What each instance serves with, from before its files change until the new version is ready; a file for each unit.
-served_versions=/var/lib/provision/served
-
 # await_version UNIT: as keep_version, before the first of its files changes. A start that Docker's restart or a boot began
 # may not be over, and tells whether it serves; one that failed before is not waited for.
 await_version() {
@@ -16,20 +13,25 @@ await_version() {
 }
 
 # keep_version UNIT: what it serves with, if it serves. What is kept stays as long as the start of that time serves: its
-# files may be new ones already.
+# files may be new ones already, as those that change without a restart.
 keep_version() {
   systemctl is-active --quiet -- "$1" || return 0
-  version=$served_versions/$1 start="start $(systemctl show -p InvocationID --value -- "$1")"
-  ! grep -q -s -x -F -e "$start" "$version" || return 0
+  ! is_kept "$1" || return 0
+  version=$served_versions/$1 start=$(start_of "$1")
   mkdir -p "$served_versions" && {
     echo "$start"
     container=${1#triton@} container=triton-${container%.service}
     timeout -k 5 20 docker inspect --type container --format 'image {{.Image}} {{.Config.Image}}' "$container" 2>/dev/null
-    for file in "$unit_folder/$1" "$(environment_of "$1")"; do
-      [ ! -f "$file" ] || echo "file $file $(stat -L -c '%04a %U:%G' -- "$file") $(base64 -w0 <"$file")" || return
-    done
+    for file in "$unit_folder/$1" "$(environment_of "$1")"; do keep_file file "$file" || return; done
+    for file in $(gates_of "$1"); do keep_file gate "$file" || return; done
   } >"$version.new" && sync "$version.new" && mv -f -T -- "$version.new" "$version"
 }
+
+# keep_file WORD FILE: a line with all of it, if it is there.
+keep_file() { [ ! -f "$2" ] || echo "$1 $2 $(stat -L -c '%04a %U:%G' -- "$2") $(base64 -w0 <"$2")"; }
+
+# gates_of UNIT: what its file names of the programs that come before and after a start. All instances share them.
+gates_of() { sed -n 's/^ExecStartP[a-z]*=\(\/usr\/local\/lib\/provision\/[^ ]*\).*/\1/p' "$unit_folder/$1" | sort -u; }
 
 # enabled_anew UNIT: an enabled unit gets the links that its file asks for now.
 enabled_anew() { ! systemctl is-enabled --quiet -- "$1" || systemctl enable --quiet -- "$1"; }
@@ -44,6 +46,8 @@ put_back_version() {
   while read -r what name mode owner content; do
     case $what in
       file) [ "$(base64 -w0 2>/dev/null <"$name")" = "$content" ] || put_back_file || return ;;
+      # One that is there serves other instances as it is.
+      gate) [ -e "$name" ] || { remember "triton file:$name" && put_back_file; } || return ;;
       # A digest never stands for another image.
       image) case $mode in *@*) ;; *) put_back_tag "$name" "$mode" || return ;; esac ;;
     esac

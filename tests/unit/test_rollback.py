@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from provision.errors import Refusal
 from provision.plan.declared import Declared
 from provision.plan.plan import STEPS, Plan, plan
 from provision.probe import Output
@@ -18,7 +21,7 @@ from provision.resources.file import FileState
 from provision.resources.service import UnitState
 from provision.roles.triton.role import TritonSettings, resources
 from provision.roles.triton.rollback import EnvironmentFile
-from provision.roles.triton.server import SERVE, UnitFile
+from provision.roles.triton.server import SERVE, ServerRestart, UnitFile
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS, Sandbox
@@ -35,6 +38,7 @@ case "$1 $2 $3" in
     ;;
   "show -p NRestarts") cat /run/coming ;;
   "show -p InvocationID") cat "/run/up-$unit" ;;
+  "show -p ExecMainStartTimestampMonotonic") cat /run/began ;;
   "show "*|reset-failed*|is-enabled*|enable*|daemon-reload*|"stop "*) ;;
   *)
     rm -f "/run/up-$unit" /run/coming
@@ -90,15 +94,18 @@ class Host:
         """Run steps."""
         head = assembled(STEPS, SERVE).replace("/etc/systemd/system", "/var/lib/units")
         head = head.replace("/etc/triton", "/var/lib/envs")
+        head = head.replace("/usr/local/lib/provision/", "/var/lib/gates/").replace(
+            r"\/usr\/local\/lib\/provision\/", r"\/var\/lib\/gates\/"
+        )
         text = f"run=/run/provision/r1; mkdir -p $run\n{head}\nPATH=/run/bin:$PATH; mkdir -p $owed\n"
         return self.box.sh(text + "\n".join(calls))
 
 
-def write(kind: str, text: str) -> str:
+def write(kind: str, text: str, before: str = "await_version") -> str:
     path = f"/var/lib/units/{UNIT}" if kind == "unit" else "/var/lib/envs/main.env"
     content = base64.b64encode(text.encode()).decode()
     mode = "0644" if kind == "unit" else "0600"
-    return f"await_version {UNIT} && echo {content} | write_file {path} {mode} root:root || exit 9"
+    return f"{before} {UNIT} && echo {content} | write_file {path} {mode} root:root || exit 9"
 
 
 RESTART = f"serve restart_or_go_back {UNIT} 9 8000"
@@ -254,6 +261,64 @@ def test_what_served_since_is_what_a_run_goes_back_to(host: Host) -> None:
     assert host.file("unit").read_text() == "good 2"
 
 
+def test_what_changed_without_a_restart_is_not_what_a_run_goes_back_to(host: Host) -> None:
+    """As canaries that the model does not answer: no start has seen them."""
+    host.sh(write("unit", "bad canary", "keep_version"))
+    assert host.serves
+    output = host.sh(write("unit", "bad 3"), RESTART)
+    assert output.out.splitlines()[0].endswith("; the previous version serves again")
+    assert host.file("unit").read_text().startswith("good 1")
+    assert host.serves
+
+
+@pytest.mark.parametrize(("now", "then"), [(None, "old gate"), ("new gate", "new gate")])
+def test_a_gate_of_the_previous_version_that_went_comes_back(
+    host: Host, now: str | None, then: str
+) -> None:
+    """As that of canaries, which the settings no longer had; one that is there is that of all instances."""
+    gate = host.box.folder / "lib/gates/triton-canary"
+    gate.parent.mkdir()
+    gate.write_text("old gate")
+    gate.chmod(0o755)
+    host.file("unit").write_text("good 1\nExecStartPost=/var/lib/gates/triton-canary a b\n")
+    host.sh(write("unit", "good 2", "keep_version"))
+    gate.unlink() if now is None else gate.write_text(now)
+    host.sh(write("unit", "bad 3"), RESTART)
+    assert gate.read_text() == then
+    assert gate.stat().st_mode & 0o777 == 0o755
+    record = host.box.folder / "lib/provision/ours"
+    assert (record.exists() and "triton file:/var/lib/gates/triton-canary" in record.read_text()) is (
+        now is None
+    ), "it goes when nobody wants it"
+
+
+@pytest.mark.parametrize(
+    ("up", "kept", "age", "unseen"),
+    [
+        (True, False, 100, True),
+        (True, True, 100, False),
+        (True, False, 300, False),
+        (False, False, 100, False),
+    ],
+)
+def test_files_that_no_start_has_seen_are_told(
+    host: Host, up: bool, kept: bool, age: int, unseen: bool
+) -> None:
+    """The instance was started 200 seconds ago."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    (host.box.folder / "run/began").write_text(f"{int((uptime - 200) * 1e6)}\n")
+    for kind in ("unit", "environment"):
+        os.utime(host.file(kind), (time.time() - 900,) * 2)
+    if kept:
+        host.sh(f"keep_version {UNIT}")
+    os.utime(host.file("unit"), (time.time() - age,) * 2)
+    if not up:
+        (host.box.folder / f"run/up-{UNIT}").unlink()
+    output = host.sh(f"unseen_files {UNIT}")
+    assert output.out == (f"unseen /var/lib/units/{UNIT}\n" if unseen else "")
+    assert output.exit_code == 0
+
+
 def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
     """Two instances swap their ports, and the first does not get ready."""
     host.file("unit", OTHER).write_text("good 2, --publish=127.0.0.1:9000:8000")
@@ -362,7 +427,8 @@ def test_only_an_instance_with_rollback_goes_back(rollback: bool) -> None:
     assert (" start_or_go_back " in start.script) is rollback
 
 
-def test_only_what_restarts_an_instance_is_kept() -> None:
+def test_what_it_serves_with_is_kept_before_any_change_of_its_files() -> None:
+    """Also of one that restarts nothing; then no start is waited for."""
     (unit,) = [
         r for d in declared(rollback=True) if isinstance(r := d.resource, UnitFile) and "@one" in r.path
     ]
@@ -373,10 +439,32 @@ def test_only_what_restarts_an_instance_is_kept() -> None:
     ]
     change = later.change(FileState("file", "0644", "root", "root", unit.content), Planned())
     assert change is not None
-    assert "await_version" not in change.script
+    assert change.script.startswith("keep_version triton@one.service && write_file /etc/systemd/system/")
     (environment,) = [
         r for d in declared(rollback=True) if isinstance(r := d.resource, EnvironmentFile) and "one" in r.path
     ]
     change = environment.change(FileState("file", "0600", "root", "root", b"A=b"), Planned())
     assert change is not None
     assert change.script.startswith("await_version triton@one.service && write_file /etc/triton/one.env")
+    content = environment.content
+    change = environment.change(FileState("file", "0644", "root", "root", content), Planned())
+    assert change is not None
+    assert change.script.startswith("keep_version triton@one.service && write_file /etc/triton/one.env")
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_a_restart_that_could_not_go_back_is_refused_before_the_server_stops(rollback: bool) -> None:
+    (restart,) = [
+        r
+        for d in declared(rollback=rollback)
+        if isinstance(r := d.resource, ServerRestart) and r.unit == "triton@one.service"
+    ]
+    assert ("unseen_files triton@one.service" in restart.serving_now().script) is rollback
+    change = restart.change(True, Planned())
+    assert change is not None
+    assert change.preview == restart.serving_now()
+    file = "/etc/systemd/system/triton@one.service"
+    with pytest.raises(Refusal, match=f"triton@one.service: {file} changed after its start") as caught:
+        restart.refine(change, Output(0, f"state active\nunseen {file}\n".encode()))
+    assert "systemctl restart triton@one.service; or rollback: false" in str(caught.value.hint)
+    assert restart.refine(change, Output(0, b"state active\n")).impact

@@ -209,6 +209,7 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
         unit=unit,
         seconds=seconds,
         ports=ports,
+        rollback=instance.rollback,
     )
     yield restart
     yield RunningCommand(restart, tuple(command_of(_unit(name, instance, gpus))))

@@ -15,7 +15,7 @@ ROLLBACK = "triton/rollback.sh"
 ENVIRONMENT = f"{constant('triton/instances.sh', 'environments')}/{{}}.env"
 """Where the environment of an instance lies; ``{}`` stands for its name."""
 
-BESIDE = (ENVIRONMENT, f"{constant(ROLLBACK, 'served_versions')}/triton@{{}}.service")
+BESIDE = (ENVIRONMENT, f"{constant('triton/instances.sh', 'served_versions')}/triton@{{}}.service")
 """What goes with the unit of an instance."""
 
 PROTECT = "protect"
@@ -31,9 +31,13 @@ def bring_up(word: str, unit: str, seconds: int, ports: Sequence[int], *, rollba
     return words("serve", how, unit, str(seconds), *map(str, ports))
 
 
-def keeping(change: Change, unit: str) -> Change:
-    """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty."""
-    return replace(change, script=f"{words('await_version', unit)} && {change.script}") if unit else change
+def keeping(change: Change, unit: str, *, restarts: bool = True) -> Change:
+    """The change of a file, before which what the unit serves with is kept; ``unit`` may be empty.
+
+    :param restarts: whether a restart follows; then a start that is under way is waited for.
+    """
+    word = "await_version" if restarts else "keep_version"
+    return replace(change, script=f"{words(word, unit)} && {change.script}") if unit else change
 
 
 @dataclass(frozen=True)
@@ -50,5 +54,5 @@ class EnvironmentFile(File):
         """As of any file. Of another mode or owner no container knows: Docker's client has read the file."""
         change = super().change(state, planned)
         if change and isinstance(state, FileState) and state.content == self.content:
-            return replace(change, action=PROTECT)
+            return keeping(replace(change, action=PROTECT), self.kept, restarts=False)
         return change and keeping(change, self.kept)

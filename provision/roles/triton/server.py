@@ -44,7 +44,7 @@ class UnitFile(File):
     :ivar ranks: how many the instance needs at least.
     :ivar injection: how the container gets its GPUs.
     :ivar beside: id of the file that we write with each unit.
-    :ivar kept: the unit whose version is kept before its command changes; empty for none.
+    :ivar kept: the unit whose version is kept before the file changes; empty for none.
     """
 
     unit: str = ""
@@ -79,7 +79,7 @@ class UnitFile(File):
         gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
         if not anew:
-            return replace(change, script=script)
+            return keeping(replace(change, script=script), self.kept, restarts=False)
         return keeping(
             replace(
                 change,
@@ -230,11 +230,15 @@ class Server(Service):
 
 @dataclass(frozen=True)
 class ServerRestart(Handler):
-    """A restart of an instance."""
+    """A restart of an instance.
+
+    :ivar rollback: whether it goes back to what it was started with where it does not get ready.
+    """
 
     unit: str = ""
     seconds: int = 0
     ports: tuple[int, ...] = ()
+    rollback: bool = False
     shell: tuple[str, ...] = (SERVE,)
 
     @classmethod
@@ -247,12 +251,25 @@ class ServerRestart(Handler):
         return change and replace(change, preview=self.serving_now())
 
     def serving_now(self) -> Probe:
-        """Asks what a restart would stop."""
-        return _serving_now(self.unit, self.ports)
+        """Asks what a restart would stop, and whether it could go back."""
+        probe = _serving_now(self.unit, self.ports)
+        unseen = words("unseen_files", self.unit)
+        return replace(probe, script=f"{probe.script}\n{unseen}") if self.rollback else probe
 
     def refine(self, change: Change, answer: Output) -> Change:
-        """Say what stops."""
-        state = "".join(by_word(answer.out).get("state", ()))
+        """Say what stops.
+
+        :raises Refusal: if it could not go back to what it serves with.
+        """
+        found = by_word(answer.out)
+        if unseen := found.get("unseen"):
+            raise Refusal(
+                f"{self.unit}: {' and '.join(unseen)} changed after its start, and what it was started with is"
+                " not kept, so that it could not go back",
+                hint=f"see that it starts with that: on the host, systemctl daemon-reload;"
+                f" systemctl restart {self.unit}; or rollback: false",
+            )
+        state = "".join(found.get("state", ()))
         own = {
             "active": f"{self.unit} does not serve until it has loaded its models again",
             "activating": f"{self.unit} begins again with loading its models",
