@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from provision.errors import Refusal
 from provision.probe import Output
 from provision.resource import Change, Planned
+from provision.roles.triton.canaries import INPUT
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.model_config import Unread, read_config
 from provision.roles.triton.repository import (
@@ -73,6 +74,22 @@ WRONG: list[tuple[Model, dict[str, Any], str]] = [
     (model(None), {"args": ["--strict-model-config=true"]}, f"{FOLDER}/m: it has no config.pbtxt"),
     (model(), {"model_control": "explicit", "load": ["n"]}, f"{FOLDER}: model n is not there"),
     (model(), {"expect": ["n/2"]}, f"{FOLDER}: model n is not there"),
+    (model("", "1"), {"expect": ["m/2"]}, f"{FOLDER}/m: the settings name version 2, and there is 1"),
+    (
+        model(None, "1", "3"),
+        {"expect": ["m/1"]},
+        f"{FOLDER}/m: the settings name version 1, and by its version_p",
+    ),
+    (
+        model("version_policy { specific { versions: [ 1 ] } }", "1", "2"),
+        {"expect": ["m/2"]},
+        f"{FOLDER}/m: the settings name version 2, and by its version_policy Triton loads 1",
+    ),
+    (
+        model("", "1"),
+        {"expect": ["m"], "canaries": [{"model": "m", "version": 2, "inputs": [INPUT]}]},
+        f"{FOLDER}/m: the settings name version 2, and there is 1",
+    ),
     (
         model(),
         {
@@ -112,6 +129,17 @@ RIGHT: list[tuple[Model, dict[str, Any]]] = [
     (model("broken {{{"), {"args": ["--model-config-name=h100"]}),
     (model("broken {{{"), {"mounts": ["/srv/other:/models/m"]}),
     (model(), {"expect": ["m/1", "provision_canary"]}),
+    (model("", "1", "10"), {"expect": ["m/10"]}),
+    (model("version_policy { latest { num_versions: 2 } }", "1", "2", "3"), {"expect": ["m/2", "m/3"]}),
+    (model("version_policy { all { } }", "1", "2"), {"expect": ["m/1"]}),
+    (model("version_policy { specific { versions: [ 1 ] } }", "1", "2"), {"expect": ["m/1"]}),
+    (Model(("1",), has_config=True, config=None), {"expect": ["m/2"]}),
+    (Model(("1",), linked=True), {"expect": ["m/2"]}),
+    (
+        Model(("1",), has_config=True, config=b"model_repository_agents { agents { name: 'fetch' } }"),
+        {"expect": ["m/2"]},
+    ),
+    (model("", "1"), {"expect": ["m/2"], "args": ["--model-config-name=h100"]}),
 ]
 
 

@@ -272,9 +272,7 @@ def test_what_changed_without_a_restart_is_not_what_a_run_goes_back_to(host: Hos
 
 
 @pytest.mark.parametrize(("now", "then"), [(None, "old gate"), ("new gate", "new gate")])
-def test_a_gate_of_the_previous_version_that_went_comes_back(
-    host: Host, now: str | None, then: str
-) -> None:
+def test_a_gate_of_the_previous_version_that_went_comes_back(host: Host, now: str | None, then: str) -> None:
     """As that of canaries, which the settings no longer had; one that is there is that of all instances."""
     gate = host.box.folder / "lib/gates/triton-canary"
     gate.parent.mkdir()

@@ -140,7 +140,10 @@ def faults(folder: str, instance: Instance, repository: Repository, gpus: int) -
     for name in dict.fromkeys([*names, *named_models(instance)]):
         model = repository.models.get(name)
         if model is not None:
-            found += list(_of_model(f"{folder}/{name}", name, model, instance, gpus)) if name in names else []
+            path = f"{folder}/{name}"
+            found += list(_of_model(path, name, model, instance, gpus)) if name in names else []
+            if repository.whole and not _has_other_configs(instance):
+                found += _of_versions(path, model, _versions_of(name, instance))
         elif repository.models and repository.whole and name != CANARY_MODEL:
             # Where there is nothing at all, something may still be mounted.
             found.append(Fault(folder, f"model {name} is not there"))
@@ -153,6 +156,50 @@ def named_models(instance: Instance) -> list[str]:
     return list(dict.fromkeys([*expected, *(canary.model for canary in instance.canaries)]))
 
 
+def _versions_of(name: str, instance: Instance) -> list[int]:
+    """The versions of a model that the settings name."""
+    expected = (one.partition("/") for one in expected_models(instance))
+    asked = [canary.version for canary in instance.canaries if canary.model == name and canary.version]
+    return sorted({*asked, *(int(version) for model, _, version in expected if model == name and version)})
+
+
+def _of_versions(path: str, model: Model, named: Sequence[int]) -> Iterator[Fault]:
+    """Those that the settings name and Triton does not load; as a rule it loads the latest alone."""
+    config = read_config(model.config or b"")
+    unclear = model.linked or (model.has_config and model.config is None)
+    there = _numbers(model)
+    if not named or not there or unclear or isinstance(config, Unread):
+        return
+    if config.HasField("model_repository_agents"):
+        return  # an agent may bring them
+    policy = config.version_policy
+    choice = policy.WhichOneof("policy_choice")
+    latest = sorted(there)[-(policy.latest.num_versions if choice == "latest" else 1) :]
+    loaded = {"all": there, "specific": there & set(policy.specific.versions)}.get(choice, set(latest))
+    for version in named:
+        if version not in there:
+            has = ", ".join(map(str, sorted(there)))
+            yield Fault(path, f"the settings name version {version}, and there is {has}")
+        elif version not in loaded:
+            takes = ", ".join(map(str, sorted(loaded))) or "none"
+            yield Fault(
+                path, f"the settings name version {version}, and by its version_policy Triton loads {takes}"
+            )
+
+
+def _has_other_configs(instance: Instance) -> bool:
+    return any(option.name == "model-config-name" for option in options(instance.args))
+
+
+def _usable(model: Model) -> list[str]:
+    """The folders that Triton takes for versions."""
+    return [version for version in model.versions if version == "0" or not version.startswith("0")]
+
+
+def _numbers(model: Model) -> set[int]:
+    return {int(digits[0]) for version in _usable(model) if (digits := re.match("[0-9]+", version))}
+
+
 def _target(mount: str) -> str:
     source, _, rest = mount.partition(":")
     return rest.partition(":")[0] or source
@@ -162,7 +209,7 @@ def _of_model(path: str, name: str, model: Model, instance: Instance, gpus: int)
     if model.linked:
         return
     config = None
-    other = any(option.name == "model-config-name" for option in options(instance.args))
+    other = _has_other_configs(instance)
     if model.config is not None and not other:
         config = read_config(model.config)
     if isinstance(config, Unread):
@@ -177,12 +224,11 @@ def _of_model(path: str, name: str, model: Model, instance: Instance, gpus: int)
         return  # an agent may bring its versions
     if model.has_config and config is None:
         return
-    usable = [version for version in model.versions if version == "0" or not version.startswith("0")]
-    if not usable:
+    if not _usable(model):
         yield Fault(path, "it has no version: no folder with a number as its name, such as 1")
         return
     wanted = list(config.version_policy.specific.versions) if config is not None else []
-    numbers = {int(digits[0]) for version in usable if (digits := re.match("[0-9]+", version))}
+    numbers = _numbers(model)
     if wanted and not numbers & set(wanted):
         yield Fault(f"{path}/config.pbtxt", f"version_policy wants {wanted}, and there is {sorted(numbers)}")
 

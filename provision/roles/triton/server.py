@@ -264,8 +264,8 @@ class ServerRestart(Handler):
         found = by_word(answer.out)
         if unseen := found.get("unseen"):
             raise Refusal(
-                f"{self.unit}: {' and '.join(unseen)} changed after its start, and what it was started with is"
-                " not kept, so that it could not go back",
+                f"{self.unit}: {' and '.join(unseen)} changed after its start, and what it was started"
+                " with is not kept, so that it could not go back",
                 hint=f"see that it starts with that: on the host, systemctl daemon-reload;"
                 f" systemctl restart {self.unit}; or rollback: false",
             )
