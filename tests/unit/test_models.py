@@ -332,6 +332,18 @@ def test_a_server_that_is_up_is_not_restarted_into_an_empty_repository(
     assert declared().change(Repository(), planned) is None
 
 
+@pytest.mark.parametrize("named", [{}, {"expect": []}, {"expect": ["echo"]}])
+def test_a_server_that_is_up_is_not_restarted_into_a_new_folder(named: dict[str, Any]) -> None:
+    """Its folder is gone, and the container still has it; a new instance gets its folder."""
+    create, restart = made(f"directory:{FOLDER}", "create").changes, STARTS[2].changes
+    with pytest.raises(Refusal, match=f"{UNIT} is up, and {FOLDER} is not there") as caught:
+        declared(**named).change(Repository(), Planned((*create, *restart)))
+    assert f"mkdir -p {FOLDER}" in str(caught.value.hint)
+    assert declared(**named).change(Repository(), Planned((*create, *STARTS[0].changes))) is None
+    brings = made(f"file:{FOLDER}/echo/config.pbtxt").changes
+    assert declared(**named).change(Repository(), Planned((*create, *restart, *brings))) is None
+
+
 def test_an_empty_repository_is_a_note_unless_it_is_meant() -> None:
     nothing = f"{UNIT}: no model is in {FOLDER} (expect: [] is for a server without)"
     assert declared().notes(Repository(), Planned()) == [nothing]

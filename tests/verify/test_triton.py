@@ -20,6 +20,7 @@ from provision.probe import Output
 from provision.resources.file import File
 from provision.roles.docker.role import DockerSettings, daemon_of
 from provision.roles.triton import http
+from provision.roles.triton.arguments import MODEL_CONTROL, last, options
 from provision.roles.triton.canaries import CANARY_MOST
 from provision.roles.triton.fits_driver import is_exposed, known_vulnerabilities
 from provision.roles.triton.instance import Instance
@@ -158,14 +159,15 @@ def test_unit_is_the_one_of_the_settings(server: Triton, instance_name: str) -> 
     if found.get("NeedDaemonReload") == "yes":
         fail(
             f"systemd has not loaded the files of {server.unit} as they are now",
-            f"on the host: systemctl daemon-reload; systemctl restart {server.unit}",
+            "on the host: systemctl daemon-reload",
         )
 
 
-@pytest.mark.hint(AGAIN)
 def test_model_repository_is_there(host: Host, instance_name: str, instance: Instance) -> None:
-    folder = models_of(instance_name, instance)
-    assert host.file(folder).is_directory, f"{folder} is not a folder"
+    folder, server = models_of(instance_name, instance), host.triton(instance_name)
+    if not host.file(folder).is_directory:
+        back = f"bring the folder back with its models; then, on the host: systemctl restart {server.unit}"
+        fail(f"{folder} is not a folder", back if server.is_running else AGAIN)
 
 
 # ── the unit ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +209,7 @@ def test_what_runs_is_what_the_settings_say(
     if other := [key for key, value in instance.env.items() if f"{key}={value}" not in environment]:
         fail(f"{server.container} has another {', '.join(other)} than the settings say", restart)
     if server.inspected["Image"] != host.docker_engine.image_id(instance.image):
-        fail(f"{server.container} runs an older image than {instance.image} names now", restart)
+        fail(f"{server.container} runs another image than {instance.image} names now", restart)
     if others := [word for word in server.command if word not in wanted and not word.startswith(TOLD)]:
         files = ", ".join(overrides(host, server))
         warn(
@@ -289,9 +291,14 @@ def test_models_are_ready(server: Triton, instance_name: str, instance: Instance
     wanted = expected_models(instance)
     if not wanted:
         skip("no model is expected, or Triton lists its models only to those who have a header")
-    server.require_models(*wanted)
+    folder = models_of(instance_name, instance)
+    server.require_models(*wanted, folder=folder)
     if serves_nothing(instance) and all(row.get("name") == CANARY_MODEL for row in server.models):
-        fail(nothing_in(models_of(instance_name, instance)), f"put models there; {AGAIN}")
+        server.require_mounted(folder)
+        loads = f"on the host: systemctl restart {server.unit}"
+        polls = "Triton finds them by itself, with model_control: poll"
+        polling = last(options(instance.args), MODEL_CONTROL, instance.model_control) == "poll"
+        fail(nothing_in(folder), f"put models there; then {polls if polling else loads}")
 
 
 def test_python_models_have_their_processes(server: Triton, instance_name: str, instance: Instance) -> None:
@@ -304,7 +311,7 @@ def test_python_models_have_their_processes(server: Triton, instance_name: str, 
         fail(message, f"on the host: systemctl restart {server.unit}")
 
 
-def test_canaries_answer_as_expected(server: Triton, instance: Instance) -> None:
+def test_canaries_answer_as_expected(server: Triton, instance_name: str, instance: Instance) -> None:
     if not instance.canaries:
         skip("canaries is empty")
     for canary in instance.canaries:
@@ -315,6 +322,7 @@ def test_canaries_answer_as_expected(server: Triton, instance: Instance) -> None
         except ValueError:
             document = None
         if document is None:
+            server.require_mounted(models_of(instance_name, instance))
             fail(f"canary {canary.model}: {answer.text[:300] or f'status {answer.status}'}", hint)
         for difference in canary.differences(document):
             fail(f"canary {canary.model}: {difference}", "compare the model with canaries in the settings")

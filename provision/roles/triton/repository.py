@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from provision.errors import Refusal, visible
-from provision.probe import Output, Probe, words
+from provision.probe import Output, Probe, quote, words
 from provision.resource import Change, Planned, Resource
+from provision.resources.file import Directory
 from provision.roles.triton.arguments import TRUE, last, options
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.launch import CANARY_MODEL, expected_models
@@ -293,7 +294,8 @@ class ModelRepository(Resource[Repository]):
     def change(self, state: Repository, planned: Planned) -> Change | None:
         """None.
 
-        :raises Refusal: if the plan starts the instance, and Triton would not load a model.
+        :raises Refusal: if the plan starts the instance, and Triton would not load a model; or would restart
+            one that is up without its models.
         """
         found = [fault for fault in self._faults(state, planned) if fault.sure]
         if found and self._is_started(planned):
@@ -303,8 +305,16 @@ class ModelRepository(Resource[Repository]):
                 f"{self.unit} cannot start: {found[0]}{more}",
                 hint="mend the model on the host; what serves was left as it is",
             )
+        if not self._is_restarted(planned) or self._are_brought(planned):
+            return None
+        if planned.positions((f"{Directory(self.folder).id}:create",)):
+            raise Refusal(
+                f"{self.unit} is up, and {self.folder} is not there: a restart would leave it without models",
+                hint=f"bring the folder back with its models, or make an empty one on the host: mkdir -p"
+                f" {quote(self.folder)}; what serves was left as it is",
+            )
         named = [model for model in named_models(self.instance) if model != CANARY_MODEL]
-        if named and not state.models and self._is_restarted(planned) and not self._are_brought(planned):
+        if named and not state.models:
             raise Refusal(
                 f"{self.unit} is up, and would not get ready again: {self.folder} has no model,"
                 f" and the settings name {', '.join(named)}",

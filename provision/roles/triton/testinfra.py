@@ -131,6 +131,20 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
             raise Missing(f"container of {self.unit}", f"{self.container} is {status}", restart)
         return found
 
+    def require_mounted(self, folder: str) -> None:
+        """See that the model repository of the container is this folder, where both are there.
+
+        :raises Missing: if it is another one: a container keeps the folder that it was started with.
+        """
+        inside = f"/proc/{self.inspected['State'].get('Pid', 0)}/root/models"
+        if len(set(self._ask(words("stat", "-L", "-c", "%d:%i", folder, inside)).out.split())) > 1:
+            raise Missing(
+                f"repository of {self.unit}",
+                f"{self.container} still has the folder that was at {folder} when it was started, and another"
+                " one is there now",
+                f"on the host: systemctl restart {self.unit}",
+            )
+
     @property
     def published(self) -> dict[int, list[tuple[Address, int]]]:
         """Where Docker publishes each port of the container."""
@@ -218,12 +232,15 @@ class Triton(Module):  # type: ignore[misc]  # testinfra has no type information
         except ValueError as error:
             raise Missing(f"models of {self.unit}", str(error), self._models_hint) from None
 
-    def require_models(self, *names: str) -> None:
+    def require_models(self, *names: str, folder: str = "") -> None:
         """See that these models are ready; ``NAME/VERSION`` is one version, ``*`` alone all models.
 
+        :param folder: their repository on the host, where that is looked at for the cause.
         :raises Missing: if one is not.
         """
         if missing := http.not_ready(self.models, names):
+            if folder:
+                self.require_mounted(folder)
             hint = self._models_hint
             if any(line.endswith("not loaded") for line in missing):
                 restart = f"on the host, systemctl restart {self.unit}"

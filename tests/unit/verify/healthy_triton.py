@@ -49,6 +49,7 @@ SHOW, COMMAND, SOCKETS = (
     r"^cat /proc/\d+/cmdline$",
     r"ss --numeric --listening",
 )
+MOUNTED = r"^stat -L -c %d:%i /srv/triton/llm/models /proc/\d+/root/models$"
 TOP = r"docker top triton-llm -eo pid,args$"
 SERVER, READY, INDEX = r"GET /v2 HTTP", r"GET /v2/health/ready HTTP", r"POST /v2/repository/index HTTP"
 REPOSITORY, ASKED = r"\nmodel_repositories [^\n]*$", r"POST /v2/models/gpu_probe/infer HTTP"
@@ -199,6 +200,7 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
             REPOSITORY: repository(),
             ASKED: http('{"outputs": [{"name": "OUT", "datatype": "INT32", "data": [2]}]}'),
             INFERENCE: inference(UUID),
+            MOUNTED: said("2049:7\n2049:7\n"),
             METRICS: http(capture("triton/triton_host_metrics.txt")),
         },
         facts=facts,

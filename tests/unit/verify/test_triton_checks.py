@@ -29,6 +29,7 @@ from tests.unit.verify.healthy_triton import (
     INSPECT,
     METRICS,
     MODELS_FOLDER,
+    MOUNTED,
     NONE,
     OTHERS,
     PLAIN,
@@ -261,7 +262,7 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         "python models have their processes",
         "the process of gpu_probe is gone, and Triton calls it ready",
     ),
-    "image pulled anew": (broken({INSPECT: container("sha256:old")}), RUNS, "runs an older image than"),
+    "image pulled anew": (broken({INSPECT: container("sha256:old")}), RUNS, "runs another image than"),
     "no container": (
         broken({INSPECT: said("[]", 1, "Error: No such object")}),
         RUNS,
@@ -506,11 +507,58 @@ def test_by_default_every_model_of_the_list_is_expected() -> None:
     assert messages(checked(failed, expect=None)) == {MODELS: "model other is not ready: bad weights"}
 
 
+def hint_of(result: HostResult) -> str:
+    """What to do about the one check that fails."""
+    (check,) = verdicts(result, "fail").values()
+    return check.hint or ""
+
+
+@pytest.mark.parametrize("expected", [None, ["gpu_probe"]])
+def test_a_folder_that_came_back_under_a_server_is_the_cause_of_what_it_lacks(
+    expected: list[str] | None,
+) -> None:
+    """The container has the removed one."""
+    only = http(json.dumps([{"name": CANARY_MODEL, "version": "1", "state": "READY"}]))
+    unknown = http('{"error": "unknown model"}', "400 Bad Request")
+    wanted = {"expect": expected}
+    answers = {INDEX: only, ASKED: unknown, MOUNTED: said("2049:9\n2049:7\n")}
+    result = checked(serving(settings(**wanted)).with_(answers), **wanted)
+    says = f"triton-llm still has the folder that was at {MODELS_FOLDER} when it was started, and another"
+    assert set(messages(result).values()) == {f"{says} one is there now"}
+    assert hint_of(result) == "on the host: systemctl restart triton@llm.service"
+
+
+def test_files_that_systemd_has_not_read_are_read_with_a_reload_alone() -> None:
+    assert (
+        hint_of(checked(broken({SHOW: unit(NeedDaemonReload="yes")})))
+        == "on the host: systemctl daemon-reload"
+    )
+
+
+@pytest.mark.parametrize(("state", "back"), [("active", True), ("failed", False)])
+def test_a_models_folder_that_is_gone_under_a_server_is_brought_back_by_people(
+    state: str, back: bool
+) -> None:
+    played = broken({} if back else stopped(), files={MODELS_FOLDER: None})
+    (hint,) = (
+        check.hint or "" for check in checked(played).checks if check.name == "model repository is there"
+    )
+    assert ("bring the folder back with its models" in hint) is back
+    assert ("inv provision" in hint) is not back
+
+
 def test_a_server_without_a_model_of_its_own_is_not_called_healthy() -> None:
     only = http(json.dumps([{"name": CANARY_MODEL, "version": "1", "state": "READY"}]))
     wanted: dict[str, Any] = {"expect": None, "canaries": []}
     says = f"no model is in {MODELS_FOLDER} (expect: [] is for a server without)"
     assert messages(checked(serving(settings(**wanted)).with_({INDEX: only}), **wanted)) == {MODELS: says}
+    assert hint_of(checked(serving(settings(**wanted)).with_({INDEX: only}), **wanted)) == (
+        "put models there; then on the host: systemctl restart triton@llm.service"
+    )
+    polls = wanted | {"model_control": "poll"}
+    assert "Triton finds them by itself" in hint_of(
+        checked(serving(settings(**polls)).with_({INDEX: only}), **polls)
+    )
     meant = wanted | {"expect": []}
     assert messages(checked(serving(settings(**meant)).with_({INDEX: only}), **meant)) == {}
 
