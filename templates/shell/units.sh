@@ -75,7 +75,7 @@ was_started() {
   fail "$1 was not started: a condition in its unit files is not met"
 }
 
-# retire_unit FILE [BESIDE...]: a unit of ours that nobody declares any more, and the files that go with it.
+# retire_unit FILE [BESIDE...]: a unit of ours that nobody declares any more, the files that go with it, and what it is owed.
 retire_unit() {
   unit=${1##*/}
   systemctl disable --quiet --now -- "$unit"
@@ -84,4 +84,5 @@ retire_unit() {
   systemctl reset-failed -- "$unit" 2>/dev/null
   shift
   for beside in "$@"; do remove_file "$beside" || return; done
+  rm -f -- "$owed/restart-$unit" "$owed/wait-for-$unit"
 }

@@ -1,44 +1,9 @@
 # shellcheck shell=sh
-# needs: shell/containers.sh shell/dockerd.sh shell/own_units.sh
+# needs: shell/containers.sh shell/dockerd.sh triton/starts.sh
 # The instances that run, and what a start of one would meet.
 
 # Written by us: asks the driver for the GPUs of an instance.
 gpu_gate=/usr/local/lib/provision/triton-gpu-gate
-
-# Folder of the environments of instances.
-environments=/etc/triton
-
-# environment_of UNIT: the file of it.
-environment_of() {
-  of=${1#triton@}
-  echo "$environments/${of%.service}.env"
-}
-
-# What each instance serves with, from before its files change until the new version is ready; a file for each unit.
-served_versions=/var/lib/provision/served
-
-# start_of UNIT: a line that no other start of it has.
-start_of() { echo "start $(systemctl show -p InvocationID --value -- "$1")"; }
-
-# is_kept UNIT: what it was started with.
-is_kept() { grep -q -s -x -F -e "$(start_of "$1")" "$served_versions/$1"; }
-
-# started_at UNIT: when its process was started, in seconds since 1970, give or take $imprecision.
-imprecision=2
-started_at() {
-  read -r up _ </proc/uptime
-  began=$(systemctl show -p ExecMainStartTimestampMonotonic --value -- "$1")
-  echo $(($(date +%s) - ${up%.*} + ${began:-0} / 1000000))
-}
-
-# unseen_files UNIT: its files that have changed since it was started, where what it was started with is not kept.
-unseen_files() {
-  if ! systemctl is-active --quiet -- "$1" || is_kept "$1"; then return 0; fi
-  latest=$(($(started_at "$1") + imprecision))
-  for file in "$unit_folder/$1" "$(environment_of "$1")"; do
-    [ "$(stat -L -c %Y -- "$file" 2>/dev/null || echo 0)" -le "$latest" ] || echo "unseen $file"
-  done
-}
 
 # instances: for each container of an instance its unit and the ports of the host that it holds.
 instances() {

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# needs: shell/own_units.sh shell/units.sh triton/instances.sh
+# needs: shell/own_units.sh shell/units.sh triton/starts.sh
 # An instance whose new version does not get ready serves with the previous one again: its unit file, its environment,
 # and the image that the name of its image stood for.
 

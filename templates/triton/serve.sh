@@ -7,6 +7,7 @@
 serve() {
   word=$1 served=$2 patience=$3 went_back='' told=''
   shift 3
+  settle_debt "$served"
   await_containers "$served"
   stopped=$(holders "$served" "$@")
   for other in $stopped; do
@@ -24,6 +25,13 @@ serve() {
     systemctl start --no-block -- "$other" && echo "$other is started again"
   done
   return "$failed"
+}
+
+# settle_debt UNIT: a restart that it was owed before its last start is not owed any more.
+# shellcheck disable=SC2154  # the steps set $owed
+settle_debt() {
+  note=$owed/restart-$1
+  [ ! -e "$note" ] || ! is_settled "$note" "$1" || rm -f -- "$note"
 }
 
 # await_containers UNIT: until the other instances that are being started have their containers, which alone tell what

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,14 @@ from provision.resources.service import UnitState
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.role import TritonSettings, resources
 from provision.roles.triton.rollback import EnvironmentFile
-from provision.roles.triton.server import SERVE, Server, ServerRestart, UnitFile, command_signal
+from provision.roles.triton.server import (
+    SERVE,
+    Server,
+    ServerHandler,
+    ServerRestart,
+    UnitFile,
+    command_signal,
+)
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS, Sandbox
@@ -413,3 +422,71 @@ def test_who_holds_a_port_stops_for_the_new_one_and_comes_back_if_that_fails(
     answer = box.sh(f"run=/run; code={code}\n{head}{PROGRAMS}serve restart_unit {UNIT} 9 {port}\n")
     assert answer.exit_code == code
     assert (tmp_path / "run/calls").read_text().splitlines() == calls
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("ages", "owed"),
+    [
+        ((300, 300, 300), False),
+        ((100, 300, 300), True),
+        ((300, 100, 300), True),
+        ((300, 300, 100), True),
+        ((300, None, None), False),
+        ((None, 100, 100), False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["restart", "wait-for"])
+def test_a_start_after_all_that_was_to_come_settles_what_was_owed(
+    tmp_path: Path, shell: str, kind: str, ages: tuple[int | None, ...], owed: bool
+) -> None:
+    """The unit was started 200 seconds ago, by systemd itself; ages of its note, environment and canary."""
+    box = Sandbox.make(tmp_path, shell)
+    at = f"{kind}-{UNIT}"
+    paths = (f"provision/owed/{at}", "envs/main.env", "canary/provision_canary/config.pbtxt")
+    for path, age in zip(paths, ages, strict=True):
+        if age is not None:
+            file = tmp_path / "lib" / path
+            file.parent.mkdir(parents=True)
+            file.touch()
+            os.utime(file, (time.time() - age,) * 2)
+    began = int((float(Path("/proc/uptime").read_text().split()[0]) - 200) * 1e6)
+    head = assembled(STEPS, SERVE).replace("/etc/triton", "/var/lib/envs")
+    head = head.replace("/usr/local/share/provision/triton", "/var/lib/canary")
+    head += f"systemctl() {{ echo {began}; }}\nmkdir -p $owed\n"
+    probe = ServerHandler.probe([restart()])
+    answer = box.sh(f"run=/run\n{head}{probe.script}")
+    assert (answer.exit_code, answer.err) == (0, ""), answer
+    waits = declared()[f"handler:wait for {UNIT}"]
+    assert isinstance(waits, ServerHandler)
+    states = ServerHandler.states([restart(), waits], answer)
+    handler = restart() if kind == "restart" else waits
+    assert states[handler.id] is owed
+    assert sum(states.values()) == owed
+    box.sh(f"run=/run\n{head}settle_debt {UNIT}")
+    assert (at in box.owed) is (ages[0] is not None and (owed or kind == "wait-for"))
+
+
+def test_who_waits_for_a_server_does_not_restart_it_for_a_debt_that_is_settled() -> None:
+    (change,) = [
+        waits.change(True, Planned())
+        for waits in [declared()[f"handler:wait for {UNIT}"]]
+        if isinstance(waits, ServerHandler)
+    ]
+    assert change is not None
+    assert change.script == f"settle_debt {UNIT} && start_unit {UNIT} 360"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_an_instance_is_owed_goes_with_it(tmp_path: Path, shell: str) -> None:
+    box = Sandbox.make(tmp_path, shell)
+    (tmp_path / "lib/units").mkdir()
+    (tmp_path / f"lib/units/{UNIT}").touch()
+    folder = tmp_path / "lib/provision/owed"
+    folder.mkdir(parents=True)
+    for note in (f"restart-{UNIT}", f"wait-for-{UNIT}", "restart-triton@other.service"):
+        (folder / note).touch()
+    head = assembled(STEPS, SERVE).replace("/etc/systemd/system", "/var/lib/units")
+    answer = box.sh(f"run=/run\n{head}systemctl() {{ :; }}\nretire_unit /var/lib/units/{UNIT}\n")
+    assert answer.exit_code == 0, answer
+    assert box.owed == {"restart-triton@other.service"}

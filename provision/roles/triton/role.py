@@ -26,9 +26,16 @@ from provision.roles.triton.fits_driver import FitsDriver, Serving, refuse_unfit
 from provision.roles.triton.instance import STEERING, Instance
 from provision.roles.triton.launch import CANARY_MODEL, selection_of
 from provision.roles.triton.repository import ModelRepository
-from provision.roles.triton.rollback import BESIDE, ENVIRONMENT, EnvironmentFile, bring_up
+from provision.roles.triton.rollback import BESIDE, ENVIRONMENT, STARTED, EnvironmentFile, bring_up
 from provision.roles.triton.running import RunningCommand, RunningImage
-from provision.roles.triton.server import INSTANCES, Server, ServerRestart, UnitFile, command_signal
+from provision.roles.triton.server import (
+    INSTANCES,
+    Server,
+    ServerHandler,
+    ServerRestart,
+    UnitFile,
+    command_signal,
+)
 from provision.roles.triton.unit import command_of
 from provision.shell import constant
 
@@ -36,7 +43,7 @@ GATE = constant(INSTANCES, "gpu_gate")
 MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
 READY = "/usr/local/lib/provision/triton-wait-ready"
 ASKS = "/usr/local/lib/provision/triton-canary"
-CANARY = "/usr/local/share/provision/triton"
+CANARY = constant(STARTED, "canary_folder")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
 Registry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?$")]
@@ -215,12 +222,13 @@ def _server(name: str, instance: Instance, gpus: int) -> Iterator[AnyResource]:
     yield RunningCommand(restart, tuple(command_of(_unit(name, instance, gpus))))
     yield RunningImage(restart, container_of(name), Image(instance.image))
     # PartOf= restarts the unit with Docker, but nobody waits for it: starting it again does.
-    yield Handler(
+    yield ServerHandler(
         waits,
         on=(DOCKER_RESTARTED, DOCKER_MOVED),
-        script=words("start_unit", unit, str(seconds)),
+        script=f"{words('settle_debt', unit)} && {words('start_unit', unit, str(seconds))}",
         covered_by=(*comes_up, restart.id),
         waits=True,
+        unit=unit,
     )
     others = (f"command:{unit}", f"image-of:{unit}", f"handler:{waits}")
     yield ModelRepository(

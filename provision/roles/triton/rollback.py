@@ -11,11 +11,12 @@ from provision.resources.file import FILES, File, FileState
 from provision.shell import constant
 
 ROLLBACK = "triton/rollback.sh"
+STARTED = "triton/starts.sh"
 
-ENVIRONMENT = f"{constant('triton/instances.sh', 'environments')}/{{}}.env"
+ENVIRONMENT = f"{constant(STARTED, 'environments')}/{{}}.env"
 """Where the environment of an instance lies; ``{}`` stands for its name."""
 
-BESIDE = (ENVIRONMENT, f"{constant('triton/instances.sh', 'served_versions')}/triton@{{}}.service")
+BESIDE = (ENVIRONMENT, f"{constant(STARTED, 'served_versions')}/triton@{{}}.service")
 """What goes with the unit of an instance."""
 
 PROTECT = "protect"

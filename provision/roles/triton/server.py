@@ -9,11 +9,11 @@ from typing import Any
 
 from provision.errors import Refusal
 from provision.probe import Output, Probe, by_word, words
-from provision.resource import Change, Handler, Missing, Planned, Resource
+from provision.resource import OWED, Change, Handler, Missing, Planned, Resource
 from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
-from provision.roles.triton.rollback import bring_up, keeping
+from provision.roles.triton.rollback import STARTED, bring_up, keeping
 from provision.roles.triton.unit import command_of, needs_restart
 from provision.shell import constant
 
@@ -229,21 +229,33 @@ class Server(Service):
 
 
 @dataclass(frozen=True)
-class ServerRestart(Handler):
+class ServerHandler(Handler):
+    """What is owed to an instance. A start of it after all that was to come settles it, whoever starts it."""
+
+    unit: str = ""
+    shell: tuple[str, ...] = (SERVE,)
+
+    @classmethod
+    def asked_by(cls) -> type[Resource[Any]]:
+        return ServerHandler
+
+    @classmethod
+    def probe(cls, resources: Sequence[Handler]) -> Probe:
+        """List the notes of the units that are still owed."""
+        units = dict.fromkeys(r.unit for r in resources if isinstance(r, ServerHandler))
+        return Probe("server-handler", words("owed_to_servers", OWED, *units), (STARTED,), in_place=True)
+
+
+@dataclass(frozen=True)
+class ServerRestart(ServerHandler):
     """A restart of an instance.
 
     :ivar rollback: whether it goes back to what it was started with where it does not get ready.
     """
 
-    unit: str = ""
     seconds: int = 0
     ports: tuple[int, ...] = ()
     rollback: bool = False
-    shell: tuple[str, ...] = (SERVE,)
-
-    @classmethod
-    def asked_by(cls) -> type[Resource[Any]]:
-        return Handler
 
     def change(self, state: bool, planned: Planned) -> Change | None:
         """As of any handler; with a preview of whom it stops."""

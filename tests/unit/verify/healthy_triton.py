@@ -49,6 +49,7 @@ SHOW, COMMAND, SOCKETS = (
     r"^cat /proc/\d+/cmdline$",
     r"ss --numeric --listening",
 )
+OWED_TO_SERVERS = r"\nowed_to_servers [^\n]*$"
 MOUNTED = r"^stat -L -c %d:%i /srv/triton/llm/models /proc/\d+/root/models$"
 TOP = r"docker top triton-llm -eo pid,args$"
 SERVER, READY, INDEX = r"GET /v2 HTTP", r"GET /v2/health/ready HTTP", r"POST /v2/repository/index HTTP"
@@ -200,6 +201,7 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
             REPOSITORY: repository(),
             ASKED: http('{"outputs": [{"name": "OUT", "datatype": "INT32", "data": [2]}]}'),
             INFERENCE: inference(UUID),
+            OWED_TO_SERVERS: said(),
             MOUNTED: said("2049:7\n2049:7\n"),
             METRICS: http(capture("triton/triton_host_metrics.txt")),
         },

@@ -32,6 +32,7 @@ from tests.unit.verify.healthy_triton import (
     MOUNTED,
     NONE,
     OTHERS,
+    OWED_TO_SERVERS,
     PLAIN,
     READY,
     REPOSITORY,
@@ -520,7 +521,7 @@ def test_a_folder_that_came_back_under_a_server_is_the_cause_of_what_it_lacks(
     """The container has the removed one."""
     only = http(json.dumps([{"name": CANARY_MODEL, "version": "1", "state": "READY"}]))
     unknown = http('{"error": "unknown model"}', "400 Bad Request")
-    wanted = {"expect": expected}
+    wanted: dict[str, Any] = {"expect": expected}
     answers = {INDEX: only, ASKED: unknown, MOUNTED: said("2049:9\n2049:7\n")}
     result = checked(serving(settings(**wanted)).with_(answers), **wanted)
     says = f"triton-llm still has the folder that was at {MODELS_FOLDER} when it was started, and another"
@@ -545,6 +546,12 @@ def test_a_models_folder_that_is_gone_under_a_server_is_brought_back_by_people(
     )
     assert ("bring the folder back with its models" in hint) is back
     assert ("inv provision" in hint) is not back
+
+
+def test_a_restart_that_is_owed_is_told() -> None:
+    owed = broken({OWED_TO_SERVERS: said("restart-triton@llm.service\n")})
+    says = "an earlier run ended before it could restart triton@llm.service"
+    assert messages(checked(owed)) == {"no run ended early": says}
 
 
 def test_a_server_without_a_model_of_its_own_is_not_called_healthy() -> None:
