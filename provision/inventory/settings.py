@@ -49,6 +49,11 @@ _KINDS = {
 }
 _CHOICES = {"literal_error", "enum"}
 _LENGTHS = {"too_short": "at least {min_length}", "too_long": "at most {max_length}"}
+_NUMBERS = {"int_type", "float_type", "bool_type"}
+"""Of what is written without quotes in YAML."""
+
+UNQUOTE = "write it without quotes"
+
 QUOTE = "quote it: without quotes yes, no, on and off are booleans in YAML"
 _LIMITS = {  # filled from pydantic's context of the error
     "greater_than": "is not more than {gt}",
@@ -227,6 +232,9 @@ def _is_other_type(detail: ErrorDetails) -> bool:
 def _problem(model: type[BaseModel], where: Location, path: Path, details: list[ErrorDetails]) -> _Problem:
     if isinstance(details[0]["input"], list | dict):  # the member of a union that may be one says more
         details = [detail for detail in details if not _is_other_type(detail)] or details
+    elif details[0]["type"] in _NUMBERS:  # a number in quotes, or else the text of a union is wrong
+        quoted = [detail for detail in details if _type_hint(detail) == UNQUOTE]
+        details = quoted or [detail for detail in details if not _is_other_type(detail)] or details
     detail = details[0]
     name = _name(path)
     kind = detail["type"]
@@ -309,8 +317,8 @@ def _type_hint(detail: ErrorDetails) -> str | None:
         return None
     if detail["type"] in {"list_type", "tuple_type", "set_type", "frozen_set_type"}:
         return "write each item on a line of its own behind a dash" if not isinstance(value, list) else None
-    if isinstance(value, str) and detail["type"] in {"int_type", "float_type", "bool_type"}:
-        return "write it without quotes" if _reads_as_other(value) else None
+    if isinstance(value, str) and detail["type"] in _NUMBERS:
+        return UNQUOTE if _reads_as_other(value) else None
     return None
 
 

@@ -64,7 +64,6 @@ ANSWERS: list[tuple[list[dict[str, Any]], list[tuple[str, str, list[Any]]], str]
         "output OUT[0] is 9007199254740992, expected 9007199254740993",
     ),
     ([out(1, 2)], [("OUT", "INT32", [1])], "output OUT has 1 values, expected 2"),
-    ([out()], [("OUT", "INT32", [])], ""),
     ([out(True, False)], [("OUT", "BOOL", [True, False])], ""),
     ([out(True)], [("OUT", "BOOL", [False])], "output OUT[0] is false, expected true"),
     ([out("a", 'b "q"/ä\\ [1,2]\n\x1f')], [("OUT", "BYTES", ["a", 'b "q"/ä\\ [1,2]\n\x1f'])], ""),
@@ -84,16 +83,15 @@ def test_gate_and_verification_judge_alike(number: int) -> None:
         assert gate(one, port) == ((1, f"canary m: {says}\n") if says else (0, ""))
 
 
-scalars = st.one_of(
+scalars: tuple[st.SearchStrategy[Any], ...] = (
     st.booleans(),
-    st.integers(-(2**62), 2**62),
-    st.floats(allow_nan=False, allow_infinity=False, width=32),
+    st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False, width=32),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\x7f"), max_size=9),
 )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(scalars, max_size=5))
+@given(st.one_of([st.lists(kind, min_size=1, max_size=5) for kind in scalars]))
 def test_an_answer_with_the_expected_values_opens_the_gate(data: list[Any]) -> None:
     one = canary(out(*data))
     text = answer(("OUT", "FP32", data))
@@ -160,11 +158,53 @@ def test_where_a_canary_is_sent_to() -> None:
             {"outputs": [{"name": "OUT", "data": ["x" * LARGEST]}]},
             f"canaries[0].outputs: more than {LARGEST} bytes",
         ),
-        ({"outputs": [{"name": "a\nb", "data": []}]}, "canaries[0].outputs[0].name: "),
+        ({"outputs": [{"name": "a\nb", "data": [1]}]}, "canaries[0].outputs[0].name: "),
+        ({"outputs": [{"name": "OUT", "data": []}]}, "canaries[0].outputs[0].data: the list is empty"),
+        (
+            {"outputs": [{"name": "OUT", "data": [1, "a"]}]},
+            'canaries[0].outputs[0].data[1]: "a" is text, and 1 is a number',
+        ),
+        (
+            {"outputs": [{"name": "OUT", "data": [True, 0]}]},
+            "canaries[0].outputs[0].data[1]: 0 is a number, and true is a truth value",
+        ),
     ],
 )
 def test_canaries_that_cannot_be_sent_are_refused(changes: dict[str, Any], says: str) -> None:
     assert refusal(canaries=[{"model": "m", "inputs": [IN], **changes}])[0].startswith(says)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_what_triton_does_not_take_as_json_is_refused(datatype: str) -> None:
+    one = {"model": "m", "inputs": [{**IN, "datatype": datatype}]}
+    says = f"canaries[0].inputs[0].datatype: Triton takes no {datatype} as JSON"
+    message, hint = refusal(canaries=[one])
+    assert message.startswith(says)
+    assert "FP32" in hint
+
+
+@pytest.mark.parametrize(
+    ("datatype", "fit", "unfit"),
+    [
+        ("BOOL", [True, False], [1, 0, 0.0, "true"]),
+        ("UINT8", [0, 255], [256, -1, 1.5, 1.0, True, "1"]),
+        ("UINT64", [0, 2**64 - 1], [2**64, -1]),
+        ("INT8", [-128, 127], [-129, 128]),
+        ("INT32", [-(2**31), 2**31 - 1], [1.5, 2**31, -(2**31) - 1, False]),
+        ("INT64", [-(2**63), 2**63 - 1], [2**63]),
+        ("FP32", [1, 1.5, 3.4e38], [1e39, -1e39, "1.5", True]),
+        ("FP64", [1, 1e39], ["1", False]),
+        ("BYTES", ["", "a", "1"], [1, 1.5, True]),
+    ],
+)
+def test_values_fit_their_datatype(datatype: str, fit: list[Any], unfit: list[Any]) -> None:
+    one = {"name": "IN", "datatype": datatype, "shape": [len(fit)], "data": fit}
+    assert canary(inputs=[one]).inputs[0].data == fit
+    for value in unfit:
+        wrong = {**one, "shape": [2], "data": [fit[0], value]}
+        message, hint = refusal(canaries=[{"model": "m", "inputs": [wrong]}])
+        assert message == f"canaries[0].inputs[0].data[1]: {json.dumps(value)} is no {datatype}"
+        assert hint
 
 
 def test_a_canary_of_a_model_that_is_not_loaded_is_refused() -> None:

@@ -40,6 +40,11 @@ REFUSED: dict[str, tuple[str, str]] = {
     "--grpc-port=1": (PORT, "use grpc_port"),
     "--metrics-port=1": (PORT, "use metrics_port"),
     "--metrics-p=1": (PORT, "use metrics_port"),
+    "--help": ("prints its usage, and ends", "take it out"),
+    "--hel": ("prints its usage, and ends", "take it out"),
+    "-h": ("has no such option, and ends with its usage", "take it out"),
+    "-?": ("has no such option, and ends with its usage", "take it out"),
+    "--version": ("has no such option, and ends with its usage", "take it out"),
     "--http-address=127.0.0.1": (ADDRESS, "use address"),
     "--grpc-address=::1": (ADDRESS, "use address"),
     "--metrics-address=0.0.0.0": (ADDRESS, "use address"),
@@ -77,6 +82,12 @@ def test_arguments_that_take_the_server_from_its_unit_are_refused(arg: str) -> N
     assert advice in hint
 
 
+def test_what_follows_a_flag_is_not_its_value() -> None:
+    args = ["--log-file=x", "-h", "--disable-auto-complete-config", "-h"]
+    assert refusal(args=args)[0].startswith("args[1]: -h: ")
+    assert refusal(args=args[2:])[0].startswith("args[1]: -h: ")
+
+
 @pytest.mark.parametrize("arg", ["--http-port=9000", "--allow-http=false", "--exit-on-error=false"])
 def test_a_value_may_be_a_word_of_its_own(arg: str) -> None:
     name, value = arg.split("=")
@@ -94,6 +105,7 @@ TAKEN = [
     ["--strict-readiness=true", "--exit-on-error=0", "--strict-readiness", "False"],
     ["--http-thread-count=8"],
     ["--log-verbose=1", "--log-file=/tmp/x", "9000"],
+    ["--log-file", "-x", "--log-verbose", "-1"],
     ["--model-config-name=h100"],
     ["--model-control-mode=poll", "--repository-poll-secs=5"],
     ["--backend-config=python,shm-region-prefix-name=a"],
@@ -112,6 +124,7 @@ def test_an_image_of_no_known_release_may_have_any_option() -> None:
 
 def test_no_value_of_an_argument_is_in_its_refusal() -> None:
     assert "s3cret" not in "".join(refusal(args=["--http-restricted-api=health:key=s3cret"]))
+    assert "s3cret" not in "".join(refusal(args=["-Ds3cret"]))
 
 
 def test_the_line_of_the_argument_is_told(tmp_path: Path) -> None:
@@ -177,10 +190,13 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"gpus": [0, 1, 0]}, "gpus: a GPU stands there twice", "name each once"),
     ({"gpus": []}, "gpus: ", "UUIDs"),
+    ({"gpus": ["0"]}, "gpus[0]: '0' is not an integer", "write it without quotes"),
+    ({"gpus": ["x"]}, "gpus[0]: 'x' does not match ^(GPU|MIG)-", "UUIDs"),
     ({"env": {"NVIDIA_VISIBLE_DEVICES": "0"}}, "env.NVIDIA_VISIBLE_DEVICES: the unit", "use gpus"),
     ({"env": {"DOCKER_PASSWORD": "s3cret"}}, "env.DOCKER_PASSWORD: the value would", "another name"),
     ({"ulimits": {"nofiles": 1}}, "ulimits.nofiles: Docker knows no limit nofiles", "nofile"),
     ({"ulimits": {"core": -2}}, "ulimits.core: -2 is no limit", "-1 is without a limit"),
+    ({"ulimits": {"nofile": -2}}, "ulimits.nofile: -2 is no limit", "nofile: 1048576"),
     ({"ulimits": {"core": 2**63}}, "ulimits.core: Docker takes no limit above 922", "-1"),
     ({"ulimits": {"nofile": -1}}, "ulimits.nofile: Linux starts no container", "nofile: 1048576"),
     ({"ulimits": {"nofile": 2**31}}, "ulimits.nofile: Linux starts no container", "nofile: 1048576"),

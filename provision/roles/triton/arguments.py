@@ -38,8 +38,19 @@ _OWN = {
 }
 """Options that the unit sets itself: why, and what to do."""
 
+SHORT = "-"
+"""Stands for the name of an option of one letter."""
+
+_NO_SUCH = "tritonserver has no such option, and ends with its usage"
+_ENDS = {"help": "the server prints its usage, and ends", "version": _NO_SUCH, SHORT: _NO_SUCH}
+"""Options with which no server serves: why."""
+
+_FLAGS = ("disable-auto-complete-config",)
+"""Options that take no value."""
+
 _READ = (
     *_OWN,
+    *("help", "version"),
     *("allow-http", "exit-on-error", "strict-readiness", HTTP_RESTRICTED, "grpc-restricted-protocol"),
     *(METRICS, MODEL_CONTROL, LOAD, "backend-config", "model-config-name"),
 )
@@ -78,7 +89,7 @@ class Contradiction(NamedTuple):
 
 
 def options(args: Sequence[str]) -> list[Option]:
-    """The options among arguments, names with ``_`` too: people write them, and tritonserver ends there."""
+    """The options among arguments, names with ``_`` or of one letter too, at which tritonserver ends."""
     found = []
     for at, (arg, following) in enumerate(pairwise([*args, ""])):
         if option := re.fullmatch(r"(--[^=\s]+)(?:[=\s]+(.*))?", arg, re.DOTALL):
@@ -86,7 +97,14 @@ def options(args: Sequence[str]) -> list[Option]:
             full = next((known for known in _READ if known.startswith(name)), name)
             value = following if option[2] is None else option[2]
             found.append(Option(at, option[1], full, value))
+        elif re.match("-[A-Za-z?]", arg) and not (found and _is_value(args, at, found[-1])):
+            found.append(Option(at, arg[:2], SHORT, ""))
     return found
+
+
+def _is_value(args: Sequence[str], at: int, before: Option) -> bool:
+    """Whether the word at this place is the value of the option before it."""
+    return before.at == at - 1 and args[before.at] == before.written and before.name not in (*_FLAGS, *_ENDS)
 
 
 def last(given: Sequence[Option], name: str, default: str) -> str:
@@ -102,6 +120,8 @@ def contradictions(given: Sequence[Option], release: str | None) -> Iterator[Con
         restricting = option.name.endswith(("-restricted-api", "-restricted-protocol"))
         if option.name in _OWN:
             yield Contradiction(option, *_OWN[option.name])
+        elif option.name in _ENDS:
+            yield Contradiction(option, _ENDS[option.name], "take it out")
         elif option.name == "allow-http" and option.value.lower() not in TRUE:
             yield Contradiction(option, "the unit asks over HTTP whether the server is ready", "take it out")
         elif option.name == "exit-on-error" and option.value.lower() not in TRUE and strict:

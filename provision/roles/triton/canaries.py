@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from provision.role import ImpossibleError, Settings
 from provision.shell import constant
@@ -26,11 +26,41 @@ Scalar = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 # fmt: off
 Datatype = Literal[
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64", "BF16", "BYTES",
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64", "BYTES",
 ]
 # fmt: on
-"""Datatypes of the KServe v2 protocol."""
+"""Datatypes of the KServe v2 protocol that Triton takes as JSON."""
+
+BINARY = ("FP16", "BF16")
+"""Datatypes that it takes and gives in its binary format alone (24.07: "receiving FP16 data via JSON is not
+supported")."""
+
+HINTS = {
+    "BOOL": "true, or false",
+    "BYTES": "text, in quotes where it reads as a number",
+    "FP32": "a number of its range",
+    "FP64": "a number",
+}
+"""What a value of a type is; of the others, integers."""
+
+LARGEST_FP32 = 3.4028234663852886e38
+
+
+def _fits(value: Scalar, datatype: Datatype) -> bool:
+    """Whether an element of this type can have the value."""
+    if datatype in ("BOOL", "BYTES"):
+        return isinstance(value, bool if datatype == "BOOL" else str)
+    if isinstance(value, bool | str):
+        return False
+    if datatype in ("FP32", "FP64"):
+        return datatype == "FP64" or abs(value) <= LARGEST_FP32
+    bits = int(datatype.lstrip("UINT"))
+    least, beyond = (0, 2**bits) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return isinstance(value, int) and least <= value < beyond
+
+
+def _kind(value: Scalar) -> str:
+    return "text" if isinstance(value, str) else "a truth value" if isinstance(value, bool) else "a number"
 
 
 class Input(Settings):
@@ -45,11 +75,25 @@ class Input(Settings):
     data: list[Scalar] = Field(examples=[[0.5, 1.0]])
     """Its values in row-major order."""
 
+    @field_validator("datatype", mode="before")
+    @classmethod
+    def _goes_as_json(cls, datatype: object) -> object:
+        if datatype in BINARY:
+            why = f"Triton takes no {datatype} as JSON, which is how canaries are sent"
+            raise ImpossibleError(why, "ask a model that takes FP32, such as an ensemble before this one")
+        return datatype
+
     @model_validator(mode="after")
     def _fills_its_shape(self) -> Input:
         if (wanted := math.prod(self.shape)) != len(self.data):
             why = f"shape {self.shape} has {wanted} values, and data has {len(self.data)}"
             raise ImpossibleError(why, "data: the values of all dimensions in one list", at=("data",))
+        for at, value in enumerate(self.data):
+            if not _fits(value, self.datatype):
+                why = f"{_token(value)[:80]} is no {self.datatype}"
+                raise ImpossibleError(
+                    why, HINTS.get(self.datatype, "an integer of its range"), at=("data", at)
+                )
         return self
 
 
@@ -58,10 +102,21 @@ class Expected(Settings):
 
     name: Word = Field(examples=["OUTPUT0"])
     """Name of the output."""
-    data: list[Scalar] = Field(examples=[[1.5]])
+    data: list[Scalar] = Field(min_length=1, examples=[[1.5]])
     """Its values in row-major order; text as text."""
     tolerance: float = Field(default=1e-5, ge=0, le=1)
     """Difference that floating-point values may have, relative, and absolute below 1; others have none."""
+
+    @field_validator("data")
+    @classmethod
+    def _are_of_one_type(cls, data: list[Scalar]) -> list[Scalar]:
+        for at, value in enumerate(data):
+            if _kind(value) != _kind(data[0]):
+                why = (
+                    f"{_token(value)[:80]} is {_kind(value)}, and {_token(data[0])[:80]} is {_kind(data[0])}"
+                )
+                raise ImpossibleError(why, "the values of an output are of one type", at=(at,))
+        return data
 
 
 INPUT = {"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}

@@ -191,11 +191,12 @@ class Instance(Settings):
                 raise ImpossibleError(
                     f"Docker knows no limit {name}", hint=f"known: {', '.join(LIMITS)}", at=(name,)
                 )
-            if value < -1:
-                raise ImpossibleError(f"{value} is no limit", hint="-1 is without a limit", at=(name,))
             if name == "nofile" and not 0 <= value <= MOST_OPEN_FILES:
                 why = "Linux starts no container whose limit of open files is above fs.nr_open, as -1 is"
+                why = why if value >= -1 else f"{value} is no limit"
                 raise ImpossibleError(why, hint="nofile: 1048576", at=(name,))
+            if value < -1:
+                raise ImpossibleError(f"{value} is no limit", hint="-1 is without a limit", at=(name,))
             if value > LARGEST_INTEGER:
                 why = f"Docker takes no limit above {LARGEST_INTEGER}"
                 raise ImpossibleError(why, hint="-1 is without a limit", at=(name,))
