@@ -57,7 +57,11 @@ UNITS: dict[str, dict[str, Any]] = {
                 "model": "resnet",
                 "version": 2,
                 "inputs": [{"name": "IN", "datatype": "BYTES", "shape": [1], "data": ['$x 100% "ä\n']}],
-                "outputs": [{"name": "OUT", "data": [1.5, True, "a\\b"], "tolerance": 0.001}],
+                "outputs": [
+                    {"name": "OUT", "data": [1.5], "tolerance": 0.001},
+                    {"name": "FLAG", "data": [True]},
+                    {"name": "TEXT", "data": ["a\\b"]},
+                ],
                 "timeout": 20,
             }
         ],

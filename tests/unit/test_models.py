@@ -29,6 +29,7 @@ from provision.roles.triton.repository import (
     probe_of,
 )
 from provision.roles.triton.role import TritonSettings, gpus_in, resources
+from provision.roles.triton.unit import models_signal
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS
@@ -269,8 +270,8 @@ def declared(**changes: Any) -> ModelRepository:
     return found
 
 
-def made(resource: str, action: str = "run", reboot: int = 0) -> Planned:
-    return Planned((Change(resource, action, "", "", "", reboot=reboot),))
+def made(resource: str, action: str = "run", *signals: str, reboot: int = 0) -> Planned:
+    return Planned((Change(resource, action, "", "", "", signals=signals, reboot=reboot),))
 
 
 BAD = Repository({"m": model('name: "x"'), "n": model("name: y")})
@@ -340,6 +341,9 @@ def test_a_server_that_is_up_is_not_restarted_into_a_new_folder(named: dict[str,
         declared(**named).change(Repository(), Planned((*create, *restart)))
     assert f"mkdir -p {FOLDER}" in str(caught.value.hint)
     assert declared(**named).change(Repository(), Planned((*create, *STARTS[0].changes))) is None
+    moved = made("file:/unit", "update", models_signal(UNIT)).changes
+    if "echo" not in named.get("expect", []):
+        assert declared(**named).change(Repository(), Planned((*moved, *create, *restart))) is None
     brings = made(f"file:{FOLDER}/echo/config.pbtxt").changes
     assert declared(**named).change(Repository(), Planned((*create, *restart, *brings))) is None
 

@@ -27,8 +27,8 @@ from provision.roles.triton.server import (
     ServerHandler,
     ServerRestart,
     UnitFile,
-    command_signal,
 )
+from provision.roles.triton.unit import command_signal, models_signal
 from provision.shell import assembled
 from tests.unit.examples import H100, IMAGE
 from tests.unit.sandbox import SHELLS, Sandbox
@@ -120,6 +120,19 @@ def test_only_what_the_container_sees_restarts_it(changes: dict[str, Any], resta
     assert change is not None
     assert (command_signal(UNIT) in change.signals) is restarts
     assert (restart().change(False, Planned((change,))) is not None) is restarts
+
+
+@pytest.mark.parametrize(
+    ("old", "moves"),
+    [({"models": "/srv/old"}, True), ({"args": ["--log-verbose=1"]}, False), (None, False)],
+)
+def test_another_model_repository_is_told_from_one_that_is_gone(
+    old: dict[str, Any] | None, moves: bool
+) -> None:
+    state = ABSENT if old is None else there(unit_file(**old).content)
+    change = unit_file().change(state, Planned())
+    assert change is not None
+    assert (models_signal(UNIT) in change.signals) is moves
 
 
 def test_privileges_that_are_to_come_back_restart_it() -> None:

@@ -35,7 +35,7 @@ NASTY = [
     "back\\slash",
     ";",
     "a\nb",
-    "-x",
+    "-1",
     "é🙂",
 ]
 INSTANCES: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from provision.roles.triton.arguments import TRUE, last, options
 from provision.roles.triton.instance import Instance
 from provision.roles.triton.launch import CANARY_MODEL, expected_models
 from provision.roles.triton.model_config import Unread, read_config
+from provision.roles.triton.unit import models_signal
 
 MODELS = "triton/models.sh"
 
@@ -307,7 +308,8 @@ class ModelRepository(Resource[Repository]):
             )
         if not self._is_restarted(planned) or self._are_brought(planned):
             return None
-        if planned.positions((f"{Directory(self.folder).id}:create",)):
+        gone = planned.positions((f"{Directory(self.folder).id}:create",))
+        if gone and not planned.positions((models_signal(self.unit),)):
             raise Refusal(
                 f"{self.unit} is up, and {self.folder} is not there: a restart would leave it without models",
                 hint=f"bring the folder back with its models, or make an empty one on the host: mkdir -p"

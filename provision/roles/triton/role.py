@@ -34,9 +34,8 @@ from provision.roles.triton.server import (
     ServerHandler,
     ServerRestart,
     UnitFile,
-    command_signal,
 )
-from provision.roles.triton.unit import command_of
+from provision.roles.triton.unit import command_of, command_signal
 from provision.shell import constant
 
 GATE = constant(INSTANCES, "gpu_gate")

@@ -14,7 +14,13 @@ from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
 from provision.roles.triton.rollback import STARTED, bring_up, keeping
-from provision.roles.triton.unit import command_of, needs_restart
+from provision.roles.triton.unit import (
+    command_of,
+    command_signal,
+    models_signal,
+    needs_restart,
+    repository_of,
+)
 from provision.shell import constant
 
 SERVE = "triton/serve.sh"
@@ -27,11 +33,6 @@ FIRST_WITH_CDI = 25
 
 Ports = tuple[tuple[str, int], ...]
 """Setting and port of each port of the host that an instance publishes."""
-
-
-def command_signal(unit: str) -> str:
-    """What a change of a unit's file signals if a running container has another command than the new one."""
-    return f"command of {unit}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class UnitFile(File):
         if change is None:
             return None
         # Its words, however a version wrote them.
-        anew = needs_restart(_command(old), _command(self.content))
+        was, wanted = _command(old), _command(self.content)
+        anew = needs_restart(was, wanted)
+        moves = repository_of(was) not in ("", repository_of(wanted))
         gpus = "none" if any(c.role == "driver" for c in planned.changes) else self.selection
         script = change.script.replace("<<'END'\n", "<<'END' &&\n", 1) + words("enabled_anew", self.unit)
         if not anew:
@@ -84,7 +87,7 @@ class UnitFile(File):
             replace(
                 change,
                 script=script,
-                signals=(command_signal(self.unit),),
+                signals=(command_signal(self.unit), *([models_signal(self.unit)] if moves else [])),
                 preview=Probe("", words("instance_needs", self.unit, gpus), (INSTANCES,)),
             ),
             self.kept,

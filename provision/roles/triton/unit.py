@@ -20,6 +20,21 @@ def needs_restart(runs: Sequence[str], wanted: Sequence[str]) -> bool:
     return list(runs) not in (list(wanted), without)
 
 
+def command_signal(unit: str) -> str:
+    """What a change of a unit's file signals if a running container has another command than the new one."""
+    return f"command of {unit}"
+
+
+def models_signal(unit: str) -> str:
+    """What it signals if the new command has another model repository."""
+    return f"models of {unit}"
+
+
+def repository_of(command: Sequence[str]) -> str:
+    """The option that mounts the model repository; empty for none."""
+    return next((word for word in command if re.fullmatch("--volume=[^:]*:/models:ro", word)), "")
+
+
 def command_of(unit: str) -> list[str]:
     """The words of its ``ExecStart=``, as the process gets them."""
     joined = unit.encode().replace(b"\\\n", b" ")
