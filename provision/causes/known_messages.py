@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from provision.causes.message import Message
 from provision.probe import Output
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message that programs print.
-
-    :ivar pattern: regular expression that is searched in the output.
-    :ivar hint: what to do; each command that it names exists, on the host or as ``inv COMMAND``. ``{host}``
-        stands for the host.
-    :ivar cause: why the program failed, in a few words; empty where the message itself says it.
-    """
-
-    pattern: str
-    hint: str
-    cause: str = ""
-
 
 NO_PROCESS = r"task [0-9a-f]{64} not found|no running task found|\bcontainer is not running"
 """When Docker takes a container for running whose process is gone; where it knows, its message has the id."""
@@ -124,8 +108,9 @@ KNOWN_MESSAGES = (
         "that folder a larger file system; dockerd's own is data-root in docker.daemon",
     ),
     Message(
-        r"\.tar\S* brought .*, and not ",
-        "make the archive anew, with the image as the settings name it: docker save -o NAME-TAG.tar IMAGE",
+        r"nothing of \S+ was loaded: ",
+        "make the archive anew, with the image as the settings name it and no other: docker save -o "
+        "NAME-TAG.tar IMAGE",
     ),
     Message(
         r"proxyconnect tcp|Proxy Authentication Required",
@@ -264,6 +249,7 @@ KNOWN_MESSAGES = (
         r"curl is not installed, which would fetch",
         "install curl on the host, or give a folder of the host in triton.images",
     ),
+    Message(r"zstd is not installed, which would read", "install zstd on the host, or make a .tar.gz"),
     Message(
         r"error setting rlimit type",
         "the host does not allow raising this limit: set ulimits: {} for the instance",

@@ -221,7 +221,8 @@ def test_an_image_comes_from_an_archive_where_no_registry_has_it(machine: LabHos
     assert ready(machine)
     answer = apply(instances(tmp_path / "2", archives="/srv/images", main={"image": wrong}))
     assert answer.code == 1, str(answer)
-    assert f"tritonserver-24.07-wrong.tar brought {image}, and not {wrong}" in str(answer)
+    says = f"tritonserver-24.07-wrong.tar was loaded: it holds {image}, and not {wrong}"
+    assert says in str(answer)
     assert ready(machine)
     assert apply(instances(tmp_path / "3", main={})).code == 0
 

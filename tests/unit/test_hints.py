@@ -100,7 +100,8 @@ SAMPLES = {
     "nvcr.io/x:1 needs 14.0 GB, and 3.1 GB are free in /var/lib/docker": "docker system df",
     "curl is not installed, which would fetch http://m/x-1.tar: the registry is asked\n"
     "manifest for x:1 not found": "install curl",
-    "/srv/images/x-1.tar.gz brought x:2, and not nvcr.io/x:1": "docker save",
+    "nothing of /srv/images/x-1.tar.gz was loaded: it holds x:2, and not nvcr.io/x:1": "docker save",
+    "zstd is not installed, which would read /srv/images/x-1.tar.zst": "install zstd",
     "triton@main.service did not get ready: no model; the previous version serves again": "inv plan",
     "triton@x.service did not get ready: a; the previous version is back, and does not get ready": "inv plan",
     "http: server gave HTTP response to HTTPS client": "insecure-registries",

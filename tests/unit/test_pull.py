@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
+import lzma
 import re
+import shutil
+import subprocess
+import tarfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -225,15 +232,45 @@ LOADS = """#!/bin/sh
 echo "$*" >>/run/calls
 case "$1 $2" in
   "info "*) exit 1 ;;
-  "load ") cat >/run/read; echo "Loaded image: $(cat /run/read)" ;;
-  "image inspect") [ -f /run/read ] && [ "$(cat /run/read)" = "$3" ] ;;
+  "load ") cat >/run/read ;;
+  "image inspect") [ -f /run/read ] && tar -xOf /run/read manifest.json | grep -q -F "\"$3\"" ;;
   "pull "*) echo pulled ;;
 esac
 """
 
 
+Members = Mapping[str, str | bytes | tuple[bytes, str]]
+
+
+def archive(members: Members) -> bytes:
+    """An archive with these files; a link has its type and where it leads to."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as files:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                member.type, member.linkname = content
+                files.addfile(member)
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            member.size = len(data)
+            files.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+def lists(*names: str) -> str:
+    """The list of an archive as ``docker save`` makes it."""
+    return json.dumps([{"Config": "c.json", "RepoTags": list(names), "Layers": ["a/layer.tar"]}])
+
+
+def index(**annotations: str) -> str:
+    """The list of an archive in OCI's form."""
+    named = {key.replace("_", "."): value for key, value in annotations.items()}
+    return json.dumps({"schemaVersion": 2, "manifests": [{"digest": "sha256:0", "annotations": named}]})
+
+
 def load(
-    box: Sandbox, files: dict[str, str], curl: str = "", archives: str = "/run/images", head: str = ""
+    box: Sandbox, files: dict[str, bytes], curl: str = "", archives: str = "/run/images", head: str = ""
 ) -> Output:
     """What an image comes to with these archives in a folder, or with this curl."""
     for name, text in {"docker": LOADS, "curl": f"#!/bin/sh\n{curl}\n"}.items():
@@ -242,12 +279,13 @@ def load(
         program.write_text(text)
         program.chmod(0o755)
     (box.folder / "run/images").mkdir()
-    for name, text in files.items():
-        (box.folder / "run/images" / name).write_text(text)
+    for name, content in files.items():
+        (box.folder / "run/images" / name).write_bytes(content)
     change = Image(IMAGE.ref, archive=archive_of(IMAGE.ref, archives)).change(ABSENT, Planned())
     assert change is not None
     return box.sh(
-        f"run=/run/r1; mkdir $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH\n{head}\n"
+        f"run=/run/r1; mkdir $run\n{assembled(STEPS, PULL)}\nPATH=/run/bin:$PATH\n"
+        f"sleep() {{ command sleep 0.1; }}\n{head}\n"
         f"do_1() {{ {change.script}\n}}\ndo_1\n"
     )
 
@@ -257,41 +295,141 @@ def calls(box: Sandbox) -> list[str]:
     return [line for line in (box.folder / "run/calls").read_text().splitlines() if line[:4] != "info"]
 
 
-@pytest.mark.parametrize("name", ["a-1.tar", "a-1.tar.gz"])
+RIGHT = archive({"a/layer.tar": bytes(70_000), "manifest.json": lists(IMAGE.ref)})
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "a-1.tar": bytes,
+    "a-1.tar.gz": gzip.compress,
+    "a-1.tar.zst": lambda data: subprocess.run(["zstd"], input=data, capture_output=True, check=True).stdout,
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
 def test_an_archive_comes_before_the_registry(box: Sandbox, name: str) -> None:
-    output = load(box, {name: IMAGE.ref})
+    if name.endswith(".zst") and shutil.which("zstd") is None:
+        pytest.skip("zstd is not installed")
+    output = load(box, {name: PACKED[name](RIGHT)})
     assert output.exit_code == 0, output
     assert calls(box) == ["load", f"image inspect {IMAGE.ref}"]
     assert {path.name for path in (box.folder / "run/r1").iterdir()} == {"last"}
 
 
 def test_without_an_archive_the_registry_is_asked(box: Sandbox) -> None:
-    output = load(box, {"a-2.tar": IMAGE.ref})
+    output = load(box, {"a-2.tar": RIGHT})
     assert output.exit_code == 0, output
     assert calls(box) == [f"pull {IMAGE.ref}"]
     assert "there is no /run/images/a-1.tar, nor with .gz or .zst: the registry is asked" in output.out
 
 
-def test_an_archive_with_another_image_fails_and_says_what_it_brought(box: Sandbox) -> None:
-    output = load(box, {"a-1.tar": "registry.example.org/a:2"})
+OTHER = "registry.example.org/a:2"
+OCI = "io_containerd_image_name"
+BESIDE = f"it holds {OTHER} besides {IMAGE.ref}"
+INSTEAD = f"it holds {OTHER}, and not {IMAGE.ref}"
+CODES = "names in its list of images are written with codes"
+REGULAR = "its list of images is no regular file"
+NO_LIST = "it has no manifest.json"
+FOREIGN: dict[str, tuple[Members, str]] = {
+    "another": ({"manifest.json": lists(OTHER)}, INSTEAD),
+    "two": ({"manifest.json": lists(IMAGE.ref, OTHER)}, BESIDE),
+    "two in another order": ({"manifest.json": lists(OTHER, IMAGE.ref)}, BESIDE),
+    "other case": ({"manifest.json": lists(OTHER).replace("RepoTags", "REPOTAGS")}, INSTEAD),
+    "none": ({"manifest.json": lists()}, f"it holds no image with a name, and not {IMAGE.ref}"),
+    "null": (
+        {"manifest.json": '[{"RepoTags": null, "Config": "x:1"}]'},
+        f"it holds no image with a name, and not {IMAGE.ref}",
+    ),
+    "without a tag": ({"manifest.json": lists(IMAGE.ref, "a")}, f"it holds a besides {IMAGE.ref}"),
+    "index beside it": ({"manifest.json": lists(IMAGE.ref), "index.json": index(**{OCI: OTHER})}, BESIDE),
+    "index alone": ({"index.json": index(**{OCI: OTHER})}, INSTEAD),
+    "name of OCI": ({"index.json": index(org_opencontainers_image_ref_name=OTHER)}, INSTEAD),
+    "other path": ({"manifest.json": lists(IMAGE.ref), "./x/../manifest.json": lists(OTHER)}, BESIDE),
+    "code": ({"manifest.json": lists(IMAGE.ref, OTHER).replace("a:2", "\\u0061:2")}, CODES),
+    "slash": ({"manifest.json": lists(OTHER).replace("/", "\\/")}, CODES),
+    "folded letter": ({"manifest.json": lists(OTHER).replace("gs", "g\u017f")}, CODES),
+    "nul": ({"manifest.json": b"\0" + lists(IMAGE.ref).encode()}, CODES),
+    "link": ({"manifest.json": (tarfile.SYMTYPE, "x"), "x": lists(OTHER)}, REGULAR),
+    "later link": (
+        {"manifest.json": lists(IMAGE.ref), "x": lists(OTHER), "./manifest.json": (tarfile.LNKTYPE, "x")},
+        REGULAR,
+    ),
+    "no list": ({"x": b"1"}, NO_LIST),
+    "old form": ({"repositories": json.dumps({"registry.example.org/a": {"2": "0"}})}, NO_LIST),
+    "endless list": ({"manifest.json": bytes(3 << 20)}, "its list of images is larger than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_an_archive_that_holds_another_name_is_not_loaded(box: Sandbox, case: str) -> None:
+    """Docker would give the name to what is in the archive, and take it from the image that serves."""
+    members, says = FOREIGN[case]
+    output = load(box, {"a-1.tar": archive(members)})
+    assert (output.exit_code, output.err) == (1, f"nothing of /run/images/a-1.tar was loaded: {says}\n")
+    assert not (box.folder / "run/calls").exists() or calls(box) == []
+    assert {path.name for path in (box.folder / "run/r1").iterdir()} == {"last"}
+
+
+ALONE: dict[str, Members] = {
+    "of docker save": {"manifest.json": lists(IMAGE.ref), "repositories": "{}"},
+    "of Docker 25": {
+        "manifest.json": lists(IMAGE.ref),
+        "index.json": index(**{OCI: IMAGE.ref, "org_opencontainers_image_ref_name": "1"}),
+    },
+    "with a folder": {"./manifest.json": lists(IMAGE.ref)},
+    "in two lines": {"manifest.json": lists(IMAGE.ref).replace(",", ",\n\t")},
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_an_archive_that_holds_the_image_alone_is_loaded(box: Sandbox, case: str) -> None:
+    load(box, {"a-1.tar": archive(ALONE[case])})
+    assert calls(box)[0] == "load"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a-1.tar", b"<html></html>", "it has no manifest.json: This does not look like a tar archive"),
+        ("a-1.tar", lzma.compress(RIGHT), "it has no manifest.json: "),
+        ("a-1.tar.gz", gzip.compress(RIGHT)[:-300], "it has no manifest.json"),
+        ("a-1.tar", b"", "it has no manifest.json"),
+    ],
+)
+def test_what_is_no_archive_is_not_loaded(box: Sandbox, name: str, data: bytes, says: str) -> None:
+    output = load(box, {name: data})
     assert output.exit_code == 1
-    assert output.err == f"/run/images/a-1.tar brought registry.example.org/a:2, and not {IMAGE.ref}\n"
-    assert "pull" not in "".join(calls(box))
+    assert output.err.startswith(f"nothing of /run/images/{name} was loaded: {says}")
+    assert not (box.folder / "run/calls").exists() or calls(box) == []
 
 
 SERVES = """
 case "$*" in
   *--head*.gz) printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n' ;;
   *--head*) exit 22 ;;
-  *) printf registry.example.org/a:1 ;;
+  *) cat /run/images/served ;;
 esac
 """
 
 
 def test_an_archive_of_a_server_goes_to_docker_as_it_comes(box: Sandbox) -> None:
-    output = load(box, {}, SERVES, "http://mirror.example.org/images")
+    output = load(box, {"served": gzip.compress(RIGHT)}, SERVES, "http://mirror.example.org/images")
     assert output.exit_code == 0, output
     assert calls(box) == ["load", f"image inspect {IMAGE.ref}"]
+
+
+@pytest.mark.parametrize(
+    ("served", "code", "says"),
+    [
+        (archive(FOREIGN["another"][0]), 0, INSTEAD),
+        (RIGHT, 18, "it cannot be read to its end"),
+    ],
+)
+def test_an_archive_of_a_server_is_looked_at_as_well(
+    box: Sandbox, served: bytes, code: int, says: str
+) -> None:
+    serves = SERVES.replace("served ;;", f"served; exit {code} ;;")
+    output = load(box, {"served": gzip.compress(served)}, serves, "http://mirror.example.org/images")
+    address = "http://mirror.example.org/images/a-1.tar.gz"
+    assert (output.exit_code, output.err) == (1, f"nothing of {address} was loaded: {says}\n")
+    assert not (box.folder / "run/calls").exists() or calls(box) == []
 
 
 @pytest.mark.parametrize("code", [22, 7])
