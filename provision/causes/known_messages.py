@@ -342,6 +342,11 @@ KNOWN_MESSAGES = (
         "dockerd is not running",
     ),
     Message(
+        r"nvidia-smi\S*: Permission denied",
+        "on the host: chmod 755 /usr/bin/nvidia-smi",
+        "nvidia-smi is not executable",
+    ),
+    Message(
         r"nvidia-smi.*(not found|No such file)",
         "provision again: inv provision --hosts {host} --roles driver",
         "nvidia-smi is not installed",

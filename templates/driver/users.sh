@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# needs: shell/nvidia_smi.sh shell/dockerd.sh
-# Who uses the GPUs, and what speaks for a reboot.
+# needs: shell/dockerd.sh
+# Who uses the GPUs.
 
 # gpu_users: a line for each process that uses the driver, its own daemons aside, for each other kernel module on top of
 # it, and for each running container.
@@ -26,15 +26,4 @@ gpu_users() {
 # nouveau_idle: prints idle where nothing uses nouveau: no open device, no console on its framebuffer.
 nouveau_idle() {
   if [ "$(cat /sys/module/nouveau/refcnt 2>/dev/null)" = 0 ] && ! grep -q -s nouveau /proc/fb; then echo idle; fi
-}
-
-# boot_state: whether nouveau is loaded; and of each GPU its index, ECC mode now and pending, MIG mode now and pending.
-# The driver is asked where it is loaded, and with a limit, as it may hang.
-boot_state() {
-  if [ -d /sys/module/nouveau ]; then echo nouveau; fi
-  if [ -e /proc/driver/nvidia/version ]; then
-    smi --format=csv,noheader \
-      --query-gpu=index,ecc.mode.current,ecc.mode.pending,mig.mode.current,mig.mode.pending
-  fi
-  :
 }

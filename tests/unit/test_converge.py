@@ -416,7 +416,7 @@ def test_nodes_are_looked_at_before_nvidia_smi_makes_them() -> None:
     driver = next(role for role in all_roles() if role.name == "driver")
     names = [probe.name for probe in probes(declare("h", {driver: settings_of("driver")}, H100))]
     assert "device-nodes" in names
-    assert names[-1] == "reboot"
+    assert names[-1] == "driver-says"
 
 
 # --- steps that never ran -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from provision.probe import Output
 from provision.resource import Change, Planned
+from provision.resources.driver_says import Gpu
 from provision.resources.reboot import REBOOT as NEEDED
 from provision.resources.reboot import RebootPolicy
 from provision.roles.driver.module import Module, ModuleState
@@ -84,23 +85,6 @@ def test_processes_that_have_the_driver_s_libraries_are_found(shell: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "state"),
-    [
-        ("", BootState()),
-        ("nouveau\n", BootState(nouveau=True)),
-        (f"{'X' * 200_000}\nnouveau\n", BootState(nouveau=True)),
-        (
-            "0, Enabled, Enabled, Disabled, Disabled\n",
-            BootState(modes=(("0", *("Enabled",) * 2, *("Disabled",) * 2),)),
-        ),
-        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", BootState()),
-    ],
-)
-def test_what_speaks_for_a_reboot_is_read(text: str, state: BootState) -> None:
-    assert Reboot.states([REBOOT], answer(text)) == {"reboot": state}
-
-
-@pytest.mark.parametrize(
     ("ecc", "mig", "reason"),
     [
         (("Enabled", "Enabled"), ("Disabled", "Disabled"), ""),
@@ -110,7 +94,7 @@ def test_what_speaks_for_a_reboot_is_read(text: str, state: BootState) -> None:
     ],
 )
 def test_pending_modes_are_reasons(ecc: tuple[str, str], mig: tuple[str, str], reason: str) -> None:
-    change = REBOOT.change(BootState(modes=(("3", *ecc, *mig),)), Planned())
+    change = REBOOT.change(BootState(gpus=(Gpu("3", *ecc, *mig),)), Planned())
     assert (change.reason if change else "") == reason
 
 
@@ -129,16 +113,16 @@ def test_nouveau_takes_a_reboot_where_something_uses_it_and_none_where_nothing_d
 
 
 def test_a_pending_mode_cannot_be_had_by_unloading() -> None:
-    pending = BootState(nouveau=True, modes=(("0", "Enabled", "Disabled", "Disabled", "Disabled"),))
+    pending = BootState(nouveau=True, gpus=(Gpu("0", "Enabled", "Disabled", "Disabled", "Disabled"),))
     assert planned(pending).preview == USERS
 
 
 def test_partitioned_gpus_are_shown() -> None:
     rows = (
-        ("0", "Enabled", "Enabled", "Enabled", "Enabled"),
-        ("1", "Enabled", "Enabled", "Disabled", "Disabled"),
+        Gpu("0", "Enabled", "Enabled", "Enabled", "Enabled"),
+        Gpu("1", "Enabled", "Enabled", "Disabled", "Disabled"),
     )
-    assert REBOOT.notes(BootState(modes=rows), Planned()) == ("MIG is on for GPU 0; left as it is",)
+    assert REBOOT.notes(BootState(gpus=rows), Planned()) == ("MIG is on for GPU 0; left as it is",)
     assert REBOOT.notes(BootState(), Planned()) == ()
 
 

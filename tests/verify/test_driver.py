@@ -229,7 +229,11 @@ def test_persistence_mode_is_on(host: Host, settings: DriverSettings) -> None:
     cards = host.nvidia.gpus
     require_unit(host, "nvidia-persistenced.service")
     off = [str(card.index) for card in cards if card.persistence not in ("Enabled", "[N/A]", "N/A")]
-    assert not off, f"persistence mode is off for GPU {', '.join(off)}: the driver lets go of it between jobs"
+    if off:
+        fail(
+            f"persistence mode is off for GPU {', '.join(off)}: the driver lets go of it between jobs",
+            "on the host: systemctl restart nvidia-persistenced.service",
+        )
 
 
 @pytest.mark.hint("on the host: systemctl daemon-reload; systemctl enable --now nvidia-fabricmanager.service")

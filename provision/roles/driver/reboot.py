@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from provision.probe import Output, Probe
-from provision.resource import Change, Planned, Single
+from provision.resource import Change, Planned
+from provision.resources.driver_says import DriverSays, Gpu, OfDriver
 from provision.resources.reboot import RebootPolicy
 
 SHELL = "driver/users.sh"
-
-LONGEST_ROW = 4096
-"""Characters of a line of nvidia-smi that may be a row of its answer."""
 
 USERS = Probe("", "gpu_users", (SHELL,))
 """Lists the users of the GPUs, the daemons of the driver aside, and the running containers."""
@@ -73,26 +70,25 @@ class BootState:
     """What speaks for a reboot.
 
     :ivar nouveau: whether the kernel has nouveau loaded.
-    :ivar modes: for each GPU its index, ECC mode now and pending, MIG mode now and pending, as nvidia-smi
-        prints them; empty where the driver does not answer.
+    :ivar gpus: those that the driver shows; none where it does not answer.
     """
 
     nouveau: bool = False
-    modes: tuple[tuple[str, str, str, str, str], ...] = ()
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def pending(self) -> tuple[str, ...]:
         """Modes that take effect at the next boot."""
         found = []
-        for index, ecc, ecc_pending, mig, mig_pending in self.modes:
-            for name, now, then in (("ECC", ecc, ecc_pending), ("MIG", mig, mig_pending)):
+        for gpu in self.gpus:
+            for name, now, then in (("ECC", gpu.ecc, gpu.ecc_pending), ("MIG", gpu.mig, gpu.mig_pending)):
                 if {now, then} == {"Enabled", "Disabled"}:
-                    found.append(f"{name} of GPU {index} is {now.lower()}, {then.lower()} is pending")
+                    found.append(f"{name} of GPU {gpu.index} is {now.lower()}, {then.lower()} is pending")
         return tuple(found)
 
 
 @dataclass(frozen=True)
-class Reboot(Single[BootState]):
+class Reboot(OfDriver[BootState]):
     """A host that runs as it is configured: nouveau gone, no GPU mode pending.
 
     The reason that modules have is theirs (:class:`~provision.roles.driver.module.Module`).
@@ -102,20 +98,8 @@ class Reboot(Single[BootState]):
     kind: ClassVar[str] = "reboot"
     shell = ("driver/load.sh",)
 
-    def question(self) -> Probe:
-        """Ask the kernel for nouveau, and the driver, where it is loaded, for modes."""
-        return Probe("reboot", "boot_state", (SHELL,), in_place=True, last=True)
-
-    def read(self, answer: Output) -> BootState:
-        """The state; lines of nvidia-smi that are no row (its errors) are verify's business."""
-        lines = (line for line in answer.out.splitlines() if len(line) < LONGEST_ROW)
-        rows = list(csv.reader(lines, skipinitialspace=True))
-        modes = tuple((a, b, c, d, e) for a, b, c, d, e in (row for row in rows if len(row) == 5))
-        return BootState(["nouveau"] in rows, modes)
-
-    def bare(self) -> BootState:
-        """Nothing speaks for a reboot."""
-        return BootState()
+    def seen(self, says: DriverSays) -> BootState:
+        return BootState(says.nouveau, says.gpus)
 
     def change(self, state: BootState, planned: Planned) -> Change | None:  # noqa: ARG002
         """Reboot for nouveau or pending modes; who would notice is asked before the plan is shown."""
@@ -141,5 +125,5 @@ class Reboot(Single[BootState]):
 
     def notes(self, state: BootState, planned: Planned) -> Sequence[str]:  # noqa: ARG002
         """MIG is the operator's: it is shown and left as it is."""
-        partitioned = [index for index, _, _, mig, _ in state.modes if mig == "Enabled"]
+        partitioned = [gpu.index for gpu in state.gpus if gpu.mig == "Enabled"]
         return (f"MIG is on for GPU {', '.join(partitioned)}; left as it is",) if partitioned else ()

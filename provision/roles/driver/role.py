@@ -31,6 +31,7 @@ from provision.roles.driver.packages.choose import DriverPackages, package_set, 
 from provision.roles.driver.packages.cuda import cuda_repository, refuse_foreign_repository
 from provision.roles.driver.packages.flavour import choose_flavour, unknown_gpus
 from provision.roles.driver.packages.table import FAMILY, PINNED
+from provision.roles.driver.persistence import UNIT, PersistenceMode
 from provision.roles.driver.reboot import Reboot
 from provision.roles.driver.secure_boot import SecureBoot
 
@@ -290,10 +291,10 @@ def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> li
 
 def _persistence(facts: Facts) -> list[AnyResource]:
     """The daemon. Ubuntu's unit starts it without persistence mode, and ends it when no GPU is plugged in."""
-    unit = "nvidia-persistenced.service"
+    unit = UNIT
     service = Service(unit, after=("packages:driver",))
     if facts.os != "ubuntu":
-        return [service]
+        return [service, PersistenceMode()]
     path = f"/etc/systemd/system/{unit}.d/provision.conf"
     return [
         File(path, render("driver/persistenced.conf.j2").encode()),
@@ -305,6 +306,7 @@ def _persistence(facts: Facts) -> list[AnyResource]:
             covered_by=(f"service:{unit}:start",),
             reloads_systemd=True,
         ),
+        PersistenceMode(),
     ]
 
 

@@ -13,6 +13,7 @@ from provision.facts import DISPLAY_CLASSES
 from provision.finding import Missing, fail
 from provision.gpu.nvidia_smi import GPUS, Card, cards
 from provision.probe import Output, Probe, by_word, words
+from provision.resources.driver_says import IN_CONTAINERS, LOG, fault_of
 from provision.resources.packages.installed import INSTALLED, Installed, installed
 from provision.roles.driver.foreign import FOREIGN
 from provision.roles.driver.foreign import parse as parse_foreign
@@ -147,12 +148,12 @@ class Nvidia(InstanceModule):  # type: ignore[misc]  # testinfra has no type inf
         answer = self._probe(GPUS) if self.module_version else Output(0)
         if found := cards(answer):
             return found
-        why, hint = cause(answer)
         said = f"{answer.out}\n{answer.err}"
+        why, hint = fault_of(answer) if IN_CONTAINERS in said else cause(answer)
         base = next((base for pattern, base in BASES if re.search(pattern, said)), "nvidia-smi")
         if self.changed_files:
             base = "driver packages"
-        raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint)
+        raise Missing(base, f"nvidia-smi shows no GPU: {why}", hint or LOG)
 
     @property
     def told(self) -> list[Told]:

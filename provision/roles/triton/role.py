@@ -22,6 +22,7 @@ from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED
 from provision.role import ImpossibleError, Role, Settings
 from provision.roles.triton import http, launch
 from provision.roles.triton.canaries import Canary
+from provision.roles.triton.driver_answers import DriverAnswers, OnGpus
 from provision.roles.triton.fits_driver import FitsDriver, Serving, refuse_unfit
 from provision.roles.triton.instance import STEERING, Instance
 from provision.roles.triton.launch import CANARY_MODEL, selection_of
@@ -37,6 +38,9 @@ from provision.roles.triton.server import (
 )
 from provision.roles.triton.unit import command_of, command_signal
 from provision.shell import constant
+
+HANDLERS = ("handler:restart", "handler:wait for")
+"""What the ids of the handlers of an instance begin with."""
 
 GATE = constant(INSTANCES, "gpu_gate")
 MOUNTS_GATE = "/usr/local/lib/provision/triton-mounts"
@@ -135,7 +139,22 @@ def resources(settings: TritonSettings, facts: Facts) -> list[AnyResource]:
     found.append(Handler("reload systemd", on=units, script="systemctl daemon-reload", reloads_systemd=True))
     for name, instance in settings.servers.items():
         found += _server(name, instance, len(facts.gpus))
-    return [*found, others, GpusInContainers("triton"), FitsDriver(serving, facts.declared_driver)]
+    answers = [DriverAnswers(on_gpus)] if (on_gpus := _on_gpus(settings)) else []
+    fits = FitsDriver(serving, facts.declared_driver)
+    return [*found, others, GpusInContainers("triton"), fits, *answers]
+
+
+def _on_gpus(settings: TritonSettings) -> tuple[OnGpus, ...]:
+    """The instances with GPUs, and what stops one that is up."""
+    return tuple(
+        OnGpus(
+            unit,
+            selection,
+            (*(f"{begin} {unit}" for begin in HANDLERS), f"command:{unit}", f"image-of:{unit}:restart"),
+        )
+        for name, instance in settings.servers.items()
+        if (unit := unit_of(name)) and (selection := selection_of(instance)) != "none"
+    )
 
 
 def serving_of(name: str, instance: Instance, facts: Facts) -> Serving:

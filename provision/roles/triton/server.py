@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from provision.causes.known_messages import hint_for
 from provision.errors import Refusal
 from provision.probe import Output, Probe, by_word, words
 from provision.resource import OWED, Change, Handler, Missing, Planned, Resource
+from provision.resources.driver_says import LOG
 from provision.resources.file import FILES, File, FileState
 from provision.resources.service import STARTS, Service, UnitState, masked
 from provision.roles.triton.listening import Address, listening
@@ -118,9 +120,11 @@ class UnitFile(File):
         """
         found = by_word(answer.out)
         if gpus := found.get("gpus"):
+            why = " ".join(gpus)
+            lists = "is not among the GPUs" in why
             raise Refusal(
-                f"{self.unit} cannot start: {' '.join(gpus)}",
-                hint="compare gpus: with nvidia-smi -L on the host",
+                f"{self.unit} cannot start: {why}",
+                hint="compare gpus: with nvidia-smi -L on the host" if lists else hint_for(why) or LOG,
             )
         _refuse_foreign_container(self.unit, found)
         engine = "".join(found.get("engine", ()))
