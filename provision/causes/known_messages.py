@@ -342,6 +342,12 @@ KNOWN_MESSAGES = (
         "dockerd is not running",
     ),
     Message(
+        r"did not receive an exit event|endpoint with name \S+ already exists in network",
+        "on the host: systemctl start containerd.service; systemctl restart docker.service, which stops "
+        "containers without live-restore",
+        "dockerd has lost a container, as without containerd",
+    ),
+    Message(
         r"nvidia-smi\S*: Permission denied",
         "on the host: chmod 755 /usr/bin/nvidia-smi",
         "nvidia-smi is not executable",

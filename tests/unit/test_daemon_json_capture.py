@@ -25,7 +25,7 @@ from provision.roles.docker.daemon_json import DaemonJson, DaemonJsonState
 from provision.roles.docker.merge import merge
 from provision.roles.docker.role import daemon_of
 from provision.roles.docker.text import Number, as_text, parse
-from tests.unit.examples import settings_of
+from tests.unit.examples import H100, settings_of
 
 CAPTURE = Path(__file__).parent.parent / "data/captures/h100-580/docker/nvidia-ctk-1.20.0-matrix.txt"
 ENTRY = {"args": [], "path": "nvidia-container-runtime"}
@@ -194,7 +194,7 @@ MENDED = {"runtimes_null": "interface {} is nil", "runtimes_arr": "interface {} 
 
 def daemon(flags: str) -> DaemonJson:
     """What we want where the tool is called with these flags."""
-    found = daemon_of(settings_of("docker", daemon={}))  # type: ignore[arg-type]
+    found = daemon_of(settings_of("docker", daemon={}), H100)  # type: ignore[arg-type]
     wanted = {
         key: value
         for key, value in found.declared.items()

@@ -14,6 +14,7 @@ from provision.resource import ABSENT, OWED, Change, Handler, Missing, Planned
 from provision.resources.gpus_in_containers import GpusInContainers
 from provision.resources.service import UnitState
 from provision.resources.signals import TOOLKIT_INSTALLED
+from provision.roles.docker.containerd import ContainerdService
 from provision.roles.docker.restart import DOCKER_RESTART, PID, DockerRestart, DockerService, DockerSocket
 from provision.roles.docker.role import DockerSettings, resources
 from tests.unit.examples import H100, script_of, settings_of
@@ -182,6 +183,36 @@ def test_a_host_whose_docker_is_only_started_is_asked_nothing() -> None:
 
 UP = UnitState("active", "running", "enabled")
 STARTED = "unit_is_up docker.service && not_owed restart-docker.service && counts_no_restarts docker.service"
+CONTAINERD = ContainerdService()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (UnitState("active", "running", "enabled"), ""),
+        (UnitState("activating", "start", "enabled"), ""),
+        (UnitState("inactive", "dead", "masked", load="masked"), ""),
+        (ABSENT, ""),
+        (UnitState("inactive", "dead", "enabled"), "it is inactive (dead)"),
+        (UnitState("failed", "failed", "disabled"), "it is failed (failed)"),
+    ],
+)
+def test_containerd_is_started_where_it_was_stopped(state: UnitState | Missing, reason: str) -> None:
+    """What runs goes on without it, and does not start again once it is stopped."""
+    change = CONTAINERD.change(state, Planned())
+    assert (change is not None) == bool(reason)
+    if change:
+        assert change.summary == "start containerd.service"
+        assert change.reason.startswith(reason)
+        docker = SERVICE.change(ABSENT, Planned())
+        assert docker is not None
+        assert CONTAINERD.change(state, Planned((docker,))) is None
+
+
+def test_containerd_is_asked_for_with_the_other_units() -> None:
+    assert ContainerdService.asked_by() is DockerService.asked_by()
+
+
 SERVICE = DockerService(runtimes=("nvidia", "nvidia", "kata"))
 
 

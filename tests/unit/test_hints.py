@@ -113,6 +113,7 @@ SAMPLES = {
     "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found": "roles toolkit,docker",
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.": "modprobe nvidia",
     'exec: "nvidia-container-runtime": executable file not found in $PATH': "roles toolkit,docker",
+    "docker: endpoint with name triton-main already exists in network bridge.": "restart docker.service",
     "timeout: failed to run command 'nvidia-smi': Permission denied": "chmod 755",
     "failed to get device handle from index: Invalid Argument": "nvidia-smi -L",
     'exec: "nvidia-smi": executable file not found in $PATH': "default runtime must be nvidia",

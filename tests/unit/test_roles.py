@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from provision.cli.check_roles import CheckedRole
 from provision.errors import Refusal, SettingsError
+from provision.facts import Facts
 from provision.inventory import Host
 from provision.inventory.settings import read
 from provision.inventory.sources import load
@@ -276,6 +277,27 @@ def test_daemon_json_takes_further_keys_and_runtimes() -> None:
     assert document["default-runtime"] == "nvidia"
     assert sorted(document["runtimes"]) == ["kata", "nvidia"]
     assert found["docker:loaded-configuration"].runtimes == ("nvidia", "kata")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("facts", "default", "runtimes"),
+    [
+        (H100, "nvidia", ("nvidia",)),
+        (H100, "runc", ("nvidia",)),
+        (replace(H100, gpus=()), "nvidia", ("nvidia",)),
+        (replace(H100, gpus=()), "runc", ()),
+    ],
+)
+def test_a_host_for_the_cpu_alone_needs_no_toolkit(
+    facts: Facts, default: str, runtimes: tuple[str, ...]
+) -> None:
+    """The program of the runtime nvidia comes with the toolkit."""
+    role = next(role for role in all_roles() if role.name == "docker")
+    found = {r.id: r for r in role.resources(settings_of("docker", default_runtime=default), facts)}
+    document = found["file:/etc/docker/daemon.json"].declared  # type: ignore[attr-defined]
+    assert tuple(document.get("runtimes", ())) == runtimes
+    assert found["docker:loaded-configuration"].runtimes == runtimes  # type: ignore[attr-defined]
+    assert found["service:docker.service"].runtimes == (default, *runtimes)  # type: ignore[attr-defined]
 
 
 def test_images_are_there_before_anything_of_a_server_changes() -> None:

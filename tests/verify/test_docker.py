@@ -43,6 +43,7 @@ RESTART = "on the host: systemctl restart docker.service, which stops containers
 
 def test_engine_answers(host: Host) -> None:
     assert host.docker_engine.info
+    host.docker_engine.require_containerd()
 
 
 def test_engine_is_the_one_of_the_settings(host: Host, settings: DockerSettings, facts: Facts) -> None:
@@ -69,16 +70,18 @@ def test_default_runtime_is_loaded(host: Host, settings: DockerSettings) -> None
     host.docker_engine.require_default_runtime(settings.default_runtime)
 
 
-def test_nvidia_runtime_is_there(host: Host) -> None:
+def test_nvidia_runtime_is_there(host: Host, settings: DockerSettings, facts: Facts) -> None:
+    if "nvidia" not in (daemon_of(settings, facts).declared.get("runtimes") or {}):
+        skip("docker.default_runtime is runc, and the host has no GPU")
     host.docker_engine.require_runtime("nvidia")
 
 
-def test_daemon_json_is_as_declared(host: Host, settings: DockerSettings) -> None:
-    host.docker_engine.require_on_disk(daemon_of(settings).declared)
+def test_daemon_json_is_as_declared(host: Host, settings: DockerSettings, facts: Facts) -> None:
+    host.docker_engine.require_on_disk(daemon_of(settings, facts).declared)
 
 
-def test_daemon_json_has_no_key_of_an_earlier_run(host: Host, settings: DockerSettings) -> None:
-    host.docker_engine.require_no_leftovers(daemon_of(settings))
+def test_daemon_json_has_no_key_of_an_earlier_run(host: Host, settings: DockerSettings, facts: Facts) -> None:
+    host.docker_engine.require_no_leftovers(daemon_of(settings, facts))
 
 
 def test_no_run_ended_early(host: Host, settings: DockerSettings, facts: Facts) -> None:
@@ -97,11 +100,11 @@ def test_only_root_can_change_daemon_json(host: Host) -> None:
         assert not file.mode & 0o022, f"{DAEMON_JSON} has mode {file.mode:04o}"
 
 
-def test_loaded_configuration_is_the_one_on_disk(host: Host, settings: DockerSettings) -> None:
+def test_loaded_configuration_is_the_one_on_disk(host: Host, settings: DockerSettings, facts: Facts) -> None:
     """Keys that need a restart can stand in daemon.json for long before one comes."""
     engine = host.docker_engine
     info = engine.info
-    engine.require_on_disk(daemon_of(settings).declared)
+    engine.require_on_disk(daemon_of(settings, facts).declared)
     other = re.search(r" --config-file[ =](\S+)", engine.started_with)
     if other and other[1] != DAEMON_JSON:
         fail(f"dockerd was started with {other[1]} in the place of {DAEMON_JSON}", RESTART)

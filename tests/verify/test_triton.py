@@ -484,12 +484,12 @@ def image(host: Host, instance: Instance, target: Target) -> str:
 
 
 @pytest.fixture
-def nvml(host: Host, target: Target, image: str) -> Output:
+def nvml(host: Host, target: Target, image: str, facts: Facts) -> Output:
     """How NVML starts in a plain container, which needs the driver's library."""
     step: Output = host.docker_engine.plain_container(image, "nvml")
     if not step.ok and step.exit_code != 127:
         if docker := docker_of(target):
-            host.docker_engine.require_on_disk(daemon_of(docker).declared)
+            host.docker_engine.require_on_disk(daemon_of(docker, facts).declared)
         host.docker_engine.require_gpus_in_containers()
         why, hint = cause(step)
         raise Missing(f"NVML in {image}", f"NVML does not start in docker run --rm {image}: {why}", hint)

@@ -24,6 +24,7 @@ from provision.resources.packages.repository import (
 from provision.resources.packages.sets import Package, moves_of
 from provision.resources.signals import DOCKER_MOVED, DOCKER_RESTARTED, TOOLKIT_INSTALLED
 from provision.role import ImpossibleError, Role, Settings
+from provision.roles.docker.containerd import ContainerdService
 from provision.roles.docker.daemon import DaemonLoaded, declared_words
 from provision.roles.docker.daemon_json import RELOAD, RESTART, DaemonJson
 from provision.roles.docker.daemon_options import problem
@@ -169,23 +170,26 @@ def engine_of(settings: DockerSettings, facts: Facts) -> Engine:
     return Engine(tuple(name for name in packages_of(settings, facts) if name in ENGINES))
 
 
-def daemon_of(settings: DockerSettings) -> DaemonJson:
-    """daemon.json with the keys of the settings and the NVIDIA runtime."""
+def daemon_of(settings: DockerSettings, facts: Facts) -> DaemonJson:
+    """daemon.json with the keys of the settings, and the NVIDIA runtime where containers may want it.
+
+    A host without GPUs whose default runtime is runc has no toolkit, which would bring its program.
+    """
     path = "nvidia-container-runtime"
-    runtimes = {"nvidia": {"path": path}, **(settings.daemon.get("runtimes") or {})}
-    return DaemonJson(
-        {**settings.daemon, "default-runtime": settings.default_runtime, "runtimes": runtimes},
-        # Arguments that somebody gave the runtime stay; a new one is as nvidia-ctk makes it.
-        initial={("runtimes", "nvidia"): {"args": [], "path": path}},
-    )
+    daemon = {**settings.daemon, "default-runtime": settings.default_runtime}
+    if settings.default_runtime != "nvidia" and not facts.gpus:
+        return DaemonJson(daemon)
+    daemon["runtimes"] = {"nvidia": {"path": path}, **(settings.daemon.get("runtimes") or {})}
+    # Arguments that somebody gave the runtime stay; a new one is as nvidia-ctk makes it.
+    return DaemonJson(daemon, initial={("runtimes", "nvidia"): {"args": [], "path": path}})
 
 
 def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
     """daemon.json first, so that a fresh dockerd starts with it; then the engine, running with it."""
     require_family(facts, "docker")
     packages = tuple(Package(name, version) for name, version in packages_of(settings, facts).items())
-    daemon = daemon_of(settings)
-    runtimes = tuple(daemon.declared["runtimes"])
+    daemon = daemon_of(settings, facts)
+    runtimes = tuple(daemon.declared.get("runtimes") or ())
     installed = package_resource(
         facts,
         "docker",
@@ -201,6 +205,7 @@ def resources(settings: DockerSettings, facts: Facts) -> list[AnyResource]:
         daemon,
         *([installed] if packages else ()),
         DockerService(runtimes=(settings.default_runtime, *runtimes)),
+        ContainerdService(),
         *_handlers(settings, runtimes, moves=bool(packages)),
         DaemonLoaded(settings.default_runtime, runtimes, tuple(declared_words(daemon.declared))),
         GpusInContainers("docker"),

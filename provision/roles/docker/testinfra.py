@@ -15,6 +15,7 @@ from provision.probe import Output, by_word, quote, words
 from provision.resources.file import parse_paths, read_paths
 from provision.resources.gpus_in_containers import SIGHT, Seen, seen
 from provision.resources.packages.installed import INSTALLED, Installed, installed
+from provision.roles.docker.containerd import CONTAINERD, RUNNING
 from provision.roles.docker.containers import INFO, loaded, none_run, plain_run, steps
 from provision.roles.docker.daemon_json import PATHS, DaemonJson
 from provision.roles.docker.engine import ENGINES, QUESTION, EngineState, engine_here, refuse_look_alikes
@@ -41,16 +42,32 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
     def ask(self, command: str, limit: int = 30) -> Output:
         """The answer to a command of Docker's client, which has so many seconds.
 
-        :raises Missing: if the engine does not answer.
+        :raises Missing: if the engine does not answer, or reaches no container.
         """
         script = f"timeout -k 5 {limit} {command}"
-        return self._ask(script, seconds=limit + 30) if self.info else Output(1)
+        answer = self._ask(script, seconds=limit + 30) if self.info else Output(1)
+        if not answer.ok:
+            self.require_containerd()
+        return answer
 
     @property
     def unit(self) -> Mapping[str, str]:
         """Properties of docker.service."""
         found: Mapping[str, str] = self._host.service(UNIT).systemd_properties
         return found
+
+    def require_containerd(self) -> None:
+        """See that containerd runs where it is a unit.
+
+        :raises Missing: if not.
+        """
+        found = self._host.service(CONTAINERD).systemd_properties
+        if found.get("LoadState") == "loaded" and found.get("ActiveState") not in RUNNING:
+            raise Missing(
+                "containerd",
+                f"{CONTAINERD} is {found.get('ActiveState')}, through which Docker reaches its containers",
+                f"on the host: systemctl start {CONTAINERD}",
+            )
 
     @property
     def here(self) -> EngineState:
@@ -285,6 +302,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         why, hint = cause(answer)
         if found:
             fail(f"docker run --rm {image} ended before its step {step}: {why}", hint or "dmesg | tail")
+        self.require_containerd()
         self.require_gpus_in_containers()
         base = PACKAGES if "docker-init" in f"{answer.out}{answer.err}" else f"containers of {image}"
         raise Missing(base, f"docker run --rm {image} does not start a container: {why}", hint or JOURNAL)

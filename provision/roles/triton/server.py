@@ -160,7 +160,8 @@ def _refuse_taken_ports(unit: str, address: str, ports: Ports, found: Mapping[st
         if port in taken and str(port) not in ours:
             raise Refusal(
                 f"{unit} cannot start: {setting} {port} is in use, by none of the instances",
-                hint=f"give another {setting}; on the host: ss -ltnp 'sport = :{port}'",
+                hint=f"on the host, ss -ltnp 'sport = :{port}' shows by whom: give another {setting}; a"
+                " docker-proxy without a container goes with systemctl restart docker.service",
             )
 
 

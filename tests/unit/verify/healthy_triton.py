@@ -206,7 +206,7 @@ def serving(wanted: Mapping[Role, Settings], **facts: str) -> Played:
             METRICS: http(capture("triton/triton_host_metrics.txt")),
         },
         facts=facts,
-        units={"docker.service": Unit(properties={"NeedDaemonReload": "no"})},
+        units={"docker.service": Unit(properties={"NeedDaemonReload": "no"}), "containerd.service": Unit()},
         files={
             **files,
             JSON: document(),

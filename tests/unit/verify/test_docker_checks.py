@@ -126,6 +126,11 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
         BASE,
         "go to the context 'far'",
     ),
+    "containerd is stopped": (
+        broken(units={"containerd.service": Unit("inactive", properties={"LoadState": "loaded"})}),
+        BASE,
+        r"^containerd\.service is inactive, through which Docker reaches its containers$",
+    ),
     "another engine": (
         broken({ENGINE: said("running /run/docker\ndockerd /usr/bin/dockerd\npackage docker-ce\n")}),
         ENGINE_CHECK,
