@@ -98,7 +98,7 @@ def all_told(text: str) -> list[Told]:
             document, end = decoder.raw_decode(text)
             text = text[end:].lstrip()
             status, end = decoder.raw_decode(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             break
         text = text[end:]
         readable = isinstance(status, int) and isinstance(document, dict)

@@ -129,6 +129,7 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
     :ivar aloud: for each asker whose rehearsal was stopped for good, why.
     :ivar alone: for each asker that ran commands with an exec each, why.
     :ivar last: the answer to the last command of the current test.
+    :ivar asked: that command.
     """
 
     NAME: ClassVar[str] = "provision"
@@ -144,6 +145,7 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
         self.alone: dict[str, str] = {}
         self.aloud: dict[str, str] = {}
         self.last: Output | None = None
+        self.asked = ""
         # What we run has a UTF-8 locale; testinfra would spend an exec on asking.
         self._encoding = "utf-8"
 
@@ -151,7 +153,7 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
         """A test begins."""
         self.asker, self.mode = Asker(asker), mode
         self.stopped = self.cleaning = False
-        self.last = None
+        self.last, self.asked = None, ""
 
     def end(self) -> None:
         """A rehearsal is over."""
@@ -188,7 +190,7 @@ class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no type infor
         if "\0" in line:
             raise ValueError("a command cannot hold a NUL character")
         output = self._answer(line, own=own, seconds=seconds)
-        self.last = output
+        self.last, self.asked = output, line
         return self.result(
             output.exit_code, line.encode(errors="surrogateescape"), output.stdout, output.stderr
         )

@@ -215,7 +215,9 @@ class Running:
         subject, backend = subject_of(item), self.backend_of(item)
         assert subject is not None
         assert backend is not None
-        message, hint = said(error, backend.last, _hint_of(item, subject)) if error else ("", None)
+        message, hint = (
+            said(error, backend.last, _hint_of(item, subject), backend.asked) if error else ("", None)
+        )
         if report.failed and error is None:
             message = str(report.longrepr)  # a test that passes, and was expected to fail
         if (why := getattr(report, "wasxfail", None)) is not None and report.skipped:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.causes.known_messages import cause
+from provision.data import data
 from provision.errors import HostError
 from provision.finding import Concern, Finding
 from provision.probe import Output
@@ -28,7 +29,18 @@ LONGEST = 300
 """Characters of an assertion that are shown."""
 
 
-def said(error: BaseException, last: Output | None = None, hint: str | None = None) -> tuple[str, str | None]:
+CHECK = "the check itself is at fault, or met what it does not know"
+
+UNREADABLE = (ValueError, LookupError, TypeError, RecursionError)
+"""What reading an answer ends with that is not what its program prints."""
+
+SHOWN = 80
+"""Characters of such an answer that are shown."""
+
+
+def said(
+    error: BaseException, last: Output | None = None, hint: str | None = None, asked: str = ""
+) -> tuple[str, str | None]:
     """The sentence and the hint of whatever ended a test.
 
     A hint is the finding's own, or else that of the test's mark, or else that of a known message in what its
@@ -36,7 +48,10 @@ def said(error: BaseException, last: Output | None = None, hint: str | None = No
 
     :param last: the answer to the test's last command.
     :param hint: that of the test's mark.
+    :param asked: the test's last command.
     """
+    if last and isinstance(error, UNREADABLE) and _is_of_reading(error):
+        return _unreadable(error, last, asked)
     message, advice = _said(error, last, hint)
     # testinfra shows the object of a command that failed; what that printed is told beside it.
     message = UNEXPECTED.sub(r"\3: exit code \1", message)
@@ -60,8 +75,30 @@ def _said(error: BaseException, last: Output | None, hint: str | None) -> tuple[
     first = str(error).strip().partition("\n")[0]
     return (
         f"{type(error).__name__}: {first} ({_place(error)})",
-        advice or "the check itself is at fault, or met what it does not know",
+        advice or CHECK,
     )
+
+
+def _is_of_reading(error: BaseException) -> bool:
+    """Whether an error comes from what tests call, or from a test of ours; a site's test may be at fault."""
+    file = traceback.extract_tb(error.__traceback__)[-1].filename
+    return not Path(file).name.startswith(("test_", "conftest")) or Path(file).is_relative_to(data("suite"))
+
+
+def _unreadable(error: BaseException, last: Output, asked: str) -> tuple[str, str | None]:
+    """Which program printed what, where nothing that reads it knows what it is."""
+    words = asked.strip().rpartition("\n")[2].split()
+    if words[:2] == ["timeout", "-k"]:
+        words = words[4:]
+    program = words[0] if words else ""
+    # Functions of ours stand before the line that calls them.
+    known = re.fullmatch(r"[\w./-]+", program) and f"{program}() {{" not in asked
+    text = " ".join((last.out or last.err)[: SHOWN * 2].split())
+    printed = f"{text[:SHOWN]}{'…' * (len(text) > SHOWN)}" if text else "nothing"
+    place = f"({type(error).__name__}, {_place(error)})"
+    if not known:
+        return f"an answer of the host cannot be read: {printed} {place}", CHECK
+    return f"{program} printed what cannot be read: {printed} {place}", f"on the host: type -a {program}"
 
 
 def verdict_of(report: pytest.TestReport, error: BaseException | None) -> Verdict:

@@ -26,7 +26,7 @@ def loaded(answer: Output) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(answer.out)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("ServerVersion") else None
 

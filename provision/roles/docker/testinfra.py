@@ -182,7 +182,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
             return None
         try:
             document = json.loads(json.loads(f'"{"".join(found.get("reloaded", ()))}"'))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}
 
@@ -267,7 +267,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         answer = self.ask(f"docker image inspect --format '{{{{json .Config}}}}' {quote(image)}")
         try:
             found = json.loads(answer.out)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         return found if isinstance(found, dict) else {}
 

@@ -43,7 +43,10 @@ class Answer:
 
         :raises ValueError: if it is not.
         """
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
 
 def reachable(address: str) -> str:
