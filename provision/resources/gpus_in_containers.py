@@ -28,6 +28,7 @@ class Seen:
 
     :ivar fragile: whether systemd takes them away when it reloads its units.
     :ivar blind: whether it does not see them even now.
+    :ivar instance: the name of the instance that it is of; empty for somebody else's.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Seen:
     image: str
     fragile: bool
     blind: bool
+    instance: str = ""
 
     def __str__(self) -> str:
         return f"container {self.name} ({self.image})"
@@ -42,10 +44,10 @@ class Seen:
 
 def seen(answer: Output) -> list[Seen]:
     """Read the answer to :data:`SIGHT`."""
-    rows = (line.split(" ") for line in answer.out.splitlines())
+    rows = (line.split(" ", 5) for line in answer.out.splitlines())
     return [
-        Seen(id_, name.removeprefix("/"), image, devices == "lost", sees == "no")
-        for id_, devices, sees, name, image in (row for row in rows if len(row) == 5)
+        Seen(id_, name.removeprefix("/"), image, devices == "lost", sees == "no", "".join(instance))
+        for id_, devices, sees, name, image, *instance in (row for row in rows if len(row) in (5, 6))
     ]
 
 

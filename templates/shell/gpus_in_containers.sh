@@ -14,7 +14,7 @@ sight() {
 }
 
 # gpus_of_containers: for each container with GPUs its id, whether systemd keeps its devices, whether it sees its GPUs,
-# its name and its image.
+# its name, its image and, of an instance, its name.
 gpus_of_containers() {
   dockerd_runs || return 0
   for id in $(containers_with_gpus); do
@@ -24,7 +24,8 @@ gpus_of_containers() {
       *DevicePolicy=strict* | *DevicePolicy=closed*) devices=lost ;;
       *) devices=kept ;;
     esac
-    timeout -k 5 20 docker inspect --format "$id $devices $(sight "$id") {{.Name}} {{.Config.Image}}" "$id" 2>/dev/null
+    form="$id $devices $(sight "$id") {{.Name}} {{.Config.Image}}{{with index .Config.Labels \"$instance_label\"}} {{.}}{{end}}"
+    timeout -k 5 20 docker inspect --format "$form" "$id" 2>/dev/null
   done
   :
 }

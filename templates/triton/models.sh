@@ -11,7 +11,7 @@ largest_config=512
 most_configs=2097152
 
 # model_repositories FOLDER...: words that end in NUL: "r FOLDER" of each that is there, below it "m NAME" of each model, and
-# below that "v NAME" of what may be a version, and "c" if it has a configuration; "l NAME" of a model of which a part is
+# below that "v NAME" of what may be a version, "c" if it has a configuration, and "o" if that is no file; "l NAME" of a model of which a part is
 # a link, as it may point elsewhere in a container; "more" where there is more than is listed. Then an empty word, and an
 # archive with the configurations.
 model_repositories() {
@@ -47,4 +47,6 @@ list_model() {
     printf 'v %s\0' "${inside##*/}"
   done
   [ ! -e "$1/config.pbtxt" ] || printf 'c\0'
+  # A start would wait for ever to read a pipe.
+  [ ! -e "$1/config.pbtxt" ] || [ -f "$1/config.pbtxt" ] || printf 'o\0'
 }

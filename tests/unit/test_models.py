@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from dataclasses import replace
@@ -69,6 +70,7 @@ WRONG: list[tuple[Model, dict[str, Any], str]] = [
     ),
     (Model(has_config=True, config=b""), {}, f"{FOLDER}/m: it has no version"),
     (Model(), {}, f"{FOLDER}/m: it has no version"),
+    (Model(("1",), has_config=True, odd=True), {}, f"{AT}: it is not a regular file"),
     (model("", "01"), {}, f"{FOLDER}/m: it has no version"),
     (model("version_policy { specific { versions: [ 3 ] } }"), {}, f"{AT}: version_policy wants [3]"),
     (model(None), STRICT, f"{FOLDER}/m: it has no config.pbtxt, and Triton is told not to complete it"),
@@ -120,6 +122,7 @@ RIGHT: list[tuple[Model, dict[str, Any]]] = [
     (Model(("1",), has_config=True, config=b"# \xff\xfe\nname: 'm'"), {}),
     (Model(("1",), has_config=True, config=None), {}),  # too large to be read
     (Model(linked=True), {}),
+    (Model(("1",), has_config=True, odd=True), {"args": ["--model-config-name=x"]}),
     (model(GPU.replace("KIND_GPU", "KIND_AUTO") % "7"), {}),
     (model("input [ { data_type: 99 } ]"), {}),
     (model("version_policy { specific { versions: [ 1, 3 ] } }"), {}),
@@ -232,6 +235,8 @@ def test_a_repository_is_read_as_it_is(shell: str, tmp_path: Path) -> None:
     (one / "link").symlink_to("/nowhere")
     put(one, "d", None)
     (one / "d/config.pbtxt").symlink_to("/nowhere")
+    put(one, "e", None)
+    os.mkfifo(one / "e/config.pbtxt")
     found, _, _ = read(shell, one, tmp_path / "none", two)
     assert found == {
         str(one): Repository(
@@ -240,6 +245,7 @@ def test_a_repository_is_read_as_it_is(shell: str, tmp_path: Path) -> None:
                 "a": Model(("1", "2"), has_config=True, config=b'name: "a"'),
                 "b\nr x": Model(("1",)),
                 "d": Model(linked=True),
+                "e": Model(("1",), has_config=True, odd=True),
                 "link": Model(linked=True),
             }
         ),

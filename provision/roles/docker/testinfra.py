@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -286,8 +287,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
             raise Missing(
                 "GPUs of running containers",
                 f"no longer sees its GPUs: {', '.join(map(str, blind))}",
-                "re-create it, with --runtime=nvidia; keep mode = auto in"
-                " /etc/nvidia-container-runtime/config.toml",
+                _sight_again(blind),
             )
 
     def plain_container(self, image: str, step: str) -> Output:
@@ -319,6 +319,23 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
 
     def __repr__(self) -> str:
         return "<docker_engine>"
+
+
+def _sight_again(blind: list[Seen]) -> str:
+    """What gives containers their GPUs back, and keeps them."""
+    units = [
+        f"triton@{found.instance}.service" for found in blind if re.fullmatch(r"[\w.-]+", found.instance)
+    ]
+    ways = [
+        f"on the host: systemctl restart {' '.join(units)}; with injection: runtime they keep their GPUs"
+    ] * bool(units)
+    if len(units) < len(blind):
+        ways.append(
+            "re-create what is of no unit, with --runtime=nvidia"
+            if units
+            else "re-create it, with --runtime=nvidia"
+        )
+    return f"{'; '.join(ways)}; keep mode = auto in /etc/nvidia-container-runtime/config.toml"
 
 
 def _differences(document: Mapping[str, Any], declared: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -28,6 +28,7 @@ class Model:
     :ivar versions: names of folders that begin with a digit.
     :ivar has_config: whether it has a config.pbtxt.
     :ivar config: its content, where it was read.
+    :ivar odd: whether its config.pbtxt is no regular file.
     :ivar linked: whether a part of it is a link; the container may see something else then.
     """
 
@@ -35,6 +36,7 @@ class Model:
     has_config: bool = False
     config: bytes | None = None
     linked: bool = False
+    odd: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def parse(answer: Output) -> dict[str, Repository]:
             models[model] = replace(models[model], versions=(*models[model].versions, name))
         elif letter == "c":
             models[model] = replace(models[model], has_config=True)
+        elif letter == "o":
+            models[model] = replace(models[model], odd=True)
         else:
             whole = False
     for path, content in _files(archive):
@@ -207,13 +211,18 @@ def _target(mount: str) -> str:
     return rest.partition(":")[0] or source
 
 
+def _config_of(model: Model) -> Any:
+    """What its config.pbtxt says, as far as it was read."""
+    if model.odd:
+        return Unread(0, "it is not a regular file", sure=True)
+    return None if model.config is None else read_config(model.config)
+
+
 def _of_model(path: str, name: str, model: Model, instance: Instance, gpus: int) -> Iterator[Fault]:
     if model.linked:
         return
-    config = None
     other = _has_other_configs(instance)
-    if model.config is not None and not other:
-        config = read_config(model.config)
+    config = None if other else _config_of(model)
     if isinstance(config, Unread):
         at = f"{path}/config.pbtxt" + (f":{config.line}" if config.line else "")
         yield Fault(at, config.why, config.sure)

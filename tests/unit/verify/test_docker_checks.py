@@ -223,6 +223,28 @@ FAULTS: dict[str, tuple[Played, str, str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        (
+            ["/a i:1 main"],
+            "on the host: systemctl restart triton@main.service; with injection: runtime they keep",
+        ),
+        (["/a i:1"], "re-create it, with --runtime=nvidia; keep mode = auto"),
+        (["/a i:1 $(x) y"], "re-create it, with --runtime=nvidia; keep mode = auto"),
+        (
+            ["/a i:1 main", "/b i:1"],
+            "on the host: systemctl restart triton@main.service; with injection: runtime they keep their"
+            " GPUs; re-create what is of no unit, with --runtime=nvidia",
+        ),
+    ],
+)
+def test_an_instance_that_lost_its_gpus_is_restarted_by_its_unit(rows: list[str], hint: str) -> None:
+    found = checked(broken({SIGHT: said("".join(f"0a{n} lost no {row}\n" for n, row in enumerate(rows)))}))
+    (check,) = verdicts(found, "fail").values()
+    assert str(check.hint).startswith(hint)
+
+
 @pytest.mark.campaign("checks", sample=10)
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_told_once_with_its_cause(name: str) -> None:
