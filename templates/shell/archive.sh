@@ -8,10 +8,10 @@ curl_options='--fail --show-error --location --globoff --connect-timeout 20'
 # Bytes of an archive's lists of images; those of docker save have some thousands.
 most_of_lists=1048576
 
-# load_archive REF: $archive, or the same with .gz or .zst, which must hold this image alone; 2 where there is none of
-# them. It goes to dockerd as it is read, so nothing is left of what is cut.
+# load_archive REF ARCHIVE: that archive, or the same with .gz or .zst, which must hold this image alone; 2 where there
+# is none of them. It goes to dockerd as it is read, so nothing is left of what is cut.
 load_archive() {
-  found=
+  archive=$2 found=
   case $archive in
     /*) ;;
     *) command -v curl >/dev/null || { echo "curl is not installed, which would fetch $archive: the registry is asked"; return 2; } ;;

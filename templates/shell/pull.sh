@@ -5,7 +5,7 @@
 # pull_image REF: loads an image from $archive if there is one, else pulls it.
 pull_image() {
   if [ -n "${archive-}" ]; then
-    load_archive "$1"
+    load_archive "$1" "$archive"
     loaded=$?
     [ "$loaded" -eq 2 ] || return "$loaded"
   fi
