@@ -191,6 +191,7 @@ KNOWN_MESSAGES = (
         r"[Nn]o space left on device|don't have enough free space|more space needed on the",
         "the disk is full: see df -h and df -i on the host, which show /run and /tmp too",
     ),
+    Message(r"(echo|printf): I/O error", "the disk is full, or it fails: df -h, df -i and dmesg on the host"),
     Message(
         r"needs to be reinstalled, but I can't find an archive",
         "its installation was interrupted: dpkg --remove --force-remove-reinstreq PACKAGE, then run again",

@@ -8,7 +8,7 @@ from collections.abc import Container
 
 def fitting(hint: str | None, roles: Container[str]) -> str | None:
     """``hint``, and before it what a host with these roles lacks for it. ``{host}`` stands for the host."""
-    named = re.search(r"\binv provision [^;:]*--roles ([\w,-]+)", hint or "")
+    named = re.search(r"\binv provision [^;:]*--roles ([\w-]+(?:,[\w-]+)*)", hint or "")
     missing = [name for name in named[1].split(",") if name not in roles] if named else []
     if not missing:
         return hint

@@ -207,4 +207,6 @@ def _yaml(value: Any) -> str:
     """A value in one line of YAML; JSON is YAML, and plain words need no quotes."""
     if isinstance(value, str) and value.replace("-", "").replace("_", "").isalpha():
         return value
+    if isinstance(value, float):  # for YAML, 1e-05 is text
+        return f"{value:f}".rstrip("0") if 0 < abs(value) < 1e-4 else repr(value)
     return json.dumps(value, ensure_ascii=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -317,9 +318,15 @@ def _type_hint(detail: ErrorDetails) -> str | None:
         return None
     if detail["type"] in {"list_type", "tuple_type", "set_type", "frozen_set_type"}:
         return "write each item on a line of its own behind a dash" if not isinstance(value, list) else None
-    if isinstance(value, str) and detail["type"] in _NUMBERS:
-        return UNQUOTE if _reads_as_other(value) else None
-    return None
+    return _number_hint(value) if isinstance(value, str) and detail["type"] in _NUMBERS else None
+
+
+def _number_hint(text: str) -> str | None:
+    if power := re.fullmatch(r"([-+]?\d+(?:\.\d*)?)[eE]([-+]?)(\d+)", text):
+        digits, sign, exponent = power.groups()
+        number = f"{digits if '.' in digits else digits + '.0'}e{sign or '+'}{exponent}"
+        return f"YAML reads it as text, and this as a number: {number}"
+    return UNQUOTE if _reads_as_other(text) else None
 
 
 def _reads_as_other(text: str) -> bool:

@@ -66,7 +66,11 @@ put_back_tag() {
   [ "$tagged" != "$1" ] || return 0
   is_back=yes
   timeout -k 5 20 docker tag "$1" "$2" </dev/null || return
-  say "$2 is tagged as before; the image that did not get ready is ${tagged:-gone}"
+  if [ -n "$tagged" ]; then
+    say "$2 is tagged as before; the image that did not get ready is $tagged"
+  else
+    say "$2 is tagged as before; no image had the name any more"
+  fi
 }
 
 # start_or_go_back UNIT SECONDS, restart_or_go_back UNIT SECONDS: as start_unit and restart_unit. Where the unit does not

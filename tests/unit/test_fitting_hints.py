@@ -29,6 +29,7 @@ AGAIN = "provision again: inv provision --hosts {host} --roles toolkit,docker"
             f"{{host}} has no roles toolkit and docker: give it settings in the inventory; then {AGAIN}",
         ),
         ("reboot the host", set(), "reboot the host"),
+        (f"{AGAIN}, then reboot", {"toolkit", "docker"}, f"{AGAIN}, then reboot"),
         ("inv provision --hosts {host}", set(), "inv provision --hosts {host}"),
         (None, set(), None),
     ],

@@ -92,6 +92,7 @@ SAMPLES = {
     "E: Failed to fetch https://x/Packages.gz  Hash Sum mismatch": "mirror",
     "curl: (7) Failed to connect: Connection refused": "cannot reach",
     "cp: error writing '/x': No space left on device": "disk is full",
+    "/bin/sh: 12: echo: echo: I/O error": "disk is full, or it fails",
     "E: Version '580.999-1' for 'nvidia-driver-cuda' was not found": "apt-cache policy",
     "E: Unable to locate package nvidia-driver-cuda": "repository",
     "Error response from daemon: manifest for x:1 not found: manifest unknown: manifest unknown": "tag",

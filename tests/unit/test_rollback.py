@@ -464,5 +464,5 @@ def test_a_restart_that_could_not_go_back_is_refused_before_the_server_stops(rol
     file = "/etc/systemd/system/triton@one.service"
     with pytest.raises(Refusal, match=f"triton@one.service: {file} changed after its start") as caught:
         restart.refine(change, Output(0, f"state active\nunseen {file}\n".encode()))
-    assert "systemctl restart triton@one.service; or rollback: false" in str(caught.value.hint)
+    assert "systemctl daemon-reload; systemctl restart triton@one.service" in str(caught.value.hint)
     assert restart.refine(change, Output(0, b"state active\n")).impact

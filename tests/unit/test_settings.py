@@ -126,6 +126,7 @@ REFUSED = [
     ("hold: 'yes'", "role.hold: 'yes' is not true or false", "without quotes"),
     ("hold: 1", "role.hold: 1 is not true or false", None),
     ("ratio: 1", "role.ratio: 1 is not less than 1.0", None),
+    ("ratio: 1e-05", "role.ratio: '1e-05' is not a number", "1.0e-05"),
     ("ratio: .nan", "role.ratio is nan", None),
     ("mode: opne", "role.mode: 'opne' is not one of 'open' or 'closed'; did you mean 'open'?", None),
     ("mode: closed", "inv.yml:1: role: mode closed cannot be held", None),

@@ -38,8 +38,8 @@ supported")."""
 HINTS = {
     "BOOL": "true, or false",
     "BYTES": "text, in quotes where it reads as a number",
-    "FP32": "a number of its range",
-    "FP64": "a number",
+    "FP32": "a number of its range; with an exponent as 1.0e+5, since YAML reads 1e5 as text",
+    "FP64": "a number; with an exponent as 1.0e+5, since YAML reads 1e5 as text",
 }
 """What a value of a type is; of the others, integers."""
 

@@ -286,8 +286,8 @@ class ServerRestart(ServerHandler):
             raise Refusal(
                 f"{self.unit}: {' and '.join(unseen)} changed after its start, and what it was started"
                 " with is not kept, so that it could not go back",
-                hint=f"see that it starts with that: on the host, systemctl daemon-reload;"
-                f" systemctl restart {self.unit}; or rollback: false",
+                hint="rollback: false for this change; or, if what is on the host now is right: systemctl"
+                f" daemon-reload; systemctl restart {self.unit}, which does not go back either",
             )
         state = "".join(found.get("state", ()))
         own = {
