@@ -18,6 +18,7 @@ def assumed(system: str) -> Facts:
 
     :raises UsageError: if it is not of the form ``ID:VERSION``.
     """
+    system = system.lower()
     name, colon, version = system.partition(":")
     if not colon or not name or not version:
         raise UsageError(

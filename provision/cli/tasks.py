@@ -125,7 +125,10 @@ def inventory(
     inv inventory --host gpu-01
     """
     from provision.cli import arguments, reference, terminal
+    from provision.errors import UsageError
 
+    if host and graph:
+        raise UsageError("--graph prints all groups and hosts, and --host one host: give one of them")
     loaded = arguments.load_inventory(options.inventory)
     selected = loaded.select(host or hosts)
     if host and not options.json:

@@ -191,7 +191,10 @@ def _deployment(name: str, one: _Workload, pull: Secret | None) -> tuple[dict[st
     """The Deployment, and the keys that its Secret must have."""
     instance = one.instance
     labels = {"app.kubernetes.io/name": "triton", "app.kubernetes.io/instance": name}
-    volumes, places = volumes_of(one.name, models_of(one.name, instance), instance.shm_size, instance.mounts)
+    models = models_of(one.name, instance)
+    volumes, places = volumes_of(
+        one.name, models, instance.shm_size, instance.mounts, read_only=instance.read_only
+    )
     container, keys = _container(name, one)
     pod: dict[str, Any] = {
         **({"runtimeClassName": RUNTIME_CLASS} if one.gpus else {}),

@@ -16,12 +16,13 @@ _KNOWN_OPTIONS = {"rw", "ro", "z", "Z"}
 
 
 def volumes_of(
-    name: str, models: str, shm_size: str, mounts: Sequence[str]
+    name: str, models: str, shm_size: str, mounts: Sequence[str], *, read_only: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The volumes of a Pod, and where its container has them.
 
     :param name: of the instance, for messages.
     :param models: folder of the node with the model repository.
+    :param read_only: whether the image is; then /tmp is a writable folder in memory, as Docker's is.
     :raises UsageError: for a mount that Kubernetes has nothing for.
     """
     volumes: list[dict[str, Any]] = [
@@ -32,11 +33,14 @@ def volumes_of(
         {"name": "models", "mountPath": "/models", "readOnly": True},
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # a path in the container
     ]
+    if read_only:
+        volumes.append({"name": "tmp", "emptyDir": {"medium": "Memory"}})
+        places.append({"name": "tmp", "mountPath": "/tmp"})  # noqa: S108  # a path in the container
     for number, mount in enumerate(mounts, 1):
-        source, target, read_only = _parts(name, mount)
+        source, target, only_read = _parts(name, mount)
         volumes.append({"name": f"mount-{number}", "hostPath": {"path": source}})
         place = {"name": f"mount-{number}", "mountPath": target}
-        places.append({**place, "readOnly": True} if read_only else place)
+        places.append({**place, "readOnly": True} if only_read else place)
     return volumes, places
 
 

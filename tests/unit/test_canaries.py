@@ -174,6 +174,12 @@ def test_canaries_that_cannot_be_sent_are_refused(changes: dict[str, Any], says:
     assert refusal(canaries=[{"model": "m", "inputs": [IN], **changes}])[0].startswith(says)
 
 
+def test_the_version_of_a_model_is_a_setting_of_its_own() -> None:
+    message, hint = refusal(canaries=[{"model": "m/1", "inputs": [IN]}])
+    assert message.startswith("canaries[0].model: 'm/1' is no name of a model")
+    assert hint == "model: m, version: 1"
+
+
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_what_triton_does_not_take_as_json_is_refused(datatype: str) -> None:
     one = {"model": "m", "inputs": [{**IN, "datatype": datatype}]}

@@ -159,6 +159,13 @@ def test_the_number_of_gpus(gpus: Any, on_host: int | None, limit: dict[str, int
     assert [item["kind"] for item in found.objects] == ["RuntimeClass", "Deployment", "Service"]
 
 
+def test_a_read_only_image_has_a_folder_to_write_in() -> None:
+    found = one(8, gpus=[0], read_only=True)
+    assert container(found)["securityContext"]["readOnlyRootFilesystem"]
+    assert {"name": "tmp", "mountPath": "/tmp"} in container(found)["volumeMounts"]
+    assert {"name": "tmp", "emptyDir": {"medium": "Memory"}} in pod(found)["volumes"]
+
+
 def test_without_gpus_none_are_given() -> None:
     found = one(gpus="none")
     assert "resources" not in container(found)

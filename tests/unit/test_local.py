@@ -24,6 +24,7 @@ def target(*names: str) -> Target:
     [
         ("debian:12", "debian 12", "bookworm"),
         ("ubuntu:24.04", "ubuntu 24.04", "noble"),
+        ("Ubuntu:24.04", "ubuntu 24.04", "noble"),
         ("mine:1", "mine 1", ""),
     ],
 )

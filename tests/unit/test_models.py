@@ -320,7 +320,14 @@ def test_models_that_the_plan_brings_are_not_judged() -> None:
 
 
 @pytest.mark.parametrize("planned", STARTS)
-@pytest.mark.parametrize("named", [{"expect": ["echo"]}, {"load": ["echo"], "model_control": "explicit"}])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"expect": ["echo"]},
+        {"load": ["echo"], "model_control": "explicit"},
+        {"load": ["echo"], "model_control": "explicit", "expect": []},
+    ],
+)
 def test_a_server_that_is_up_is_not_restarted_into_an_empty_repository(
     planned: Planned, named: dict[str, Any]
 ) -> None:

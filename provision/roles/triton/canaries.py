@@ -137,6 +137,14 @@ class Canary(Settings):
     timeout: int = Field(default=10, ge=1, le=600)
     """Seconds that the answer may take."""
 
+    @field_validator("model")
+    @classmethod
+    def _is_a_folder(cls, model: str) -> str:
+        name, _, version = model.rpartition("/")
+        if name and version.isdecimal():
+            raise ImpossibleError(f"{model!r} is no name of a model", f"model: {name}, version: {version}")
+        return model
+
     @model_validator(mode="after")
     def _is_small(self) -> Canary:
         for setting, text in (("inputs", json.dumps(self.body)), ("outputs", self.expectation)):

@@ -157,9 +157,10 @@ def faults(folder: str, instance: Instance, repository: Repository, gpus: int) -
 
 
 def named_models(instance: Instance) -> list[str]:
-    """The models that the settings expect by name."""
-    expected = [name.partition("/")[0] for name in expected_models(instance) if name != "*"]
-    return list(dict.fromkeys([*expected, *(canary.model for canary in instance.canaries)]))
+    """The models that the settings expect or load by name. One to load that is not there ends Triton."""
+    expected = [name.partition("/")[0] for name in expected_models(instance)]
+    asked = [canary.model for canary in instance.canaries]
+    return [name for name in dict.fromkeys([*expected, *(instance.loads or ()), *asked]) if name != "*"]
 
 
 def _versions_of(name: str, instance: Instance) -> list[int]:
