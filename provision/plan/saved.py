@@ -31,7 +31,7 @@ SCHEMA = 4
 NAMED = 20
 """Differences that a refusal names, which is one sentence."""
 
-AGAIN = "plan again: inv plan --out FILE"
+AGAIN = "plan again: inv plan --hosts PATTERN --out FILE"
 
 _NOT_APPROVED: dict[str, Any] = {
     **dict.fromkeys(("summary", "reason", "simulation", "varying"), ""),

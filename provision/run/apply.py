@@ -217,12 +217,15 @@ def _without_result(host: str, run: str, output: Output) -> HostError:
         )
     if output.exit_code == NOT_STARTED:
         full = "No space left" in said
+        hint = f"may root write in {SPOOL} on the host?"
+        if full:
+            hint = "see df -h /run on the host; the journal in it is cut by journalctl --vacuum-size=16M"
+        elif "for another name" in said:
+            hint = "two names of the inventory lead to this machine: look at their ansible_host"
         return HostError(
             host,
             f"run {run} was not started, nothing was changed: {f'no space in {SPOOL}' if full else said}",
-            hint="see df -h /run on the host; the journal in it is cut by journalctl --vacuum-size=16M"
-            if full
-            else f"may root write in {SPOOL} on the host?",
+            hint=hint,
         )
     code = f" (exit {output.exit_code})" if output.exit_code else ""
     return HostError(

@@ -43,6 +43,10 @@ launch() {
     tries=$((tries + 1))
   done
   : >lock
+  if [ -e "$1" ]; then
+    echo "the same run was here already, for another name" >&2
+    exit "$run_not_started"
+  fi
   # shellcheck disable=SC2010,SC2012  # by time, which a glob does not give; we named them all
   ls -1t | grep -v -x lock | tail -n "+$kept_runs" | while IFS= read -r old; do rm -rf -- "$old"; done
   # A run that was killed left what may hold secrets.

@@ -24,8 +24,9 @@ holders() {
 }
 
 # serving_now UNIT PORT...: how the unit is, and which other instances stop for it; and where it is down, who has its
-# container's name, and ports.
+# container's name, and ports. Docker's client has a line if it cannot run.
 serving_now() {
+  command -v docker >/dev/null || echo "client cannot"
   active=$(systemctl show -p ActiveState --value -- "$1")
   echo "state $active"
   holders "$@" | sed 's/^/holder /'

@@ -36,11 +36,18 @@ started_at() {
 # changed_at FILE: in seconds since 1970; 0 if it is not there.
 changed_at() { stat -L -c %Y -- "$1" 2>/dev/null || echo 0; }
 
-# unseen_files UNIT: its files that have changed since it was started, where what it was started with is not kept.
+# unseen_files UNIT: its files that have changed since it was started, where what it was started with is not kept. Of
+# drop-ins, which are others', nothing is kept.
 unseen_files() {
-  if ! systemctl is-active --quiet -- "$1" || is_kept "$1"; then return 0; fi
+  systemctl is-active --quiet -- "$1" || return 0
   latest=$(($(started_at "$1") + imprecision))
-  for file in "$unit_folder/$1" "$(environment_of "$1")"; do
+  is_kept "$1" || unseen_of "$unit_folder/$1" "$(environment_of "$1")"
+  unseen_of "$unit_folder/$1.d"/*.conf "/run/systemd/system/$1.d"/*.conf
+}
+
+# unseen_of FILE...: those that have changed after $latest.
+unseen_of() {
+  for file in "$@"; do
     [ "$(changed_at "$file")" -le "$latest" ] || echo "unseen $file"
   done
 }

@@ -96,6 +96,11 @@ def test_a_host_that_breaks_off_for_ever_is_watched_no_longer_than_a_run_may_tak
             "mkdir: Read-only file system",
             "may root write in /run/provision",
         ),
+        (
+            b"the same run was here already, for another name\n",
+            "the same run was here already, for another name",
+            "two names of the inventory lead to this machine",
+        ),
     ],
 )
 def test_a_run_that_was_not_started_says_why_and_that_nothing_was_changed(

@@ -62,7 +62,7 @@ def test_another_run_than_the_approved_one_is_refused_before_any_connection(
     first, *lines = caught.value.message.splitlines()
     assert first == "this run is not what was approved"
     assert f"  {says}" in lines
-    assert caught.value.hint == "plan again: inv plan --out FILE"
+    assert caught.value.hint == "plan again: inv plan --hosts PATTERN --out FILE"
 
 
 def test_hosts_that_the_pattern_leaves_out_are_named(

@@ -317,6 +317,21 @@ def test_files_that_no_start_has_seen_are_told(
     assert output.exit_code == 0
 
 
+@pytest.mark.parametrize("age", [100, 300])
+def test_a_drop_in_that_no_start_has_seen_is_told_though_files_are_kept(host: Host, age: int) -> None:
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    (host.box.folder / "run/began").write_text(f"{int((uptime - 200) * 1e6)}\n")
+    for kind in ("unit", "environment"):
+        os.utime(host.file(kind), (time.time() - 900,) * 2)
+    host.sh(f"keep_version {UNIT}")
+    drop_in = host.file("unit").parent / f"{UNIT}.d/a.conf"
+    drop_in.parent.mkdir()
+    drop_in.touch()
+    os.utime(drop_in, (time.time() - age,) * 2)
+    unseen = f"unseen /var/lib/units/{UNIT}.d/a.conf\n" if age < 200 else ""
+    assert host.sh(f"unseen_files {UNIT}").out == unseen
+
+
 def test_who_stopped_for_it_goes_back_too(host: Host) -> None:
     """Two instances swap their ports, and the first does not get ready."""
     host.file("unit", OTHER).write_text("good 2, --publish=127.0.0.1:9000:8000")
@@ -464,5 +479,9 @@ def test_a_restart_that_could_not_go_back_is_refused_before_the_server_stops(rol
     file = "/etc/systemd/system/triton@one.service"
     with pytest.raises(Refusal, match=f"triton@one.service: {file} changed after its start") as caught:
         restart.refine(change, Output(0, f"state active\nunseen {file}\n".encode()))
+    with pytest.raises(Refusal, match="Docker's client on the host is gone or cannot be run"):
+        restart.refine(change, Output(0, b"client cannot\nstate active\n"))
+    told = restart.refine(change, Output(0, b"state active\nholder triton@two.service\n")).impact
+    assert ("once triton@one.service is ready, its ports are not given back" in told) is rollback
     assert "systemctl daemon-reload; systemctl restart triton@one.service" in str(caught.value.hint)
     assert restart.refine(change, Output(0, b"state active\n")).impact

@@ -338,7 +338,7 @@ def test_garbage_is_no_saved_plan(text: str) -> None:
 def test_a_plan_of_another_version_is_refused(schema: str) -> None:
     with pytest.raises(UsageError, match=r"saved plan of schema \S.*, this version reads 4") as caught:
         saved.load(f'{{"schema": {schema}, "plans": {{}}}}', "saved.json")
-    assert caught.value.hint == "plan again: inv plan --out FILE"
+    assert caught.value.hint == "plan again: inv plan --hosts PATTERN --out FILE"
     assert "\n" not in caught.value.message
 
 
@@ -439,7 +439,7 @@ def test_a_file_that_is_no_saved_plan_is_named(file: Path, content: bytes | None
         file.write_bytes(content)
     with pytest.raises(UsageError, match=f"^{file}: {says}") as caught:
         saved_plans.load(str(file))
-    assert "inv plan --out FILE" in (caught.value.hint or "")
+    assert "--out FILE" in (caught.value.hint or "")
 
 
 def test_a_plan_that_cannot_be_saved_names_the_file(tmp_path: Path) -> None:

@@ -553,6 +553,17 @@ def test_a_run_in_little_space_is_not_started_or_tells_every_event(box: Sandbox,
         assert (output.exit_code == NOT_STARTED) == (kilobytes <= 1280)
 
 
+def test_a_machine_with_two_names_does_a_run_once_and_keeps_what_it_told(box: Sandbox) -> None:
+    script = launch(Plan("h", (step("touch /run/mark", "[ -e /run/mark ]"),)), RUN)
+    assert box.sh(script).out.splitlines()[-1] == "end ok"
+    told = box.events()
+    output = box.sh(script)
+    assert (output.exit_code, output.out) == (NOT_STARTED, "")
+    assert "for another name" in output.err
+    assert box.events() == told
+    assert launched(box, Plan("h"), "second") == ["end ok"], "the lock is free again"
+
+
 def test_old_spools_are_removed(box: Sandbox, tmp_path: Path) -> None:
     spools = tmp_path / "run/provision"
     for number in range(14):

@@ -164,6 +164,9 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
         if found := loaded(answer):
             return found
         why, hint = cause(answer)
+        if answer.exit_code in (126, 127):
+            runs = "on the host: chmod 755 /usr/bin/docker, or install its package again"
+            raise Missing("dockerd", f"Docker's client cannot be run: {why}", runs)
         advice = JOURNAL if answer.exit_code == 124 else hint or JOURNAL
         raise Missing("dockerd", f"dockerd does not answer: {why}", advice)
 

@@ -314,7 +314,7 @@ class ModelRepository(Resource[Repository]):
             more = f"; and {least}{len(found) - 1} more" if len(found) > 1 else ""
             raise Refusal(
                 f"{self.unit} cannot start: {found[0]}{more}",
-                hint="mend the model on the host; what serves was left as it is",
+                hint="mend the model on the host, or the settings; what serves was left as it is",
             )
         if not self._is_restarted(planned) or self._are_brought(planned):
             return None

@@ -282,6 +282,11 @@ class ServerRestart(ServerHandler):
         :raises Refusal: if it could not go back to what it serves with.
         """
         found = by_word(answer.out)
+        if "client" in found:
+            raise Refusal(
+                f"{self.unit} would not start again: Docker's client on the host is gone or cannot be run",
+                hint="on the host: chmod 755 /usr/bin/docker, or install its package again",
+            )
         if unseen := found.get("unseen"):
             raise Refusal(
                 f"{self.unit}: {' and '.join(unseen)} changed after its start, and what it was started"
@@ -294,9 +299,10 @@ class ServerRestart(ServerHandler):
             "active": f"{self.unit} does not serve until it has loaded its models again",
             "activating": f"{self.unit} begins again with loading its models",
         }
-        return replace(
-            change, impact=(*([own[state]] if state in own else []), *_stopping(self.unit, answer))
-        )
+        stopping = _stopping(self.unit, answer)
+        if stopping and self.rollback:
+            stopping = (*stopping, f"once {self.unit} is ready, its ports are not given back")
+        return replace(change, impact=(*([own[state]] if state in own else []), *stopping))
 
 
 def _serving_now(unit: str, ports: Sequence[int]) -> Probe:
