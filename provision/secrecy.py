@@ -86,6 +86,9 @@ SHORTEST = 4
 SHORTEST_OF_ENV = 8
 """The same of the other values of an ``env``, most of which are none."""
 
+SHORTEST_CUT = 8
+"""The same of the beginning of a longer one, whose end was cut off."""
+
 _PLAIN = re.compile(r"[a-z_.-]+|[A-Z_.-]+|[\d.,:]+|[~.]?/[\w./:-]*")
 """A word, a number or a path: to hide it wherever it stands would make sentences unreadable."""
 
@@ -101,17 +104,47 @@ class KnownSecrets:
 
     def __call__(self, text: str) -> str:
         """``text`` with ``(hidden)`` for each of the values, as JSON writes it too, and for its lines."""
-        return self._pattern.sub(HIDDEN, text) if self.values else text
+        if not self.values:
+            return text
+        text = self._whole.sub(HIDDEN, text)
+        for form in self._forms:
+            text = _without_beginning(text, form)
+        return text
 
     @functools.cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        forms = {form for value in self.values for form in _forms(value)}
-        return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+    def _forms(self) -> tuple[str, ...]:
+        """Longest first, as one may be part of another."""
+        return tuple(sorted({form for value in self.values for form in _forms(value)}, key=len, reverse=True))
+
+    @functools.cached_property
+    def _whole(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._forms)))
+
+
+def _without_beginning(text: str, form: str) -> str:
+    """``text`` without what is left of a secret where it was cut, if that is long enough to be told apart."""
+    if len(form) <= SHORTEST_CUT:
+        return text
+    pieces = text.split(form[:SHORTEST_CUT])
+    rest = form[SHORTEST_CUT:]
+    return pieces[0] + "".join(HIDDEN + piece[_alike(piece, rest) :] for piece in pieces[1:])
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters are the same at the beginning of both."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def _forms(value: str) -> Iterator[str]:
     yield value
     yield json.dumps(value)[1:-1]
+    yield "".join(c if c.isascii() and (c.isalnum() or c in "-._~") else _percent(c) for c in value)
+    yield base64.b64encode(value.encode()).decode("ascii")
     yield from (line for line in value.splitlines() if len(line) >= SHORTEST_OF_ENV)
 
 

@@ -90,7 +90,8 @@ def plan(
             change = item.resource.change(state, planned)
         except Refusal as refusal:
             raise RefusedError(host, without_secrets(refusal.message), hint=refusal.hint) from refusal
-        notes += map(without_secrets, item.resource.notes(state, planned))
+        told = item.resource.notes(state, planned)
+        notes += (without_secrets(note).replace("{host}", host) for note in told)
         if change is not None:
             shell = item.resource.shell
             functions = digest(STEPS, *shell)

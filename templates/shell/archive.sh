@@ -32,10 +32,33 @@ load_archive() {
   list_archive && holds_alone "$1" || return 1
   loaded_as=$read_it
   [ "$unpack" = gzip ] || loaded_as="$read_it | zstd -d -c -f"
-  archive_step "$loaded_as | docker load" || return 1
+  tags >"$run/tags" || return 1
+  archive_step "$loaded_as | docker load"
+  loaded=$?
+  put_back_tags "$1" <"$run/tags" || return 1
+  [ "$loaded" -eq 0 ] || return 1
   timeout -k 5 60 docker image inspect "$1" >/dev/null 2>&1 && return
   brought=$(sed -n 's/^.*Loaded image\( ID\)\{0,1\}: //p' "$run/last" | paste -s -d ' ')
   fail "$found brought ${brought:-no image}, and not $1"
+}
+
+# tags: the id and the name of every image that has one.
+tags() {
+  timeout -k 5 60 docker image ls --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' >"$run/all" || return
+  grep -v '<none>' "$run/all" || :
+}
+
+# put_back_tags REF: each name that was in $run/tags but this one stands for its image again; fails if one did not. An
+# archive may be read otherwise by dockerd than here.
+put_back_tags() {
+  tags >"$run/now" || return
+  moved=$(grep -v -x -F -f "$run/now" "$run/tags" | while read -r id name; do
+    [ "$name" != "$1" ] || continue
+    timeout -k 5 20 docker tag "$id" "$name" </dev/null >&2 || echo "$name could not be put back to $id" >&2
+    printf ' %s' "$name"
+  done)
+  rm -f "$run/tags" "$run/now" "$run/all"
+  [ -z "$moved" ] || fail "$found also took$moved from other images, which have their names again"
 }
 
 # archive_step COMMAND: sh text that reads $wanted, which is the archive; its last lines are in $run/last.

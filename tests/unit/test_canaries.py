@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from typing import Any
 
@@ -55,6 +56,7 @@ ANSWERS: list[tuple[list[dict[str, Any]], list[tuple[str, str, list[Any]]], str]
     ([out(2.6, tolerance=0.1)], [("OUT", "FP16", [2.7])], ""),
     ([out(1000.0, tolerance=0.01)], [("OUT", "FP64", [1009.0])], ""),
     ([out(3)], [("OUT", "FP32", [3.0])], ""),
+    ([out(2.0)], [("OUT", "FP32", [math.inf])], "output OUT[0] is Infinity, expected 2.0"),
     ([out(1e20)], [("OUT", "FP64", [100000000000000000000])], ""),
     ([out(1, 2)], [("OUT", "INT32", [1, 2])], ""),
     ([out(100000)], [("OUT", "INT32", [100001])], "output OUT[0] is 100001, expected 100000"),

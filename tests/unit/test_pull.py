@@ -232,7 +232,8 @@ LOADS = """#!/bin/sh
 echo "$*" >>/run/calls
 case "$1 $2" in
   "info "*) exit 1 ;;
-  "load ") cat >/run/read ;;
+  "load ") cat >/run/read; [ ! -f /run/after ] || cat /run/after >/run/names ;;
+  "image ls") [ ! -f /run/names ] || cat /run/names ;;
   "image inspect") [ -f /run/read ] && tar -xOf /run/read manifest.json | grep -q -F "\"$3\"" ;;
   "pull "*) echo pulled ;;
 esac
@@ -292,7 +293,8 @@ def load(
 
 def calls(box: Sandbox) -> list[str]:
     """Docker's calls that count."""
-    return [line for line in (box.folder / "run/calls").read_text().splitlines() if line[:4] != "info"]
+    lines = (box.folder / "run/calls").read_text().splitlines()
+    return [line for line in lines if not line.startswith(("info", "image ls"))]
 
 
 RIGHT = archive({"a/layer.tar": bytes(70_000), "manifest.json": lists(IMAGE.ref)})
@@ -311,6 +313,17 @@ def test_an_archive_comes_before_the_registry(box: Sandbox, name: str) -> None:
     assert output.exit_code == 0, output
     assert calls(box) == ["load", f"image inspect {IMAGE.ref}"]
     assert {path.name for path in (box.folder / "run/r1").iterdir()} == {"last"}
+
+
+def test_a_name_that_a_load_takes_from_another_image_is_given_back(box: Sandbox) -> None:
+    """dockerd may read an archive otherwise than tar does."""
+    (box.folder / "run/names").write_text("sha256:old served:1\nsha256:x <none>:<none>\nsha256:y y:1\n")
+    (box.folder / "run/after").write_text(f"sha256:new served:1\nsha256:new {IMAGE.ref}\nsha256:y y:1\n")
+    output = load(box, {"a-1.tar": RIGHT})
+    assert output.exit_code == 1
+    says = "/run/images/a-1.tar also took served:1 from other images, which have their names again"
+    assert output.err == f"{says}\n"
+    assert calls(box) == ["load", "tag sha256:old served:1"]
 
 
 def test_without_an_archive_the_registry_is_asked(box: Sandbox) -> None:

@@ -24,8 +24,9 @@ from provision.roles.docker.flags import UNIT_FILES, conflict
 from provision.roles.docker.memory import MEMORY, PENDING, recall
 from provision.roles.docker.merge import differences, merge
 from provision.roles.docker.text import DAEMON_JSON, equal, parse, plain
-from provision.shell import assembled
+from provision.shell import assembled, constant
 
+CLIENT = constant("docker/engine.sh", "docker_client")
 UNIT = "docker.service"
 JOURNAL = f"on the host: journalctl -u {UNIT} -u containerd.service -n 50"
 PACKAGES = "docker packages"
@@ -165,7 +166,7 @@ class DockerEngine(InstanceModule):  # type: ignore[misc]  # testinfra has no ty
             return found
         why, hint = cause(answer)
         if answer.exit_code in (126, 127):
-            runs = "on the host: chmod 755 /usr/bin/docker, or install its package again"
+            runs = f"on the host: chmod 755 {CLIENT}, or install its package again"
             raise Missing("dockerd", f"Docker's client cannot be run: {why}", runs)
         advice = JOURNAL if answer.exit_code == 124 else hint or JOURNAL
         raise Missing("dockerd", f"dockerd does not answer: {why}", advice)

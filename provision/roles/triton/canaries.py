@@ -199,7 +199,8 @@ def _equal(one: object, other: object, within: float) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other or abs(one - other) <= within * max(1, abs(one), abs(other))
+        near = math.isfinite(one) and abs(one - other) <= within * max(1, abs(one), abs(other))
+        return one == other or near
     return one == other
 
 

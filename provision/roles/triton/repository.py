@@ -325,7 +325,7 @@ class ModelRepository(Resource[Repository]):
                 hint=f"bring the folder back with its models, or make an empty one on the host: mkdir -p"
                 f" {quote(self.folder)}; what serves was left as it is",
             )
-        named = [model for model in named_models(self.instance) if model != CANARY_MODEL]
+        named = self._named
         if named and not state.models:
             raise Refusal(
                 f"{self.unit} is up, and would not get ready again: {self.folder} has no model,"
@@ -337,9 +337,19 @@ class ModelRepository(Resource[Repository]):
     def notes(self, state: Repository, planned: Planned) -> Sequence[str]:
         """What the next start would meet, and that there is nothing to serve."""
         found = [f"{self.unit}: {warning(fault)}" for fault in self._faults(state, planned)]
-        if not state.models and serves_nothing(self.instance):
+        if state.models or self._are_brought(planned):
+            return found
+        if serves_nothing(self.instance):
             found.append(f"{self.unit}: {nothing_in(self.folder)}")
+        elif named := self._named:
+            found.append(
+                f"{self.unit}: {self.folder} has no model, and a start would wait for {', '.join(named)}"
+            )
         return found
+
+    @property
+    def _named(self) -> list[str]:
+        return [model for model in named_models(self.instance) if model != CANARY_MODEL]
 
     def _is_started(self, planned: Planned) -> bool:
         return bool(planned.positions(self.starts)) or any(change.reboot for change in planned.changes)

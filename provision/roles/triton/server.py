@@ -25,6 +25,7 @@ from provision.roles.triton.unit import (
 )
 from provision.shell import constant
 
+CLIENT = constant("docker/engine.sh", "docker_client")
 SERVE = "triton/serve.sh"
 INSTANCES = "triton/instances.sh"
 
@@ -285,7 +286,7 @@ class ServerRestart(ServerHandler):
         if "client" in found:
             raise Refusal(
                 f"{self.unit} would not start again: Docker's client on the host is gone or cannot be run",
-                hint="on the host: chmod 755 /usr/bin/docker, or install its package again",
+                hint=f"on the host: chmod 755 {CLIENT}, or install its package again",
             )
         if unseen := found.get("unseen"):
             raise Refusal(
