@@ -145,10 +145,16 @@ class Leftovers(Resource[Record]):
         ]
 
     def _new(self, state: Record, planned: Planned) -> Iterator[str]:
-        """What is right and was not noted: an earlier version wrote it, or another role."""
+        """What is right and was not noted: an earlier version wrote it, or another role.
+
+        A hold that nobody has noted may be somebody else's.
+        """
         noted = [item.replace("before:", "file:", 1) for item in state.of(self.role)]
+        ours = {item for _, item in state.here}
         for item, resources in self.wanted.items():
-            if not self.first and item not in noted and not planned.positions(resources):
+            if self.first or item in noted or planned.positions(resources):
+                continue
+            if not item.startswith("hold:") or item in ours:
                 yield item
 
     def refine(self, change: Change, answer: Output) -> Change:

@@ -147,6 +147,19 @@ def test_sources_go_before_packages_are_installed_and_all_else_comes_last() -> N
     assert kinds.index(Leftovers) > [item.resource.id for item in items].index("packages:toolkit")
 
 
+def test_a_hold_that_nobody_has_noted_is_not_taken_for_ours() -> None:
+    """As where /var/lib/provision was lost: the host drops what it does not know to be ours, at each run."""
+    items = with_leftovers(declared(toolkit={}), ["toolkit"], [])
+    (change,) = changes_of(items, "")
+    assert "package:" in change.script
+    assert "hold:" not in change.script
+    holds = "".join(
+        f"here driver {leaf}\n" for item in items for leaf in item.resource.leaves if leaf[:5] == "hold:"
+    )
+    (change,) = changes_of(items, holds)
+    assert "hold:" in change.script
+
+
 def test_what_an_earlier_version_wrote_is_noted_once() -> None:
     items = with_leftovers(declared(toolkit={}), ["toolkit"], [])
     (change,) = changes_of(items, "")
