@@ -285,6 +285,8 @@ def test_pending_modes_of_gpus_are_reasons_to_reboot(converged: Lab) -> None:
     finally:
         machine.break_gpus()
         shell(machine, refresh)
+        # GPUs that begin anew have no persistence mode, which its daemon gives them when it starts.
+        shell(machine, "systemctl restart nvidia-persistenced.service")
     assert inv("plan", "--hosts", "gpu-01").code == 0
 
 
