@@ -752,7 +752,7 @@ def test_many_logins_at_once_against_max_startups() -> None:
     with system_user("prov-plain2") as user, sshd("MaxStartups 4:50:8", user=user) as server:
 
         def check(number: int) -> bytes:
-            with Connection(server.login(host=f"node{number}")) as connection:
+            with Connection(server.login(host=f"node{number}", connect_timeout=30.0)) as connection:
                 return connection.run(f"echo {number}", timeout=30).stdout
 
         with ThreadPoolExecutor(40) as pool:
@@ -764,7 +764,9 @@ def test_a_hundred_sessions_at_once(server: Sshd) -> None:
     sys.setswitchinterval(1e-5)
     try:
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(50) as pool:
-            connections = [Connection(server.login(host=f"node{number}")) for number in range(100)]
+            # Their handshakes share the processors with all other tests.
+            logins = [server.login(host=f"node{number}", connect_timeout=30.0) for number in range(100)]
+            connections = [Connection(login) for login in logins]
             for connection in connections:
                 stack.callback(connection.close)
             found = list(pool.map(lambda each: each.run("echo in", timeout=30).stdout, connections))
