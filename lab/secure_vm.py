@@ -118,7 +118,7 @@ class SecureVm(Vm):
     def _options(self) -> list[str]:
         made = self._image()
         return [
-            # One processor: with two, the boot loader hung now and then; emulated SMM is suspected.
+            # One processor: two have not been tried since a reboot takes a new process.
             *("-machine", "q35,smm=on", *EMULATED, "-smp", "1"),
             *("-global", "driver=cfi.pflash01,property=secure,value=on"),
             *("-global", "ICH9-LPC.disable_s3=1"),

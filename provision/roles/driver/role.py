@@ -291,19 +291,18 @@ def _nodes(settings: DriverSettings, facts: Facts, chosen: DriverPackages) -> li
 
 def _persistence(facts: Facts) -> list[AnyResource]:
     """The daemon. Ubuntu's unit starts it without persistence mode, and ends it when no GPU is plugged in."""
-    unit = UNIT
-    service = Service(unit, after=("packages:driver",))
+    service = Service(UNIT, after=("packages:driver",))
     if facts.os != "ubuntu":
         return [service, PersistenceMode()]
-    path = f"/etc/systemd/system/{unit}.d/provision.conf"
+    path = f"/etc/systemd/system/{UNIT}.d/provision.conf"
     return [
         File(path, render("driver/persistenced.conf.j2").encode()),
         service,
         Handler(
-            f"restart {unit}",
+            f"restart {UNIT}",
             on=(f"file:{path}",),
-            script=f"systemctl daemon-reload && restart_unit {unit} 60",
-            covered_by=(f"service:{unit}:start",),
+            script=f"systemctl daemon-reload && restart_unit {UNIT} 60",
+            covered_by=(f"service:{UNIT}:start",),
             reloads_systemd=True,
         ),
         PersistenceMode(),
